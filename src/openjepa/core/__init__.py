@@ -1,0 +1,1 @@
+"""What every other layer agrees on: batches, methods, experiments, configuration, seeding, run folders."""

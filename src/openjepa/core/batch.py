@@ -1,0 +1,35 @@
+"""Batches are small dataclasses: typed fields, shapes in comments, one device move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """Base of every batch. Subclasses add tensors whose first axis is the batch axis B."""
+
+    keys: Tensor  # [B] int64, data set index of each row: any row can be traced back to its source
+    draw: int = 0  # address of randomness inside the method (e.g. SIGReg directions); equal on all ranks
+
+    @property
+    def size(self) -> int:
+        """Number of rows B on this rank."""
+        return self.keys.shape[0]
+
+    @property
+    def tokens(self) -> int:
+        """Real (unpadded) tokens or patches, for throughput. Subclasses that have them say so."""
+        return self.size
+
+    def to(self, device: torch.device | str) -> Self:
+        moved = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)

@@ -1,0 +1,168 @@
+"""Configuration: frozen pydantic models, YAML in, YAML out, `key=value` overrides, every mistake named at once.
+
+A key may be dotted (`train.steps=100`) or, where no other key ends in the same name, just its last part (`steps=100`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from openjepa.core.errors import ConfigError, did_you_mean
+
+
+class BaseConfig(BaseModel):
+    """A frozen section of a configuration. Unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> Self:
+        """Validate nested `values`, after applying `overrides` of the form "a.b=value". Raises ConfigError."""
+        data: dict[str, Any] = _deep_copy(values or {})
+        problems: list[str] = []
+        for item in overrides:
+            key, sep, raw = item.partition("=")
+            if not sep or not key:
+                problems.append(f"override {item!r} is not of the form key=value")
+                continue
+            try:
+                value = yaml.safe_load(raw) if raw else ""
+            except yaml.YAMLError:
+                value = raw
+            problem = _assign(data, cls.full_key(key.strip().removeprefix("--")), value)
+            if problem:
+                problems.append(problem)
+        try:
+            config = cls.model_validate(data)
+        except ValidationError as error:
+            problems += [cls._explain(e) for e in error.errors()]
+        if problems:
+            raise ConfigError("; ".join(problems))
+        return config
+
+    @classmethod
+    def keys(cls) -> Iterator[str]:
+        """Dotted names of every setting, sections included after their members."""
+        for name, field in cls.model_fields.items():
+            if (section := _section(field.annotation)) is not None:
+                yield from (f"{name}.{inner}" for inner in section.keys())
+            yield name
+
+    @classmethod
+    def full_key(cls, key: str) -> str:
+        """Expand a bare last part ("steps") to its full key ("train.steps") if exactly one key ends in it."""
+        if key.split(".")[0] in cls.model_fields:
+            return key
+        matches = [known for known in cls.keys() if known.endswith(f".{key}")]
+        return matches[0] if len(matches) == 1 else key
+
+    @classmethod
+    def _explain(cls, error: Any) -> str:
+        key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
+        if error["type"] == "extra_forbidden":
+            owners = [known for known in cls.keys() if known.endswith(f".{key}")]
+            hint = f"; it could be {' or '.join(owners)}" if owners else did_you_mean(key, cls.keys())
+            return f"unknown key {key!r}{hint}"
+        given = error.get("input")
+        shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+        return f"{key or 'config'}: {error['msg'].removeprefix('Value error, ')}{shown}"
+
+    def dump(self, path: Path, **extra: Any) -> None:
+        """Write as YAML, with `extra` keys first."""
+        path.write_text(yaml.safe_dump({**extra, **self.model_dump(mode="json")}, sort_keys=False, allow_unicode=True))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping. Raises ConfigError naming the file and line."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file at {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where} is not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data or {}, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys to values, not a {type(data).__name__}")
+    return data or {}
+
+
+def _section(annotation: Any) -> type[BaseConfig] | None:
+    candidates = (annotation, *get_args(annotation))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseConfig)), None)
+
+
+def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _deep_copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def _assign(data: dict[str, Any], dotted: str, value: Any) -> str | None:
+    *parents, leaf = dotted.split(".")
+    node = data
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            node[parent] = child = {"source": child} if parent == "data" else {}
+        node = child
+    node[leaf] = value
+    return None
+
+
+class TrainConfig(BaseConfig):
+    """How long, how fast and on what. One section shared by all recipes."""
+
+    steps: int = Field(1000, ge=1)
+    """optimiser steps"""
+    batch_tokens: int = Field(0, ge=0)
+    """real tokens per batch, bucketed by length; 0 = use batch_size"""
+    batch_size: int = Field(64, ge=1)
+    """rows per batch over all ranks; with batch_tokens, the most rows a batch may have"""
+    accumulate: int = Field(1, ge=1)
+    """batches per optimiser step"""
+    lr: float = Field(1e-3, gt=0)
+    """peak learning rate"""
+    final_lr: float = Field(1e-6, ge=0)
+    """learning rate at the last step"""
+    warmup_steps: int = Field(100, ge=0)
+    """steps of linear warm-up, from 0.2 of the peak"""
+    weight_decay: float = Field(0.04, ge=0)
+    """at the start; biases, norms and other vectors never decay"""
+    final_weight_decay: float | None = Field(None, ge=0)
+    """at the last step, reached on a cosine; unset = constant"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates"""
+    grad_clip: float = Field(1.0, gt=0)
+    """largest allowed gradient norm"""
+    precision: Literal["bf16-mixed", "32-true"] = "32-true"
+    """bf16-mixed is faster on CUDA and on CPUs with AMX; losses and statistics are fp32 in both"""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute"""
+    devices: int = Field(1, ge=1)
+    """processes, one a device; more than 1 trains under DDP"""
+    workers: int = Field(0, ge=0)
+    """data loading processes per rank; changes nothing but speed"""
+    seed: int = 0
+    """of weights, order, masks and dropout"""
+    log_every: int = Field(20, ge=1)
+    """steps between log lines"""
+    health_every: int = Field(100, ge=1)
+    """steps between health checks on held-out batches"""
+    health_batches: int = Field(4, ge=1)
+    """held-out batches per health check"""
+    checkpoint_every: int = Field(500, ge=0)
+    """steps between checkpoints; 0 = at the end only"""
+    keep_checkpoints: int = Field(2, ge=1)
+    """newest checkpoints kept, besides the one with the best health"""
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """what to do when the verdict says collapsed"""
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_steps > self.steps:
+            object.__setattr__(self, "warmup_steps", max(1, self.steps // 10))  # short trial runs still warm up
+        return self

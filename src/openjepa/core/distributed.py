@@ -1,0 +1,45 @@
+"""Collectives for losses over all ranks. Every function is the identity in a single process.
+
+The law they serve: the gradient of a run on N ranks equals the gradient of one process with the same global batch.
+DDP averages gradients over ranks, so a loss term must either be computed on gathered rows (`gather_rows`; each rank
+then holds the whole loss and its backward pass sums the ranks' shares) or be weighted by `rank_weight`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather as differentiable_all_gather
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Element-wise sum of a tensor of the same shape on every rank; carries no gradient."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def rank_weight(count: int, device: torch.device | str = "cpu") -> Tensor | float:
+    """Factor that makes the DDP average of per-rank means over `count` rows equal the global mean."""
+    if world_size() == 1:
+        return 1.0
+    total = sum_over_ranks(torch.tensor(float(count), device=device))
+    return count * world_size() / total
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """[N_r, D] on each rank -> [sum N_r, D] on all ranks in rank order; differentiable, N_r may differ."""
+    if world_size() == 1:
+        return x
+    counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([x.shape[0]], device=x.device))
+    longest = int(torch.stack(counts).max())
+    padded = torch.cat([x, x.new_zeros(longest - x.shape[0], *x.shape[1:])])
+    parts = differentiable_all_gather(padded)
+    return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])

@@ -1,0 +1,24 @@
+"""Errors that a user can mend. The command line prints them in one line and exits with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something outside the code is wrong. The message names the field or file, and the way to mend it."""
+
+
+class ConfigError(UserError):
+    """One or more configuration values are wrong; the message lists all of them."""
+
+
+class TrainingStopped(UserError):
+    """Training ended early on purpose (non-finite gradient, collapse); what was saved is intact."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

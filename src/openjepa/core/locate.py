@@ -1,0 +1,54 @@
+"""Turn a name, a dotted path or a file into a recipe module: 't_jepa', 'my_package.my_recipe', './my_recipe.py'."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from openjepa.core.errors import UserError, did_you_mean
+
+BUILT_IN = "openjepa.recipes"
+
+
+def built_in_recipes() -> list[str]:
+    """Names of the recipes that ship with OpenJEPA, without importing them."""
+    spec = importlib.util.find_spec(BUILT_IN)
+    assert spec is not None and spec.submodule_search_locations is not None
+    return sorted(m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if not m.ispkg)
+
+
+def locate_recipe(name: str) -> ModuleType:
+    """The recipe module behind `name`. Raises UserError for an unknown name, a missing file or no `build`."""
+    if name.endswith(".py"):
+        module = _from_file(Path(name))
+    elif "." in name:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise UserError(f"recipe {name!r}: no module named {error.name!r} can be imported") from error
+    elif name in (known := built_in_recipes()):
+        module = importlib.import_module(f"{BUILT_IN}.{name}")
+    else:
+        raise UserError(
+            f"unknown recipe {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}; or give a .py file or a dotted path"
+        )
+    for needed in ("Config", "build"):
+        if not hasattr(module, needed):
+            raise UserError(f"recipe {name!r} has no `{needed}`; a recipe defines `Config` and `build(config, context)`")
+    return module
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"no recipe file at {path}")
+    name = f"openjepa_recipe_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up here
+    spec.loader.exec_module(module)
+    return module

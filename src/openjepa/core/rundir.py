@@ -1,0 +1,130 @@
+"""A run folder: the one place a run writes to, and all that anything after the run reads.
+
+    config.yaml      recipe and every setting            env.json        versions, machine, command
+    metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
+    checkpoints/     step-000500/{model.safetensors, state.pt}          assets/  tokenizer and the like
+    evals/           one file an evaluation              summary.json    the result in one object
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from openjepa.core.config import BaseConfig, read_yaml
+from openjepa.core.errors import UserError
+
+STAMPED = ("openjepa", "torch", "numpy", "transformers", "tokenizers", "lightning-fabric", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names of the files of one run. Nothing is cached: the folder is the truth."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, recipe: str, config: BaseConfig) -> RunDir:
+        """Make the folder and stamp it. Raises UserError if it already holds a run."""
+        run = cls(path)
+        if run.config_file.exists():
+            raise UserError(f"{path} already holds a run; resume it with --resume or choose another --out")
+        for folder in (run.checkpoints, run.assets, run.evals):
+            folder.mkdir(parents=True, exist_ok=True)
+        config.dump(run.config_file, recipe=recipe)
+        write_json(run.path / "env.json", environment())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run. Raises UserError naming the folder if it is none."""
+        run = cls(Path(path))
+        if not run.config_file.is_file():
+            raise UserError(f"{path} is not a run folder (no config.yaml in it); `openjepa train` prints the one it made")
+        return run
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def assets(self) -> Path:
+        return self.path / "assets"
+
+    @property
+    def evals(self) -> Path:
+        return self.path / "evals"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def health(self) -> Path:
+        return self.path / "health.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    def recipe_and_values(self) -> tuple[str, dict[str, Any]]:
+        """The recipe's name and the raw config values of this run."""
+        values = read_yaml(self.config_file)
+        recipe = values.pop("recipe", None)
+        if not isinstance(recipe, str):
+            raise UserError(f"{self.config_file} names no recipe")
+        return recipe, values
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write aside, then rename: a reader never sees half a file."""
+    tmp = path.with_name(f".{path.name}.tmp")
+    tmp.write_text(json.dumps(value, indent=2, default=float) + "\n", encoding="utf-8")
+    os.replace(tmp, path)
+
+
+def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dict(row), default=float) + "\n")
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file that we wrote; a last line cut off by a crash is skipped."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command: what someone needs to repeat the run."""
+    versions = {}
+    for name in STAMPED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "command": " ".join(sys.argv),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }

@@ -1,0 +1,1 @@
+"""Did training help? Probes, similarity and triplets, always beside baselines."""

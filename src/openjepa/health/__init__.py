@@ -1,0 +1,1 @@
+"""Is this run alive? Metrics, skill, a verdict with advice, and the leak audit."""

@@ -1,0 +1,1 @@
+"""Networks: encoders, predictors and target encoders. Nothing here knows a loss."""

@@ -1,0 +1,1 @@
+"""Distances between latents, and regularisers that keep them from collapsing."""

@@ -1,0 +1,1 @@
+"""One file a system. A recipe is a module with `Config` and `build(config, context) -> Experiment`."""

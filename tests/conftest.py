@@ -1,0 +1,19 @@
+"""Shared by all tests: one thread (results and timings do not depend on the machine), no network, own cache."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes to, or reads from, the user's cache."""
+    monkeypatch.setenv("OPENJEPA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

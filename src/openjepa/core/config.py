@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from openjepa.core.errors import ConfigError, did_you_mean
 
@@ -160,6 +160,13 @@ class TrainConfig(BaseConfig):
     """newest checkpoints kept, besides the one with the best health"""
     on_collapse: Literal["warn", "stop"] = "warn"
     """what to do when the verdict says collapsed"""
+    track: tuple[Literal["tensorboard"], ...] = ()
+    """loggers besides metrics.jsonl and metrics.csv: tensorboard"""
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:

@@ -1,13 +1,20 @@
-"""Turn a name, a dotted path or a file into a recipe module: 't_jepa', 'my_package.my_recipe', './my_recipe.py'."""
+"""Turn a name, a dotted path or a file into a recipe module: 't_jepa', 'my_package.my_recipe', './my_recipe.py'.
+
+Smaller parts (objectives, maskers, probes) are named the same way: 'package.module:function'.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from openjepa.core.errors import UserError, did_you_mean
 
@@ -19,6 +26,20 @@ def built_in_recipes() -> list[str]:
     spec = importlib.util.find_spec(BUILT_IN)
     assert spec is not None and spec.submodule_search_locations is not None
     return sorted(m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if not m.ispkg)
+
+
+def recipe_summary(name: str) -> str:
+    """First line of a built-in recipe's docstring, read from its source without importing it."""
+    spec = importlib.util.find_spec(BUILT_IN)
+    assert spec is not None and spec.submodule_search_locations is not None
+    source = Path(spec.submodule_search_locations[0], f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def presets(recipe: str) -> dict[str, Path]:
+    """Configuration files that ship with a built-in recipe, by preset name."""
+    folder = Path(str(resources.files("openjepa") / "configs" / recipe))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))} if folder.is_dir() else {}
 
 
 def locate_recipe(name: str) -> ModuleType:
@@ -38,8 +59,25 @@ def locate_recipe(name: str) -> ModuleType:
         )
     for needed in ("Config", "build"):
         if not hasattr(module, needed):
-            raise UserError(f"recipe {name!r} has no `{needed}`; a recipe defines `Config` and `build(config, context)`")
+            raise UserError(
+                f"recipe {name!r} has no `{needed}`; a recipe defines `Config` and `build(config, context)`"
+            )
     return module
+
+
+def locate_function(name: str) -> Callable[..., Any]:
+    """The function behind "package.module:function". Raises UserError naming what is missing."""
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise UserError(f"{name!r} is not of the form package.module:function")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{name!r}: no module named {error.name!r} can be imported") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UserError(f"{name!r}: no function {function_name!r} in it{did_you_mean(function_name, vars(module))}")
+    return function
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -1,19 +1,20 @@
 """A run folder: the one place a run writes to, and all that anything after the run reads.
 
-    config.yaml      recipe and every setting            env.json        versions, machine, command
-    metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
-    checkpoints/     step-000500/{model.safetensors, state.pt}          assets/  tokenizer and the like
-    evals/           one file an evaluation              summary.json    the result in one object
+config.yaml      recipe and every setting            env.json        versions, machine, command
+metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
+checkpoints/     step-000500/{model.safetensors, state.pt}          assets/  tokenizer and the like
+evals/           one file an evaluation              summary.json    the result in one object
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -48,7 +49,9 @@ class RunDir:
         """An existing run. Raises UserError naming the folder if it is none."""
         run = cls(Path(path))
         if not run.config_file.is_file():
-            raise UserError(f"{path} is not a run folder (no config.yaml in it); `openjepa train` prints the one it made")
+            raise UserError(
+                f"{path} is not a run folder (no config.yaml in it); `openjepa train` prints the one it made"
+            )
         return run
 
     @property
@@ -72,12 +75,26 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def metrics_csv(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
     def health(self) -> Path:
         return self.path / "health.jsonl"
 
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+    def forget_after(self, step: int) -> None:
+        """Drop log lines of steps beyond `step`: a resumed run writes them again."""
+        for log in (self.metrics, self.health):
+            rows = [row for row in read_jsonl(log) if row["step"] <= step]
+            tmp = log.with_name(f".{log.name}.tmp")
+            tmp.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            os.replace(tmp, log)
+        if self.metrics_csv.exists():
+            write_csv(self.metrics_csv, list(read_jsonl(self.metrics)))
 
     def recipe_and_values(self) -> tuple[str, dict[str, Any]]:
         """The recipe's name and the raw config values of this run."""
@@ -92,6 +109,21 @@ def write_json(path: Path, value: Any) -> None:
     """Write aside, then rename: a reader never sees half a file."""
     tmp = path.with_name(f".{path.name}.tmp")
     tmp.write_text(json.dumps(value, indent=2, default=float) + "\n", encoding="utf-8")
+    os.replace(tmp, path)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file that we wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows under a header of all their keys, in order of first appearance; written aside, then renamed."""
+    tmp = path.with_name(f".{path.name}.tmp")
+    with tmp.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
     os.replace(tmp, path)
 
 

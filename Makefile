@@ -1,0 +1,43 @@
+# Everything runs in .venv and caches in .cache: nothing outside this folder is touched.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+export OPENJEPA_CACHE := $(CURDIR)/.cache/openjepa
+export HF_HOME := $(CURDIR)/.cache/huggingface
+export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := true
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench golden clean
+
+help: ## Show what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: .venv/ready ## Install, train a text JEPA for a few minutes, and show whether it learned
+	$(BIN)/openjepa train t_jepa
+
+test: .venv/ready ## Install and run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/ready ## Check style, formatting and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/ready ## Check types
+	$(BIN)/ty check src
+
+bench: .venv/ready ## Measure speed as ratios in one run, into benchmarks/results/
+	$(BIN)/python benchmarks/bench_step.py t_jepa
+
+golden: .venv/ready ## Record the reference training curves again (review the difference before you commit it)
+	$(BIN)/python -m tests.golden.record
+
+clean: ## Remove the environment and the caches
+	rm -rf .venv .cache

@@ -1,0 +1,75 @@
+"""The command line: verbs only. What they do is in `openjepa.api`, so Python users get the same.
+
+`--help` imports neither torch nor transformers nor numpy: each verb imports what it needs when it runs. What users can
+mend is one line on stderr and exit code 2; Ctrl-C is 130; a traceback means a bug. Results go to stdout, progress and
+remarks to stderr, so `--json` can be piped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from openjepa.cli import configs, embed, judge, train
+from openjepa.cli.output import fail, is_main_process, version
+from openjepa.core.errors import UserError
+
+USAGE, INTERRUPTED = 2, 130
+CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy
+
+app = typer.Typer(
+    name="openjepa",
+    help="""Train joint-embedding predictive architectures (JEPAs), and find out whether they learned anything.
+
+    [bold]A first run, offline, in about a minute:[/bold]
+      openjepa train t_jepa --out runs/first
+      openjepa similar runs/first "The chef cooked a soup." "A cook made broth." "The train was late."
+
+    [bold]Your own texts:[/bold]  openjepa train t_jepa data=corpus.jsonl
+    """,
+    epilog="Every verb explains itself: openjepa train --help",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    show_version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+app.command("train", context_settings={"ignore_unknown_options": True})(train.train)
+app.command("eval")(judge.evaluate)
+app.command("similar")(judge.similar)
+app.command("embed")(embed.embed)
+app.command("diagnose")(judge.diagnose)
+app.command("check", context_settings={"ignore_unknown_options": True})(judge.check)
+app.command("recipes")(configs.recipes)
+app.add_typer(configs.app, name="config")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. Raises only what is a bug."""
+    try:
+        return app(list(sys.argv[1:] if argv is None else argv), standalone_mode=False) or 0
+    except UserError as error:
+        return fail(str(error), USAGE)
+    except CLICK_ERROR as error:
+        return fail(f"{error.format_message()} (see openjepa --help)", USAGE)  # ty: ignore[unresolved-attribute]
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return fail(str(error) or "interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe has had enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.filename is None or not is_main_process():
+            raise
+        return fail(f"{error.filename}: {error.strerror}", USAGE)

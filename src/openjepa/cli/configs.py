@@ -1,0 +1,149 @@
+"""The verbs `recipes` and `config`: what can be trained, what can be set, and a file to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openjepa.cli.output import AsJson, print_json, stdout
+from openjepa.core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from openjepa.core.config import BaseConfig
+
+app = typer.Typer(help="Show, explain, check and copy configurations.", no_args_is_help=True)
+
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, a .py file or a dotted path.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="A shipped size; `openjepa recipes` lists them.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as for train.")]
+
+
+def recipes(as_json: AsJson = False) -> None:
+    """List the built-in recipes and their presets.
+
+    Example:  openjepa recipes
+    """
+    from openjepa.core.locate import built_in_recipes, presets, recipe_summary
+
+    rows = [{"name": n, "summary": recipe_summary(n), "presets": list(presets(n))} for n in built_in_recipes()]
+    if as_json:
+        print_json(rows)
+        return
+    table = _table("recipe", "what it does", "presets")
+    for row in rows:
+        table.add_row(row["name"], row["summary"].partition(": ")[2] or row["summary"], ", ".join(row["presets"]))
+    stdout().print(table)
+    stdout().print("train one:  openjepa train RECIPE --preset PRESET       your own:  openjepa train ./my_method.py")
+
+
+@app.command("show")
+def show(recipe: Recipe, overrides: Overrides = None, preset: Preset = None, as_json: AsJson = False) -> None:
+    """Print the full configuration of a recipe as YAML, with every default filled in.
+
+    Example:  openjepa config show t_jepa --preset tiny train.steps=100
+    """
+    import yaml
+
+    _, settings = _configure(recipe, preset, overrides)
+    values = settings.model_dump(mode="json")
+    if as_json:
+        print_json({"recipe": recipe, **values})
+    else:
+        print(yaml.safe_dump({"recipe": recipe, **values}, sort_keys=False, allow_unicode=True), end="")
+
+
+@app.command("explain")
+def explain(
+    recipe: Recipe,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="A key or section, such as mask.")] = None,
+    preset: Preset = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print every key of a recipe: type, value, and what it means.
+
+    Example:  openjepa config explain t_jepa mask
+    """
+    from openjepa.core.describe import describe
+
+    _, settings = _configure(recipe, preset, None)
+    wanted = "" if key is None else settings.full_key(key)
+    rows = [row for row in describe(settings) if not wanted or f"{row.key}.".startswith(f"{wanted}.")]
+    if not rows:
+        raise UserError(f"{recipe} has no key {key!r}{did_you_mean(wanted, settings.keys())}")
+    if as_json:
+        print_json([row._asdict() for row in rows])
+        return
+    table = _table("key", "type", "default", "value", "meaning")
+    for row in rows:
+        changed = row.value != row.default
+        table.add_row(row.key, row.type, _shown(row.default), _shown(row.value) if changed else "", row.doc)
+    stdout().print(table)
+    stdout().print("value: set by the preset where it differs from the default")
+
+
+@app.command("validate")
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML configuration.")],
+    overrides: Overrides = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="The recipe, if the file has no `recipe:`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a configuration file; names all mistakes at once and exits with 2 if there are any.
+
+    Example:  openjepa config validate my.yaml
+    """
+    from openjepa.api import configure, recipe_of
+
+    name = recipe or recipe_of(file)
+    configure(name, None, file, overrides or [])
+    if as_json:
+        print_json({"file": str(file), "recipe": name, "valid": True})
+    else:
+        print(f"{file} is a valid configuration of {name}")
+
+
+@app.command("copy")
+def copy(
+    recipe: Recipe,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Default: RECIPE.yaml.")] = None,
+    preset: Preset = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented YAML file to start from.
+
+    Example:  openjepa config copy t_jepa my.yaml && openjepa train --config my.yaml
+    """
+    from openjepa.core.describe import commented_yaml
+
+    _, settings = _configure(recipe, preset, None)
+    path = file or Path(f"{Path(recipe).stem}.yaml")
+    if path.exists() and not force:
+        raise UserError(f"{path} exists; choose another name or give --force")
+    path.write_text(commented_yaml(settings, recipe), encoding="utf-8")
+    if as_json:
+        print_json({"file": str(path), "recipe": recipe})
+    else:
+        print(f"wrote {path}; train it with: openjepa train --config {path}")
+
+
+def _configure(recipe: str, preset: str | None, overrides: list[str] | None) -> tuple[Any, BaseConfig]:
+    from openjepa.api import configure
+
+    return configure(recipe, preset, None, overrides or [])
+
+
+def _table(*columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else str(value)

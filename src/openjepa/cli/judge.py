@@ -1,0 +1,143 @@
+"""The verbs that ask what a run has learned: `eval`, `similar`, `diagnose`; and `check`, which asks a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openjepa.cli.output import AsJson, print_json, stderr, stdout
+from openjepa.cli.words import split_words
+from openjepa.core.errors import UserError
+
+FAILED = 1  # exit code of an answer that is no: a failed check, a run worse than its start
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+def evaluate(
+    run: RunFolder,
+    sts: Annotated[list[Path] | None, typer.Option("--sts", help="JSONL of sentence1, sentence2, score.")] = None,
+    fail_if_worse: Annotated[bool, typer.Option("--fail-if-worse", help="Exit 1 if below its initialisation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Did training help? k-NN and logistic probes, triplets and rated pairs, always beside four baselines.
+
+    The run stands beside its own initialisation, a random initialisation, TF-IDF and chance. Results are kept in
+    RUN/evals. `--sts` may be given more than once; with it, only those pairs are asked.
+
+    Examples:
+      openjepa eval runs/first
+      openjepa eval runs/first --sts stsb.jsonl --fail-if-worse
+    """
+    from openjepa import api
+    from openjepa.cli.report import print_ledger
+    from openjepa.evals.similarity import read_similarity_jsonl
+
+    opened = api.load(run)
+    tasks = [read_similarity_jsonl(file, name=file.stem) for file in sts] if sts else None
+    name = "-".join(file.stem for file in sts) if sts else "default"
+    with stderr().status("evaluating the run, its initialisation, a random one and TF-IDF"):
+        ledger = opened.evaluate(tasks, name)
+    if as_json:
+        print_json({"run": str(run), "sentence": ledger.sentence(), "eval": ledger.to_json()})
+    else:
+        print_ledger(ledger)
+    if fail_if_worse and (worse := ledger.worse()):
+        stderr().print(f"worse than its own initialisation: {', '.join(worse)}", markup=False, soft_wrap=True)
+        raise typer.Exit(FAILED)
+
+
+def similar(
+    run: RunFolder,
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT TEXT...", help="Two texts or more.")],
+    background: Annotated[
+        Path | None, typer.Option("--background", help="Texts for the random pairs (.txt, .jsonl, .parquet).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How alike are texts to this run? Cosines, beside those of random pairs, without which a cosine means nothing.
+
+    Example:  openjepa similar runs/first "The chef cooked a soup." "A cook made broth." "The train was late."
+    """
+    from openjepa import api
+    from openjepa.cli.report import print_similar
+
+    if len(texts) < 2:
+        raise UserError("give at least two texts, each in quotes")
+    result = api.load(run).similar(texts, None if background is None else api.read_texts(background))
+    if as_json:
+        print_json({"run": str(run), **result})
+    else:
+        print_similar(result)
+
+
+def diagnose(run: RunFolder, as_json: AsJson = False) -> None:
+    """Is the run healthy? The newest verdict with its evidence, what to change, and how it came there.
+
+    Example:  openjepa diagnose runs/first
+    """
+    from openjepa import api
+    from openjepa.cli.report import print_trend, print_verdict
+
+    opened = api.load(run)
+    records = opened.health()
+    if not records:
+        raise UserError(f"{run} has no health record yet; training writes the first one at step 0")
+    override = opened.suggested_overrides()
+    if as_json:
+        print_json({"run": str(run), "latest": records[-1], "override": override, "history": records})
+        return
+    print_verdict(records[-1])
+    if override:
+        line = f"try: openjepa train {opened.recipe} --config {opened.folder.config_file} {' '.join(override)}"
+        stdout().print(line, markup=False, soft_wrap=True)
+    print_trend(records)
+
+
+def check(
+    context: typer.Context,
+    words: Annotated[list[str], typer.Argument(metavar="RECIPE|FILE.py [KEY=VALUE]...", help="What to check.")],
+    preset: Annotated[str | None, typer.Option("--preset", help="A shipped size; default tiny.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A YAML file instead of a preset.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Preflight of a recipe, built-in or your own: does it keep the contract? Exits with 1 if a check fails.
+
+    Among the checks: the prediction cannot see what is hidden, the gradient flows, a run resumes bit for bit.
+
+    Examples:
+      openjepa check t_jepa
+      openjepa check ./my_method.py
+    """
+    from openjepa.check import check_recipe
+
+    options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
+    target, overrides = split_words(words, options)
+    if target is None:
+        raise UserError("give a recipe or a .py file to check")
+    results = check_recipe(target, preset, config, overrides)
+    failed = [result.name for result in results if not result.passed]
+    if as_json:
+        checks = [{"name": r.name, "passed": r.passed, "detail": r.detail} for r in results]
+        print_json({"recipe": target, "passed": not failed, "checks": checks})
+    else:
+        _print_checks(results)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _print_checks(results: list) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("check", "", "detail"):
+        table.add_column(column)
+    for result in results:
+        word = Text("passed", style="green") if result.passed else Text("FAILED", style="bold red")
+        table.add_row(result.name, word, Text(result.detail))
+    stdout().print(table)
+    stdout().print(f"{sum(r.passed for r in results)} of {len(results)} checks passed")

@@ -1,0 +1,70 @@
+"""Where output goes: results to stdout, everything else to stderr, one process only, plain where nobody sees colours."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 140  # columns where there is no terminal to ask: tables in logs are not cut at 80
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def stdout() -> Console:
+    """The console for results."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """The console for progress and remarks."""
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout. NaN and infinity, which JSON lacks, become null."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=float))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+def fail(message: str, code: int) -> int:
+    """One line on stderr; returns the exit code. Only one of several processes speaks."""
+    if is_main_process():
+        print("openjepa: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def is_main_process() -> bool:
+    """False in the processes that DDP started besides the first: they run the same command line, but stay silent."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def version(asked: bool) -> None:
+    """Callback of --version."""
+    if asked:
+        from openjepa import __version__
+
+        print(f"openjepa {__version__}")
+        raise typer.Exit

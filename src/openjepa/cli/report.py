@@ -1,0 +1,97 @@
+"""How results look in a terminal. Every colour stands beside a word or a number that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from openjepa.cli.output import stdout
+
+if TYPE_CHECKING:
+    from openjepa.evals.ledger import Ledger
+
+SHOWN_TEXT = 60  # characters of a text that name it in a table
+SHOWN_CHECKS = 12  # newest health checks in a table
+TREND = ("skill", "rank", "spread")
+
+
+def print_verdict(record: Mapping[str, Any]) -> None:
+    """The verdict with its evidence and, if it is not healthy, what to change."""
+    from rich.text import Text
+
+    from openjepa.train.hooks import verdict_style
+
+    console, kind = stdout(), record.get("kind")
+    line = Text("verdict: ").append(record["status"], style=verdict_style(record["status"]))
+    line.append(f" ({kind})" if kind else "").append(f": {record['evidence']}")
+    console.print(line, soft_wrap=True)
+    if (skill := record.get("skill")) is not None:
+        console.print(f"skill: {skill:.3f} (0 = no better than the best constant, 1 = perfect)", soft_wrap=True)
+    if record.get("advice"):
+        console.print(f"advice: {record['advice']}", soft_wrap=True, markup=False)
+
+
+def print_ledger(ledger: Ledger) -> None:
+    """The table of all measures, and the one sentence that sums it up."""
+    console = stdout()
+    console.print(ledger.table())
+    console.print(ledger.sentence(), soft_wrap=True, markup=False)
+
+
+def print_similar(result: Mapping[str, Any]) -> None:
+    """Every pair of texts with its cosine, and where that stands among random pairs."""
+    from rich import box
+    from rich.table import Table
+
+    texts: Sequence[str] = result["texts"]
+    labels = result.get("labels") or [str(number) for number in range(1, len(texts) + 1)]
+    console = stdout()
+    for label, text in zip(labels, texts, strict=True):
+        console.print(f"{label}: {_cut(text)}", soft_wrap=True, markup=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("pair")
+    for name in ("cosine", "z", "above random pairs"):
+        table.add_column(name, justify="right")
+    for i, j in _pairs(len(texts)):
+        values = (result[name][i][j] for name in ("cosine", "z", "percentile"))
+        cosine, z, percentile = values
+        table.add_row(f"{labels[i]} - {labels[j]}", f"{cosine:.3f}", f"{z:+.1f}", f"{percentile:.0f} %")
+    console.print(table)
+    random = result["random_pairs"]
+    console.print(
+        f"random pairs: mean {random['mean']:.3f}, standard deviation {random['std']:.3f} "
+        f"({random['texts']} texts); z counts standard deviations above that mean",
+        soft_wrap=True,
+    )
+
+
+def print_trend(records: Sequence[Mapping[str, Any]]) -> None:
+    """Skill, rank and spread over the newest health checks."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("step", justify="right")
+    for name in TREND:
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for record in _spaced(records, SHOWN_CHECKS):
+        cells = [f"{value:.3g}" if (value := record.get(name)) is not None else "-" for name in TREND]
+        table.add_row(str(record["step"]), *cells, record["status"])
+    stdout().print(table)
+
+
+def _pairs(count: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(count) for j in range(i + 1, count)]
+
+
+def _spaced(records: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """At most `count` records, evenly spaced, the first and last among them."""
+    if len(records) <= count:
+        return list(records)
+    return [records[round(i * (len(records) - 1) / (count - 1))] for i in range(count)]
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_TEXT else line[: SHOWN_TEXT - 3] + "..."

@@ -1,0 +1,114 @@
+"""The verb `train`: train, judge, say where the run is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openjepa.cli.output import AsJson, fail, is_main_process, print_json, stderr, stdout
+from openjepa.cli.words import split_words
+from openjepa.core.errors import UserError
+
+if TYPE_CHECKING:
+    from openjepa.api import Run
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RECIPE] [KEY=VALUE]...", help="What to train, and settings: train.steps=500 mask.ratio=0.5"
+    ),
+]
+
+
+def train(
+    context: typer.Context,
+    words: Words = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="A shipped size; default tiny.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A YAML file instead of a preset.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/RECIPE-TIME.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")] = None,
+    no_eval: Annotated[bool, typer.Option("--no-eval", help="Do not evaluate after training.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a recipe into a run folder, then say whether it learned: verdict, evaluation beside baselines, similarity.
+
+    Settings are KEY=VALUE or --KEY VALUE; the last part of a key will do where it is unique.
+    `openjepa config explain RECIPE` lists them.
+
+    Examples:
+      openjepa train t_jepa
+      openjepa train t_jepa --preset small data=corpus.jsonl steps=2000 --out runs/mine
+      openjepa train --config my.yaml --train.seed 1
+      openjepa train --resume runs/mine
+    """
+    from openjepa import api
+
+    options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
+    recipe, overrides = split_words(words or [], options)
+    if resume is not None:
+        _refuse_beside_resume(recipe, preset, config, out, overrides)
+    elif recipe is None:
+        if config is None:
+            raise UserError("give a recipe (openjepa recipes lists them), --config FILE or --resume RUN")
+        recipe = api.recipe_of(config)
+    run = api.train(
+        recipe or "",
+        preset=preset,
+        config=config,
+        out=resume or out,
+        resume=resume is not None,
+        overrides=overrides,
+    )
+    if not is_main_process():
+        return
+    summary = run.summary() if no_eval else _judge(run, as_json)
+    if as_json:
+        print_json({"run": str(run.path), **summary})
+    else:
+        _close(run, summary)
+
+
+def _refuse_beside_resume(*given: Any) -> None:
+    if any(given):
+        raise UserError(
+            "--resume RUN goes on with the run's own configuration; give no recipe, settings or --out beside it"
+        )
+
+
+def _judge(run: Run, as_json: bool) -> dict[str, Any]:
+    """Evaluate and add the results to the summary. What cannot be asked of this data is left out with a remark."""
+    from openjepa.cli.report import print_ledger, print_similar, print_verdict
+
+    parts: dict[str, Any] = {}
+    summary = run.summary()
+    if not as_json:
+        print_verdict(summary["health"])
+    if run.tasks():
+        with stderr().status("evaluating the run, its initialisation, a random one and TF-IDF"):
+            ledger = run.evaluate()
+        parts["eval"] = ledger.to_json()
+        if not as_json:
+            print_ledger(ledger)
+    else:
+        stderr().print("no evaluation: the data has no labels (set data.label, or openjepa eval RUN --sts FILE)")
+    try:
+        parts["semantic"] = run.semantic_check()
+    except UserError as error:
+        fail(f"no similarity check: {error}", 0)
+    else:
+        if not as_json:
+            print_similar(parts["semantic"])
+    return run.add_to_summary(parts)
+
+
+def _close(run: Run, summary: dict[str, Any]) -> None:
+    console = stdout()
+    console.print(
+        f"{summary['steps']} steps in {summary['train_s']:.1f} s, {summary['tokens_per_s']:,.0f} tokens/s, "
+        f"loss {summary['loss']:.4f}",
+        soft_wrap=True,
+    )
+    console.print(f"run: {run.path}", soft_wrap=True, markup=False)
+    console.print(f'next: openjepa similar {run.path} "one text" "another"', soft_wrap=True, markup=False)

@@ -1,0 +1,46 @@
+"""The free part of a command line: a recipe and settings, in any order and in any of four spellings.
+
+    t_jepa train.steps=100 --train.steps 100 --train.steps=100 --steps 100
+
+The configuration layer judges keys and values. Here, words only become "key=value" strings.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from openjepa.core.errors import UserError
+
+
+def split_words(words: Sequence[str], options: Iterable[str] = ()) -> tuple[str | None, list[str]]:
+    """(recipe or None, overrides) of the words left over by the option parser.
+
+    `options` are the verb's own, for a hint where one of them is mistyped. Raises UserError for a second bare word.
+    """
+    recipe: str | None = None
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--"):
+            key, sep, value = word[2:].partition("=")
+            if not sep:
+                value = "true" if not rest or rest[0].startswith("--") else rest.pop(0)
+            _reject_mistyped(key, options)
+            overrides.append(f"{key.replace('-', '_')}={value}")
+        elif word.startswith("-"):
+            raise UserError(f"no option {word}; settings are written key=value or --key value")
+        elif "=" in word:
+            overrides.append(word)
+        elif recipe is None:
+            recipe = word
+        else:
+            raise UserError(f"{word!r} is neither an option nor key=value, and the recipe is already {recipe!r}")
+    return recipe, overrides
+
+
+def _reject_mistyped(key: str, options: Iterable[str]) -> None:
+    near = difflib.get_close_matches(f"--{key}", list(options), n=1, cutoff=0.85)
+    if near:
+        raise UserError(f"no option --{key}; did you mean {near[0]}?")

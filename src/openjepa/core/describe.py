@@ -1,0 +1,89 @@
+"""Configurations for people: every key with its type, default and meaning, and a commented YAML file to start from.
+
+The meaning is the attribute docstring under the field; nothing is documented twice.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import yaml
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from openjepa.core.config import BaseConfig
+
+LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+class Setting(NamedTuple):
+    """One key of a configuration."""
+
+    key: str  # dotted
+    type: str
+    default: Any
+    value: Any
+    doc: str
+
+
+def describe(config: BaseConfig) -> Iterator[Setting]:
+    """Every setting in file order; sections are walked through, not listed."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseConfig):
+            yield from (setting._replace(key=f"{name}.{setting.key}") for setting in describe(value))
+        else:
+            default = field.get_default(call_default_factory=True)
+            yield Setting(name, _type_name(field), _plain(default), _plain(value), field.description or "")
+
+
+def commented_yaml(config: BaseConfig, recipe: str) -> str:
+    """The configuration as YAML with every key's type and meaning in a comment. Loads back to an equal one."""
+    return "\n".join([f"recipe: {recipe}", *_lines(config, "")]) + "\n"
+
+
+def _lines(config: BaseConfig, indent: str) -> Iterator[str]:
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseConfig):
+            yield f"{indent}{name}:  # {_first_line(type(value).__doc__)}"
+            yield from _lines(value, f"{indent}  ")
+        else:
+            entry = yaml.safe_dump({name: _plain(value)}, default_flow_style=True, allow_unicode=True, width=1000)
+            yield f"{indent}{entry.strip()[1:-1]}  # {_type_name(field)}; {field.description or name}"
+
+
+def _plain(value: Any) -> Any:
+    """As YAML and JSON would hold it."""
+    if value is PydanticUndefined:
+        return "required"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _type_name(field: FieldInfo) -> str:
+    limits = [
+        f"{sign} {limit:g}"
+        for part in field.metadata
+        for name, sign in LIMITS.items()
+        if (limit := getattr(part, name, None)) is not None
+    ]
+    return f"{_name(field.annotation)} {' and '.join(limits)}".strip()
+
+
+def _name(annotation: Any) -> str:
+    if annotation is None or annotation is type(None):
+        return "null"
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(str(choice) for choice in inner)
+    if origin in (Union, types.UnionType):
+        return " | ".join(_name(part) for part in inner)
+    if inner:
+        return f"list of {', '.join(_name(part) for part in inner if part is not Ellipsis)}"
+    return {"str": "text", "bool": "true | false"}.get(annotation.__name__, annotation.__name__)
+
+
+def _first_line(docstring: str | None) -> str:
+    return (docstring or "").strip().partition("\n")[0]

@@ -1,0 +1,60 @@
+"""Text for recipes: the names a text recipe needs, and the questions its data can be asked.
+
+`sources` gives documents, `tokenizer` turns them into ids, `corpus` keeps the rows; this module is the front door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from openjepa.core.tasks import Classification, Task
+from openjepa.data.corpus import TokenizedCorpus, TokenRow, pad, train_and_eval
+from openjepa.data.sources import DataConfig, Document, Split, documents
+from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, load_or_train
+
+__all__ = [
+    "TextTokenizer",
+    "TokenRow",
+    "TokenizedCorpus",
+    "TokenizerConfig",
+    "load_or_train",
+    "pad",
+    "text_tasks",
+    "train_and_eval",
+]
+
+
+def text_tasks(cfg: DataConfig, train: int = 4000, test: int = 1000) -> list[Task]:
+    """What can be asked of an encoder trained on this source.
+
+    The story world asks for its factors and for paraphrases, on events no model was trained on. Other sources ask for
+    `data.label` if it is set: probes learn on the first `train` training documents, held-out ones test them.
+    """
+    if cfg.source == "stories":
+        from openjepa.data.worlds.stories import factor_tasks, triplets
+
+        return [triplets(), *factor_tasks()]
+    if cfg.label is None:
+        return []
+    learnt = _labelled(cfg, "train", train)
+    classes = tuple(sorted({str(document.label) for document in learnt}))
+    asked = [document for document in _labelled(cfg, "eval", test) if document.label in classes]
+    return [
+        Classification(
+            name=cfg.label,
+            train=[document.text for document in learnt],
+            train_labels=_numbers(learnt, classes),
+            test=[document.text for document in asked],
+            test_labels=_numbers(asked, classes),
+            classes=classes,
+        )
+    ]
+
+
+def _labelled(cfg: DataConfig, split: Split, limit: int) -> list[Document]:
+    return list(islice((document for document in documents(cfg, split) if document.label is not None), limit))
+
+
+def _numbers(labelled: Sequence[Document], classes: Sequence[str]) -> list[int]:
+    return [classes.index(str(document.label)) for document in labelled]

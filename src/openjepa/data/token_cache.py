@@ -1,0 +1,127 @@
+"""Documents to rows of token ids in Arrow files: one pass over the source, in chunks, on all cores."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from openjepa.core.errors import UserError
+from openjepa.data.sources import Counts, DataConfig, Document, documents, is_held_out, nothing_held_out
+from openjepa.data.tokenizer import TextTokenizer
+
+SPLITS = ("train", "eval")
+CHUNK_CHARS = 4_000_000  # documents tokenised together
+CHUNK_DOCUMENTS = 2048
+QUIET_S = 2.0  # seconds of work before a progress bar shows
+SCHEMA = pa.schema(
+    [("ids", pa.list_(pa.int32())), ("document", pa.int32()), ("id", pa.string()), ("label", pa.string())]
+)
+
+
+def build(folder: Path, cfg: DataConfig, tokenizer: TextTokenizer, max_len: int, min_tokens: int) -> None:
+    """Tokenise the source into `folder`: train.arrow, eval.arrow, counts.json. Raises UserError if a split is empty."""
+    aside = folder.with_suffix(".tmp")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+    aside.mkdir()
+    counts = Counts()
+    try:
+        with _Writer(aside, tokenizer, max_len, min_tokens, counts) as writer:
+            for chunk in _progress(_chunks(documents(cfg, counts=counts)), writer):
+                writer.add(chunk, [is_held_out(document.text, cfg.eval_fraction) for document in chunk])
+        if not counts["rows held out"]:
+            raise nothing_held_out(cfg)
+        if not counts["rows to train on"]:
+            raise UserError(f"data.source {cfg.source}: nothing is left to train on ({dict(counts)})")
+        (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
+        for file in aside.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+class _Writer:
+    """Cuts tokenised documents into rows and appends them to the two Arrow files."""
+
+    def __init__(self, folder: Path, tokenizer: TextTokenizer, max_len: int, min_tokens: int, counts: Counts) -> None:
+        self.tokenizer, self.min_tokens, self.counts = tokenizer, min_tokens, counts
+        self.room = max_len - len(tokenizer.prefix) - len(tokenizer.suffix)
+        self.files = [pa.OSFile(str(folder / f"{split}.arrow"), "wb") for split in SPLITS]
+        self.streams = [pa.ipc.new_file(file, SCHEMA) for file in self.files]
+        self.documents = [0, 0]
+        self.tokens = 0
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in (*self.streams, *self.files):
+            handle.close()
+
+    def add(self, chunk: Sequence[Document], held_out: Sequence[bool]) -> None:
+        rows: tuple[list[Any], list[Any]] = ([], [])
+        contents = self.tokenizer.encode_content([document.text for document in chunk])
+        for document, content, out in zip(chunk, contents, held_out, strict=True):
+            pieces = self._cut(content, document.id)
+            if pieces:
+                number = self.documents[out]
+                rows[out].extend((piece, number, document.id, document.label) for piece in pieces)
+                self.documents[out] += 1
+        for stream, part, name in zip(self.streams, rows, ("rows to train on", "rows held out"), strict=True):
+            if part:
+                stream.write_batch(_record_batch(part))
+                self.counts[name] += len(part)
+
+    def _cut(self, content: np.ndarray, place: str) -> list[np.ndarray]:
+        """Rows of one document. What is too short for a row is counted."""
+        if len(content) < self.min_tokens:
+            self.counts.add(f"document of fewer than {self.min_tokens} tokens", place)
+            return []
+        pieces = [content[start : start + self.room] for start in range(0, len(content), self.room)]
+        if len(pieces[-1]) < self.min_tokens:
+            self.counts.add(f"tail of fewer than {self.min_tokens} tokens", place)
+            pieces.pop()
+        self.tokens += len(content)
+        return [self.tokenizer.wrap(piece) for piece in pieces]
+
+
+def _record_batch(rows: Sequence[tuple[np.ndarray, int, str, str | None]]) -> pa.RecordBatch:
+    pieces, numbers, ids, labels = zip(*rows, strict=True)
+    offsets = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
+    tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(pieces)))
+    columns = [tokens, pa.array(numbers, pa.int32()), pa.array(ids, pa.string()), pa.array(labels, pa.string())]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _chunks(stream: Iterator[Document]) -> Iterator[list[Document]]:
+    """Lists of documents, bounded in number and in characters."""
+    while first := next(stream, None):
+        chunk, chars = [first], len(first.text)
+        while len(chunk) < CHUNK_DOCUMENTS and chars < CHUNK_CHARS and (more := next(stream, None)):
+            chunk.append(more)
+            chars += len(more.text)
+        yield chunk
+
+
+def _progress(chunks: Iterator[list[Document]], writer: _Writer) -> Iterator[list[Document]]:
+    """The same chunks; a counter on a terminal's stderr when it takes long."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("tokenising", visible=False)
+        for chunk in chunks:
+            yield chunk
+            elapsed_s = bar.tasks[task].elapsed or 0.0
+            done = f"tokenising: {sum(writer.documents):,} documents, {writer.tokens:,} tokens"
+            bar.update(task, description=done, visible=elapsed_s > QUIET_S)

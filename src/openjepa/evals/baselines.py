@@ -1,0 +1,56 @@
+"""What one gets without learning a representation: word counts and the commonest class.
+
+TF-IDF with a logistic probe is a strong baseline on topics and knows nothing of word order; a text encoder that stays
+below it has not yet earned its cost. It sees single characters too, so digits and one-letter names count as words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from openjepa.core.errors import UserError
+from openjepa.core.tasks import Classification, Similarity, Task, Triplets
+from openjepa.evals.features import Embedder, Labels
+
+
+def tfidf(corpus: Sequence[str]) -> Embedder:
+    """An embedder of sparse [N, V] unit rows: sublinear TF-IDF of words, vocabulary and document counts from `corpus`.
+
+    Words that `corpus` lacks are ignored. Raises UserError if it holds no words or something other than texts.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    odd = next((item for item in corpus if not isinstance(item, str)), None)
+    if odd is not None:
+        raise UserError(f"TF-IDF reads texts, and its corpus holds a {type(odd).__name__}; use another baseline")
+    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
+    try:
+        vectorizer.fit(corpus)
+    except ValueError:
+        raise UserError(f"TF-IDF found no words in its corpus of {len(corpus)} texts") from None
+    return lambda texts: sparse.csr_array(vectorizer.transform(texts))
+
+
+def tfidf_for(tasks: Sequence[Task]) -> Embedder:
+    """TF-IDF fitted on all that the tasks may show a model: training texts, and texts of tasks without training."""
+    return tfidf(list(dict.fromkeys(text for task in tasks for text in _visible(task))))
+
+
+def majority(train_labels: Labels, test_labels: Labels) -> float:
+    """Accuracy on test, in [0, 1], of always naming the commonest class of train: chance for a classification."""
+    classes, counts = np.unique(train_labels, return_counts=True)
+    return float(np.mean(np.asarray(test_labels) == classes[counts.argmax()]))
+
+
+def _visible(task: Task) -> list[Any]:
+    match task:
+        case Classification():
+            return list(task.train)
+        case Triplets():
+            return [*task.anchors, *task.positives, *task.negatives]
+        case Similarity():
+            return [*task.first, *task.second]

@@ -1,0 +1,89 @@
+"""Inputs in, one vector a row out: the only contact between evaluations and models.
+
+Every evaluation takes an `Embedder`, so a trained encoder, its initialisation and TF-IDF (sparse rows) are asked the
+same question through the same function. `embed_all` makes an embedder's answer from a method. It sorts texts by length,
+so a batch holds rows of nearly equal length and little padding, and hands the rows back in the caller's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import nn
+
+from openjepa.core.batch import Batch
+from openjepa.core.errors import UserError
+from openjepa.core.method import Method
+
+Vectors = np.ndarray | sparse.csr_array  # [N, D]
+Labels = Sequence[int] | np.ndarray  # [N]
+Embedder = Callable[[Sequence[Any]], Vectors]  # N inputs -> [N, D]
+
+
+def embed_all(
+    method: Method,
+    prepare: Callable[[Sequence[Any]], Batch],
+    inputs: Sequence[Any],
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> np.ndarray:
+    """[N, D] float32, row i = `method.embed` of inputs[i], in eval mode and without gradients.
+
+    The method must already live on `device`. Every submodule gets its own training flag back: a teacher that was in
+    eval mode stays there. Inputs other than texts are embedded in the given order. Raises UserError if there are none.
+    """
+    if len(inputs) == 0:
+        raise UserError("there is nothing to embed: the list of inputs is empty")
+    order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]) if isinstance(inputs[i], str) else 0)
+    parts: list[np.ndarray] = []
+    with _eval_mode(method), torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            batch = prepare([inputs[i] for i in order[start : start + batch_size]]).to(device)
+            with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
+                vectors = method.embed(batch)  # [B, D]
+            parts.append(vectors.float().cpu().numpy())
+    features = np.empty((len(order), parts[0].shape[1]), dtype=np.float32)  # [N, D]
+    features[order] = np.concatenate(parts)
+    return features
+
+
+def unit_rows(vectors: Vectors) -> Vectors:
+    """[N, D] -> rows of length 1 in float64; a zero row stays zero, so its cosine with anything is 0."""
+    vectors = vectors.astype(np.float64)
+    lengths = np.sqrt((vectors * vectors).sum(axis=1))  # [N]
+    scale = 1 / np.where(lengths > 0, lengths, 1)
+    return vectors * scale[:, None] if isinstance(vectors, np.ndarray) else sparse.diags_array(scale) @ vectors
+
+
+def cosine_rows(first: Vectors, second: Vectors) -> np.ndarray:
+    """[N, D], [N, D] -> [N] cosine of row i with row i, in [-1, 1]."""
+    return (unit_rows(first) * unit_rows(second)).sum(axis=1)
+
+
+def inner_products(first: Vectors, second: Vectors) -> np.ndarray:
+    """[N, D], [M, D] -> [N, M], dense; of `unit_rows`, these are cosines."""
+    product = first @ second.T
+    return product if isinstance(product, np.ndarray) else product.toarray()
+
+
+def require_finite(vectors: Vectors, source: str) -> None:
+    """Raises UserError naming `source` if any of `vectors` holds NaN or infinity."""
+    if not np.isfinite(vectors if isinstance(vectors, np.ndarray) else vectors.data).all():
+        raise UserError(f"{source} gives vectors with NaN or infinity, so nothing can be measured on them")
+
+
+@contextmanager
+def _eval_mode(method: nn.Module) -> Generator[None]:
+    training = {module: module.training for module in method.modules()}
+    method.eval()
+    try:
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag

@@ -1,0 +1,150 @@
+"""The ledger answers one question: did training help, and against what?
+
+One row a measure: the run beside its own initialisation, a random initialisation, a baseline that learns no
+representation, and chance. The difference run - init carries a paired bootstrap interval over test items; inside
+it, nothing is claimed. No accessor gives the run's value alone.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NETWORKS = ("run", "init", "random")
+LEVEL = 0.95  # of all intervals
+NAMED = 3  # measures that the sentence spells out
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the ledger; higher is better throughout."""
+
+    values: dict[str, float]  # column -> value; "run", "init", "random" and the baselines
+    chance: float
+    interval: tuple[float, float]  # 95 %, of run - init
+
+    @property
+    def run_minus_init(self) -> float:
+        return self.values["run"] - self.values["init"]
+
+    @property
+    def verdict(self) -> str:
+        """ "better" or "worse" if the whole interval lies on that side of 0, else "unclear"."""
+        low, high = self.interval
+        return "better" if low > 0 else "worse" if high < 0 else "unclear"
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All measures of one run, in the order of its tasks."""
+
+    measures: dict[str, Measure]
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """{measure: {"run", "init", "random", a key per baseline, "chance", "run_minus_init", "interval"}}."""
+        return {
+            name: {
+                **measure.values,
+                "chance": measure.chance,
+                "run_minus_init": measure.run_minus_init,
+                "interval": list(measure.interval),
+            }
+            for name, measure in self.measures.items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> Ledger:
+        """The inverse of `to_json`, so that a report can show a finished run's ledger."""
+        other = ("chance", "run_minus_init", "interval")
+        return cls(
+            {
+                name: Measure({k: v for k, v in row.items() if k not in other}, row["chance"], tuple(row["interval"]))
+                for name, row in data.items()
+            }
+        )
+
+    def better(self) -> list[str]:
+        """Measures on which the run is above its own initialisation with the whole interval above 0."""
+        return self._with("better")
+
+    def worse(self) -> list[str]:
+        """Measures on which the run is below its own initialisation, with the whole interval below 0."""
+        return self._with("worse")
+
+    def sentence(self) -> str:
+        """One line: did training help? It begins with HURT if more measures fell than rose beyond their interval.
+
+        One interval in twenty misses 0 by luck; the sentence says how many of its measures that would be.
+        """
+        better, worse, total = self.better(), self.worse(), len(self.measures)
+        rose = f"helped on {len(better)} of {total} measures: {self._examples(better)}"
+        fell = f"HURT: below its own initialisation on {len(worse)} of {total} measures: {self._examples(worse)}"
+        if better and worse:
+            parts = [rose, fell] if len(better) > len(worse) else [fell, rose]
+            if len(better) == len(worse):
+                parts[0] = f"had mixed effects; it {parts[0]}"
+        else:
+            parts = [rose] if better else [fell] if worse else []
+        if unclear := len(self._with("unclear")):
+            parts.append(f"made no clear difference on {unclear} of {total}")
+        if (better or worse) and (by_luck := round((1 - LEVEL) * total)):
+            parts.append(f"luck alone would move about {by_luck}")
+        for baseline in self._columns()[len(NETWORKS) :]:
+            ahead = [n for n, m in self.measures.items() if m.values[baseline] > m.values["run"]]
+            parts.append(f"{baseline} is above the run on {len(ahead)} of {total}")
+        return "training " + "; ".join(parts)
+
+    def table(self) -> Table:
+        """For the terminal: the best network of a row in bold, the difference with its interval and a word."""
+        from rich.table import Table
+
+        caption = "gain = run - init, with its 95 % paired bootstrap interval over test items"
+        prefix = self._prefix()
+        title = f"Did training help? ({prefix.rstrip('-')})" if prefix else "Did training help?"
+        table = Table(title=title, caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        columns = self._columns()
+        table.add_column("measure", overflow="fold")  # folded, never cut: a narrow terminal hides no number
+        for column in (*columns, "chance", "gain", "95 %"):
+            table.add_column(column, justify="right", overflow="fold")
+        table.add_column("", overflow="fold")
+        for name, measure in self.measures.items():
+            best = max(measure.values[column] for column in NETWORKS)
+            cells = [
+                f"[bold]{value:.3f}[/bold]" if column in NETWORKS and value == best else f"{value:.3f}"
+                for column, value in measure.values.items()
+            ]
+            colour = "red" if measure.run_minus_init < 0 else "green" if measure.verdict == "better" else "default"
+            difference = f"[{colour}]{measure.run_minus_init:+.3f}[/]"
+            low, high = measure.interval
+            word = f"[{colour}]{measure.verdict}[/]"
+            table.add_row(
+                name.removeprefix(prefix), *cells, f"{measure.chance:.3f}", difference, f"{low:+.2f} {high:+.2f}", word
+            )
+        return table
+
+    def _with(self, verdict: str) -> list[str]:
+        return [name for name, measure in self.measures.items() if measure.verdict == verdict]
+
+    def _columns(self) -> list[str]:
+        return list(next(iter(self.measures.values())).values)
+
+    def _prefix(self) -> str:
+        """What all names begin with, up to a hyphen: shown once, in the title ("synthetic-stories-")."""
+        first, *others = ([f"{word}-" for word in name.split("-")[:-1]] for name in self.measures)
+        return "".join(
+            word
+            for n, word in takewhile(lambda at: all(o[at[0] : at[0] + 1] == [at[1]] for o in others), enumerate(first))
+        )
+
+    def _examples(self, names: Sequence[str]) -> str:
+        largest = sorted(names, key=lambda name: -abs(self.measures[name].run_minus_init))[:NAMED]
+        shown = [
+            f"{n.removeprefix(self._prefix())} {m.values['init']:.2f} -> {m.values['run']:.2f} (chance {m.chance:.2f})"
+            for n, m in ((name, self.measures[name]) for name in largest)
+        ]
+        return ", ".join(shown) + (", ..." if len(names) > NAMED else "")

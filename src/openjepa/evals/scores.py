@@ -1,0 +1,62 @@
+"""A score keeps what each test item contributed, so that two models can be compared pair by pair.
+
+Items that are hard for one model are hard for the other; a bootstrap that draws the same items for both (Efron &
+Tibshirani 1993) removes that shared part and sees differences that two separate intervals would hide. The interval
+speaks of the choice of test items only: another training seed is another run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+DRAWS_AT_ONCE = 1_000_000  # items drawn in one go: bounds the memory of the bootstrap to tens of MB
+
+
+@dataclass(frozen=True)
+class Score:
+    """One model's result on one measure, higher is better. Never without the value of knowing nothing: `chance`."""
+
+    items: np.ndarray  # [N] per test item: 1.0 right, 0.0 wrong; or its cosine where `gold` is given
+    chance: float
+    gold: np.ndarray | None = None  # [N] human scores; the value is then a rank correlation
+
+    @property
+    def value(self) -> float:
+        """Accuracy in [0, 1], or Spearman's correlation in [-1, 1] where `gold` is given."""
+        return float(self.resampled(np.arange(len(self.items))[None])[0])
+
+    def resampled(self, draws: np.ndarray) -> np.ndarray:
+        """[R, N] item numbers -> [R] the value on each resample."""
+        if self.gold is None:
+            return self.items[draws].mean(axis=1)
+        return spearman_rows(self.items[draws], self.gold[draws])
+
+
+def spearman_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[R, N], [R, N] -> [R] Spearman's rank correlation of each pair of rows; 0 where a row is constant."""
+    from scipy.stats import rankdata
+
+    a, b = rankdata(first, axis=1), rankdata(second, axis=1)  # [R, N], ties share their mean rank
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    spread = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))  # [R]
+    return np.divide((a * b).sum(axis=1), spread, out=np.zeros(len(a)), where=spread > 0)
+
+
+def difference_interval(
+    first: Score, second: Score, generator: torch.Generator, resamples: int = 1000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of `first.value - second.value` over paired resamples of the test items."""
+    count = len(first.items)
+    assert count == len(second.items), "a paired bootstrap needs the same test items for both"
+    rows = max(1, DRAWS_AT_ONCE // count)
+    differences = []
+    for start in range(0, resamples, rows):
+        shape = (min(rows, resamples - start), count)
+        draws = torch.randint(count, shape, generator=generator).numpy()  # [R, N]
+        differences.append(first.resampled(draws) - second.resampled(draws))
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(differences), [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,112 @@
+"""What the cosine of two embeddings means: by triplets, by people's ratings, and against random pairs.
+
+A cosine alone says nothing: in a narrow cone of embeddings unrelated texts have 0.9. So `similar` gives every cosine
+beside the cosines of random pairs, and the two scores compare cosines with one another only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from openjepa.core.errors import UserError
+from openjepa.core.seeding import generator_for
+from openjepa.core.tasks import Similarity, Triplets
+from openjepa.evals.features import Embedder, Vectors, cosine_rows, inner_products, require_finite, unit_rows
+from openjepa.evals.scores import Score
+
+RESOLUTION = 1e-6  # cosines of float32 vectors that differ by less are equal
+
+
+def triplet_accuracy(embedder: Embedder, task: Triplets) -> Score:
+    """Share in [0, 1] of anchors nearer (by cosine) to their positive than to their negative; a tie counts as wrong.
+
+    A collapsed encoder gives ties only and scores 0, below the chance of 0.5.
+    """
+    anchors = embedder(task.anchors)  # [N, D]
+    margin = cosine_rows(anchors, embedder(task.positives)) - cosine_rows(anchors, embedder(task.negatives))  # [N]
+    return Score((margin > RESOLUTION).astype(np.float64), chance=0.5)
+
+
+def spearman(embedder: Embedder, task: Similarity) -> Score:
+    """Spearman correlation in [-1, 1] of cosines with people's scores; 0 if all cosines are equal."""
+    cosines = cosine_rows(embedder(task.first), embedder(task.second))  # [N]
+    return Score(cosines, chance=0.0, gold=np.asarray(task.scores, dtype=np.float64))
+
+
+def random_pair_cosines(vectors: Vectors, generator: torch.Generator, pairs: int = 10_000) -> np.ndarray:
+    """[pairs] cosines of two different rows of `vectors` [N, D], drawn with replacement. UserError below 3 rows."""
+    count = vectors.shape[0]
+    if count < 3:
+        raise UserError(f"random pairs need a background of at least 3 inputs, and there are {count}")
+    first = torch.randint(count, (pairs,), generator=generator).numpy()
+    second = (first + torch.randint(1, count, (pairs,), generator=generator).numpy()) % count
+    return cosine_rows(vectors[first], vectors[second])
+
+
+def random_pairs(vectors: Vectors, generator: torch.Generator) -> tuple[float, float]:
+    """Mean and standard deviation of the cosines of random pairs. A mean near 1 is a narrow cone; healthy is near 0."""
+    cosines = random_pair_cosines(vectors, generator)
+    return float(cosines.mean()), float(cosines.std())
+
+
+def similar(embedder: Embedder, texts: Sequence[str], background: Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """Cosines of `texts` with one another, each beside random pairs of `background`; plain lists, ready for JSON.
+
+    `cosine`, `z` and `percentile` are N x N: the cosine, its distance from the mean of random pairs in their standard
+    deviations, and the share in [0, 100] of random pairs with a lower cosine.
+    """
+    vectors, reference = embedder(texts), embedder(background)  # [N, D], [M, D]
+    for given in (vectors, reference):
+        require_finite(given, "the model")
+    cosines = inner_products(unit_rows(vectors), unit_rows(vectors))  # [N, N]
+    random = random_pair_cosines(reference, generator_for(seed, "similar", "random pairs"))  # [P]
+    mean, std = float(random.mean()), float(random.std())
+    below = np.searchsorted(np.sort(random), cosines - RESOLUTION)  # [N, N]
+    return {
+        "texts": list(texts),
+        "cosine": cosines.tolist(),
+        "z": ((cosines - mean) / max(std, RESOLUTION)).tolist(),
+        "percentile": (100 * below / len(random)).tolist(),
+        "random_pairs": {"mean": mean, "std": std, "pairs": len(random), "texts": len(background)},
+    }
+
+
+def read_similarity_jsonl(path: Path, name: str = "similarity") -> Similarity:
+    """A task from JSON lines with `sentence1`, `sentence2` and `score`. UserErrors name the file, line and field."""
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    rows = [_similarity_row(line, f"{path} line {n}") for n, line in enumerate(lines, start=1) if line.strip()]
+    if len(rows) < 3:
+        raise UserError(f"{path} holds {len(rows)} pairs; a rank correlation needs at least 3")
+    first, second, scores = zip(*rows, strict=True)
+    return Similarity(name, first, second, scores)
+
+
+def _similarity_row(line: str, where: str) -> tuple[str, str, float]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not valid JSON: {error.msg}") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where} must be an object with sentence1, sentence2 and score, not a {type(row).__name__}")
+    for field, kind, meant in (
+        ("sentence1", str, "text"),
+        ("sentence2", str, "text"),
+        ("score", int | float, "number"),
+    ):
+        if field not in row:
+            raise UserError(f"{where} has no field {field!r}; it has {', '.join(row) or 'none'}")
+        value = row[field]
+        if not isinstance(value, kind) or isinstance(value, bool) or (field == "score" and not math.isfinite(value)):
+            raise UserError(f"{where}: {field} must be a {meant}, not {value!r}")
+    return row["sentence1"], row["sentence2"], float(row["score"])

@@ -1,0 +1,29 @@
+"""Look at a method without touching it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from openjepa.core.seeding import seed_global
+
+
+@contextmanager
+def evaluating(method: nn.Module) -> Generator[None, None, None]:
+    """Eval mode, no gradients, and torch's generators at a fixed address; afterwards everything is as it was.
+
+    The mode is restored module by module: a teacher that stays in eval mode by itself keeps doing so.
+    """
+    modes = [(module, module.training) for module in method.modules()]
+    devices = {p.device.index for p in method.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=[d for d in devices if d is not None]), torch.no_grad():
+        seed_global(0, "health")
+        method.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training

@@ -1,0 +1,110 @@
+"""The health monitor: the same held-out batches, looked at now and then, judged against the first look.
+
+It keeps the first record (what "fell" is relative to) and the best one (whose checkpoint is worth keeping), and hands
+every record to `write`. Records are dicts of numbers and strings, one JSON line each, and enough to restore a monitor.
+Under DDP every rank must call `check`, because losses may talk to the other ranks; only one should write.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openjepa.core.batch import Batch
+from openjepa.core.errors import UserError
+from openjepa.core.method import Latents, Progress, StepOutput
+from openjepa.health.evaluating import evaluating
+from openjepa.health.metrics import health
+from openjepa.health.verdict import Verdict, judge
+
+Record = dict[str, Any]
+
+COLLAPSED_SCORE = -1.0  # below every living encoder, whose score is in [0, 1]
+
+
+class HealthMonitor:
+    """Judges a method on held-out batches. `first` and `best` are records, None before the first check."""
+
+    def __init__(self, batches: Iterable[Batch], write: Callable[[Record], None] | None = None) -> None:
+        """`batches` are read once and kept. Raises UserError if there are none."""
+        self.batches = list(batches)
+        if not self.batches:
+            raise UserError("no held-out batch to check health on: the eval split is empty")
+        self.write = write
+        self.first: Record | None = None
+        self.best: Record | None = None
+
+    def check(self, method: nn.Module, progress: Progress, forward: Callable[[Batch], StepOutput]) -> Record:
+        """Run `forward` (which brings device and autocast) on every batch in eval mode, and judge what comes out.
+
+        The record: step, status, kind, score, best (is this the highest score so far), evidence, advice, override, the
+        mean held-out loss and its terms (`loss`, `loss_<term>`), and every finite metric of `metrics.health`.
+        """
+        with evaluating(method):
+            outputs = [forward(batch) for batch in self.batches]
+        metrics = health(join([o.latents for o in outputs], [batch.size for batch in self.batches]))
+        verdict = judge(metrics, self.first, progress.fraction)
+        score = health_score(metrics, verdict)
+        record: Record = {
+            "step": progress.step,
+            **asdict(verdict),
+            "score": score,
+            "best": self.best is None or score > self.best["score"],
+            **{name: value for name, value in (_losses(outputs) | metrics).items() if math.isfinite(value)},
+        }
+        self._remember(record)
+        if self.write is not None:
+            self.write(record)
+        return record
+
+    def restore(self, records: Iterable[Mapping[str, Any]], up_to_step: int | None = None) -> None:
+        """Take up where the run that wrote `records` was at `up_to_step` (default: at its end)."""
+        self.first = self.best = None
+        for record in records:
+            if up_to_step is None or record["step"] <= up_to_step:
+                self._remember(dict(record))
+
+    def _remember(self, record: Record) -> None:
+        self.first = self.first or record
+        if self.best is None or record["score"] > self.best["score"]:
+            self.best = record
+
+
+def health_score(metrics: Mapping[str, float], verdict: Verdict) -> float:
+    """What "best health" maximises: skill (at least 0) x rank as a part of its cap, in [0, 1]; -1 once collapsed.
+
+    Neither factor alone will do: a collapsed encoder is easy to predict, and noise has full rank.
+    """
+    if verdict.status == "collapsed":
+        return COLLAPSED_SCORE
+    return max(0.0, metrics["skill"]) * metrics["rank_frac"]
+
+
+def join(parts: Sequence[Latents], sizes: Sequence[int]) -> Latents:
+    """Latents of several batches as if they were one, on the CPU; `sizes` are the batches' numbers of rows.
+
+    Row numbers are shifted by the rows before them. An optional field that any part lacks is left out.
+    """
+    assert len(parts) == len(sizes)
+    joined: dict[str, Tensor] = {}
+    for field in fields(Latents):
+        values = [getattr(part, field.name) for part in parts]
+        if any(value is None for value in values):
+            continue
+        values = [value.detach().cpu() for value in values]
+        if field.name == "rows":
+            values = [rows + sum(sizes[:i]) for i, rows in enumerate(values)]
+        joined[field.name] = torch.cat(values)
+    return Latents(**joined)
+
+
+def _losses(outputs: Sequence[StepOutput]) -> dict[str, float]:
+    """Mean over batches of the loss and of each of its terms."""
+    found = {"loss": [float(o.loss) for o in outputs]}
+    found |= {f"loss_{name}": [float(o.terms[name]) for o in outputs] for name in outputs[0].terms}
+    return {name: sum(values) / len(values) for name, values in found.items()}

@@ -1,0 +1,124 @@
+"""How good are the predictions, measured against predictors that know nothing?
+
+A JEPA's loss is a distance in a space that moves, so its value says little. Skill is that distance relative to what a
+trivial predictor pays on the same targets: 1 = perfect, 0 = no better, negative = worse. Three trivial
+predictors: the best constant, the best guess from the position alone, and a copy of the nearest visible place.
+All functions take [M, D] rows on any device in any precision, compute in fp64 and return a float; with nothing to
+predict (fewer than two rows, constant targets, a trivial predictor without error) skill is 0.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+NEGLIGIBLE = 1e-12  # share of the energy below which a variance is fp32 rounding: (1e-6)^2
+
+
+def skill(predicted: Tensor, target: Tensor) -> float:
+    """1 - squared error / squared error of the best constant: R^2 over all dimensions. Range (-inf, 1], higher better.
+
+    Equals scikit-learn's `r2_score(..., multioutput="variance_weighted")`. For a cosine objective pass unit vectors.
+    """
+    predicted, target = predicted.double(), target.double()
+    return _relative(_error(predicted, target), _error(_mean_row(target), target), target)
+
+
+def skill_position(predicted: Tensor, target: Tensor, places: Tensor) -> float:
+    """Skill against the best guess from `places` [M] int64 alone. Range (-inf, 1], higher better; never above `skill`.
+
+    The guess for a row is the mean of the *other* targets at its place, shrunk to the mean of all other targets by the
+    weight kappa = within-place / between-place variance (the best linear predictor of a random effect): a place seen
+    once or twice says little, and is not allowed to look like knowledge.
+    """
+    predicted, target = predicted.double(), target.double()
+    count = target.shape[0]
+    if count < 2:
+        return 0.0
+    unexplained = within_share(target, places)
+    kappa = unexplained / max(1 - unexplained, 1e-6)
+    _, index = places.unique(return_inverse=True)  # [M] -> 0..P-1
+    others = index.bincount()[index].unsqueeze(1) - 1  # [M, 1] other rows at the same place
+    at_place = target.new_zeros(int(index.max()) + 1, target.shape[1]).index_add_(0, index, target)[index] - target
+    elsewhere = (target.sum(dim=0) - target) / (count - 1)  # [M, D]
+    weight = others / (others + kappa).clamp(min=1e-12)
+    guess = weight * at_place / others.clamp(min=1) + (1 - weight) * elsewhere  # [M, D]
+    trivial = min(_error(guess, target), _error(_mean_row(target), target))
+    return _relative(_error(predicted, target), trivial, target)
+
+
+def skill_copy(predicted: Tensor, target: Tensor, copied: Tensor) -> float:
+    """Skill against repeating `copied` [M, D], the latent of the nearest visible place. Range (-inf, 1], higher better.
+
+    A model of smooth signals can have high skill and no skill over copying: it learned that neighbours are alike.
+    """
+    target = target.double()
+    return _relative(_error(predicted.double(), target), _error(copied.double(), target), target)
+
+
+def pair_cosine(predicted: Tensor, target: Tensor) -> float:
+    """Mean cosine of each prediction with its own target, in [-1, 1]. Means nothing without `random_pair_cosine`."""
+    if predicted.shape[0] == 0:
+        return 0.0
+    return float((unit_rows(predicted) * unit_rows(target)).sum(dim=1).mean())
+
+
+def random_pair_cosine(predicted: Tensor, target: Tensor) -> float:
+    """Mean cosine of each prediction with every *other* row's target, over all M (M - 1) pairs, in [-1, 1].
+
+    The yardstick for `pair_cosine`: 0.95 with its own target is no alignment if it is 0.94 with anybody's.
+    """
+    count = predicted.shape[0]
+    if count < 2:
+        return 0.0
+    a, b = unit_rows(predicted), unit_rows(target)
+    return float((a.sum(dim=0) @ b.sum(dim=0) - (a * b).sum()) / (count * (count - 1)))
+
+
+def alignment(first: Tensor, second: Tensor) -> float:
+    """E |f(x) - f(x+)|^2 of positive pairs on the unit sphere, in [0, 4], lower better; 2 = unrelated.
+
+    Source: Wang & Isola 2020, eq. 3 with alpha = 2.
+    """
+    if first.shape[0] == 0:
+        return 0.0
+    return float((unit_rows(first) - unit_rows(second)).square().sum(dim=1).mean())
+
+
+def within_share(x: Tensor, groups: Tensor) -> float:
+    """Variance inside groups relative to all variance, for x [M, D] and group numbers [M] int64.
+
+    0 = a row is known from its group alone; 1 = groups do not differ (the expectation for random groups, by unbiased
+    estimates; samples may exceed it). Groups of one are left out. No variance, or no group of two: 1, nothing differs.
+    """
+    _, index, counts = groups.unique(return_inverse=True, return_counts=True)
+    kept = (counts > 1)[index]
+    x = x[kept].double()
+    if x.shape[0] == 0:
+        return 1.0
+    _, index, counts = groups[kept].unique(return_inverse=True, return_counts=True)
+    total = (x - x.mean(dim=0)).square().sum() / (x.shape[0] - 1)
+    if total <= NEGLIGIBLE * x.square().sum() / x.shape[0]:
+        return 1.0
+    means = x.new_zeros(len(counts), x.shape[1]).index_add_(0, index, x) / counts.unsqueeze(1)  # [G, D]
+    within = (x - means[index]).square().sum() / (x.shape[0] - len(counts))
+    return float(within / total)
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Unit vectors in fp64; a zero vector stays zero and so has cosine 0 with everything."""
+    return F.normalize(x.double(), dim=-1, eps=1e-30)
+
+
+def _mean_row(x: Tensor) -> Tensor:
+    return x.mean(dim=0, keepdim=True) if x.shape[0] else x
+
+
+def _error(guess: Tensor, target: Tensor) -> float:
+    return float((guess - target).square().sum())
+
+
+def _relative(error: float, trivial: float, target: Tensor) -> float:
+    if trivial <= NEGLIGIBLE * float(target.square().sum()):
+        return 0.0
+    return 1 - error / trivial

@@ -1,0 +1,60 @@
+"""Hide contiguous spans of a sequence. In: `valid` [N] bool (True = may be hidden); out: `hidden` [N] bool (True = hidden).
+
+The budget is exact: round(ratio * real length), never less than 1, never everything. It is cut into spans by two random
+compositions, one of the hidden tokens into spans and one of the visible tokens into gaps, so nothing is rejected or
+retried, every place can be hidden, and spans never touch each other or a place that is not valid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from openjepa.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SpanMasker:
+    """Hides `ratio` of the valid places in spans of `mean_span` places on average.
+
+    The text analogue of I-JEPA's multi-block masks (Assran et al. 2023, sec. 3); `mean_span=1` hides single tokens
+    (no two neighbours). Raises ConfigError for a ratio outside (0, 1) or a span below 1.
+    """
+
+    ratio: float = 0.3
+    mean_span: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise ConfigError(f"mask ratio must lie between 0 and 1 (given: {self.ratio})")
+        if self.mean_span < 1:
+            raise ConfigError(f"mean span must be at least 1 token (given: {self.mean_span})")
+
+    def __call__(self, valid: Tensor, generator: torch.Generator) -> Tensor:
+        """valid [N] bool with at least 2 True -> hidden [N] bool with 1 <= hidden < valid."""
+        places = valid.nonzero().squeeze(1)  # [V]
+        count = len(places)
+        if count < 2:
+            raise ValueError("a row needs at least 2 maskable tokens; shorter ones are dropped when tokenising")
+        hide = min(max(1, round(self.ratio * count)), count - 1)
+        show = count - hide
+        spans = min(max(1, round(hide / self.mean_span)), show + 1)
+        lengths = composition(hide, spans, generator, at_least=1)  # [S]
+        inner = spans - 1  # gaps between two spans hold at least one visible token
+        gaps = composition(show - inner, spans + 1, generator)  # [S + 1]
+        gaps[1:-1] += 1
+        starts = torch.cumsum(gaps[:-1], 0) + torch.cumsum(lengths, 0) - lengths  # [S]
+        within = torch.arange(hide) - torch.repeat_interleave(torch.cumsum(lengths, 0) - lengths, lengths)  # [hide]
+        hidden = torch.zeros_like(valid)
+        hidden[places[torch.repeat_interleave(starts, lengths) + within]] = True
+        return hidden
+
+
+def composition(total: int, parts: int, generator: torch.Generator, at_least: int = 0) -> Tensor:
+    """A uniformly random way to write `total` as an ordered sum of `parts` integers >= at_least: [parts] int64."""
+    free = total - at_least * parts
+    bars = torch.randperm(free + parts - 1, generator=generator)[: parts - 1].sort().values  # stars and bars
+    edges = torch.cat([bars.new_tensor([-1]), bars, bars.new_tensor([free + parts - 1])])
+    return edges.diff() - 1 + at_least

@@ -1,0 +1,41 @@
+"""One config section for every text encoder: OpenJEPA's own from scratch, or any transformers model."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from openjepa.core.config import BaseConfig
+from openjepa.core.experiment import BuildContext
+from openjepa.models.pretrained import PretrainedEncoder
+from openjepa.models.transformer import TextEncoder
+
+
+class EncoderConfig(BaseConfig):
+    """Which text encoder is trained."""
+
+    name: str | None = None
+    """transformers hub id or local folder; unset = OpenJEPA's own transformer with the sizes below"""
+    weights: bool = True
+    """start a named encoder from its pretrained weights; false = its architecture from the config alone"""
+    dim: int = Field(128, ge=8)
+    """width of the latents"""
+    depth: int = Field(3, ge=1)
+    """transformer blocks"""
+    heads: int = Field(4, ge=1)
+    """attention heads; must divide dim"""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """in embeddings and MLPs of the own encoder"""
+    max_len: int = Field(128, ge=8)
+    """longest row in tokens; longer documents are split into rows"""
+
+
+def build_encoder(config: EncoderConfig, vocab: int, context: BuildContext) -> TextEncoder | PretrainedEncoder:
+    """The encoder of this config. A named one leaves its architecture in the assets, so that a run needs no hub later."""
+    if config.name is None:
+        return TextEncoder(vocab, config.dim, config.depth, config.heads, config.max_len, config.dropout)
+    saved = context.assets / "encoder"
+    if (saved / "config.json").is_file() and (context.random_init or not config.weights):
+        return PretrainedEncoder(str(saved), weights=False, max_len=config.max_len)
+    encoder = PretrainedEncoder(config.name, config.weights and not context.random_init, config.max_len)
+    encoder.save_config(saved)
+    return encoder

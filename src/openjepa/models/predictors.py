@@ -1,0 +1,71 @@
+"""Predictors: from the latents of what is visible to the latents of what is hidden. Each is told WHERE it predicts.
+
+Both share one signature, so a recipe can swap them:
+`predictor(context [B, V, D], context_places [B, V], context_valid [B, V], slots [B, H, D] | None, hidden_places [B, H])
+-> [B, H, out_dim]`. `slots` are the encoder's own latents at the hidden places if it was given [MASK] there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from openjepa.models.transformer import Trunk, key_mask, mean_pool
+
+
+def mlp(dims: list[int]) -> nn.Sequential:
+    """Linear layers of these widths with GELU between them."""
+    layers: list[nn.Module] = []
+    for a, b in zip(dims, dims[1:], strict=False):
+        layers += [nn.Linear(a, b), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class MLPPredictor(nn.Module):
+    """The original T-JEPA's predictor: a three-layer bottleneck on each slot, told its place.
+
+    Where tokens are dropped there is no slot, and it starts from the mean of the context instead.
+    """
+
+    def __init__(self, dim: int, hidden: int, out_dim: int, max_len: int) -> None:
+        super().__init__()
+        self.place = nn.Embedding(max_len, dim)
+        nn.init.normal_(self.place.weight, std=0.02)
+        self.layers = mlp([dim, hidden, hidden, out_dim])
+
+    def forward(self, context: Tensor, context_places: Tensor, context_valid: Tensor, slots: Tensor | None,
+                hidden_places: Tensor) -> Tensor:  # fmt: skip
+        start = mean_pool(context, context_valid)[:, None] if slots is None else slots  # [B, 1 or H, D]
+        return self.layers(start + self.place(hidden_places))
+
+
+class AttentionPredictor(nn.Module):
+    """A narrow transformer over the context and one positioned mask token per hidden place (I-JEPA, Assran et al. 2023).
+
+    `bottleneck=True` shows it the mean of the context only: the whole text must fit into the vector that users get.
+    """
+
+    def __init__(self, dim: int, width: int, out_dim: int, depth: int, heads: int, max_len: int,
+                 bottleneck: bool = False) -> None:  # fmt: skip
+        super().__init__()
+        self.bottleneck = bottleneck
+        self.enter = nn.Linear(dim, width)
+        self.place = nn.Embedding(max_len, width)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(width))
+        nn.init.normal_(self.place.weight, std=0.02)
+        self.trunk = Trunk(width, depth, heads)
+        self.leave = nn.Linear(width, out_dim)
+
+    def forward(self, context: Tensor, context_places: Tensor, context_valid: Tensor, slots: Tensor | None,
+                hidden_places: Tensor) -> Tensor:  # fmt: skip
+        if self.bottleneck:
+            seen = self.enter(mean_pool(context, context_valid)[:, None])  # [B, 1, W]
+            context_valid = context_valid[:, :1]
+        else:
+            seen = self.enter(context) + self.place(context_places)  # [B, V, W]
+        queries = self.mask_token + self.place(hidden_places)  # [B, H, W]
+        if slots is not None:
+            queries = queries + self.enter(slots)
+        valid = torch.cat([context_valid, torch.ones_like(hidden_places, dtype=torch.bool)], 1)  # [B, V + H]
+        out = self.trunk(torch.cat([seen, queries.to(seen.dtype)], 1), key_mask(valid))  # [B, V + H, W]
+        return self.leave(out[:, seen.shape[1] :])

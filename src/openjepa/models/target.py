@@ -1,0 +1,46 @@
+"""Target encoders: where the regression targets come from, and how they move."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from openjepa.core.method import Progress
+from openjepa.core.schedules import Schedule
+
+
+class EMATarget(nn.Module):
+    """A copy of `online` that trails it: theta <- m * theta + (1 - m) * theta_online after every step.
+
+    Never trained by gradient and always in eval mode, so dropout cannot perturb targets. Buffers are copied. The update
+    is one fused call over all parameters. Source: Tarvainen & Valpola 2017; as a JEPA target, Assran et al. 2023.
+    """
+
+    def __init__(self, online: nn.Module, momentum: Schedule) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(online).requires_grad_(False).eval()
+        self.momentum = momentum
+
+    def train(self, mode: bool = True) -> EMATarget:
+        """Stays in eval mode whatever the rest of the method does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, *args: Any) -> Any:
+        return self.module(*args)
+
+    @torch.no_grad()
+    def states(self, *args: Any) -> list[torch.Tensor]:
+        """All layers of the copy, see `TextEncoder.states`."""
+        return self.module.states(*args)
+
+    @torch.no_grad()
+    def update(self, online: nn.Module, progress: Progress) -> None:
+        """Move towards `online` by the momentum of this step."""
+        weight = 1.0 - self.momentum(progress)
+        torch._foreach_lerp_(list(self.module.parameters()), list(online.parameters()), weight)
+        for mine, theirs in zip(self.module.buffers(), online.buffers(), strict=True):
+            mine.copy_(theirs)

@@ -1,0 +1,92 @@
+"""One pre-norm transformer trunk. An encoder, a decoder or a predictor is only a matter of the mask passed in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from openjepa.models.attention import attend
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, both residual (Xiong et al. 2020)."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        hidden = int(mlp_ratio * dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor, may_attend: Tensor | None) -> Tensor:
+        """x [B, T, D]; may_attend bool, broadcastable to [B, H, T, T] (None = all) -> [B, T, D]."""
+        B, T, D = x.shape
+        qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.heads, D // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, T, D/H]
+        p = self.dropout if self.training else 0.0
+        x = x + self.out(attend(q, k, v, may_attend, p).transpose(1, 2).reshape(B, T, D))
+        return x + self.mlp(self.norm2(x))
+
+
+class Trunk(nn.Module):
+    """A stack of blocks and a final norm."""
+
+    def __init__(self, dim: int, depth: int, heads: int, mlp_ratio: float = 4.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def states(self, x: Tensor, may_attend: Tensor | None = None) -> list[Tensor]:
+        """Outputs of all blocks, the last one normed: depth x [B, T, D]."""
+        states = []
+        for block in self.blocks:
+            x = block(x, may_attend)
+            states.append(x)
+        return [*states[:-1], self.norm(x)]
+
+    def forward(self, x: Tensor, may_attend: Tensor | None = None) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        return self.states(x, may_attend)[-1]
+
+
+class TextEncoder(nn.Module):
+    """Token ids to latents, from scratch. Reads any subset of a text's tokens as long as it is told their places."""
+
+    def __init__(self, vocab: int, dim: int, depth: int, heads: int, max_len: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dim, self.max_len = dim, max_len
+        self.token, self.place = nn.Embedding(vocab, dim), nn.Embedding(max_len, dim)
+        nn.init.normal_(self.token.weight, std=0.02)
+        nn.init.normal_(self.place.weight, std=0.02)
+        self.drop = nn.Dropout(dropout)
+        self.trunk = Trunk(dim, depth, heads, dropout=dropout)
+
+    def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> list[Tensor]:
+        """ids, valid, places [B, T] (places default to 0..T-1) -> the latents of every layer, each [B, T, D]."""
+        if places is None:
+            places = torch.arange(ids.shape[1], device=ids.device)  # [T]
+        x = self.drop(self.token(ids) + self.place(places))  # [B, T, D]
+        return self.trunk.states(x, key_mask(valid))
+
+    def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
+        """The last layer's latents [B, T, D]."""
+        return self.states(ids, valid, places)[-1]
+
+
+def key_mask(valid: Tensor) -> Tensor:
+    """valid [B, T] -> [B, 1, 1, T]: every token may look at every real token of its row."""
+    return valid[:, None, None, :]
+
+
+def mean_pool(x: Tensor, valid: Tensor) -> Tensor:
+    """x [B, T, D], valid [B, T] -> [B, D] fp32 mean over the valid places."""
+    weight = valid.to(torch.float32)[..., None]  # [B, T, 1]
+    return (x.float() * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """x [B, T, D] or [B, T], index [B, K] -> the chosen places [B, K, D] or [B, K]."""
+    if x.ndim == 2:
+        return x.gather(1, index)
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,0 +1,67 @@
+"""Distances between predicted and target latents: one number per row, always in fp32.
+
+A loss weight means the same at every width, because distances are means over D (or a cosine). The values quoted for
+"the best constant" assume targets of zero mean and unit variance in each dimension (see `objectives.targets`); they are
+what a predictor that learned nothing pays, the yardstick for a curve that falls. 0 is perfect for all four.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from openjepa.core.errors import UserError, did_you_mean
+from openjepa.core.locate import locate_function
+from openjepa.core.method import Objective
+
+
+def mse(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over D, [M, D] x [M, D] -> [M].
+
+    Range [0, inf), lower is better; the best constant pays 1. Its optimum is the conditional mean of the target.
+    """
+    return (predicted.float() - target.float()).square().mean(dim=-1)  # [M]
+
+
+def l1(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error over D, [M, D] x [M, D] -> [M].
+
+    Range [0, inf), lower is better; the best constant pays sqrt(2 / pi) = 0.798 for Gaussian targets. Its optimum is
+    the conditional median, so rare large targets pull less than under `mse`. Source: V-JEPA, Bardes et al. 2024, eq. 1.
+    """
+    return (predicted.float() - target.float()).abs().mean(dim=-1)  # [M]
+
+
+def smooth_l1(predicted: Tensor, target: Tensor) -> Tensor:
+    """Huber's loss with its knee at 1, mean over D, [M, D] x [M, D] -> [M].
+
+    e^2 / 2 where |e| < 1, |e| - 1/2 beyond. Range [0, inf), lower is better; the best constant pays 0.425 for Gaussian
+    targets. On unnormalised targets far smaller than 1 it is half the squared error and can be tiny (0.0026 says
+    nothing by itself). Source: data2vec, Baevski et al. 2022, eq. 4.
+    """
+    return F.smooth_l1_loss(predicted.float(), target.float(), reduction="none").mean(dim=-1)  # [M]
+
+
+def cosine(predicted: Tensor, target: Tensor) -> Tensor:
+    """1 - cosine similarity, [M, D] x [M, D] -> [M].
+
+    Range [0, 2], lower is better; 1 = orthogonal, and what a constant pays when targets point everywhere. It is blind
+    to norms: where it is the objective, hand unit vectors to `Latents`, so that skill is measured in the same space. A
+    zero vector counts as orthogonal to everything. Source: BYOL, Grill et al. 2020, eq. 2 (halved).
+    """
+    return 1 - F.cosine_similarity(predicted.float(), target.float(), dim=-1)  # [M]
+
+
+OBJECTIVES: dict[str, Objective] = {"mse": mse, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}
+
+
+def named_objective(name: str) -> Objective:
+    """The objective called `name` above, or any "package.module:function". Raises UserError for an unknown name."""
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    if ":" in name:
+        return locate_function(name)
+    raise UserError(
+        f"unknown objective {name!r}{did_you_mean(name, OBJECTIVES)} "
+        f"Known: {', '.join(OBJECTIVES)}; or give package.module:function"
+    )

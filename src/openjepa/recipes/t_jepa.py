@@ -1,0 +1,198 @@
+"""T-JEPA: predict the latents of hidden text spans from the tokens around them.
+
+The student encodes the visible tokens, a predictor told the places of the hidden ones estimates their latents, and an
+EMA teacher that reads the clean text provides the targets. After training, the mean of the student's token latents is
+the text's embedding. A token is never reconstructed.
+
+Two ways to hide: `drop` (default) removes hidden tokens before the student, which cannot leak and is cheaper (as in MAE
+and data2vec 2.0); `mask` shows [MASK] in their place, as the original T-JEPA did (with `predictor.kind=mlp`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.distributed import rank_weight
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.core.schedules import half_life_steps, linear
+from openjepa.data.masked_text import MaskedText, MaskedTextCollator, mean_by_span
+from openjepa.data.sources import DataConfig
+from openjepa.data.text import TokenizerConfig, load_or_train, text_tasks, train_and_eval
+from openjepa.masking.spans import SpanMasker
+from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.predictors import AttentionPredictor, MLPPredictor
+from openjepa.models.target import EMATarget
+from openjepa.models.transformer import mean_pool, take
+from openjepa.objectives.latent import named_objective
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
+from openjepa.objectives.targets import TargetConfig, make_targets
+from openjepa.objectives.tokens import TokenHead
+
+
+class MaskConfig(BaseConfig):
+    """What is hidden, and how."""
+
+    ratio: float = Field(0.4, gt=0, lt=1)
+    """hidden part of each text's real tokens"""
+    mean_span: float = Field(4.0, ge=1)
+    """average length of a hidden span in tokens"""
+    how: Literal["drop", "mask"] = "drop"
+    """drop hidden tokens before the student, or show it [MASK] in their place"""
+
+
+class PredictorConfig(BaseConfig):
+    """From the context's latents to the hidden ones."""
+
+    kind: Literal["attention", "mlp"] = "attention"
+    """attention over the context and mask tokens, or the original three-layer MLP"""
+    width: int = Field(128, ge=8)
+    """of the attention predictor, or of the MLP's bottleneck"""
+    depth: int = Field(1, ge=1)
+    """blocks of the attention predictor"""
+    heads: int = Field(4, ge=1)
+    """heads of the attention predictor"""
+    bottleneck: bool = False
+    """let the attention predictor see the mean of the context only"""
+
+
+class MomentumConfig(BaseConfig):
+    """How slowly the teacher follows the student."""
+
+    start: float = Field(0.99, ge=0, le=1)
+    """EMA momentum at the first step"""
+    final: float = Field(0.9995, ge=0, le=1)
+    """EMA momentum at the last step, reached on a line"""
+
+
+class Config(BaseConfig):
+    """Everything that defines a T-JEPA run."""
+
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    mask: MaskConfig = MaskConfig()
+    predictor: PredictorConfig = PredictorConfig()
+    target: TargetConfig = TargetConfig()
+    momentum: MomentumConfig = MomentumConfig()
+    predict: Literal["tokens", "spans"] = "tokens"
+    """one latent per hidden token, or one per hidden span (the mean over its tokens)"""
+    objective: str = "smooth_l1"
+    """mse | l1 | smooth_l1 | cosine | package.module:function"""
+    regularizer: RegularizerConfig = RegularizerConfig()
+    mlm_weight: float = Field(0.0, ge=0)
+    """weight of an added masked-token cross-entropy (a hybrid; 0 = a pure JEPA)"""
+    embed_with: Literal["student", "teacher"] = "student"
+    """whose latents users get"""
+    train: TrainConfig = TrainConfig()
+
+
+class TJEPA(Method[MaskedText]):
+    """Student, teacher, predictor and their loss."""
+
+    def __init__(self, config: Config, vocab: int, mask_id: int, context: BuildContext) -> None:
+        super().__init__()
+        self.config, self.vocab, self.mask_id = config, vocab, mask_id
+        self.student = build_encoder(config.encoder, vocab, context)
+        self.teacher = EMATarget(self.student, linear(config.momentum.start, config.momentum.final))
+        dim, max_len, p = self.student.dim, self.student.max_len, config.predictor
+        self.predictor: nn.Module = (
+            MLPPredictor(dim, p.width, dim, max_len)
+            if p.kind == "mlp"
+            else AttentionPredictor(dim, p.width, dim, p.depth, p.heads, max_len, p.bottleneck)
+        )
+        self.objective = named_objective(config.objective)
+        self.regularizer = build_regularizer(config.regularizer)
+        self.token_head = TokenHead(dim, vocab) if config.mlm_weight else None
+
+    def see_context(self, batch: MaskedText) -> tuple[Tensor, Tensor | None]:
+        """The student's latents of the visible tokens [B, V, D], and of [MASK] at the hidden ones [B, H, D] if shown."""
+        if self.config.mask.how == "drop":
+            ids = take(batch.ids, batch.context_at)  # [B, V]
+            return self.student(ids, batch.context_valid, batch.context_at), None
+        states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)  # [B, T, D]
+        return take(states, batch.context_at), take(states, batch.hidden_at)
+
+    def predict(self, batch: MaskedText, context: Tensor, slots: Tensor | None) -> Tensor:
+        predicted = self.predictor(context, batch.context_at, batch.context_valid, slots, batch.hidden_at)  # [B, H, D]
+        predicted = predicted[batch.hidden_valid]  # [hidden tokens, D]
+        return mean_by_span(predicted.float(), batch.span_of) if self.config.predict == "spans" else predicted  # [M, D]
+
+    def predict_from_context(self, batch: MaskedText) -> Tensor:
+        return self.predict(batch, *self.see_context(batch))
+
+    def forward(self, batch: MaskedText) -> StepOutput:
+        states = self.teacher.states(batch.ids, batch.valid)  # layers x [B, T, D]
+        target, targets = self.targets(batch, states)  # [M, D]
+
+        context, slots = self.see_context(batch)  # [B, V, D]
+        predicted = self.predict(batch, context, slots)  # [M, D]
+        pooled = mean_pool(context, batch.context_valid)  # [B, D]
+
+        terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
+        terms |= self.regularizer(pooled, batch.draw)
+        if self.token_head is not None:
+            hidden_ids = take(batch.ids, batch.hidden_at)[batch.hidden_valid]  # [M]
+            terms["mlm"] = self.config.mlm_weight * self.token_head(predicted, hidden_ids)
+        loss = torch.stack(list(terms.values())).sum()
+        latents = self._latents(batch, predicted, target, targets, pooled, states[-1])
+        return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
+
+    def targets(self, batch: MaskedText, states: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """From all layers of the teacher: the targets of the hidden units [M, D], and of all tokens [B, T, D]."""
+        if self.config.predict == "spans":
+            pooled = [mean_by_span(take(s, batch.hidden_at)[batch.hidden_valid].float(), batch.span_of) for s in states]
+            return make_targets(self.config.target, pooled), None
+        targets = make_targets(self.config.target, states, batch.valid)  # [B, T, D]
+        return take(targets, batch.hidden_at)[batch.hidden_valid], targets
+
+    def _latents(self, batch: MaskedText, predicted: Tensor, target: Tensor, targets: Tensor, pooled: Tensor,
+                 teacher_states: Tensor) -> Latents:  # fmt: skip
+        latents = Latents(predicted.detach(), target, pooled.detach())
+        if self.training:
+            return latents
+        latents.rows = batch.hidden_valid.nonzero()[:, 0]  # [M]
+        latents.places = batch.hidden_at[batch.hidden_valid]  # [M]
+        if targets is not None:
+            latents.copied = take(targets, batch.nearest_visible())[batch.hidden_valid]  # [M, D]
+        latents.context = self.embed(batch)  # [B, D]
+        latents.teacher = mean_pool(teacher_states, batch.valid)  # [B, D]
+        return latents
+
+    def embed(self, batch: MaskedText) -> Tensor:
+        encoder = self.student if self.config.embed_with == "student" else self.teacher
+        return mean_pool(encoder(batch.ids, batch.valid), batch.valid)
+
+    def scramble_hidden(self, batch: MaskedText, generator: torch.Generator) -> MaskedText:
+        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
+        return replace(batch, ids=torch.where(batch.hidden, other, batch.ids))
+
+    def after_step(self, progress: Progress) -> None:
+        self.teacher.update(self.student, progress)
+
+
+def build(config: Config, context: BuildContext) -> Experiment:
+    """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
+    wanted = config.tokenizer
+    if config.encoder.name is not None:  # a pretrained encoder brings its own
+        wanted = wanted.model_copy(update={"kind": config.encoder.name})
+    tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
+    method = TJEPA(config, tokenizer.vocab_size, tokenizer.mask_id, context)
+    train_data, eval_data = train_and_eval(config.data, tokenizer, method.student.max_len)
+    collate = MaskedTextCollator(tokenizer, SpanMasker(config.mask.ratio, config.mask.mean_span))
+    return Experiment(
+        method=method,
+        train_data=train_data,
+        eval_data=eval_data,
+        collate=collate,
+        prepare=lambda texts: collate.clean(texts, method.student.max_len),
+        train=config.train,
+        tasks=lambda: text_tasks(config.data),
+        notes=lambda: {"teacher_half_life_steps": half_life_steps(config.momentum.start)},
+    )

@@ -1,0 +1,110 @@
+"""Checkpoints: weights as safetensors that anyone can read, optimiser state beside them, written aside and renamed.
+
+A folder `step-000500` either exists whole or not at all. Since batches, masks and dropout are addressed by step, weights,
+optimiser and step number are the whole state: a resumed run equals an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from openjepa.core.errors import UserError
+
+WEIGHTS, STATE, BEST = "model.safetensors", "state.pt", "best.json"
+
+
+def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+    """Write `folder/step-<step>` atomically and return it."""
+    tmp, final = folder / f".tmp-{step:06d}", folder / f"step-{step:06d}"
+    shutil.rmtree(tmp, ignore_errors=True)
+    tmp.mkdir(parents=True)
+    save_model(method, str(tmp / WEIGHTS))
+    torch.save({"step": step, "optimizer": optimizer.state_dict()}, tmp / STATE)
+    for file in tmp.iterdir():
+        _sync(file)
+    shutil.rmtree(final, ignore_errors=True)  # only after a crash between the rename and the next log line
+    os.replace(tmp, final)
+    _sync(folder)
+    return final
+
+
+def load(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Restore both in place and return the number of finished steps."""
+    load_weights(checkpoint, method)
+    state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def load_weights(checkpoint: Path, method: nn.Module) -> None:
+    """Weights only. Raises UserError if the file is damaged or belongs to another configuration."""
+    try:
+        load_model(method, str(checkpoint / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{checkpoint / WEIGHTS} cannot be loaded into this method: {reason}") from error
+
+
+def finished(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def newest(folder: Path) -> Path:
+    """The latest checkpoint. Raises UserError if there is none."""
+    found = finished(folder)
+    if not found:
+        raise UserError(f"no checkpoint in {folder}; the run stopped before its first one")
+    return found[-1]
+
+
+def newest_step(folder: Path) -> int:
+    """Finished steps of the newest checkpoint."""
+    return int(newest(folder).name.removeprefix("step-"))
+
+
+def mark_best(folder: Path, step: int, score: float) -> None:
+    """Note that the checkpoint of `step` has the best health so far."""
+    tmp = folder / f".{BEST}.tmp"
+    tmp.write_text(json.dumps({"step": step, "score": score}) + "\n")
+    os.replace(tmp, folder / BEST)
+
+
+def best_score(folder: Path) -> float:
+    """The health score of the best checkpoint; -inf if none is marked."""
+    file = folder / BEST
+    return float(json.loads(file.read_text())["score"]) if file.exists() else -math.inf
+
+
+def best(folder: Path) -> Path:
+    """The checkpoint with the best health, or the newest one if none is marked."""
+    if (folder / BEST).exists():
+        step = json.loads((folder / BEST).read_text())["step"]
+        if (path := folder / f"step-{step:06d}").is_dir():
+            return path
+    return newest(folder)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the `keep` newest checkpoints and the best one."""
+    kept = {best(folder), *finished(folder)[-keep:]}
+    for path in finished(folder):
+        if path not in kept:
+            shutil.rmtree(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,193 @@
+"""What watches a run: its log files, TensorBoard, and one line for the person in front of it.
+
+A hook is called at every log step with (progress, output, stats) and only observes; the loop would train the same
+without it. A health observer is called with every record of the health monitor. `default_hooks` opens the usual ones
+and closes them whatever happens. Only rank 0 has hooks.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+from rich import progress as bars
+from rich.console import Console
+from rich.text import Text
+
+from openjepa.core.errors import UserError
+from openjepa.core.method import Hook, Progress, StepOutput
+from openjepa.core.rundir import RunDir, append_jsonl, write_csv
+
+HealthObserver = Callable[[Mapping[str, Any]], None]
+PLAIN_LINES = 20  # about as many lines does a whole run get where there is no terminal
+STYLES = {"healthy": "green", "collapsed": "bold red"}  # of a verdict's word; all others are warnings
+WARNING = "yellow"
+
+
+class Hooks(NamedTuple):
+    """The observers of one run."""
+
+    on_step: list[Hook]
+    on_health: list[HealthObserver]
+
+
+@contextmanager
+def default_hooks(run: RunDir, console: Console | None, track: Sequence[str] = ()) -> Iterator[Hooks]:
+    """Log files always, a progress line if there is a `console`, and the loggers named in `track` ("tensorboard").
+
+    Raises UserError if a logger's package is not installed.
+    """
+    with ExitStack() as stack:
+        hooks = Hooks([JsonlHook(run), CsvHook(run)], [partial(append_jsonl, run.health)])
+        if "tensorboard" in track:
+            hooks.on_step.append(stack.enter_context(TensorBoardHook(run)))
+        if console is not None:
+            line = stack.enter_context(ConsoleHook(console))
+            hooks.on_step.append(line)
+            hooks.on_health.append(line.on_health)
+        yield hooks
+
+
+class JsonlHook:
+    """One object a log step in metrics.jsonl: the step and all of its stats."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.path = run.metrics
+
+    def __call__(self, progress: Progress, output: StepOutput, stats: dict[str, float]) -> None:
+        append_jsonl(self.path, {"step": progress.step, **stats})
+
+
+class CsvHook:
+    """The same rows in metrics.csv, for spreadsheets. A stat that turns up later gets a column of its own."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.path = run.metrics_csv
+
+    def __call__(self, progress: Progress, output: StepOutput, stats: dict[str, float]) -> None:
+        row = {"step": progress.step, **stats}
+        columns = self._columns()
+        if not set(row) <= set(columns):
+            write_csv(self.path, [*self._rows(), row])
+            return
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, fieldnames=columns).writerow(row)
+
+    def _columns(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+
+class TensorBoardHook:
+    """Scalars for TensorBoard in `<run>/tensorboard`. Needs the extra `track`."""
+
+    def __init__(self, run: RunDir) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError("train.track=tensorboard needs TensorBoard: pip install 'openjepa[track]'") from None
+        self._open = partial(SummaryWriter, str(run.path / "tensorboard"))
+        self._writer: Any = None
+
+    def __call__(self, progress: Progress, output: StepOutput, stats: dict[str, float]) -> None:
+        if self._writer is None:  # only now do we know from where a resumed run overwrites
+            self._writer = self._open(purge_step=progress.step)
+        for name, value in stats.items():
+            self._writer.add_scalar(name, value, progress.step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class ConsoleHook:
+    """Where the run is, on one line: a live bar in a terminal, a plain line now and then anywhere else."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        columns = bars.TextColumn("step {task.completed}/{task.total}"), bars.BarColumn(None), _StateColumn()
+        self._bar = bars.Progress(*columns, console=console, transient=True, expand=True)
+        self._task: Any = None
+        self._first: tuple[int, float] | None = None  # step and time of the first call, for the time left
+        self._printed_step = 0
+        self._health: Mapping[str, Any] = {}
+
+    def on_health(self, record: Mapping[str, Any]) -> None:
+        """Remember the newest verdict; say at once if it changed."""
+        if record["status"] != self._health.get("status", "healthy"):
+            line = f"step {record['step']}: {record['status']}, {record['evidence']}"
+            self.console.print(
+                line, style=verdict_style(record["status"]), markup=False, highlight=False, soft_wrap=True
+            )
+        self._health = record
+
+    def __call__(self, progress: Progress, output: StepOutput, stats: dict[str, float]) -> None:
+        now = time.perf_counter()
+        self._first = self._first or (progress.step, now)
+        steps, span_s = progress.step - self._first[0], now - self._first[1]
+        left_s = span_s / steps * (progress.total_steps - progress.step) if steps else None
+        state = self._state(stats, left_s)
+        if self.console.is_terminal:
+            if self._task is None:
+                self._task = self._bar.add_task("", total=progress.total_steps, state=state)
+            self._bar.update(self._task, completed=progress.step, state=state)
+        elif self._is_due(progress):
+            self._printed_step = progress.step
+            line = f"step {progress.step}/{progress.total_steps}  {state}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _is_due(self, progress: Progress) -> bool:
+        since = progress.step - self._printed_step
+        return progress.step == progress.total_steps or since >= progress.total_steps / PLAIN_LINES
+
+    def _state(self, stats: dict[str, float], left_s: float | None) -> Text:
+        text = Text(f"loss {stats['loss']:.4f}  ")
+        if (skill := self._health.get("skill")) is not None:
+            text.append(f"skill {skill:.2f}  ")
+        if (status := self._health.get("status")) is not None:
+            text.append(status, style=verdict_style(status)).append("  ")
+        text.append(f"{stats['tokens_per_s']:,.0f} tokens/s")
+        if left_s is not None:
+            text.append(f"  {clock(left_s)} left")
+        return text
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.console.is_terminal:
+            self._bar.stop()
+
+
+class _StateColumn(bars.ProgressColumn):
+    def render(self, task: bars.Task) -> Text:
+        return task.fields["state"]
+
+
+def verdict_style(status: str) -> str:
+    """The colour of a verdict's word; the word itself carries the meaning."""
+    return STYLES.get(status, WARNING)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds: 3725 -> "1:02:05"."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"

@@ -1,0 +1,207 @@
+"""The only training loop. Device, precision and DDP come from Fabric; everything else is visible here, in order:
+
+rates -> (forward, backward) x accumulate -> clip -> finite check -> optimiser step -> EMA -> log -> health -> checkpoint
+
+A non-finite gradient stops the run before it is applied. Hooks observe; nothing that training needs is a hook.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from openjepa.core.batch import Batch
+from openjepa.core.config import TrainConfig
+from openjepa.core.errors import TrainingStopped
+from openjepa.core.experiment import Experiment
+from openjepa.core.method import Hook, Method, Progress, StepOutput
+from openjepa.core.rundir import RunDir
+from openjepa.core.schedules import warmup_cosine
+from openjepa.core.seeding import seed_global
+from openjepa.data.loader import train_batches
+from openjepa.train import checkpoint
+from openjepa.train.optim import build_optimizer, set_rates, weight_decay_schedule
+
+
+class Health(Protocol):
+    """What the loop needs of a health monitor: a verdict on demand."""
+
+    def check(self, method: Method, progress: Progress, forward: Callable[[Batch], StepOutput]) -> dict[str, Any]:
+        """Judge the method as it is now: a record with at least `status`, `score`, `evidence` and `advice`."""
+        ...
+
+
+@dataclass
+class Fit:
+    """What a training run leaves behind in memory."""
+
+    steps: int
+    train_s: float
+    tokens: int
+    loss: float = math.nan
+    health: dict[str, Any] = field(default_factory=dict)
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Fabric for this config. More than one device means DDP (gloo on CPUs, NCCL on GPUs)."""
+    strategy = "ddp" if config.devices > 1 else "auto"
+    return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
+
+
+def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hook] = (), health: Health | None = None,
+        resume: bool = False) -> Fit:  # fmt: skip
+    """Train `experiment` into `run`. Raises TrainingStopped on a non-finite gradient, or collapse if so configured."""
+    config = experiment.train
+    optimizer = build_optimizer(experiment.method, config)
+    method, optimizer = fabric.setup(experiment.method, optimizer)
+    start = checkpoint.load(checkpoint.newest(run.checkpoints), experiment.method, optimizer) if resume else 0
+    rates = warmup_cosine(config.lr, config.final_lr, config.warmup_steps), weight_decay_schedule(config)
+    batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size)
+    keeper = _Keeper(fabric, experiment, run, health, optimizer)
+    if start == 0:
+        keeper.check(Progress(0, config.steps))
+    result, window = Fit(start, 0.0, 0), _Window()
+    began = time.perf_counter()
+    method.train()
+    for step in range(start, config.steps):
+        progress = Progress(step, config.steps)
+        lr, weight_decay = (rate(progress) for rate in rates)
+        set_rates(optimizer, lr, weight_decay)
+        seed_global(config.seed, "step", step, fabric.global_rank)
+        output = _forward_backward(fabric, method, batches, config.accumulate, window)
+        norm = fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
+        _require_finite(norm, experiment.method, step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        experiment.method.after_step(progress)
+
+        done = Progress(step + 1, config.steps)
+        last = done.step == config.steps
+        if done.step % config.log_every == 0 or last:
+            stats = window.close(output, lr, weight_decay, norm, fabric.world_size)
+            result.tokens += int(stats["tokens"])
+            result.loss = stats["loss"]
+            for hook in hooks:
+                hook(done, output, stats)
+        aside_s = keeper.aside_s
+        if done.step % config.health_every == 0 or last:
+            keeper.check(done)
+        if last or (config.checkpoint_every and done.step % config.checkpoint_every == 0):
+            keeper.save(done)
+        window.skip(keeper.aside_s - aside_s)
+        keeper.stop_if_collapsed(done)
+    result.steps, result.health = config.steps, keeper.record
+    result.train_s = time.perf_counter() - began - keeper.aside_s
+    return result
+
+
+def _forward_backward(fabric: Fabric, method: nn.Module, batches: Iterator[Batch], accumulate: int,
+                      window: _Window) -> StepOutput:  # fmt: skip
+    """Gradients of the mean loss of the next `accumulate` batches; ranks talk to each other on the last one only."""
+    for micro in range(accumulate):
+        batch = next(batches).to(fabric.device)
+        window.add(batch)
+        quiet = fabric.no_backward_sync(method) if micro < accumulate - 1 else contextlib.nullcontext()
+        with quiet:
+            output: StepOutput = method(batch)
+            fabric.backward(output.loss / accumulate)
+    return output
+
+
+def _require_finite(norm: Tensor, method: nn.Module, step: int) -> None:
+    if torch.isfinite(norm):
+        return
+    bad = [n for n, p in method.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    raise TrainingStopped(
+        f"non-finite gradient at step {step}, first in {bad[0] if bad else 'the norm itself'}; the step was not applied. "
+        "Lower train.lr or train.grad_clip, or try train.precision=32-true"
+    )
+
+
+class _Window:
+    """Counts between two log lines, so that the loop reads no value from the device in other steps."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.tokens = self.batches = 0
+        self.began = time.perf_counter()
+
+    def skip(self, aside_s: float) -> None:
+        """Leave out time spent on health checks and checkpoints."""
+        self.began += aside_s
+
+    def add(self, batch: Batch) -> None:
+        self.tokens += batch.tokens
+        self.batches += 1
+
+    def close(self, output: StepOutput, lr: float, weight_decay: float, norm: Tensor, world: int) -> dict[str, float]:
+        span_s = time.perf_counter() - self.began
+        stats = {
+            "loss": float(output.loss.detach()),
+            **{f"loss_{name}": float(term) for name, term in output.terms.items()},
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "grad_norm": float(norm),
+            "tokens": float(self.tokens * world),
+            "tokens_per_s": self.tokens * world / span_s,
+            "batch_s": span_s / self.batches,
+        }
+        self.restart()
+        return stats
+
+
+class _Keeper:
+    """Health checks and checkpoints at the right steps, and the time they take."""
+
+    def __init__(self, fabric: Fabric, experiment: Experiment, run: RunDir, health: Health | None,
+                 optimizer: torch.optim.Optimizer) -> None:  # fmt: skip
+        self.fabric, self.experiment, self.run, self.health, self.optimizer = fabric, experiment, run, health, optimizer
+        self.record: dict[str, Any] = {}
+        self.checked_step = -1
+        self.best_score = checkpoint.best_score(run.checkpoints)
+        self.aside_s = 0.0
+
+    def check(self, progress: Progress) -> None:
+        if self.health is None or self.checked_step == progress.step:
+            return
+        began, method = time.perf_counter(), self.experiment.method
+
+        def forward(batch: Batch) -> StepOutput:
+            with self.fabric.autocast():
+                return method(batch.to(self.fabric.device))
+
+        self.record = self.health.check(method, progress, forward)
+        self.checked_step = progress.step
+        self.aside_s += time.perf_counter() - began
+
+    def save(self, progress: Progress) -> None:
+        self.check(progress)
+        began = time.perf_counter()
+        if self.fabric.is_global_zero:
+            folder, config = self.run.checkpoints, self.experiment.train
+            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer)
+            if self.record and self.record["score"] >= self.best_score:
+                self.best_score = self.record["score"]
+                checkpoint.mark_best(folder, progress.step, self.best_score)
+            checkpoint.prune(folder, config.keep_checkpoints)
+        self.fabric.barrier()
+        self.aside_s += time.perf_counter() - began
+
+    def stop_if_collapsed(self, progress: Progress) -> None:
+        stopping = self.experiment.train.on_collapse == "stop" and self.checked_step == progress.step
+        if stopping and self.record.get("status") == "collapsed":
+            self.save(progress)
+            raise TrainingStopped(
+                f"collapsed at step {progress.step} ({self.record['evidence']}); {self.record['advice']} "
+                f"The run up to here is kept in {self.run.path}"
+            )

@@ -1,0 +1,40 @@
+"""Optimiser construction: matrices decay, vectors do not, frozen parameters never enter."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from openjepa.core.config import TrainConfig
+from openjepa.core.schedules import Schedule, constant, cosine
+
+
+def parameter_groups(method: nn.Module) -> list[dict]:
+    """Two AdamW groups: `decay` (tensors of 2 or more dimensions) and `no_decay` (biases, norms, single vectors)."""
+    params = [p for p in method.parameters() if p.requires_grad]
+    groups = [
+        {"name": "decay", "params": [p for p in params if p.ndim >= 2]},
+        {"name": "no_decay", "params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(method: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Fused AdamW (Loshchilov & Hutter 2019) over the trainable parameters."""
+    return torch.optim.AdamW(
+        parameter_groups(method), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def weight_decay_schedule(config: TrainConfig) -> Schedule:
+    if config.final_weight_decay is None:
+        return constant(config.weight_decay)
+    return cosine(config.weight_decay, config.final_weight_decay)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
+    """Write this step's learning rate and weight decay into the groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if group["name"] == "decay":
+            group["weight_decay"] = weight_decay

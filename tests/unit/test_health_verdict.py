@@ -1,0 +1,174 @@
+"""Each kind of collapse is forced by constructed latents and named; healthy runs are left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from openjepa.core.method import Latents
+from openjepa.core.seeding import generator_for
+from openjepa.health.metrics import health
+from openjepa.health.verdict import RULES, judge
+
+B, PER_ROW, D = 128, 6, 32
+
+
+def normal(*shape: int, draw: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=generator_for(0, "test", draw))
+
+
+def living(skill_noise: float = 0.7) -> Latents:
+    """A working encoder: content in rows and places, half of it predictable, a teacher close by."""
+    rows, places = torch.arange(B).repeat_interleave(PER_ROW), torch.arange(PER_ROW).repeat(B)
+    context = normal(B, D)
+    target = context[rows] + 0.3 * normal(PER_ROW, D, draw=1)[places] + 0.8 * normal(B * PER_ROW, D, draw=2)
+    predicted = target + skill_noise * normal(B * PER_ROW, D, draw=3)
+    return Latents(predicted, target, context, rows, places, target.roll(1, 0), context + 0.2 * normal(B, D, draw=4))
+
+
+START = health(living(skill_noise=3.0))
+
+
+def with_(**changes: Tensor) -> Latents:
+    return dataclasses.replace(living(), **changes)
+
+
+def position_only() -> Latents:
+    alive = living()
+    target = normal(PER_ROW, D, draw=5)[alive.places] + 0.1 * normal(B * PER_ROW, D, draw=6)
+    pooled = target.view(B, PER_ROW, D).mean(1)
+    return with_(target=target, predicted=normal(PER_ROW, D, draw=5)[alive.places], context=pooled, teacher=pooled)
+
+
+def token_uniform() -> Latents:
+    alive = living()
+    target = alive.context[alive.rows] + 0.05 * normal(B * PER_ROW, D, draw=5)
+    return with_(target=target, predicted=target + 0.3 * normal(B * PER_ROW, D, draw=6))
+
+
+def complete() -> Latents:
+    one = normal(1, D, draw=5)
+    return with_(
+        context=one + 1e-3 * normal(B, D), teacher=one + 1e-3 * normal(B, D),
+        target=one + 1e-3 * normal(B * PER_ROW, D), predicted=one + 1e-3 * normal(B * PER_ROW, D, draw=6),
+    )  # fmt: skip
+
+
+def dimensional() -> Latents:
+    plane = torch.zeros(D, D)
+    plane[0, 0] = 1
+    alive = living()
+    return with_(**{n: getattr(alive, n) @ plane for n in ("context", "teacher", "target", "predicted", "copied")})
+
+
+def anisotropic() -> Latents:
+    cone = 10 * torch.ones(D)
+    alive = living()
+    return with_(context=alive.context + cone, teacher=alive.teacher + cone)
+
+
+def scaled(factor: float) -> Latents:
+    alive = living()
+    names = ("context", "teacher", "target", "predicted", "copied")
+    return with_(**{n: factor * getattr(alive, n) for n in names})
+
+
+def predictor_absorbed() -> Latents:
+    one = normal(1, D, draw=5)
+    return with_(context=one + 1e-3 * normal(B, D), teacher=one + 1e-3 * normal(B, D))
+
+
+def non_finite() -> Latents:
+    return with_(target=living().target * math.nan)
+
+
+COLLAPSES = [complete, dimensional, anisotropic, token_uniform, position_only, predictor_absorbed, non_finite]
+
+
+@pytest.mark.parametrize("make", COLLAPSES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("start", [START, None], ids=["start", "no start"])
+def test_every_collapse_is_named_with_evidence_and_a_cure(make, start) -> None:
+    verdict = judge(health(make()), start, 0.9)
+    assert (verdict.status, verdict.kind) == ("collapsed", make.__name__.replace("_", "-"))
+    assert any(c.isdigit() for c in verdict.evidence)
+    assert verdict.advice
+    assert verdict.override
+    assert "\n" not in verdict.evidence + verdict.advice
+
+
+def test_a_norm_that_fell_from_68_to_06_is_a_collapse_of_scale_and_rank_does_not_show_it() -> None:
+    now = health(scaled(0.6 / 6.8))
+    assert now["rank"] == pytest.approx(START["rank"], rel=1e-5)
+    verdict = judge(now, START, 0.9)
+    assert (verdict.status, verdict.kind) == ("collapsed", "scale")
+    assert "0.088 x" in verdict.evidence
+
+
+@pytest.mark.parametrize(("factor", "status"), [(0.25, "at risk"), (200, "at risk"), (0.5, "healthy"), (8, "healthy")])
+def test_smaller_changes_of_scale(factor: float, status: str) -> None:
+    assert judge(health(scaled(factor)), START, 0.9).status == status
+
+
+def test_taking_a_common_offset_away_is_no_collapse_of_scale() -> None:
+    offset = dataclasses.replace(living(), context=living().context + 30, teacher=living().context + 30)
+    assert judge(health(living()), health(offset), 0.9).status == "healthy"
+
+
+def test_healthy_latents_are_healthy_at_every_point_of_the_run() -> None:
+    for fraction in (0.0, 0.05, 0.3, 1.0):
+        verdict = judge(health(living()), START if fraction else None, fraction)
+        assert (verdict.status, verdict.kind, verdict.override) == ("healthy", None, {})
+        assert "rank" in verdict.evidence
+
+
+def test_not_learning_only_after_a_quarter_of_the_run() -> None:
+    now = START | {"skill": 0.01}
+    assert judge(now, START, 0.2).status == "healthy"
+    verdict = judge(now, START, 0.3)
+    assert (verdict.status, verdict.kind) == ("not learning", None)
+    assert "0.010" in verdict.evidence
+    assert judge(START | {"skill": 0.05}, START, 0.3).status == "healthy"
+
+
+def test_a_teacher_left_behind_is_at_risk_and_the_cause_where_nothing_is_learned() -> None:
+    lagging = health(with_(teacher=normal(B, D, draw=7)))
+    assert (judge(lagging, START, 0.9).status, judge(lagging, START, 0.9).kind) == ("at risk", "teacher-lag")
+    stuck = judge(lagging | {"skill": 0.0}, START, 0.9)
+    assert (stuck.status, stuck.kind) == ("not learning", "teacher-lag")
+    assert "momentum.start" in stuck.override
+
+
+@pytest.mark.parametrize("make", COLLAPSES[:-1], ids=lambda f: f.__name__)
+def test_early_in_a_run_no_fall_is_called_a_collapse(make) -> None:
+    assert judge(health(make()), START, 0.05).status in ("healthy", "at risk")
+
+
+@pytest.mark.parametrize("make", [dimensional, anisotropic, token_uniform, position_only], ids=lambda f: f.__name__)
+def test_an_encoder_that_starts_that_way_is_not_alarmed_at_step_0(make) -> None:
+    assert judge(health(make()), None, 0.0).status == "healthy"
+
+
+def test_an_encoder_that_keeps_its_start_is_not_said_to_have_collapsed() -> None:
+    narrow = health(anisotropic())
+    assert judge(narrow, narrow, 0.9).status == "healthy"
+    flat = health(dimensional())
+    assert (judge(flat, flat, 0.9).status, judge(flat, flat, 0.9).kind) == ("at risk", "dimensional")
+
+
+def test_nan_is_a_collapse_from_the_first_step_on() -> None:
+    assert judge(health(non_finite()), None, 0.0).kind == "non-finite"
+
+
+def test_missing_metrics_fire_no_rule() -> None:
+    assert judge({}, None, 1.0).status == "healthy"
+    assert judge({"skill": 0.5, "rank": 3.0}, {}, 1.0).status == "healthy"
+
+
+def test_rules_are_ordered_by_severity_and_every_one_has_advice() -> None:
+    order = [("collapsed", "not learning", "at risk").index(rule.status) for rule in RULES]
+    assert order == sorted(order)
+    assert all(rule.advice and rule.override for rule in RULES)

@@ -1,0 +1,212 @@
+"""Laws of the ledger: intervals equal SciPy's, every number has its neighbours, harm is called by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from openjepa.core.errors import UserError
+from openjepa.core.seeding import generator_for
+from openjepa.core.tasks import Classification, Similarity, Triplets
+from openjepa.evals.baselines import tfidf_for
+from openjepa.evals.features import Embedder, Vectors
+from openjepa.evals.ledger import Ledger
+from openjepa.evals.scores import Score, difference_interval, spearman_rows
+from openjepa.evals.suite import evaluate, run_suite
+
+WORDS = [f"w{n}" for n in range(8)]
+
+
+def text(topic: int, number: int) -> str:
+    return f"{WORDS[topic]} n{number}"
+
+
+def tasks() -> list[Classification | Triplets | Similarity]:
+    """Two factors of one corpus (which share their texts as equal, not identical, lists), triplets and pairs."""
+    corpus = [(n % 4, n) for n in range(500)]
+    train, test = corpus[:300], corpus[300:]
+
+    def factor(name: str, classes: int) -> Classification:
+        return Classification(
+            name,
+            [text(*row) for row in train],
+            [topic % classes for topic, _ in train],
+            [text(*row) for row in test],
+            [topic % classes for topic, _ in test],
+            tuple(WORDS[:classes]),
+        )
+
+    anchors, near, far = (
+        [text(0, n) for n in range(200)],
+        [text(0, -n) for n in range(200)],
+        [text(1, n) for n in range(200)],
+    )
+    scores = [float(n % 2) for n in range(200)]
+    pairs = Similarity("pairs", anchors, [a if s else f for a, f, s in zip(near, far, scores, strict=True)], scores)
+    return [factor("topic", 4), factor("parity", 2), Triplets("triplets", anchors, near, far), pairs]
+
+
+def knows_topic(strength: float, seed: int = 0) -> Embedder:
+    """Noise that is a function of the text, plus `strength` times a direction of its topic."""
+    directions = np.random.default_rng(99).normal(size=(len(WORDS), 16))
+
+    def embed(inputs: Sequence[str]) -> np.ndarray:
+        noise = np.stack([np.random.default_rng([seed, *item.encode()]).normal(size=16) for item in inputs])
+        topics = [WORDS.index(item.split()[0]) for item in inputs]
+        return (noise + strength * directions[topics]).astype(np.float32)
+
+    return embed
+
+
+def columns(run: float, init: float) -> dict[str, Embedder]:
+    return {
+        "run": knows_topic(run),
+        "init": knows_topic(init, seed=1),
+        "random": knows_topic(0, seed=2),
+        "tfidf": tfidf_for(tasks()),
+    }
+
+
+@pytest.fixture(scope="module")
+def helped() -> Ledger:
+    return run_suite(tasks(), columns(run=2.0, init=0.0))
+
+
+@pytest.fixture(scope="module")
+def hurt() -> Ledger:
+    return run_suite(tasks(), columns(run=0.0, init=2.0))
+
+
+def test_paired_interval_equals_scipy() -> None:
+    rng = np.random.default_rng(0)
+    a = (rng.random(400) < 0.7).astype(float)
+    b = np.where(rng.random(400) < 0.8, a, 1 - a)
+    ours = difference_interval(Score(a, 0), Score(b, 0), generator_for(0, "x"), resamples=20_000)
+    scipys = stats.bootstrap(
+        (a, b),
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=20_000,
+        rng=rng,
+    ).confidence_interval
+    np.testing.assert_allclose(ours, scipys, atol=0.003)
+    unpaired_width = 2 * 1.96 * np.sqrt((a.var() + b.var()) / 400)
+    assert ours[1] - ours[0] < unpaired_width * 0.8  # what pairing buys
+
+
+def test_interval_is_a_function_of_its_address_and_not_of_its_blocks(monkeypatch) -> None:
+    a, b = np.arange(50.0) % 3, np.arange(50.0) % 2
+    whole = difference_interval(Score(a, 0), Score(b, 0), generator_for(0, "x"))
+    assert whole == difference_interval(Score(a, 0), Score(b, 0), generator_for(0, "x"))
+    assert whole != difference_interval(Score(a, 0), Score(b, 0), generator_for(0, "y"))
+    monkeypatch.setattr("openjepa.evals.scores.DRAWS_AT_ONCE", 100)
+    assert whole == difference_interval(Score(a, 0), Score(b, 0), generator_for(0, "x"))
+
+
+def test_spearman_is_resampled_by_pairs_as_scipy_does() -> None:
+    rng = np.random.default_rng(1)
+    gold = rng.normal(size=(3, 80)).round(1)
+    noisy = gold + rng.normal(size=(3, 80))
+    expected = [stats.spearmanr(x, y).statistic for x, y in zip(noisy, gold, strict=True)]
+    np.testing.assert_allclose(spearman_rows(noisy, gold), expected)
+    good, bad = Score(noisy[0], 0, gold[0]), Score(rng.normal(size=80), 0, gold[0])
+    low, high = difference_interval(good, bad, generator_for(0, "x"))
+    assert low < good.value - bad.value < high
+    assert low > 0
+
+
+def test_json_holds_four_columns_chance_and_interval_for_every_measure(helped: Ledger) -> None:
+    data = json.loads(json.dumps(helped.to_json()))
+    assert list(data) == ["topic_knn", "topic_logistic", "parity_knn", "parity_logistic", "triplets", "pairs"]
+    for row in data.values():
+        assert list(row) == ["run", "init", "random", "tfidf", "chance", "run_minus_init", "interval"]
+        assert row["run_minus_init"] == pytest.approx(row["run"] - row["init"])
+        assert row["interval"][0] <= row["run_minus_init"] <= row["interval"][1]
+    assert data["triplets"]["chance"] == 0.5
+    assert data["topic_knn"]["chance"] == data["topic_logistic"]["chance"] == 0.25
+    assert data["topic_logistic"]["tfidf"] == 1.0
+    assert Ledger.from_json(data) == helped
+
+
+def test_help_is_reported(helped: Ledger) -> None:
+    assert helped.worse() == []
+    assert helped.sentence().startswith("training helped on 6 of 6 measures: ")
+    assert "HURT" not in helped.sentence()
+    assert "\n" not in helped.sentence()
+
+
+def test_harm_is_called_hurt(hurt: Ledger) -> None:
+    assert set(hurt.worse()) == set(hurt.measures)
+    assert hurt.sentence().startswith("training HURT: below its own initialisation on 6 of 6")
+    assert "tfidf is above the run on" in hurt.sentence()
+
+
+def test_no_difference_is_not_called_help() -> None:
+    ledger = run_suite(tasks(), {**columns(run=1.0, init=0.0), "init": knows_topic(1.0)})
+    assert ledger.worse() == ledger.better() == []
+    assert ledger.sentence().startswith("training made no clear difference on 6 of 6")
+
+
+def test_table_says_worse_in_a_word_and_fits_a_narrow_terminal(hurt: Ledger, helped: Ledger) -> None:
+    console = Console(width=80, record=True, color_system="truecolor", force_terminal=True, file=None, quiet=False)
+    with console.capture() as capture:
+        console.print(hurt.table())
+    shown = capture.get()
+    plain = Console(width=80, file=None)
+    with plain.capture() as plain_capture:
+        plain.print(hurt.table())
+    rows = [line for line in plain_capture.get().splitlines() if line.split()[:1] and line.split()[0] in hurt.measures]
+    assert len(rows) == len(hurt.measures)
+    for line, measure in zip(rows, hurt.measures.values(), strict=True):
+        cells = line.split()
+        assert cells[1:6] == [f"{value:.3f}" for value in (*measure.values.values(), measure.chance)]
+        assert cells[-1] == "worse"
+    assert "\x1b[31m" in shown  # red
+    assert f"\x1b[1m{hurt.measures['triplets'].values['init']:.3f}" in shown  # the best network in bold
+
+
+def test_each_list_of_texts_is_embedded_once_a_column() -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def counting(inputs: Sequence[str]) -> Vectors:
+        seen.append(tuple(inputs))
+        return knows_topic(1.0)(inputs)
+
+    run_suite(tasks(), {**columns(0.0, 0.0), "run": counting})
+    assert len(seen) == len(set(seen)) == 6  # train, test; anchors, positives, negatives; second of the pairs
+
+
+def test_the_column_with_nan_is_named() -> None:
+    def broken(inputs: Sequence[str]) -> np.ndarray:
+        return np.full((len(inputs), 4), np.nan)
+
+    with pytest.raises(UserError, match=r"'init'.*NaN"):
+        run_suite(tasks(), {**columns(1.0, 0.0), "init": broken})
+    with pytest.raises(UserError, match=r"'random'.*vectors"):
+        run_suite(tasks(), {**columns(1.0, 0.0), "random": lambda inputs: np.ones((3, 2))})
+
+
+def test_malformed_tasks_are_named() -> None:
+    with pytest.raises(UserError, match=r"'odd'.*\[2, 1\]"):
+        evaluate(Classification("odd", ["a", "b"], [0], ["a"], [0], ("x",)), knows_topic(1))
+    with pytest.raises(UserError, match=r"'one'.*two classes"):
+        evaluate(Classification("one", [text(0, 1)] * 3, [0] * 3, [text(0, 1)], [0], ("x",)), knows_topic(1))
+    with pytest.raises(UserError, match="empty"):
+        evaluate(Triplets("none", [], [], []), knows_topic(1))
+    with pytest.raises(UserError, match="share a name"):
+        run_suite([*tasks(), *tasks()], columns(1.0, 0.0))
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        run_suite([], columns(1.0, 0.0))
+
+
+def test_a_ledger_without_neighbours_cannot_be_made() -> None:
+    for missing in ("init", "random", "tfidf"):
+        with pytest.raises(AssertionError):
+            run_suite(tasks(), {k: v for k, v in columns(1.0, 0.0).items() if k != missing})

@@ -1,0 +1,162 @@
+"""The monitor: joined batches, first and best records, verdicts over a run, restoring, no trace left."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from openjepa.core.batch import Batch
+from openjepa.core.errors import UserError
+from openjepa.core.method import Latents, Progress, StepOutput
+from openjepa.core.seeding import generator_for
+from openjepa.health.metrics import health
+from openjepa.health.monitor import COLLAPSED_SCORE, HealthMonitor, join
+
+D = 16
+
+
+@dataclass(kw_only=True)
+class Points(Batch):
+    x: Tensor  # [B, D]
+
+
+def points(size: int, draw: int) -> Points:
+    return Points(keys=torch.arange(size), x=torch.randn(size, D, generator=generator_for(0, "test", draw)))
+
+
+class Net(nn.Module):
+    """Predicts its input up to noise of a given size; `gain` shrinks or kills everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise, self.gain, self.offset = 1.0, 1.0, 0.0
+        self.drop = nn.Dropout(0.5)
+        self.seen: list[bool] = []
+
+    def forward(self, batch: Points) -> StepOutput:
+        self.seen.append(self.training or torch.is_grad_enabled())
+        target = self.drop(self.gain * batch.x + self.offset)
+        predicted = target + self.noise * torch.randn(batch.x.shape)
+        loss = (predicted - target).square().mean()
+        rows = torch.arange(batch.size)
+        return StepOutput(loss, Latents(predicted, target, target, rows), {"prediction": loss})
+
+
+def monitor(**kwargs) -> HealthMonitor:
+    return HealthMonitor((points(size, draw) for draw, size in enumerate((40, 24))), **kwargs)
+
+
+def check(watch: HealthMonitor, net: Net, step: int) -> dict:
+    return watch.check(net, Progress(step, 100), net)
+
+
+def test_joined_batches_are_one_batch() -> None:
+    x = torch.randn(10, 3, generator=generator_for(0, "test"))
+    whole = Latents(x, 2 * x, x, torch.arange(10), torch.arange(10) % 2, x, x)
+    parts = [
+        Latents(x[a:b], 2 * x[a:b], x[a:b], torch.arange(b - a), torch.arange(a, b) % 2, x[a:b], x[a:b])
+        for a, b in ((0, 4), (4, 10))
+    ]
+    joined = join(parts, [4, 6])
+    assert all(torch.equal(getattr(joined, name), getattr(whole, name)) for name in vars(whole))
+    parts[1].teacher = None
+    assert join(parts, [4, 6]).teacher is None
+
+
+def test_row_numbers_are_shifted_by_batch_size_not_by_the_last_row_seen() -> None:
+    x = torch.zeros(2, 3)
+    parts = [Latents(x, x, x, torch.tensor([0, 2])), Latents(x, x, x, torch.tensor([1, 1]))]
+    assert join(parts, [5, 5]).rows.tolist() == [0, 2, 6, 6]
+
+
+def test_a_record_holds_metrics_losses_and_the_verdict_and_is_json() -> None:
+    written: list[dict] = []
+    watch, net = monitor(write=written.append), Net()
+    record = check(watch, net, 0)
+    assert written == [record]
+    assert record == json.loads(json.dumps(record, allow_nan=False))
+    assert record["status"] == "healthy"
+    assert record["step"] == 0
+    assert record["samples"] == 64
+    assert record["loss"] == pytest.approx(1, abs=0.2)
+    assert record["loss_prediction"] == record["loss"]
+    assert record["skill"] == pytest.approx(0, abs=0.2)
+
+
+def test_checks_run_in_eval_mode_without_gradient_repeat_exactly_and_leave_no_trace() -> None:
+    watch, net = monitor(), Net()
+    net.train()
+    random = torch.random.get_rng_state()
+    first, second = check(watch, net, 0), check(monitor(), net, 0)
+    assert first == second
+    assert not any(net.seen)
+    assert net.training
+    assert net.drop.training
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_first_and_best_are_kept_and_a_collapse_is_never_best() -> None:
+    watch, net = monitor(), Net()
+    start = check(watch, net, 0)
+    net.noise = 0.2
+    good = check(watch, net, 40)
+    net.noise = 0.5
+    worse = check(watch, net, 60)
+    net.gain, net.offset, net.noise = 1e-4, 1.0, 0.0
+    dead = check(watch, net, 80)
+    assert watch.first == start
+    assert watch.best == good
+    assert (good["best"], worse["best"], dead["best"]) == (True, False, False)
+    assert good["score"] > worse["score"] > dead["score"] == COLLAPSED_SCORE
+    assert (dead["status"], dead["kind"]) == ("collapsed", "complete")
+
+
+def test_scale_is_judged_against_the_first_record_of_the_run() -> None:
+    watch, net = monitor(), Net()
+    net.noise = 0.3
+    check(watch, net, 0)
+    net.gain, net.noise = 0.05, 0.01
+    assert check(watch, net, 50)["kind"] == "scale"
+    assert check(monitor(), net, 50)["status"] == "healthy"  # without that record nothing is wrong
+
+
+def test_a_restored_monitor_goes_on_as_if_never_stopped() -> None:
+    written: list[dict] = []
+    watch, net = monitor(write=written.append), Net()
+    for step, noise in ((0, 1.0), (20, 0.2), (40, 0.6), (60, 0.1)):
+        net.noise = noise
+        check(watch, net, step)
+    lines = [json.loads(json.dumps(row)) for row in written]
+    other = monitor()
+    other.restore(lines, up_to_step=40)
+    assert (other.first, other.best) == (written[0], written[1])
+    assert check(other, net, 60) == written[3]
+    other.restore([])
+    assert other.first is None
+    assert other.best is None
+
+
+def test_nan_latents_are_a_collapse_and_the_record_stays_json() -> None:
+    net = Net()
+    net.offset = math.nan
+    record = check(monitor(), net, 0)
+    assert (record["status"], record["kind"], record["score"]) == ("collapsed", "non-finite", COLLAPSED_SCORE)
+    assert "skill" not in record
+    json.dumps(record, allow_nan=False)
+
+
+def test_metrics_are_those_of_all_batches_together() -> None:
+    watch, net = monitor(), Net()
+    net.noise = 0.0
+    x = torch.cat([batch.x for batch in watch.batches])
+    assert check(watch, net, 0)["rank"] == pytest.approx(health(Latents(x, x, x))["rank"], rel=1e-6)
+
+
+def test_no_held_out_batch_is_the_users_problem() -> None:
+    with pytest.raises(UserError, match="eval split is empty"):
+        HealthMonitor([])

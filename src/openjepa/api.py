@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -259,26 +259,33 @@ def _train_into(fabric: Any, run: Run, hooks: Sequence[Hook], resume: bool, prog
     with _observers(run, hooks, progress and fabric.is_global_zero, fabric.is_global_zero) as observers:
         monitor = _health_monitor(experiment, folder, observers.on_health)
         try:
-            result = fit(fabric, experiment, folder, observers.on_step, monitor, resume)
+            fit(fabric, experiment, folder, observers.on_step, monitor, resume)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with: openjepa train --resume {folder.path}") from None
     if fabric.is_global_zero:
-        write_json(folder.summary, {
-            "recipe": run.recipe,
-            "steps": result.steps,
-            "train_s": round(result.train_s, 2),
-            "tokens_per_s": round(result.tokens / max(result.train_s, 1e-9), 1),
-            "loss": result.loss,
-            "skill": result.health.get("skill"),
-            "verdict": result.health.get("status"),
-            "health": result.health,
-            "notes": experiment.notes(),
-        })  # fmt: skip
+        write_json(folder.summary, {**_summary(run), "notes": experiment.notes()})
     return load(folder.path)
 
 
+def _summary(run: Run) -> dict[str, Any]:
+    """The whole run in one object, from its logs: a resumed run's is that of an uninterrupted one."""
+    rows, health = list(read_jsonl(run.folder.metrics)), run.health()[-1]
+    tokens = sum(row["tokens"] for row in rows)
+    train_s = sum(row["tokens"] / row["tokens_per_s"] for row in rows)  # without health checks and checkpoints
+    return {
+        "recipe": run.recipe,
+        "steps": rows[-1]["step"],
+        "train_s": round(train_s, 2),
+        "tokens_per_s": round(tokens / train_s, 1),
+        "loss": rows[-1]["loss"],
+        "skill": health.get("skill"),
+        "verdict": health["status"],
+        "health": health,
+    }
+
+
 @contextlib.contextmanager
-def _observers(run: Run, hooks: Sequence[Hook], progress: bool, main: bool) -> Iterator[Hooks]:
+def _observers(run: Run, hooks: Sequence[Hook], progress: bool, main: bool) -> Generator[Hooks]:
     """The hooks of the main process: log files, progress, trackers and the caller's own. Other ranks have none."""
     if not main:
         yield Hooks([], [])

@@ -68,7 +68,7 @@ def dimensional() -> Latents:
 def anisotropic() -> Latents:
     cone = 10 * torch.ones(D)
     alive = living()
-    return with_(context=alive.context + cone, teacher=alive.teacher + cone)
+    return with_(context=alive.context + cone, teacher=alive.context + cone)
 
 
 def scaled(factor: float) -> Latents:
@@ -111,6 +111,16 @@ def test_a_norm_that_fell_from_68_to_06_is_a_collapse_of_scale_and_rank_does_not
 @pytest.mark.parametrize(("factor", "status"), [(0.25, "at risk"), (200, "at risk"), (0.5, "healthy"), (8, "healthy")])
 def test_smaller_changes_of_scale(factor: float, status: str) -> None:
     assert judge(health(scaled(factor)), START, 0.9).status == status
+
+
+def test_a_cloud_that_shrinks_to_a_point_is_no_cone_and_one_that_moves_away_is_no_point() -> None:
+    offset = 12 * torch.ones(D)
+    small = dataclasses.replace(living(), context=0.05 * living().context + offset / 20)
+    moved = dataclasses.replace(living(), context=living().context + offset)
+    assert health(small)["spread"] == pytest.approx(health(moved)["spread"], rel=1e-3)
+    assert judge(health(small), START, 0.9).kind == "predictor-absorbed"  # predictions live on
+    assert judge(health(small) | {"predicted_std": 0.05}, START, 0.9).kind == "complete"
+    assert judge(health(moved), START, 0.9).kind == "anisotropic"
 
 
 def test_taking_a_common_offset_away_is_no_collapse_of_scale() -> None:

@@ -15,7 +15,7 @@ from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Classification, Similarity, Triplets
 from openjepa.evals.baselines import tfidf_for
 from openjepa.evals.features import Embedder, Vectors
-from openjepa.evals.ledger import Ledger
+from openjepa.evals.ledger import Ledger, Measure
 from openjepa.evals.scores import Score, difference_interval, spearman_rows
 from openjepa.evals.suite import evaluate, run_suite
 
@@ -154,22 +154,53 @@ def test_no_difference_is_not_called_help() -> None:
     assert ledger.sentence().startswith("training made no clear difference on 6 of 6")
 
 
-def test_table_says_worse_in_a_word_and_fits_a_narrow_terminal(hurt: Ledger, helped: Ledger) -> None:
-    console = Console(width=80, record=True, color_system="truecolor", force_terminal=True, file=None, quiet=False)
+def measure(run: float, init: float, margin: float = 0.01) -> Measure:
+    values = {"run": run, "init": init, "random": 0.2, "tfidf": 0.5}
+    return Measure(values, chance=0.1, interval=(run - init - margin, run - init + margin))
+
+
+def test_the_sentence_follows_the_majority_of_clear_measures() -> None:
+    up, down, flat = measure(0.6, 0.3), measure(0.3, 0.6), measure(0.3, 0.3)
+    assert Ledger({"a": up, "b": up, "c": down}).sentence() == (
+        "training helped on 2 of 3 measures: a 0.30 -> 0.60 (chance 0.10), b 0.30 -> 0.60 (chance 0.10); "
+        "HURT: below its own initialisation on 1 of 3 measures: c 0.60 -> 0.30 (chance 0.10); "
+        "tfidf is above the run on 1 of 3"
+    )
+    assert Ledger({"a": up, "b": down, "c": down}).sentence().startswith("training HURT: ")
+    assert Ledger({"a": up, "b": down}).sentence().startswith("training had mixed effects; it HURT: ")
+    assert Ledger({"a": flat}).sentence().startswith("training made no clear difference on 1 of 1; tfidf")
+    assert "luck alone would move about 2" in Ledger({f"m{n}": up for n in range(40)}).sentence()
+
+
+def test_a_prefix_shared_by_all_names_is_shown_once() -> None:
+    ledger = Ledger({"synthetic-stories-topic_knn": measure(0.6, 0.3), "synthetic-stories-triplets": measure(0.6, 0.3)})
+    text = shown(ledger, width=80)
+    assert text.count("synthetic-stories") == 1
+    assert {"topic_knn", "triplets"} <= set(text.split())
+    assert list(ledger.to_json()) == ["synthetic-stories-topic_knn", "synthetic-stories-triplets"]
+
+
+def shown(ledger: Ledger, width: int, color: bool = False) -> str:
+    console = Console(width=width, color_system="standard" if color else None, force_terminal=color)
     with console.capture() as capture:
-        console.print(hurt.table())
-    shown = capture.get()
-    plain = Console(width=80, file=None)
-    with plain.capture() as plain_capture:
-        plain.print(hurt.table())
-    rows = [line for line in plain_capture.get().splitlines() if line.split()[:1] and line.split()[0] in hurt.measures]
+        console.print(ledger.table())
+    return capture.get()
+
+
+def test_table_says_worse_in_a_word_and_in_colour(hurt: Ledger) -> None:
+    lines = [line.split() for line in shown(hurt, width=80).splitlines()]
+    rows = [cells for cells in lines if cells and cells[0] in hurt.measures]
     assert len(rows) == len(hurt.measures)
-    for line, measure in zip(rows, hurt.measures.values(), strict=True):
-        cells = line.split()
-        assert cells[1:6] == [f"{value:.3f}" for value in (*measure.values.values(), measure.chance)]
+    for cells, row in zip(rows, hurt.measures.values(), strict=True):
+        assert cells[1:6] == [f"{value:.3f}" for value in (*row.values.values(), row.chance)]
         assert cells[-1] == "worse"
-    assert "\x1b[31m" in shown  # red
-    assert f"\x1b[1m{hurt.measures['triplets'].values['init']:.3f}" in shown  # the best network in bold
+    coloured = shown(hurt, width=80, color=True)
+    assert "\x1b[31mworse" in coloured  # red
+    assert f"\x1b[1m{hurt.measures['topic_knn'].values['init']:.3f}" in coloured  # the best network in bold
+
+
+def test_a_narrow_terminal_cuts_no_number(hurt: Ledger) -> None:
+    assert "…" not in shown(hurt, width=50)
 
 
 def test_each_list_of_texts_is_embedded_once_a_column() -> None:

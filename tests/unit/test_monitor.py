@@ -71,7 +71,9 @@ def test_joined_batches_are_one_batch() -> None:
 def test_row_numbers_are_shifted_by_batch_size_not_by_the_last_row_seen() -> None:
     x = torch.zeros(2, 3)
     parts = [Latents(x, x, x, torch.tensor([0, 2])), Latents(x, x, x, torch.tensor([1, 1]))]
-    assert join(parts, [5, 5]).rows.tolist() == [0, 2, 6, 6]
+    rows = join(parts, [5, 5]).rows
+    assert rows is not None
+    assert rows.tolist() == [0, 2, 6, 6]
 
 
 def test_a_record_holds_metrics_losses_and_the_verdict_and_is_json() -> None:
@@ -153,7 +155,7 @@ def test_nan_latents_are_a_collapse_and_the_record_stays_json() -> None:
 def test_metrics_are_those_of_all_batches_together() -> None:
     watch, net = monitor(), Net()
     net.noise = 0.0
-    x = torch.cat([batch.x for batch in watch.batches])
+    x = torch.cat([points(size, draw).x for draw, size in enumerate((40, 24))])
     assert check(watch, net, 0)["rank"] == pytest.approx(health(Latents(x, x, x))["rank"], rel=1e-6)
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
 from openjepa.cli import configs, embed, judge, train
-from openjepa.cli.output import fail, is_main_process, version
+from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, is_main_process, version
 from openjepa.core.errors import UserError
 
-USAGE, INTERRUPTED = 2, 130
-CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy
+CLICK_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy
 
 app = typer.Typer(
     name="openjepa",
@@ -59,12 +59,13 @@ app.add_typer(configs.app, name="config")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Raises only what is a bug."""
     try:
-        return app(list(sys.argv[1:] if argv is None else argv), standalone_mode=False) or 0
+        code = app(list(sys.argv[1:] if argv is None else argv), standalone_mode=False) or 0
+        return fail("interrupted", code) if code == INTERRUPTED else code
     except UserError as error:
         return fail(str(error), USAGE)
     except CLICK_ERROR as error:
-        return fail(f"{error.format_message()} (see openjepa --help)", USAGE)  # ty: ignore[unresolved-attribute]
-    except (KeyboardInterrupt, typer.Abort) as error:
+        return fail(f"{error.format_message()} (see openjepa --help)", USAGE)
+    except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
         return fail(str(error) or "interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has had enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

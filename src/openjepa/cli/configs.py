@@ -27,13 +27,14 @@ def recipes(as_json: AsJson = False) -> None:
     """
     from openjepa.core.locate import built_in_recipes, presets, recipe_summary
 
-    rows = [{"name": n, "summary": recipe_summary(n), "presets": list(presets(n))} for n in built_in_recipes()]
+    names = built_in_recipes()
     if as_json:
-        print_json(rows)
+        print_json([{"name": name, "summary": recipe_summary(name), "presets": list(presets(name))} for name in names])
         return
     table = _table("recipe", "what it does", "presets")
-    for row in rows:
-        table.add_row(row["name"], row["summary"].partition(": ")[2] or row["summary"], ", ".join(row["presets"]))
+    for name in names:
+        summary = recipe_summary(name)
+        table.add_row(name, summary.partition(": ")[2] or summary, ", ".join(presets(name)))
     stdout().print(table)
     stdout().print("train one:  openjepa train RECIPE --preset PRESET       your own:  openjepa train ./my_method.py")
 

@@ -49,10 +49,9 @@ def embed(
         result = opened.embed_file(source, out, column, batch_size, advance)
     result["texts_per_s"] = round(result["rows"] / (time.perf_counter() - began), 1)
     if result["without_text"]:
-        console.print(
-            f"{result['without_text']} rows hold no text and got a zero vector, the first at {result['first_without_text']}",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
+        where = f"the first at {result['first_without_text']}"
+        line = f"{result['without_text']} rows hold no text and got a zero vector, {where}"
+        console.print(line, markup=False, soft_wrap=True)
     if as_json:
         print_json(result)
     else:

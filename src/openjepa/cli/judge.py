@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from openjepa.cli.output import AsJson, print_json, stderr, stdout
+from openjepa.cli.output import FAILED, AsJson, print_json, stderr, stdout
 from openjepa.cli.words import split_words
 from openjepa.core.errors import UserError
-
-FAILED = 1  # exit code of an answer that is no: a failed check, a run worse than its start
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 

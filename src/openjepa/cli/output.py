@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout, everything else to stderr, one process only, plain where nobody sees colours."""
+"""Where output goes: results to stdout, everything else to stderr, from one process only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 140  # columns where there is no terminal to ask: tables in logs are not cut at 80
 
+FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the answer is no; the user can mend it; Ctrl-C
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+class Interrupted(Exception):
+    """Ctrl-C, with how to go on. (typer turns a KeyboardInterrupt into a bare exit code.)"""
 
 
 def stdout() -> Console:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openjepa.cli.output import AsJson, fail, is_main_process, print_json, stderr, stdout
+from openjepa.cli.output import AsJson, Interrupted, fail, is_main_process, print_json, stderr, stdout
 from openjepa.cli.words import split_words
 from openjepa.core.errors import UserError
 
@@ -44,6 +45,7 @@ def train(
       openjepa train --resume runs/mine
     """
     from openjepa import api
+    from openjepa.cli.report import print_verdict
 
     options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
     recipe, overrides = split_words(words or [], options)
@@ -53,21 +55,37 @@ def train(
         if config is None:
             raise UserError("give a recipe (openjepa recipes lists them), --config FILE or --resume RUN")
         recipe = api.recipe_of(config)
-    run = api.train(
-        recipe or "",
-        preset=preset,
-        config=config,
-        out=resume or out,
-        resume=resume is not None,
-        overrides=overrides,
-    )
+    _hush_fabric()
+    try:
+        run = api.train(
+            recipe or "",
+            preset=preset,
+            config=config,
+            out=resume or out,
+            resume=resume is not None,
+            overrides=overrides,
+        )
+    except KeyboardInterrupt as stop:
+        raise Interrupted(str(stop)) from None
     if not is_main_process():
         return
-    summary = run.summary() if no_eval else _judge(run, as_json)
+    if not as_json:
+        print_verdict(run.summary()["health"])
+    try:
+        summary = run.summary() if no_eval else _judge(run, as_json)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; training is done, evaluate it with: openjepa eval {run.path}") from None
     if as_json:
         print_json({"run": str(run.path), **summary})
     else:
         _close(run, summary)
+
+
+def _hush_fabric() -> None:
+    """Fabric's import turns its greetings on; under DDP every rank would print them."""
+    import lightning_fabric  # noqa: F401
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def _refuse_beside_resume(*given: Any) -> None:
@@ -79,12 +97,9 @@ def _refuse_beside_resume(*given: Any) -> None:
 
 def _judge(run: Run, as_json: bool) -> dict[str, Any]:
     """Evaluate and add the results to the summary. What cannot be asked of this data is left out with a remark."""
-    from openjepa.cli.report import print_ledger, print_similar, print_verdict
+    from openjepa.cli.report import print_ledger, print_similar
 
     parts: dict[str, Any] = {}
-    summary = run.summary()
-    if not as_json:
-        print_verdict(summary["health"])
     if run.tasks():
         with stderr().status("evaluating the run, its initialisation, a random one and TF-IDF"):
             ledger = run.evaluate()

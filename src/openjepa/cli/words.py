@@ -8,12 +8,12 @@ The configuration layer judges keys and values. Here, words only become "key=val
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from openjepa.core.errors import UserError
 
 
-def split_words(words: Sequence[str], options: Iterable[str] = ()) -> tuple[str | None, list[str]]:
+def split_words(words: Sequence[str], options: Sequence[str] = ()) -> tuple[str | None, list[str]]:
     """(recipe or None, overrides) of the words left over by the option parser.
 
     `options` are the verb's own, for a hint where one of them is mistyped. Raises UserError for a second bare word.
@@ -32,6 +32,8 @@ def split_words(words: Sequence[str], options: Iterable[str] = ()) -> tuple[str 
         elif word.startswith("-"):
             raise UserError(f"no option {word}; settings are written key=value or --key value")
         elif "=" in word:
+            if (option := f"--{word.partition('=')[0].replace('_', '-')}") in options:
+                raise UserError(f"{word}: this is an option, write {option} {word.partition('=')[2]}")
             overrides.append(word)
         elif recipe is None:
             recipe = word
@@ -40,7 +42,7 @@ def split_words(words: Sequence[str], options: Iterable[str] = ()) -> tuple[str 
     return recipe, overrides
 
 
-def _reject_mistyped(key: str, options: Iterable[str]) -> None:
-    near = difflib.get_close_matches(f"--{key}", list(options), n=1, cutoff=0.85)
+def _reject_mistyped(key: str, options: Sequence[str]) -> None:
+    near = difflib.get_close_matches(f"--{key}", options, n=1, cutoff=0.85)
     if near:
         raise UserError(f"no option --{key}; did you mean {near[0]}?")

@@ -54,6 +54,12 @@ class BaseConfig(BaseModel):
             yield name
 
     @classmethod
+    def _names(cls) -> Iterator[str]:
+        """What a user may have meant: full keys and their last parts."""
+        for key in cls.keys():
+            yield from {key, key.rpartition(".")[2]}
+
+    @classmethod
     def full_key(cls, key: str) -> str:
         """Expand a bare last part ("steps") to its full key ("train.steps") if exactly one key ends in it."""
         if key.split(".")[0] in cls.model_fields:
@@ -66,7 +72,7 @@ class BaseConfig(BaseModel):
         key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
         if error["type"] == "extra_forbidden":
             owners = [known for known in cls.keys() if known.endswith(f".{key}")]
-            hint = f"; it could be {' or '.join(owners)}" if owners else did_you_mean(key, cls.keys())
+            hint = f"; it could be {' or '.join(owners)}" if owners else did_you_mean(key, cls._names())
             return f"unknown key {key!r}{hint}"
         given = error.get("input")
         shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool | None) else ""

@@ -7,10 +7,11 @@ then holds the whole loss and its backward pass sums the ranks' shares) or be we
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather as differentiable_all_gather
 
 
 def world_size() -> int:
@@ -41,5 +42,19 @@ def gather_rows(x: Tensor) -> Tensor:
     dist.all_gather(counts, torch.tensor([x.shape[0]], device=x.device))
     longest = int(torch.stack(counts).max())
     padded = torch.cat([x, x.new_zeros(longest - x.shape[0], *x.shape[1:])])
-    parts = differentiable_all_gather(padded)
+    parts = _AllGather.apply(padded)
     return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+
+
+class _AllGather(torch.autograd.Function):
+    """Every rank's tensor, in rank order. Backward: the sum over ranks of the gradients of this rank's tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return tuple(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return sum_over_ranks(torch.stack(grads))[dist.get_rank()]

@@ -55,7 +55,8 @@ def locate_recipe(name: str) -> ModuleType:
         module = importlib.import_module(f"{BUILT_IN}.{name}")
     else:
         raise UserError(
-            f"unknown recipe {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}; or give a .py file or a dotted path"
+            f"unknown recipe {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}; "
+            "or give a .py file or a dotted path"
         )
     for needed in ("Config", "build"):
         if not hasattr(module, needed):

@@ -12,6 +12,7 @@ import csv
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +35,14 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path, recipe: str, config: BaseConfig) -> RunDir:
-        """Make the folder and stamp it. Raises UserError if it already holds a run."""
+        """Make the folder and stamp it. Raises UserError if it already holds a run.
+
+        A start that failed before its first log line (a misspelt file name, say) is no run: it is started over.
+        """
         run = cls(path)
-        if run.config_file.exists():
-            raise UserError(f"{path} already holds a run; resume it with --resume or choose another --out")
+        if run.has_begun():
+            raise UserError(f"{path} already holds a run; resume it with --resume {path} or choose another --out")
+        shutil.rmtree(run.assets, ignore_errors=True)  # a failed start may have left another configuration's
         for folder in (run.checkpoints, run.assets, run.evals):
             folder.mkdir(parents=True, exist_ok=True)
         config.dump(run.config_file, recipe=recipe)
@@ -85,6 +90,10 @@ class RunDir:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+    def has_begun(self) -> bool:
+        """Whether there is anything in it that training made."""
+        return any(self.checkpoints.glob("step-*")) or any(True for _ in read_jsonl(self.metrics))
 
     def forget_after(self, step: int) -> None:
         """Drop log lines of steps beyond `step`: a resumed run writes them again."""

@@ -31,9 +31,8 @@ class MaskedText(Batch):
     context_valid: Tensor  # [B, V] bool
     hidden_at: Tensor  # [B, H] int64, places of the hidden tokens
     hidden_valid: Tensor  # [B, H] bool
-    span_of: (
-        Tensor  # [M] int64, number of the contiguous span that each hidden token belongs to, counted over the batch
-    )
+    span_at: Tensor  # [S, L] int64, each hidden span's tokens as indices into ids.flatten(), in reading order
+    span_valid: Tensor  # [S, L] bool; its True entries are the hidden tokens in the order of hidden_at[hidden_valid]
     real_tokens: int  # unpadded tokens in the batch
 
     @property
@@ -75,18 +74,22 @@ class MaskedTextCollator:
     def _batch(self, keys: Tensor, ids: Tensor, valid: Tensor, hidden: Tensor) -> MaskedText:
         context_at, context_valid = places_of(valid & ~hidden)
         hidden_at, hidden_valid = places_of(hidden)
-        starts = hidden & ~F.pad(hidden, (1, -1))  # [B, T]
+        span_at, span_valid = spans_of(hidden)
         return MaskedText(keys=keys, ids=ids, valid=valid, hidden=hidden, context_at=context_at,
                           context_valid=context_valid, hidden_at=hidden_at, hidden_valid=hidden_valid,
-                          span_of=(starts.flatten().cumsum(0) - 1)[hidden.flatten()],
+            span_at=span_at,
+            span_valid=span_valid,
                           real_tokens=int(valid.sum()))  # fmt: skip
 
 
-def mean_by_span(x: Tensor, span_of: Tensor) -> Tensor:
-    """x [M, D] of hidden tokens, span_of [M] -> [S, D] the mean of each span."""
-    count = int(span_of[-1]) + 1 if len(span_of) else 0
-    sums = x.new_zeros(count, x.shape[1]).index_add(0, span_of, x)  # [S, D]
-    return sums / torch.bincount(span_of, minlength=count)[:, None]
+def spans_of(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """mask [B, T] -> each run of True within a row as indices into mask.flatten() [S, L], and which are real [S, L]."""
+    at = mask.flatten().nonzero().squeeze(1)  # [hidden]
+    starts = (mask & ~F.pad(mask, (1, -1))).flatten()[at]  # [hidden]
+    lengths = torch.bincount(starts.cumsum(0) - 1)  # [S]
+    longest = int(lengths.max()) if len(lengths) else 0
+    valid = torch.arange(longest)[None, :] < lengths[:, None]  # [S, L]
+    return torch.zeros(valid.shape, dtype=torch.long).masked_scatter(valid, at), valid
 
 
 def places_of(mask: Tensor) -> tuple[Tensor, Tensor]:

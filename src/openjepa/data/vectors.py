@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,7 @@ def text_rows(source: str, column: str = "text") -> Iterator[TextRow]:
 
 
 def count_rows(source: str) -> int | None:
-    """Rows that `text_rows` will give, for a progress bar: exact for .parquet, counted in .txt and .jsonl, else None."""
+    """How many rows `text_rows` will give, for a progress bar; None where only reading would tell (.gz, stdin)."""
     if source == STDIN:
         return None
     file = _input(source)
@@ -87,7 +88,7 @@ def _jsonl_rows(file: Path, column: str) -> Iterator[TextRow]:
                 elif not found:
                     known = known or ", ".join(list(row)[:20])
                 yield _row(f"{file.name}:{number}", row.get(column))
-    except (OSError, EOFError, gzip.zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file} cannot be read ({error}); repair or remove it") from error
     if known and not found:
         raise UserError(f"{file} has no column {column!r}; set --column to one of: {known}")

@@ -7,7 +7,6 @@ it, nothing is claimed. No accessor gives the run's value alone.
 
 from __future__ import annotations
 
-from itertools import takewhile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -134,12 +133,9 @@ class Ledger:
         return list(next(iter(self.measures.values())).values)
 
     def _prefix(self) -> str:
-        """What all names begin with, up to a hyphen: shown once, in the title ("synthetic-stories-")."""
-        first, *others = ([f"{word}-" for word in name.split("-")[:-1]] for name in self.measures)
-        return "".join(
-            word
-            for n, word in takewhile(lambda at: all(o[at[0] : at[0] + 1] == [at[1]] for o in others), enumerate(first))
-        )
+        """What all names begin with, up to their last hyphen; the table shows it once ("synthetic-stories-")."""
+        heads = {name[: name.rfind("-") + 1] for name in self.measures}
+        return heads.pop() if len(heads) == 1 else ""
 
     def _examples(self, names: Sequence[str]) -> str:
         largest = sorted(names, key=lambda name: -abs(self.measures[name].run_minus_init))[:NAMED]

@@ -62,6 +62,6 @@ def named_objective(name: str) -> Objective:
     if ":" in name:
         return locate_function(name)
     raise UserError(
-        f"unknown objective {name!r}{did_you_mean(name, OBJECTIVES)} "
-        f"Known: {', '.join(OBJECTIVES)}; or give package.module:function"
+        f"unknown objective {name!r}{did_you_mean(name, OBJECTIVES)}; "
+        f"known: {', '.join(OBJECTIVES)}; or give package.module:function"
     )

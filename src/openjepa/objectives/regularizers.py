@@ -123,8 +123,8 @@ def named_regularizer(name: str) -> Regularizer:
     if ":" in name:
         return locate_function(name)
     raise UserError(
-        f"unknown regularizer {name!r}{did_you_mean(name, REGULARIZERS)} "
-        f"Known: {', '.join(REGULARIZERS)}; or give package.module:function"
+        f"unknown regularizer {name!r}{did_you_mean(name, REGULARIZERS)}; "
+        f"known: {', '.join(REGULARIZERS)}; or give package.module:function"
     )
 
 

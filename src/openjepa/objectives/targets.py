@@ -91,6 +91,6 @@ def named_target_norm(name: str) -> TargetNorm:
     if ":" in name:
         return locate_function(name)
     raise UserError(
-        f"unknown target normalisation {name!r}{did_you_mean(name, TARGET_NORMS)} "
-        f"Known: {', '.join(TARGET_NORMS)}; or give package.module:function"
+        f"unknown target normalisation {name!r}{did_you_mean(name, TARGET_NORMS)}; "
+        f"known: {', '.join(TARGET_NORMS)}; or give package.module:function"
     )

@@ -22,7 +22,7 @@ from openjepa.core.distributed import rank_weight
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.core.schedules import half_life_steps, linear
-from openjepa.data.masked_text import MaskedText, MaskedTextCollator, mean_by_span
+from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TokenizerConfig, load_or_train, text_tasks, train_and_eval
 from openjepa.masking.spans import SpanMasker
@@ -83,6 +83,8 @@ class Config(BaseConfig):
     momentum: MomentumConfig = MomentumConfig()
     predict: Literal["tokens", "spans"] = "tokens"
     """one latent per hidden token, or one per hidden span (the mean over its tokens)"""
+    teacher_reads: Literal["text", "spans"] = "spans"
+    """the whole clean text, or each hidden span alone: then a target holds nothing that the context shows"""
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig()
@@ -121,15 +123,13 @@ class TJEPA(Method[MaskedText]):
 
     def predict(self, batch: MaskedText, context: Tensor, slots: Tensor | None) -> Tensor:
         predicted = self.predictor(context, batch.context_at, batch.context_valid, slots, batch.hidden_at)  # [B, H, D]
-        predicted = predicted[batch.hidden_valid]  # [hidden tokens, D]
-        return mean_by_span(predicted.float(), batch.span_of) if self.config.predict == "spans" else predicted  # [M, D]
+        return self.units(predicted[batch.hidden_valid], batch)  # [M, D]
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
         return self.predict(batch, *self.see_context(batch))
 
     def forward(self, batch: MaskedText) -> StepOutput:
-        states = self.teacher.states(batch.ids, batch.valid)  # layers x [B, T, D]
-        target, targets = self.targets(batch, states)  # [M, D]
+        target = self.teach(batch)  # [M, D]
 
         context, slots = self.see_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context, slots)  # [M, D]
@@ -141,29 +141,28 @@ class TJEPA(Method[MaskedText]):
             hidden_ids = take(batch.ids, batch.hidden_at)[batch.hidden_valid]  # [M]
             terms["mlm"] = self.config.mlm_weight * self.token_head(predicted, hidden_ids)
         loss = torch.stack(list(terms.values())).sum()
-        latents = self._latents(batch, predicted, target, targets, pooled, states[-1])
+        latents = self._latents(batch, predicted, target, pooled)
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
 
-    def targets(self, batch: MaskedText, states: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """From all layers of the teacher: the targets of the hidden units [M, D], and of all tokens [B, T, D]."""
-        if self.config.predict == "spans":
-            pooled = [mean_by_span(take(s, batch.hidden_at)[batch.hidden_valid].float(), batch.span_of) for s in states]
-            return make_targets(self.config.target, pooled), None
-        targets = make_targets(self.config.target, states, batch.valid)  # [B, T, D]
-        return take(targets, batch.hidden_at)[batch.hidden_valid], targets
+    def teach(self, batch: MaskedText) -> Tensor:
+        """The targets [M, D]: the teacher's latents of the hidden tokens, or the mean of each hidden span."""
+        if self.config.teacher_reads == "text":
+            layers = [take(s, batch.hidden_at)[batch.hidden_valid] for s in self.teacher.states(batch.ids, batch.valid)]
+        else:  # every span as a text of its own
+            ids = batch.ids.flatten()[batch.span_at]  # [S, L]
+            layers = [s[batch.span_valid] for s in self.teacher.states(ids, batch.span_valid)]
+        return make_targets(self.config.target, [self.units(layer, batch) for layer in layers])
 
-    def _latents(self, batch: MaskedText, predicted: Tensor, target: Tensor, targets: Tensor, pooled: Tensor,
-                 teacher_states: Tensor) -> Latents:  # fmt: skip
-        latents = Latents(predicted.detach(), target, pooled.detach())
-        if self.training:
-            return latents
-        latents.rows = batch.hidden_valid.nonzero()[:, 0]  # [M]
-        latents.places = batch.hidden_at[batch.hidden_valid]  # [M]
-        if targets is not None:
-            latents.copied = take(targets, batch.nearest_visible())[batch.hidden_valid]  # [M, D]
-        latents.context = self.embed(batch)  # [B, D]
-        latents.teacher = mean_pool(teacher_states, batch.valid)  # [B, D]
-        return latents
+    def units(self, tokens: Tensor, batch: MaskedText) -> Tensor:
+        """Latents of the hidden tokens [K, D] -> of what is predicted [M, D]: the same, or the mean of each span."""
+        if self.config.predict == "tokens":
+            return tokens
+        padded = tokens.new_zeros(*batch.span_valid.shape, tokens.shape[-1])  # [S, L, D]
+        padded[batch.span_valid] = tokens
+        return mean_pool(padded, batch.span_valid)  # [S, D]
+
+    def _latents(self, batch: MaskedText, predicted: Tensor, target: Tensor, pooled: Tensor) -> Latents:
+        return Latents(predicted.detach(), target, pooled.detach())
 
     def embed(self, batch: MaskedText) -> Tensor:
         encoder = self.student if self.config.embed_with == "student" else self.teacher

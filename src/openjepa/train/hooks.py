@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -36,7 +36,7 @@ class Hooks(NamedTuple):
 
 
 @contextmanager
-def default_hooks(run: RunDir, console: Console | None, track: Sequence[str] = ()) -> Iterator[Hooks]:
+def default_hooks(run: RunDir, console: Console | None, track: Sequence[str] = ()) -> Generator[Hooks]:
     """Log files always, a progress line if there is a `console`, and the loggers named in `track` ("tensorboard").
 
     Raises UserError if a logger's package is not installed.

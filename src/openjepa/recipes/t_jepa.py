@@ -162,7 +162,16 @@ class TJEPA(Method[MaskedText]):
         return mean_pool(padded, batch.span_valid)  # [S, D]
 
     def _latents(self, batch: MaskedText, predicted: Tensor, target: Tensor, pooled: Tensor) -> Latents:
-        return Latents(predicted.detach(), target, pooled.detach())
+        latents = Latents(predicted.detach(), target, pooled.detach())
+        if self.training:
+            return latents
+        first = batch.span_at[:, 0] if self.config.predict == "spans" else batch.span_at[batch.span_valid]  # [M]
+        latents.rows, latents.places = first // batch.ids.shape[1], first % batch.ids.shape[1]
+        whole = self.teacher.states(batch.ids, batch.valid)  # layers x [B, T, D]
+        nearest = [take(state, batch.nearest_visible())[batch.hidden_valid] for state in whole]  # layers x [K, D]
+        latents.copied = make_targets(self.config.target, [self.units(layer, batch) for layer in nearest])  # [M, D]
+        latents.context, latents.teacher = self.embed(batch), mean_pool(whole[-1], batch.valid)  # [B, D]
+        return latents
 
     def embed(self, batch: MaskedText) -> Tensor:
         encoder = self.student if self.config.embed_with == "student" else self.teacher

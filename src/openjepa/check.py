@@ -1,0 +1,217 @@
+"""The contract as a library: a preflight of any recipe on one batch, on the CPU, in seconds, before hours are spent.
+
+A JEPA that leaks has the best-looking curves of all, and an EMA that is never updated trains without complaint. Each
+check states a law that every recipe must keep and says by how much it holds. The command line and the tests use it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from openjepa.api import configure
+from openjepa.core.batch import Batch
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.method import Method, Progress
+from openjepa.core.seeding import generator_for, seed_global
+from openjepa.data.loader import train_batches
+from openjepa.health.evaluating import evaluating
+from openjepa.health.leakage import (
+    POSITION_FLOOR,
+    gradient_report,
+    leak,
+    position_sensitivity,
+    target_moves,
+    target_requires_grad,
+)
+from openjepa.models.target import EMATarget
+from openjepa.train.optim import build_optimizer
+
+PROGRESS = Progress(0, 100)  # where EMA momentum is asked for
+MASK_TOLERANCE = 0.05  # of the realised against the configured mask ratio, over the batch
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One law and whether it holds. `detail` gives the figures, and the fix where it does not."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def check_recipe(
+    target: str, preset: str | None = None, config: Path | None = None, overrides: Sequence[str] = ()
+) -> list[CheckResult]:
+    """Build a recipe and check it. Raises UserError if it cannot be built or its data cannot be read."""
+    module, settings = configure(target, preset, config, overrides)
+    with tempfile.TemporaryDirectory() as assets:
+        seed_global(settings.train.seed, "init")
+        return check_experiment(module.build(settings, BuildContext(Path(assets))))
+
+
+def check_experiment(experiment: Experiment) -> list[CheckResult]:
+    """All laws on the first training batch."""
+    batch = next(iter(train_batches(experiment, 0)))
+    method = experiment.method
+    laws: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
+        ("masks", lambda: masks_are_sound(batch, experiment.notes().get("mask_ratio"))),
+        ("no leak", lambda: nothing_leaks(method, batch)),
+        ("positions matter", lambda: positions_matter(method, batch)),
+        ("every parameter learns", lambda: every_parameter_learns(method, batch)),
+        ("every parameter is optimised", lambda: every_parameter_is_optimised(experiment)),
+        ("targets carry no gradient", lambda: targets_are_free(method, batch)),
+        ("the EMA target moves", lambda: targets_move(method)),
+        ("the loss is the sum of its terms", lambda: terms_sum_to_loss(method, batch)),
+        ("one vector per row", lambda: one_vector_per_row(method, batch)),
+        ("padding changes nothing", lambda: rows_do_not_mix(method, batch)),
+    ]
+    return [_run(name, law) for name, law in laws]
+
+
+def _run(name: str, law: Callable[[], tuple[bool, str]]) -> CheckResult:
+    try:
+        return CheckResult(name, *law())
+    except UserError as error:
+        return CheckResult(name, False, str(error))
+
+
+def masks_are_sound(batch: Batch, ratio: float | None) -> tuple[bool, str]:
+    """Batches with `hidden` and `valid` [B, N]: hidden lies within valid, no row is all or nothing, the ratio is kept."""
+    hidden, valid = getattr(batch, "hidden", None), getattr(batch, "valid", None)
+    if not isinstance(hidden, Tensor) or not isinstance(valid, Tensor):
+        return True, "the batch has no `hidden` and `valid` masks to look at"
+    if bool((hidden & ~valid).any()):
+        return False, f"{int((hidden & ~valid).sum())} hidden places are padding; mask real places only"
+    counts, sizes = hidden.sum(1), valid.sum(1)  # [B]
+    empty, full = int((counts == 0).sum()), int((counts >= sizes).sum())
+    if empty or full:
+        return False, f"{empty} rows hide nothing and {full} hide everything; every row needs at least one of each"
+    realised = float(counts.sum() / sizes.sum())
+    text = f"{realised:.1%} of {int(sizes.sum())} real places hidden, {int(counts.min())}-{int(counts.max())} a row"
+    if ratio is not None and abs(realised - ratio) > MASK_TOLERANCE:
+        return False, f"{text}, but the config says {ratio:.1%}"
+    return True, text
+
+
+def nothing_leaks(method: Method, batch: Batch) -> tuple[bool, str]:
+    """Predictions do not move by one bit when only hidden content changes."""
+    moved = leak(method, batch, generator_for(0, "check"))
+    if moved == 0:
+        return True, "other hidden content, bit-identical prediction"
+    return (
+        False,
+        f"predictions move by up to {moved:.3g} when only hidden content changes: the context view contains it",
+    )
+
+
+def positions_matter(method: Method, batch: Batch) -> tuple[bool, str]:
+    """Predictions of one row differ from place to place."""
+    spread = position_sensitivity(method, batch)
+    if spread is None:
+        return True, "no row has two predictions, or Latents.rows is not given"
+    if spread > POSITION_FLOOR:
+        return True, f"predictions of one row differ by at least {spread:.2g} of their size"
+    return False, f"all predictions of a row are the same (spread {spread:.2g}): add positions to the mask tokens"
+
+
+def every_parameter_learns(method: Method, batch: Batch) -> tuple[bool, str]:
+    """One backward pass reaches every trainable parameter."""
+    report = gradient_report(method, batch)
+    count = sum(p.requires_grad for p in method.parameters())
+    if not report.missing and not report.nonfinite:
+        zero = f"; zero at the start: {_some(report.zero)}" if report.zero else ""
+        return True, f"{count} tensors get a finite gradient{zero}"
+    if report.missing:
+        return False, f"no gradient reaches {_some(report.missing)}; use them in the loss or set requires_grad=False"
+    return False, f"non-finite gradient in {_some(report.nonfinite)}"
+
+
+def every_parameter_is_optimised(experiment: Experiment) -> tuple[bool, str]:
+    """The optimiser holds every trainable parameter once and no frozen one."""
+    groups = build_optimizer(experiment.method, experiment.train).param_groups
+    return optimizer_is_complete(experiment.method, [p for group in groups for p in group["params"]])
+
+
+def optimizer_is_complete(method: nn.Module, optimised: Sequence[Tensor]) -> tuple[bool, str]:
+    """`optimised` lists each trainable parameter exactly once."""
+    held = [id(p) for p in optimised]
+    missing = [name for name, p in method.named_parameters() if p.requires_grad and id(p) not in held]
+    frozen = [name for name, p in method.named_parameters() if not p.requires_grad and id(p) in held]
+    if missing or frozen or len(set(held)) < len(held):
+        what = f"in no group: {_some(missing)}" if missing else f"frozen, yet in a group: {_some(frozen)}"
+        return False, what if missing or frozen else "a parameter is in two groups"
+    return True, f"{len(held)} tensors, each in exactly one group"
+
+
+def targets_are_free(method: Method, batch: Batch) -> tuple[bool, str]:
+    """No gradient flows into targets."""
+    found = target_requires_grad(method, batch, PROGRESS)
+    if found:
+        return False, f"targets can be trained towards the prediction through {_some(found)}; stop the gradient"
+    return True, "latents are detached and the target's parameters get no gradient"
+
+
+def targets_move(method: Method) -> tuple[bool, str]:
+    """An EMA target follows its online network after a step."""
+    if not any(isinstance(module, EMATarget) for module in method.modules()):
+        return True, "this method has no EMA target"
+    frozen = all(not p.requires_grad for name, p in method.named_parameters() if ".module." not in name)
+    moved = target_moves(method, PROGRESS)
+    if moved > 0 and not frozen:
+        return True, "after_step moves it towards the trained network"
+    return False, "after_step leaves the target where it was: update it there, and train the network it follows"
+
+
+def terms_sum_to_loss(method: Method, batch: Batch) -> tuple[bool, str]:
+    """StepOutput.terms add up to StepOutput.loss, and the loss is finite."""
+    with evaluating(method):
+        output = method(batch)
+    total, loss = sum(float(term) for term in output.terms.values()), float(output.loss)
+    good = abs(total - loss) <= 1e-4 * max(1.0, abs(loss))
+    return good, f"loss {loss:.4f} = " + " + ".join(f"{name} {float(t):.4f}" for name, t in output.terms.items())
+
+
+def one_vector_per_row(method: Method, batch: Batch) -> tuple[bool, str]:
+    """`embed` gives a finite [B, D]."""
+    with evaluating(method):
+        vectors = method.embed(batch)
+    good = vectors.ndim == 2 and len(vectors) == batch.size and bool(vectors.isfinite().all())
+    return good, f"embed gives {tuple(vectors.shape)} for {batch.size} rows"
+
+
+def rows_do_not_mix(method: Method, batch: Batch) -> tuple[bool, str]:
+    """A row's embedding is the same whatever is behind its end."""
+    padded = _with_other_padding(batch)
+    if padded is None:
+        return True, "no text padding in this batch"
+    with evaluating(method):
+        moved = float((method.embed(batch) - method.embed(padded)).abs().max())
+    if moved == 0:
+        return True, "other ids in the padding, bit-identical embeddings"
+    return False, f"embeddings move by up to {moved:.3g} with the content of padding: mask it in attention and pooling"
+
+
+def _with_other_padding(batch: Batch) -> Batch | None:
+    from dataclasses import replace
+
+    ids, valid = getattr(batch, "ids", None), getattr(batch, "valid", None)
+    if not isinstance(ids, Tensor) or not isinstance(valid, Tensor) or bool(valid.all()):
+        return None
+    return replace(batch, ids=torch.where(valid, ids, ids.flip(0).masked_fill(~valid.flip(0), int(ids.max()))))
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def failed(results: Sequence[CheckResult]) -> Iterator[CheckResult]:
+    """The laws that do not hold."""
+    return (result for result in results if not result.passed)

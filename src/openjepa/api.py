@@ -1,7 +1,9 @@
 """The Python interface, which the command line also uses: `train`, `load` and what a loaded run can do.
 
-run = openjepa.train("t_jepa", data="corpus.jsonl", steps=500)
-vectors = run.encode(["A label-free embedding.", "Another one."])  # [2, D]
+    run = openjepa.train("t_jepa", data="corpus.jsonl", steps=500)
+    vectors = run.encode(["A label-free embedding.", "Another one."])  # [2, D]
+
+A run is used from its folder alone: `openjepa.load("runs/...")` gives what `train` gave.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from openjepa.core.config import BaseConfig, read_yaml
-from openjepa.core.errors import UserError, did_you_mean
+from openjepa.core.config import BaseConfig
+from openjepa.core.configure import configure
+from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.locate import locate_recipe, presets
+from openjepa.core.locate import locate_recipe
 from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, read_json, read_jsonl, write_json
 from openjepa.core.seeding import seed_global
@@ -39,7 +42,6 @@ from openjepa.health.monitor import HealthMonitor
 from openjepa.train import checkpoint
 from openjepa.train.hooks import HealthObserver, Hooks, default_hooks
 
-DEFAULT_PRESET = "tiny"
 BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine means
 CHUNK_BATCHES = 32  # batches of a file that are sorted by length and embedded together
 
@@ -310,31 +312,3 @@ def _health_monitor(experiment: Experiment, folder: RunDir, on_health: Sequence[
 def read_texts(source: str | Path, column: str = "text", limit: int = BACKGROUND_TEXTS) -> list[str]:
     """The first `limit` texts of a .txt, .jsonl or .parquet file."""
     return list(islice((row.text for row in text_rows(str(source), column) if row.text is not None), limit))
-
-
-def recipe_of(config: Path) -> str:
-    """The recipe that a configuration file names. Raises UserError if it names none."""
-    recipe = read_yaml(config).get("recipe")
-    if not isinstance(recipe, str):
-        raise UserError(f"{config} names no recipe; add a line such as `recipe: t_jepa`, or give the recipe")
-    return recipe
-
-
-def configure(
-    recipe: str, preset: str | None, config: str | Path | None, overrides: Sequence[str]
-) -> tuple[ModuleType, Any]:
-    """The recipe's module and its validated config from a preset or a file, plus overrides."""
-    module = locate_recipe(recipe)
-    if preset is not None and config is not None:
-        raise UserError("give either a preset or a config file, not both")
-    values: Mapping[str, Any] = {}
-    if config is not None:
-        values = {k: v for k, v in read_yaml(Path(config)).items() if k != "recipe"}
-    elif (shipped := presets(recipe)) or preset:
-        name = preset or DEFAULT_PRESET
-        if name not in shipped:
-            raise UserError(
-                f"{recipe} has no preset {name!r}{did_you_mean(name, shipped)}; it has: {', '.join(shipped)}"
-            )
-        values = read_yaml(shipped[name])
-    return module, module.Config.load(values, overrides)

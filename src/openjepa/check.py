@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from openjepa.api import configure
 from openjepa.core.batch import Batch
+from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Method, Progress

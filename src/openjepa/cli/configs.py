@@ -95,7 +95,7 @@ def validate(
 
     Example:  openjepa config validate my.yaml
     """
-    from openjepa.api import configure, recipe_of
+    from openjepa.core.configure import configure, recipe_of
 
     name = recipe or recipe_of(file)
     configure(name, None, file, overrides or [])
@@ -131,7 +131,7 @@ def copy(
 
 
 def _configure(recipe: str, preset: str | None, overrides: list[str] | None) -> tuple[Any, BaseConfig]:
-    from openjepa.api import configure
+    from openjepa.core.configure import configure
 
     return configure(recipe, preset, None, overrides or [])
 

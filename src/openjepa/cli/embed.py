@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from openjepa.cli.output import AsJson, print_json, stderr
+from openjepa.cli.output import AsJson, print_json, remark, stderr
 
 
 def embed(
@@ -49,9 +49,8 @@ def embed(
         result = opened.embed_file(source, out, column, batch_size, advance)
     result["texts_per_s"] = round(result["rows"] / (time.perf_counter() - began), 1)
     if result["without_text"]:
-        where = f"the first at {result['first_without_text']}"
-        line = f"{result['without_text']} rows hold no text and got a zero vector, {where}"
-        console.print(line, markup=False, soft_wrap=True)
+        first = result["first_without_text"]
+        remark(f"rows without a text: {result['without_text']}, given zero vectors, the first at {first}")
     if as_json:
         print_json(result)
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openjepa.cli.output import FAILED, AsJson, print_json, stderr, stdout
+from openjepa.cli.output import FAILED, AsJson, print_json, remark, stderr, stdout
 from openjepa.cli.words import split_words
 from openjepa.core.errors import UserError
 
@@ -22,8 +22,8 @@ def evaluate(
 ) -> None:
     """Did training help? k-NN and logistic probes, triplets and rated pairs, always beside four baselines.
 
-    The run stands beside its own initialisation, a random initialisation, TF-IDF and chance. Results are kept in
-    RUN/evals. `--sts` may be given more than once; with it, only those pairs are asked.
+    The four: its own initialisation, a random one, TF-IDF, chance.
+    Results are kept in RUN/evals. With --sts (once or more), only those pairs are asked.
 
     Examples:
       openjepa eval runs/first
@@ -43,13 +43,13 @@ def evaluate(
     else:
         print_ledger(ledger)
     if fail_if_worse and (worse := ledger.worse()):
-        stderr().print(f"worse than its own initialisation: {', '.join(worse)}", markup=False, soft_wrap=True)
+        remark(f"worse than its own initialisation: {', '.join(worse)}")
         raise typer.Exit(FAILED)
 
 
 def similar(
     run: RunFolder,
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT TEXT...", help="Two texts or more.")],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="Two texts or more.")],
     background: Annotated[
         Path | None, typer.Option("--background", help="Texts for the random pairs (.txt, .jsonl, .parquet).")
     ] = None,
@@ -96,7 +96,9 @@ def diagnose(run: RunFolder, as_json: AsJson = False) -> None:
 
 def check(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="RECIPE|FILE.py [KEY=VALUE]...", help="What to check.")],
+    words: Annotated[
+        list[str], typer.Argument(metavar="RECIPE|KEY=VALUE", help="What to check: a name, a .py file, settings.")
+    ],
     preset: Annotated[str | None, typer.Option("--preset", help="A shipped size; default tiny.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A YAML file instead of a preset.")] = None,
     as_json: AsJson = False,

@@ -55,10 +55,15 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
-def fail(message: str, code: int) -> int:
-    """One line on stderr; returns the exit code. Only one of several processes speaks."""
+def remark(message: str) -> None:
+    """One line on stderr. Only one of several processes speaks."""
     if is_main_process():
         print("openjepa: " + " ".join(message.split()), file=sys.stderr)
+
+
+def fail(message: str, code: int) -> int:
+    """One line on stderr; returns the exit code."""
+    remark(message)
     return code
 
 

@@ -10,7 +10,7 @@ from openjepa.cli.output import stdout
 if TYPE_CHECKING:
     from openjepa.evals.ledger import Ledger
 
-SHOWN_TEXT = 60  # characters of a text that name it in a table
+SHOWN_TEXT = 160  # characters of a text that name it in a table
 SHOWN_CHECKS = 12  # newest health checks in a table
 TREND = ("skill", "rank", "spread")
 

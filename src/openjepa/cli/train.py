@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openjepa.cli.output import AsJson, Interrupted, fail, is_main_process, print_json, stderr, stdout
+from openjepa.cli.output import AsJson, Interrupted, is_main_process, print_json, remark, stderr, stdout
 from openjepa.cli.words import split_words
 from openjepa.core.errors import UserError
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[RECIPE] [KEY=VALUE]...", help="What to train, and settings: train.steps=500 mask.ratio=0.5"
-    ),
+    typer.Argument(metavar="RECIPE|KEY=VALUE", help="What to train, and settings: train.steps=500 mask.ratio=0.5"),
 ]
 
 
@@ -35,17 +33,18 @@ def train(
 ) -> None:
     """Train a recipe into a run folder, then say whether it learned: verdict, evaluation beside baselines, similarity.
 
-    Settings are KEY=VALUE or --KEY VALUE; the last part of a key will do where it is unique.
-    `openjepa config explain RECIPE` lists them.
+    Settings are KEY=VALUE or --KEY VALUE, and steps=9 is train.steps=9.
+    All of them: openjepa config explain RECIPE
 
     Examples:
       openjepa train t_jepa
-      openjepa train t_jepa --preset small data=corpus.jsonl steps=2000 --out runs/mine
+      openjepa train t_jepa data=corpus.jsonl steps=2000 --out runs/mine
       openjepa train --config my.yaml --train.seed 1
       openjepa train --resume runs/mine
     """
     from openjepa import api
     from openjepa.cli.report import print_verdict
+    from openjepa.core.configure import recipe_of
 
     options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
     recipe, overrides = split_words(words or [], options)
@@ -54,7 +53,7 @@ def train(
     elif recipe is None:
         if config is None:
             raise UserError("give a recipe (openjepa recipes lists them), --config FILE or --resume RUN")
-        recipe = api.recipe_of(config)
+        recipe = recipe_of(config)
     _hush_fabric()
     try:
         run = api.train(
@@ -100,21 +99,20 @@ def _judge(run: Run, as_json: bool) -> dict[str, Any]:
     from openjepa.cli.report import print_ledger, print_similar
 
     parts: dict[str, Any] = {}
-    if run.tasks():
+    try:
         with stderr().status("evaluating the run, its initialisation, a random one and TF-IDF"):
             ledger = run.evaluate()
         parts["eval"] = ledger.to_json()
         if not as_json:
             print_ledger(ledger)
-    else:
-        stderr().print("no evaluation: the data has no labels (set data.label, or openjepa eval RUN --sts FILE)")
+    except UserError as error:
+        remark(f"no evaluation: {error}")
     try:
         parts["semantic"] = run.semantic_check()
-    except UserError as error:
-        fail(f"no similarity check: {error}", 0)
-    else:
         if not as_json:
             print_similar(parts["semantic"])
+    except UserError as error:
+        remark(f"no similarity check: {error}")
     return run.add_to_summary(parts)
 
 

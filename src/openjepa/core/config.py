@@ -111,9 +111,14 @@ def _assign(data: dict[str, Any], dotted: str, value: Any) -> str | None:
     *parents, leaf = dotted.split(".")
     node = data
     for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            node[parent] = child = {"source": child} if parent == "data" else {}
+        child = node.get(parent)
+        if child is None:
+            child = {}
+        elif not isinstance(child, dict):
+            if parent != "data":
+                return f"{dotted} cannot be set: {parent} is {child!r}, not a section"
+            child = {"source": child}
+        node[parent] = child
         node = child
     node[leaf] = value
     return None

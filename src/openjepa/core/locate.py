@@ -46,11 +46,10 @@ def locate_recipe(name: str) -> ModuleType:
     """The recipe module behind `name`. Raises UserError for an unknown name, a missing file or no `build`."""
     if name.endswith(".py"):
         module = _from_file(Path(name))
+    elif "/" in name or name.startswith("."):
+        raise UserError(f"recipe {name!r} is no module; a recipe file ends in .py, a configuration goes to --config")
     elif "." in name:
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise UserError(f"recipe {name!r}: no module named {error.name!r} can be imported") from error
+        module = _import(name, f"recipe {name!r}")
     elif name in (known := built_in_recipes()):
         module = importlib.import_module(f"{BUILT_IN}.{name}")
     else:
@@ -71,14 +70,20 @@ def locate_function(name: str) -> Callable[..., Any]:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise UserError(f"{name!r} is not of the form package.module:function")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{name!r}: no module named {error.name!r} can be imported") from error
+    module = _import(module_name, repr(name))
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UserError(f"{name!r}: no function {function_name!r} in it{did_you_mean(function_name, vars(module))}")
     return function
+
+
+def _import(name: str, what: str) -> ModuleType:
+    if name.startswith("."):
+        raise UserError(f"{what}: a module's full name is needed, not a relative one")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{what}: no module named {error.name!r} can be imported") from error
 
 
 def _from_file(path: Path) -> ModuleType:

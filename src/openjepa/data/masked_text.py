@@ -39,10 +39,23 @@ class MaskedText(Batch):
     def tokens(self) -> int:
         return self.real_tokens
 
+    def packed_spans(self) -> tuple[Tensor, Tensor]:
+        """Each text's hidden tokens as one row of spans that do not see each other: short spans cost no padding.
+
+        Returns which token may read which [B, H, H] bool (its own span; padding reads padding) and each one's place
+        within its span [B, H].
+        """
+        follows = self.hidden_at[:, 1:] == self.hidden_at[:, :-1] + 1
+        follows &= self.hidden_valid[:, 1:] == self.hidden_valid[:, :-1]
+        starts = F.pad(~follows, (1, 0), value=True)  # [B, H]
+        span = starts.cumsum(1)  # [B, H]
+        at = torch.arange(span.shape[1], device=span.device)  # [H]
+        return span[:, :, None] == span[:, None, :], at - torch.where(starts, at, 0).cummax(1).values
+
     def nearest_visible(self) -> Tensor:
         """[B, H] the place of the visible token nearest to each hidden one, for the copy baseline."""
         distance = (self.hidden_at[:, :, None] - self.context_at[:, None, :]).abs()  # [B, H, V]
-        distance = distance.masked_fill(~self.context_valid[:, None, :], distance.max() + 1)
+        distance = distance.masked_fill(~self.context_valid[:, None, :], self.ids.shape[1])
         return self.context_at.gather(1, distance.argmin(2))
 
 
@@ -75,11 +88,19 @@ class MaskedTextCollator:
         context_at, context_valid = places_of(valid & ~hidden)
         hidden_at, hidden_valid = places_of(hidden)
         span_at, span_valid = spans_of(hidden)
-        return MaskedText(keys=keys, ids=ids, valid=valid, hidden=hidden, context_at=context_at,
-                          context_valid=context_valid, hidden_at=hidden_at, hidden_valid=hidden_valid,
+        return MaskedText(
+            keys=keys,
+            ids=ids,
+            valid=valid,
+            hidden=hidden,
+            context_at=context_at,
+            context_valid=context_valid,
+            hidden_at=hidden_at,
+            hidden_valid=hidden_valid,
             span_at=span_at,
             span_valid=span_valid,
-                          real_tokens=int(valid.sum()))  # fmt: skip
+            real_tokens=int(valid.sum()),
+        )
 
 
 def spans_of(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
 """Predictors: from the latents of what is visible to the latents of what is hidden. Each is told WHERE it predicts.
 
 Both share one signature, so a recipe can swap them:
-`predictor(context [B, V, D], context_places [B, V], context_valid [B, V], slots [B, H, D] | None, hidden_places [B, H])
--> [B, H, out_dim]`. `slots` are the encoder's own latents at the hidden places if it was given [MASK] there.
+`predictor(context [B, V, D], context_places [B, V], context_valid [B, V], slots [B, H, D] | None, hidden_places [B, H],
+hidden_valid [B, H]) -> [B, H, out_dim]`. `slots` are the encoder's own latents at the hidden places if it was given
+[MASK] there. Rows with fewer hidden places than H are padded: no prediction depends on what the padding holds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class MLPPredictor(nn.Module):
         self.layers = mlp([dim, hidden, hidden, out_dim])
 
     def forward(self, context: Tensor, context_places: Tensor, context_valid: Tensor, slots: Tensor | None,
-                hidden_places: Tensor) -> Tensor:  # fmt: skip
+                hidden_places: Tensor, hidden_valid: Tensor) -> Tensor:  # fmt: skip
         start = mean_pool(context, context_valid)[:, None] if slots is None else slots  # [B, 1 or H, D]
         return self.layers(start + self.place(hidden_places))
 
@@ -57,7 +58,7 @@ class AttentionPredictor(nn.Module):
         self.leave = nn.Linear(width, out_dim)
 
     def forward(self, context: Tensor, context_places: Tensor, context_valid: Tensor, slots: Tensor | None,
-                hidden_places: Tensor) -> Tensor:  # fmt: skip
+                hidden_places: Tensor, hidden_valid: Tensor) -> Tensor:  # fmt: skip
         if self.bottleneck:
             seen = self.enter(mean_pool(context, context_valid)[:, None])  # [B, 1, W]
             context_valid = context_valid[:, :1]
@@ -66,6 +67,6 @@ class AttentionPredictor(nn.Module):
         queries = self.mask_token + self.place(hidden_places)  # [B, H, W]
         if slots is not None:
             queries = queries + self.enter(slots)
-        valid = torch.cat([context_valid, torch.ones_like(hidden_places, dtype=torch.bool)], 1)  # [B, V + H]
+        valid = torch.cat([context_valid, hidden_valid], 1)  # [B, V + H]
         out = self.trunk(torch.cat([seen, queries.to(seen.dtype)], 1), key_mask(valid))  # [B, V + H, W]
         return self.leave(out[:, seen.shape[1] :])

@@ -1,20 +1,29 @@
 """Any `transformers` text encoder, by hub id or local folder, behind the interface of `TextEncoder`.
 
 The only file that imports transformers models. Encoders that take `position_ids` can read visible tokens only, at their
-true places; DistilBERT has no such argument, so its word embeddings get the difference of the position embeddings added,
+true places; DistilBERT has no such argument, so the difference of position embeddings is added to its word embeddings,
 which its own layer then completes to the true position.
+
+Where transformers would choose its "sdpa" attention, the same attention is computed by `attend`, which knows when the
+CPU's fused kernel is the slow way. Weights, configs and what is saved are untouched by that.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
+from openjepa.models.attention import attend
+
+ATTENTION = "openjepa"  # name under which `attention` is registered with transformers
+BEYOND_ATTEND = ("position_bias", "softcap", "cache")  # arguments of transformers' sdpa that `attend` does not have
 
 
 class PretrainedEncoder(nn.Module):
@@ -25,18 +34,20 @@ class PretrainedEncoder(nn.Module):
         self.model = load_model(name, weights)
         config = self.model.config
         self.dim: int = config.hidden_size if hasattr(config, "hidden_size") else config.dim
-        self.max_len: int = min(max_len or config.max_position_embeddings, config.max_position_embeddings)
+        self.first_place = first_place(self.model)
+        room = config.max_position_embeddings - self.first_place
+        self.max_len: int = min(max_len or room, room)
         self.takes_places = "position_ids" in inspect.signature(self.model.forward).parameters
         for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
 
     def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> list[Tensor]:
-        """ids, valid, places [B, T] -> the latents of every layer, each [B, T, D]."""
-        inputs: dict[str, Any] = {"attention_mask": valid.long(), "output_hidden_states": True}
+        """The latents of every layer, each [B, T, D]; arguments as for `TextEncoder.states`."""
+        inputs: dict[str, Any] = {"attention_mask": self._mask(valid), "output_hidden_states": True}
         if places is None:
             inputs["input_ids"] = ids
         elif self.takes_places:
-            inputs |= {"input_ids": ids, "position_ids": places}
+            inputs |= {"input_ids": ids, "position_ids": places + self.first_place}
         else:
             inputs["inputs_embeds"] = self._moved_embeddings(ids, places)
         return list(self.model(**inputs).hidden_states[1:])
@@ -44,6 +55,14 @@ class PretrainedEncoder(nn.Module):
     def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""
         return self.states(ids, valid, places)[-1]
+
+    def _mask(self, valid: Tensor) -> Tensor:
+        if valid.ndim == 2:
+            return valid.long()
+        may_read = valid[:, None]  # [B, 1, T, T], which transformers hands on as it is
+        if self.model.config._attn_implementation in ("sdpa", ATTENTION):
+            return may_read
+        return torch.zeros(may_read.shape, device=valid.device).masked_fill(~may_read, torch.finfo(torch.float32).min)
 
     def _moved_embeddings(self, ids: Tensor, places: Tensor) -> Tensor:
         table = self.model.embeddings
@@ -61,14 +80,50 @@ def load_model(name: str, weights: bool) -> nn.Module:
 
     try:
         if weights:
-            return AutoModel.from_pretrained(name, dtype=torch.float32)
-        return AutoModel.from_config(AutoConfig.from_pretrained(name), dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
+            return with_fast_attention(AutoModel.from_pretrained(name, dtype=torch.float32))
+        return with_fast_attention(AutoModel.from_config(AutoConfig.from_pretrained(name), dtype=torch.float32))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"encoder.name={name!r} cannot be loaded ({reason}); give a local folder with config.json and "
             "model.safetensors, a hub id that can be reached, or leave encoder.name empty for OpenJEPA's own encoder"
         ) from error
+
+
+def with_fast_attention(model: Any) -> nn.Module:
+    """The same transformers model with `attention` in place of "sdpa"; models on any other attention keep it."""
+    if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
+        from transformers import AttentionInterface, AttentionMaskInterface
+
+        AttentionInterface.register(ATTENTION, attention)
+        AttentionMaskInterface.register(ATTENTION, AttentionMaskInterface()["sdpa"])  # boolean, None if all may attend
+        model.set_attn_implementation(ATTENTION)
+    return model
+
+
+def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+              dropout: float = 0.0, scaling: float | None = None, **others: Any) -> tuple[Tensor, None]:  # fmt: skip
+    """transformers' attention interface: query, key, value [B, H, T, D/H] -> ([B, T, H, D/H], no weights).
+
+    What `attend` cannot express (causal without a mask, grouped heads, a bias, another scale) stays with "sdpa".
+    """
+    causal = others.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal  # as transformers' own functions read it
+    plain_mask = not causal if attention_mask is None else attention_mask.dtype == torch.bool
+    plain_scale = scaling is None or math.isclose(scaling, query.shape[-1] ** -0.5)
+    plain_heads = query.shape[1] == key.shape[1]
+    if not (plain_mask and plain_scale and plain_heads) or any(others.get(name) is not None for name in BEYOND_ATTEND):
+        from transformers import AttentionInterface
+
+        sdpa = AttentionInterface()["sdpa"]
+        return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)
+    return attend(query, key, value, attention_mask, dropout).transpose(1, 2).contiguous(), None
+
+
+def first_place(model: Any) -> int:
+    """Where the model counts a text's first token: 0, or behind the padding id in RoBERTa's family."""
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    return table.padding_idx + 1 if isinstance(table, nn.Embedding) and table.padding_idx is not None else 0
 
 
 def unused_parameters(model: nn.Module) -> list[nn.Parameter]:

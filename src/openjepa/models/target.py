@@ -21,8 +21,9 @@ class EMATarget(nn.Module):
 
     def __init__(self, online: nn.Module, momentum: Schedule) -> None:
         super().__init__()
-        self.module = copy.deepcopy(online).requires_grad_(False).eval()
+        self.module = copy.deepcopy(online).requires_grad_(False)
         self.momentum = momentum
+        self.eval()
 
     def train(self, mode: bool = True) -> EMATarget:
         """Stays in eval mode whatever the rest of the method does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from openjepa.core.errors import ConfigError
 from openjepa.models.attention import attend
 
 
@@ -13,6 +14,8 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, dropout: float = 0.0) -> None:
         super().__init__()
+        if dim % heads:
+            raise ConfigError(f"a width of {dim} cannot be split into {heads} heads; let `heads` divide it")
         self.heads, self.dropout = heads, dropout
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
@@ -63,7 +66,10 @@ class TextEncoder(nn.Module):
         self.trunk = Trunk(dim, depth, heads, dropout=dropout)
 
     def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> list[Tensor]:
-        """ids, valid, places [B, T] (places default to 0..T-1) -> the latents of every layer, each [B, T, D]."""
+        """ids, valid, places [B, T] (places default to 0..T-1) -> the latents of every layer, each [B, T, D].
+
+        `valid` [B, T] says which tokens are real; [B, T, T] says which token may read which.
+        """
         if places is None:
             places = torch.arange(ids.shape[1], device=ids.device)  # [T]
         x = self.drop(self.token(ids) + self.place(places))  # [B, T, D]
@@ -75,8 +81,8 @@ class TextEncoder(nn.Module):
 
 
 def key_mask(valid: Tensor) -> Tensor:
-    """valid [B, T] -> [B, 1, 1, T]: every token may look at every real token of its row."""
-    return valid[:, None, None, :]
+    """valid [B, T] -> [B, 1, 1, T]: every token may read every real token of its row; [B, T, T] -> [B, 1, T, T]."""
+    return valid[:, None, None, :] if valid.ndim == 2 else valid[:, None]
 
 
 def mean_pool(x: Tensor, valid: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ then 0 with a graph, so that ranks still meet in the backward pass.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from pydantic import Field
@@ -43,11 +44,15 @@ class RegularizerConfig(BaseConfig):
     """none | vicreg | sigreg | package.module:function"""
     weight: float = Field(1.0, ge=0)
     """of the regulariser beside the prediction loss; means the same at every batch size, width and number of devices"""
+    covariance: float = Field(0.04, ge=0)
+    """vicreg only: weight of decorrelation beside variance's 1; the paper's 25 : 25 : 1 is 0.04"""
 
 
 def build_regularizer(config: RegularizerConfig) -> Regularizer:
     """The configured regulariser with its weight applied to every term. Raises UserError for an unknown name."""
     regularizer = named_regularizer(config.name)
+    if regularizer is vicreg:
+        regularizer = partial(vicreg, covariance_weight=config.covariance)
     return lambda z, draw: {name: config.weight * term for name, term in regularizer(z, draw).items()}
 
 

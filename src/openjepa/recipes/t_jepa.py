@@ -30,7 +30,7 @@ from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import AttentionPredictor, MLPPredictor
 from openjepa.models.target import EMATarget
 from openjepa.models.transformer import mean_pool, take
-from openjepa.objectives.latent import named_objective
+from openjepa.objectives.latent import mse, named_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets
 from openjepa.objectives.tokens import TokenHead
@@ -88,6 +88,9 @@ class Config(BaseConfig):
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig()
+    invariance: float = Field(0.4, ge=0)
+    """pull the student's mean of the context and of the hidden part together, both regularised; times
+    regularizer.weight; 0 = regularise the context alone and save the student's second pass"""
     mlm_weight: float = Field(0.0, ge=0)
     """weight of an added masked-token cross-entropy (a hybrid; 0 = a pure JEPA)"""
     embed_with: Literal["student", "teacher"] = "student"
@@ -122,36 +125,51 @@ class TJEPA(Method[MaskedText]):
         return take(states, batch.context_at), take(states, batch.hidden_at)
 
     def predict(self, batch: MaskedText, context: Tensor, slots: Tensor | None) -> Tensor:
-        predicted = self.predictor(context, batch.context_at, batch.context_valid, slots, batch.hidden_at)  # [B, H, D]
-        return self.units(predicted[batch.hidden_valid], batch)  # [M, D]
+        """The estimated latents of the hidden tokens [K, D]."""
+        seen, asked = (context, batch.context_at, batch.context_valid), (batch.hidden_at, batch.hidden_valid)
+        return self.predictor(*seen, slots, *asked)[batch.hidden_valid]  # [B, H, D] -> [K, D]
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
-        return self.predict(batch, *self.see_context(batch))
+        return self.units(self.predict(batch, *self.see_context(batch)), batch)
 
     def forward(self, batch: MaskedText) -> StepOutput:
         target = self.teach(batch)  # [M, D]
 
         context, slots = self.see_context(batch)  # [B, V, D]
-        predicted = self.predict(batch, context, slots)  # [M, D]
+        tokens = self.predict(batch, context, slots)  # [K, D]
+        predicted = self.units(tokens, batch)  # [M, D]
         pooled = mean_pool(context, batch.context_valid)  # [B, D]
 
         terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
-        terms |= self.regularizer(pooled, batch.draw)
+        terms |= self.regularize(batch, pooled)
         if self.token_head is not None:
-            hidden_ids = take(batch.ids, batch.hidden_at)[batch.hidden_valid]  # [M]
-            terms["mlm"] = self.config.mlm_weight * self.token_head(predicted, hidden_ids)
+            hidden_ids = take(batch.ids, batch.hidden_at)[batch.hidden_valid]  # [K]
+            terms["mlm"] = self.config.mlm_weight * self.token_head(tokens, hidden_ids)
         loss = torch.stack(list(terms.values())).sum()
         latents = self._latents(batch, predicted, target, pooled)
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
 
+    def regularize(self, batch: MaskedText, pooled: Tensor) -> dict[str, Tensor]:
+        """Terms that keep the embedding alive: on the pooled context [B, D], and on the pooled hidden part beside it."""
+        terms = self.regularizer(pooled, batch.draw)
+        weight = self.config.invariance * self.config.regularizer.weight
+        if weight == 0:
+            return terms
+        states = self.student(take(batch.ids, batch.hidden_at), *batch.packed_spans())  # [B, H, D]
+        other = mean_pool(states, batch.hidden_valid)  # [B, D]
+        share = rank_weight(len(pooled), pooled.device)
+        others = self.regularizer(other, batch.draw)
+        return {name: (term + others[name]) / 2 for name, term in terms.items()} | {
+            "invariance": weight * share * mse(pooled, other).mean()
+        }
+
     def teach(self, batch: MaskedText) -> Tensor:
         """The targets [M, D]: the teacher's latents of the hidden tokens, or the mean of each hidden span."""
         if self.config.teacher_reads == "text":
-            layers = [take(s, batch.hidden_at)[batch.hidden_valid] for s in self.teacher.states(batch.ids, batch.valid)]
+            layers = [take(state, batch.hidden_at) for state in self.teacher.states(batch.ids, batch.valid)]
         else:  # every span as a text of its own
-            ids = batch.ids.flatten()[batch.span_at]  # [S, L]
-            layers = [s[batch.span_valid] for s in self.teacher.states(ids, batch.span_valid)]
-        return make_targets(self.config.target, [self.units(layer, batch) for layer in layers])
+            layers = self.teacher.states(take(batch.ids, batch.hidden_at), *batch.packed_spans())  # each [B, H, D]
+        return make_targets(self.config.target, [self.units(layer[batch.hidden_valid], batch) for layer in layers])
 
     def units(self, tokens: Tensor, batch: MaskedText) -> Tensor:
         """Latents of the hidden tokens [K, D] -> of what is predicted [M, D]: the same, or the mean of each span."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -38,10 +39,14 @@ def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Opti
 
 
 def load(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restore both in place and return the number of finished steps."""
+    """Restore both in place and return the number of finished steps. Raises UserError as `load_weights` does."""
     load_weights(checkpoint, method)
-    state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(state["optimizer"])
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{checkpoint / STATE} cannot be loaded into this optimizer: {reason}") from error
     return int(state["step"])
 
 
@@ -56,7 +61,7 @@ def load_weights(checkpoint: Path, method: nn.Module) -> None:
 
 def finished(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"))
+    return sorted(folder.glob("step-*"), key=_step_of)
 
 
 def newest(folder: Path) -> Path:
@@ -69,7 +74,7 @@ def newest(folder: Path) -> Path:
 
 def newest_step(folder: Path) -> int:
     """Finished steps of the newest checkpoint."""
-    return int(newest(folder).name.removeprefix("step-"))
+    return _step_of(newest(folder))
 
 
 def mark_best(folder: Path, step: int, score: float) -> None:
@@ -100,6 +105,10 @@ def prune(folder: Path, keep: int) -> None:
     for path in finished(folder):
         if path not in kept:
             shutil.rmtree(path)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _sync(path: Path) -> None:

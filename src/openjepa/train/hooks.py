@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from rich import progress as bars
 from rich.console import Console
+from rich.table import Column
 from rich.text import Text
 
 from openjepa.core.errors import UserError
@@ -120,8 +121,8 @@ class ConsoleHook:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        columns = bars.TextColumn("step {task.completed}/{task.total}"), bars.BarColumn(None), _StateColumn()
-        self._bar = bars.Progress(*columns, console=console, transient=True, expand=True)
+        columns = bars.TextColumn("step {task.completed}/{task.total}"), bars.BarColumn(bar_width=20), _StateColumn()
+        self._bar = bars.Progress(*columns, console=console, transient=True)
         self._task: Any = None
         self._first: tuple[int, float] | None = None  # step and time of the first call, for the time left
         self._printed_step = 0
@@ -156,7 +157,7 @@ class ConsoleHook:
         return progress.step == progress.total_steps or since >= progress.total_steps / PLAIN_LINES
 
     def _state(self, stats: dict[str, float], left_s: float | None) -> Text:
-        text = Text(f"loss {stats['loss']:.4f}  ")
+        text = Text(no_wrap=True, overflow="ellipsis").append(f"loss {stats['loss']:.4f}  ")
         if (skill := self._health.get("skill")) is not None:
             text.append(f"skill {skill:.2f}  ")
         if (status := self._health.get("status")) is not None:
@@ -177,6 +178,9 @@ class ConsoleHook:
 
 
 class _StateColumn(bars.ProgressColumn):
+    def get_table_column(self) -> Column:
+        return Column(no_wrap=True)
+
     def render(self, task: bars.Task) -> Text:
         return task.fields["state"]
 

@@ -142,12 +142,12 @@ def _retold(anchor: Draft, draw: Draw, kinds: Sequence[str] = (), told: int = TO
 
 
 def _altered(anchor: Draft, draw: Draw) -> Draft:
-    """The same sentences about another event: two concepts of it replaced, and at times the sentiment or outcome."""
+    """The same sentences about another event: three of its four main concepts replaced, at times the sentiment or outcome too."""
     while True:
         changed = list(IN_TOPIC)
         shuffle(changed, draw)
         classes = list(anchor.classes)
-        for name in changed[:2]:
+        for name in changed[:3]:
             _replace(classes, name, PER_TOPIC[name], draw)
         if draw() < 0.25:
             name = pick(("sentiment", "outcome"), draw)

@@ -138,14 +138,13 @@ def is_held_out(classes: Classes) -> bool:
 
 
 def kinds_for(draw: Draw) -> list[str]:
-    """Kinds of the three to five sentences of a document, in order of telling."""
+    """Kinds of the four to six sentences of a document, in order of telling."""
     opening = draw()
-    kinds = ["settings"] if opening < 0.5 else []
-    kinds.append("events" if opening < 0.3 else "dated_events")
-    if draw() < 0.75:
+    kinds = ["settings"] if opening < 0.4 else []
+    kinds += ["events" if opening < 0.25 else "dated_events", "recalls", "feelings", "outcomes"]
+    if draw() < 0.4:
         kinds.append("recalls")
-    kinds += ["feelings", "outcomes"]
-    if len(kinds) < 5 and draw() < 0.25:
+    if len(kinds) < 6 and draw() < 0.1:
         kinds.append("fillers")
     if draw() < 0.5:
         shuffle(kinds, draw)
@@ -164,7 +163,7 @@ def plan_for(
         if within and (mentions + _CARRY) & told == told and avoid.isdisjoint(templates):
             break
     plan = [("", template) for template in templates]
-    if draw() < 0.3:
+    if draw() < 0.1:
         place = int(draw() * len(plan))
         plan[place] = (pick(LEADS, draw), templates[place])
     return plan

@@ -1,0 +1,74 @@
+"""The law of `core.distributed` on the real recipe: two ranks have the gradient of one process with their rows together.
+
+Both ranks are spawned once and measure all variants. The rows are unevenly spread (8 and 7), so are their lengths.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from openjepa.core.method import Method
+from openjepa.data.loader import train_batches
+from tests.tiny import build_tiny
+
+WORLD = 2
+VARIANTS = {
+    "tokens, vicreg": ("predict=tokens", "regularizer.name=vicreg"),
+    "tokens, sigreg": ("predict=tokens", "regularizer.name=sigreg", "teacher_reads=text"),
+    "spans, vicreg": ("predict=spans", "regularizer.name=vicreg", "mask.how=mask", "target.norm=standardize"),
+    "spans, sigreg": ("predict=spans", "regularizer.name=sigreg", "mlm_weight=0.1", "predictor.kind=mlp"),
+}
+STEP = 3  # not the first, so that the draw of SIGReg's directions counts
+
+
+def gradients(folder: Path, overrides: tuple[str, ...], rank: int, world: int) -> tuple[dict[str, Tensor], int]:
+    """Of the loss of this rank's rows of the batch of STEP, averaged over ranks by DDP; and how many rows they are."""
+    experiment = build_tiny(folder, *overrides, "train.steps=10")
+    batch = next(train_batches(experiment, STEP, rank, world))
+    method: Method = experiment.method
+    forward = DistributedDataParallel(method) if world > 1 else method
+    forward(batch).loss.backward()
+    return {name: p.grad for name, p in method.named_parameters() if p.grad is not None}, batch.size
+
+
+def on_a_rank(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
+    measured = {name: gradients(folder, overrides, rank, WORLD) for name, overrides in VARIANTS.items()}
+    torch.save(measured, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ddp")
+
+
+@pytest.fixture
+def ranks(folder: Path) -> list[dict[str, tuple[dict[str, Tensor], int]]]:
+    """What each rank measured; made on first use."""
+    if not (folder / "0.pt").exists():
+        build_tiny(folder).train_data[0]  # tokenised once, by this process
+        mp.start_processes(on_a_rank, (folder,), nprocs=WORLD, start_method="spawn")
+    return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_ranks_have_the_gradient_of_one(variant: str, folder: Path, ranks: list) -> None:
+    single, rows = gradients(folder, VARIANTS[variant], rank=0, world=1)
+    (first, first_rows), (second, second_rows) = (measured[variant] for measured in ranks)
+    assert (rows, first_rows, second_rows) == (15, 8, 7)
+    assert set(first) == set(second) == set(single)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    scale = torch.cat([g.flatten() for g in single.values()]).norm()
+    error = torch.cat([(single[name] - first[name]).flatten() for name in single]).norm()
+    assert scale > 0.01
+    assert error / scale < 1e-6

@@ -1,0 +1,118 @@
+"""The contract on real recipes: every law holds for every way to set one up, and rows do not know their batch."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from openjepa.check import check_experiment, failed
+from openjepa.core.experiment import Experiment, Row
+from openjepa.core.seeding import generator_for
+from openjepa.data.loader import eval_batches, train_batches
+from openjepa.health.evaluating import evaluating
+from tests.tiny import build_tiny
+
+VARIANTS = {
+    "as shipped": (),
+    "the original": ("mask.how=mask", "predictor.kind=mlp", "teacher_reads=text", "regularizer.name=none"),
+    "hybrid": ("mask.how=mask", "teacher_reads=text", "regularizer.name=sigreg", "mlm_weight=0.1"),
+    "spans": ("predict=spans", "predictor.kind=mlp", "regularizer.name=none", "mlm_weight=0.1", "embed_with=teacher"),
+    "bottleneck": ("predict=spans", "predictor.bottleneck=true", "teacher_reads=text", "regularizer.name=sigreg"),
+    "bytes": ("tokenizer.kind=bytes", "mask.how=mask", "predict=spans", "target.norm=standardize", "encoder.max_len=64"),
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def experiment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    return build_tiny(tmp_path_factory.mktemp("assets"), *VARIANTS[request.param])
+
+
+def test_every_law_holds(experiment: Experiment) -> None:
+    assert list(failed(check_experiment(experiment))) == []
+
+
+def test_no_row_knows_its_batch(experiment: Experiment) -> None:
+    """Longer neighbours pad a row's text, its context and its hidden places: its vectors stay what they were."""
+    rows = [Row(experiment.train_data[i], generator_for(0, "sample", 0, i), i) for i in range(12)]
+    rows.sort(key=lambda row: len(row.sample.ids))
+
+    def fresh(chosen: list[Row]) -> list[Row]:
+        return [Row(row.sample, generator_for(0, "sample", 0, row.index), row.index) for row in chosen]
+
+    method = experiment.method
+    together, alone = experiment.collate(fresh(rows)), experiment.collate(fresh(rows[:3]))
+    with evaluating(method):
+        predicted, few = method.predict_from_context(together), method.predict_from_context(alone)
+        assert torch.allclose(predicted[: len(few)], few, atol=1e-5)
+        assert torch.allclose(method.embed(together)[:3], method.embed(alone), atol=1e-5)
+        if experiment.method.config.target.norm != "standardize":  # ty: ignore[unresolved-attribute]
+            targets = method(together).latents.target, method(alone).latents.target
+            assert torch.allclose(targets[0][: len(few)], targets[1], atol=1e-4)
+
+
+def test_latents_say_where_they_belong(experiment: Experiment) -> None:
+    batch = next(eval_batches(experiment))
+    with evaluating(experiment.method):
+        latents = experiment.method(batch).latents
+    count = len(latents.predicted)
+    assert latents.rows is not None
+    assert latents.places is not None
+    assert latents.copied is not None
+    assert latents.teacher is not None
+    assert len(latents.target) == len(latents.rows) == len(latents.places) == len(latents.copied) == count
+    assert batch.hidden[latents.rows, latents.places].all()  # ty: ignore[unresolved-attribute]
+    assert torch.equal(latents.rows, latents.rows.sort().values)
+    assert len(latents.context) == len(latents.teacher) == batch.size
+
+
+def test_user_texts_become_one_finite_vector_each(experiment: Experiment) -> None:
+    batch = experiment.prepare(["a short text", "", "a much longer text " * 40, "ünïcode 🙂"])
+    with evaluating(experiment.method):
+        assert experiment.method.embed(batch).isfinite().all()
+        assert experiment.method.embed(batch).shape == (4, 32)
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    def facts(workers: int) -> list[tuple]:
+        experiment = build_tiny(tmp_path, f"train.workers={workers}", "train.batch_tokens=2000", "train.steps=8")
+        return [(b.draw, b.keys.tolist(), b.ids.tolist(), b.hidden.tolist())  # ty: ignore[unresolved-attribute]
+                for b in islice(train_batches(experiment, 2), 5)]  # fmt: skip
+
+    assert facts(0) == facts(2)
+
+
+def test_the_same_seed_builds_the_same_method(tmp_path: Path) -> None:
+    first, second = (build_tiny(tmp_path / name).method.state_dict() for name in "ab")
+    other = build_tiny(tmp_path / "c", "train.seed=1").method.state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert not torch.equal(first["student.token.weight"], other["student.token.weight"])
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_a_pretrained_encoder_keeps_the_laws(kind: str, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import AutoConfig, AutoModel
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = ["the", "a", "in", "was", "and", ".", ",", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnop")]
+    backend = Tokenizer(models.WordPiece(vocab={t: i for i, t in enumerate([*specials, *words])}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.add_special_tokens(specials)
+    backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    folder = tmp_path / kind
+    sizes = {
+        "bert": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
+        "distilbert": {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16},
+    }[kind]
+    model = AutoModel.from_config(AutoConfig.for_model(kind, vocab_size=60, max_position_embeddings=40, **sizes))
+    model.save_pretrained(folder)
+    backend.save(str(folder / "tokenizer.json"))
+    experiment = build_tiny(tmp_path / "assets", f"encoder.name={folder}", "mask.how=drop", "data.documents=60")
+    assert list(failed(check_experiment(experiment))) == []
+    batch = next(train_batches(experiment, 0))
+    assert not batch.hidden[:, 0].any()  # [CLS]  # ty: ignore[unresolved-attribute]
+    assert json.loads((tmp_path / "assets" / "encoder" / "config.json").read_text())["model_type"] == kind

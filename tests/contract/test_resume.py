@@ -1,0 +1,109 @@
+"""A run that was killed and resumed is the run that was not: the same weights bit for bit, each log line once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from openjepa import api
+from openjepa.cli import main
+from openjepa.core.rundir import read_jsonl
+from openjepa.train import checkpoint
+from tests.tiny import TINY
+
+STEPS, EVERY = 40, 8
+SETTINGS = (
+    *TINY,
+    f"train.steps={STEPS}",
+    "train.warmup_steps=5",
+    f"train.checkpoint_every={EVERY}",
+    f"train.health_every={EVERY}",
+    "train.health_batches=1",
+    "train.log_every=3",  # not a divisor of EVERY: a window of the log is cut by the kill
+    "train.accumulate=2",
+    "encoder.dropout=0.1",
+    "train.batch_tokens=1500",
+    "regularizer.name=sigreg",
+)
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    return api.train("t_jepa", out=tmp_path_factory.mktemp("runs") / "straight", overrides=SETTINGS, progress=False)
+
+
+def train_and_kill(out: Path) -> None:
+    """Start the command line, and SIGKILL it as soon as its first checkpoint is there."""
+    command = [sys.executable, "-m", "openjepa", "train", "t_jepa", *SETTINGS, "--out", str(out), "--no-eval"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in this process: sums are split alike
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    give_up = time.monotonic() + PATIENCE_S
+    try:
+        while not checkpoint.finished(out / "checkpoints"):
+            assert process.poll() is None, "training ended before its first checkpoint"
+            assert time.monotonic() < give_up, "no checkpoint appeared"
+            time.sleep(0.005)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint.newest(run / "checkpoints") / checkpoint.WEIGHTS)
+
+
+def assert_same_run(resumed: Path, straight: Path) -> None:
+    mine, theirs = weights(resumed), weights(straight)
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    for log in ("metrics.jsonl", "health.jsonl"):
+        rows, expected = (list(read_jsonl(run / log)) for run in (resumed, straight))
+        assert [row["step"] for row in rows] == [row["step"] for row in expected]
+    losses = [[row["loss"] for row in read_jsonl(run / "metrics.jsonl")] for run in (resumed, straight)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume(straight: api.Run, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    killed = tmp_path / "killed"
+    train_and_kill(killed)
+    assert not (killed / "summary.json").exists()
+    assert checkpoint.newest_step(killed / "checkpoints") < STEPS
+    (killed / "checkpoints" / ".tmp-000099").mkdir()  # as if it had been killed while writing one
+    assert main(["train", "--resume", str(killed), "--no-eval"]) == 0
+    assert str(killed) in capfd.readouterr().out
+    assert_same_run(killed, straight.path)
+    assert [row["step"] for row in read_jsonl(killed / "metrics.jsonl")] == [*range(3, STEPS, 3), STEPS]
+    assert api.load(killed).summary()["loss"] == straight.summary()["loss"]
+
+
+def test_every_checkpoint_can_be_resumed_from(straight: api.Run, tmp_path: Path) -> None:
+    """Also the one before last, whatever the logs say by then; and a finished run stays as it is."""
+    run = tmp_path / "copy"
+    shutil.copytree(straight.path, run)
+    kept = checkpoint.finished(run / "checkpoints")
+    assert len(kept) >= 2
+    shutil.rmtree(kept[-1])
+    api.train("", out=run, resume=True, progress=False)
+    assert_same_run(run, straight.path)
+    api.train("", out=run, resume=True, progress=False)
+    assert_same_run(run, straight.path)
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_starts_over(straight: api.Run, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(straight.path, run)
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    api.train("", out=run, resume=True, progress=False)
+    assert_same_run(run, straight.path)

@@ -1,0 +1,296 @@
+"""The command line as a user meets it: in this process where that is the same and faster, else in a fresh one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+import openjepa
+from openjepa.api import Run
+from openjepa.cli import main
+from openjepa.core.configure import configure
+from openjepa.core.describe import describe
+from openjepa.core.locate import built_in_recipes
+from openjepa.evals.ledger import Ledger, Measure
+from openjepa.train.hooks import CsvHook
+
+SUBJECTS = {"cooking": "soup bread salt oven spoon butter", "sailing": "boat wind rope harbour wave anchor"}
+TINY = [
+    *("data.label=topic", "data.eval_fraction=0.2", "tokenizer.vocab_size=300", "tokenizer.kind=bytes"),
+    *("encoder.dim=16", "encoder.depth=1", "encoder.heads=2", "predictor.width=16", "predictor.heads=2"),
+    *("train.batch_tokens=0", "train.batch_size=8", "train.log_every=1", "train.health_every=2"),
+    *("train.checkpoint_every=2", "train.precision=32-true", "train.accelerator=cpu", "train.steps=6"),
+]
+
+
+def corpus(folder: Path) -> Path:
+    """120 labelled texts of 16 words in two topics."""
+    rows = []
+    for number in range(120):
+        topic = sorted(SUBJECTS)[number % 2]
+        words = SUBJECTS[topic].split()
+        text = " ".join(words[(number * i + i) % 6] for i in range(1, 16)) + f" {number}"
+        rows.append(json.dumps({"text": text, "topic": topic}))
+    (folder / "corpus.jsonl").write_text("\n".join(rows))
+    return folder / "corpus.jsonl"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENJEPA_CACHE", str(folder / "cache"))
+        yield corpus(folder)
+
+
+@pytest.fixture(scope="module")
+def run(data: Path) -> Path:
+    """A finished run, evaluated."""
+    out = data.parent / "run"
+    assert main(["train", "t_jepa", f"data.source={data}", *TINY, "--out", str(out)]) == 0
+    return out
+
+
+def answer(capsys: pytest.CaptureFixture[str], *argv: object, code: int = 0) -> dict:
+    """What a verb prints with --json: one document on stdout, nothing else."""
+    capsys.readouterr()
+    assert main([*map(str, argv), "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_help_and_listings_import_nothing_heavy() -> None:
+    script = """
+import sys
+import openjepa
+from openjepa.cli import main
+for argv in (["--help"], ["train", "--help"], ["config", "--help"], ["recipes"], ["recipes", "--json"]):
+    assert main(argv) == 0, argv
+assert callable(openjepa.train)
+heavy = {"torch", "numpy", "transformers", "lightning_fabric", "sklearn", "datasets", "matplotlib"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"openjepa {verb}" in done.stdout for verb in ("train", "similar", "config explain"))
+
+
+def test_train_is_a_verb_even_if_its_package_was_imported_first() -> None:
+    script = """
+import openjepa.train.loop
+from openjepa.core.errors import UserError
+try:
+    openjepa.train("no_such_recipe")
+except UserError as error:
+    assert "no_such_recipe" in str(error)
+assert openjepa.train.loop.fit
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_folder_holds_what_the_documentation_says(run: Path) -> None:
+    for name in ("config.yaml", "env.json", "metrics.jsonl", "metrics.csv", "health.jsonl", "evals/default.json"):
+        assert (run / name).stat().st_size > 0, name
+    summary = json.loads((run / "summary.json").read_text())
+    assert {"recipe", "steps", "train_s", "tokens_per_s", "loss", "skill", "verdict", "eval", "semantic"} <= set(
+        summary
+    )
+    assert summary["steps"] == 6
+    assert set(summary["eval"]) == {"topic_knn", "topic_logistic"}
+    assert {"run", "init", "random", "tfidf", "chance"} <= set(summary["eval"]["topic_knn"])
+    assert summary["semantic"]["labels"] == ["first half", "second half", "another text"]
+    steps = [line.partition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]
+    assert steps == ["step", *map(str, range(1, 7))]
+
+
+def test_train_prints_pure_json_and_is_reproducible(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    again = answer(capsys, "train", "t_jepa", *TINY, "--data.source", data, "--no-eval", "--out", tmp_path / "again")
+    assert again["run"] == str(tmp_path / "again")
+    assert again["loss"] == json.loads((run / "summary.json").read_text())["loss"]
+    assert "eval" not in again
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_ends_like_an_uninterrupted_one(
+    run: Path,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = CsvHook.__call__
+
+    def interrupt(hook: CsvHook, progress, output, stats) -> None:
+        log(hook, progress, output, stats)
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(CsvHook, "__call__", interrupt)
+        assert main(["train", "t_jepa", f"data={data}", *TINY, "--no-eval", "--out", str(out)]) == 130
+    assert (
+        capsys.readouterr().err.splitlines()[-1] == f"openjepa: interrupted; go on with: openjepa train --resume {out}"
+    )
+    resumed = answer(capsys, "train", "--resume", out, "--no-eval")
+    whole = json.loads((run / "summary.json").read_text())
+    assert (resumed["loss"], resumed["skill"], resumed["steps"]) == (whole["loss"], whole["skill"], 6)
+    rows = (out / "metrics.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows[1:]] == [str(step) for step in range(1, 7)]
+
+
+def test_a_failed_start_can_be_mended_in_the_same_folder(
+    data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    start = ["train", "t_jepa", *TINY, "train.steps=1", "--no-eval", "--out", str(tmp_path / "run")]
+    assert main([*start, "data.source=misspelt.jsonl"]) == 2
+    assert main([*start, f"data.source={data}"]) == 0
+    capsys.readouterr()
+    assert main([*start, f"data.source={data}"]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_similar_shows_every_pair_beside_random_ones(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = answer(capsys, "similar", run, "soup bread salt", "oven butter", "boat wind")
+    assert np.array(result["cosine"]).shape == (3, 3)
+    assert {"mean", "std"} <= set(result["random_pairs"])
+    assert main(["similar", str(run), "soup [bread]", "boat"]) == 0
+    shown = capsys.readouterr().out
+    assert "soup [bread]" in shown
+    assert "random pairs: mean" in shown
+
+
+def test_embed_rows_are_the_runs_vectors_in_the_order_of_the_input(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    texts = [json.loads(line)["text"] for line in data.read_text().splitlines()]
+    expected = openjepa.load(run).encode(texts)
+    result = answer(capsys, "embed", run, data, "--out", tmp_path / "v.npy", "--batch-size", 2)
+    assert (result["rows"], result["dim"]) == (120, 16)
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected, atol=1e-5)
+    (tmp_path / "in.txt").write_text(f"{texts[0]}\n\n{texts[1]}\n")
+    assert main(["embed", str(run), str(tmp_path / "in.txt"), "--out", str(tmp_path / "v.parquet")]) == 0
+    assert "rows without a text: 1, given zero vectors, the first at in.txt:2" in capsys.readouterr().err
+    vectors = np.stack(pq.read_table(tmp_path / "v.parquet")["vector"].to_numpy())
+    np.testing.assert_allclose(vectors, [expected[0], np.zeros(16), expected[1]], atol=1e-5)
+
+
+def test_eval_on_rated_pairs_is_kept_in_the_run(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pairs = [("soup bread", "bread soup", 5), ("soup oven", "boat wind", 1), ("boat wave", "wave rope", 4)]
+    rows = (json.dumps({"sentence1": a, "sentence2": b, "score": s}) for a, b, s in pairs)
+    (tmp_path / "rated.jsonl").write_text("\n".join(rows))
+    result = answer(capsys, "eval", run, "--sts", tmp_path / "rated.jsonl")
+    assert {"run", "init", "random", "tfidf"} <= set(result["eval"]["rated"])
+    assert json.loads((run / "evals" / "rated.json").read_text()) == result["eval"]
+
+
+@pytest.mark.parametrize(("interval", "code"), [((-0.3, -0.1), 1), ((-0.3, 0.1), 0)])
+def test_eval_fails_where_training_hurt_and_only_there(
+    run: Path, monkeypatch: pytest.MonkeyPatch, interval: tuple[float, float], code: int
+) -> None:
+    values = {"run": 0.4, "init": 0.6, "random": 0.5, "tfidf": 0.7}
+    ledger = Ledger({"topic_knn": Measure(values, 0.5, interval)})
+    monkeypatch.setattr(Run, "evaluate", lambda *arguments: ledger)
+    assert main(["eval", str(run), "--fail-if-worse"]) == code
+
+
+def test_diagnose_gives_the_latest_verdict_and_an_override_that_is_valid(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = answer(capsys, "diagnose", run)
+    assert [record["step"] for record in result["history"]] == [0, 2, 4, 6]
+    assert result["latest"] == result["history"][-1]
+    configure("t_jepa", overrides=result["override"])
+    assert main(["diagnose", str(run)]) == 0
+    assert f"verdict: {result['latest']['status']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_check_exits_with_1_if_a_law_is_broken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, passed: bool
+) -> None:
+    seen = []
+
+    def check_recipe(*arguments):
+        seen.append(arguments)
+        return [SimpleNamespace(name="no leak", passed=passed, detail="moved by 0")]
+
+    monkeypatch.setattr("openjepa.check.check_recipe", check_recipe)
+    result = answer(capsys, "check", "t_jepa", "mask.ratio=0.5", code=0 if passed else 1)
+    assert seen == [("t_jepa", None, None, ["mask.ratio=0.5"])]
+    assert result["passed"] is passed
+
+
+@pytest.mark.parametrize("recipe", built_in_recipes())
+def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
+    recipe: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "my.yaml"
+    assert main(["config", "copy", recipe, str(file)]) == 0
+    assert main(["config", "validate", str(file)]) == 0
+    assert configure(recipe, config=file)[1] == configure(recipe)[1]
+    assert [setting.key for setting in describe(configure(recipe)[1]) if not setting.doc] == []
+    capsys.readouterr()
+    assert main(["config", "show", recipe]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == answer(capsys, "config", "show", recipe)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("trian t_jepa", "train"),
+        ("train t_jpea", "did you mean 't_jepa'"),
+        ("train t_jepa stps=3 lr=abc", "did you mean 'steps'"),
+        ("train t_jepa stps=3 lr=abc", "train.lr"),
+        ("train t_jepa --presets tiny", "did you mean --preset?"),
+        ("train t_jepa --preset huge", "has no preset 'huge'"),
+        ("train", "give a recipe"),
+        ("train --config {tmp}/none.yaml", "no configuration file at"),
+        ("train --resume {run} steps=3", "own configuration"),
+        ("train ./none.py", "no recipe file at"),
+        ("similar {tmp} a b", "is not a run folder"),
+        ("similar {run} a", "at least two texts"),
+        ("embed {run} {tmp}/none.txt --out {tmp}/v.npy", "no input file at"),
+        ("embed {run} {data} --out {tmp}/v.csv", ".npy or .parquet"),
+        ("embed {run} {data} --column body --out {tmp}/v.npy", "has no column 'body'"),
+        ("eval {run} --sts {data}", "no field 'sentence1'"),
+        ("eval", "Missing argument 'RUN'"),
+        ("config explain t_jepa mosk", "did you mean 'mask'"),
+        ("config validate {broken}", "line 3 is not valid YAML"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
+    line: str, hint: str, run: Path, data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("recipe: t_jepa\ntrain: [1\n")
+    capsys.readouterr()
+    code = main([word.format(tmp=tmp_path, run=run, data=data, broken=broken) for word in line.split()])
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    (message,) = captured.err.splitlines()
+    assert message.startswith("openjepa: ")
+    assert hint in message
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run_and_speak_once(data: Path, tmp_path: Path) -> None:
+    words = ["train", "t_jepa", f"data.source={data}", *TINY, "train.steps=2", "train.devices=2", "--no-eval"]
+    command = [sys.executable, "-m", "openjepa", *words, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    words = [line.partition(" ")[0] for line in done.stdout.splitlines()]
+    assert words.count("verdict:") == words.count("run:") == 1
+    assert done.stderr.count("step 2/2") == 1
+    assert "Initializing" not in done.stderr
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2

@@ -1,0 +1,153 @@
+"""Encoders of the transformers library behind our interface, on tiny models made on the spot: no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import BuildContext
+from openjepa.core.seeding import generator_for
+from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.pretrained import PretrainedEncoder
+from openjepa.models.transformer import TextEncoder, take
+
+VOCAB, B, T = 40, 2, 9
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SPECS: dict[str, dict[str, Any]] = {
+    "bert": {**SIZES, "vocab_size": VOCAB, "max_position_embeddings": 20},
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "vocab_size": VOCAB,
+                   "max_position_embeddings": 20},
+    "roberta": {**SIZES, "vocab_size": VOCAB, "max_position_embeddings": 22, "pad_token_id": 1},
+}  # fmt: skip
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    from transformers import AutoConfig, AutoModel
+
+    made = {}
+    for kind, sizes in SPECS.items():
+        torch.manual_seed(0)
+        made[kind] = tmp_path_factory.mktemp(kind)
+        AutoModel.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(made[kind])
+    return made
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(5, VOCAB, (B, T), generator=generator_for(0, "ids"))
+
+
+ALL = torch.ones(B, T, dtype=torch.bool)
+KINDS = pytest.mark.parametrize("kind", SPECS)
+
+
+def encoder(folder: Path) -> PretrainedEncoder:
+    return PretrainedEncoder(str(folder)).eval()
+
+
+@KINDS
+def test_natural_places_are_the_default(kind: str, folders: dict[str, Path], ids: Tensor) -> None:
+    model, places = encoder(folders[kind]), torch.arange(T).expand(B, T)
+    assert torch.allclose(model(ids, ALL, places), model(ids, ALL), atol=TOLERANCE)
+
+
+@KINDS
+def test_the_wrapped_model_says_the_same(kind: str, folders: dict[str, Path], ids: Tensor) -> None:
+    from transformers import AutoModel
+
+    valid = torch.arange(T)[None, :] < torch.tensor([[9], [5]])
+    reference = AutoModel.from_pretrained(folders[kind], attn_implementation="eager").eval()
+    said = reference(input_ids=ids, attention_mask=valid.long()).last_hidden_state
+    assert torch.allclose(encoder(folders[kind])(ids, valid)[valid], said[valid], atol=TOLERANCE)
+
+
+@KINDS
+def test_dropping_the_last_tokens_is_a_shorter_text(kind: str, folders: dict[str, Path], ids: Tensor) -> None:
+    model = encoder(folders[kind])
+    places = torch.arange(6).expand(B, 6)
+    assert torch.allclose(model(ids[:, :6], ALL[:, :6], places), model(ids[:, :6], ALL[:, :6]), atol=TOLERANCE)
+    padded = torch.arange(T).expand(B, T) < 6
+    assert torch.allclose(model(ids, padded)[:, :6], model(ids[:, :6], ALL[:, :6]), atol=TOLERANCE)
+
+
+@KINDS
+def test_dropping_tokens_in_the_middle_keeps_the_others_in_place(
+    kind: str, folders: dict[str, Path], ids: Tensor
+) -> None:
+    """Tokens read alone at their places = the whole text with the others masked out of the attention."""
+    model, kept = encoder(folders[kind]), torch.tensor([0, 1, 5, 6, 8]).expand(B, 5)
+    masked = torch.zeros(B, T, dtype=torch.bool).scatter(1, kept, True)
+    alone = model(take(ids, kept), ALL[:, :5], kept)
+    assert torch.allclose(alone, take(model(ids, masked, torch.arange(T).expand(B, T)), kept), atol=TOLERANCE)
+    assert not torch.allclose(alone, model(take(ids, kept), ALL[:, :5]), atol=1e-3)
+
+
+@KINDS
+def test_sizes_and_layers(kind: str, folders: dict[str, Path], ids: Tensor) -> None:
+    model = encoder(folders[kind])
+    states = model.states(ids, ALL)
+    assert [state.shape for state in states] == [(B, T, 16)] * 2
+    assert torch.equal(states[-1], model(ids, ALL))
+    assert (model.dim, model.max_len) == (16, 20)
+    assert PretrainedEncoder(str(folders[kind]), max_len=12).max_len == 12
+    longest = torch.full((1, 20), 7)
+    assert model(longest, torch.ones_like(longest, dtype=torch.bool), torch.arange(20)[None]).isfinite().all()
+
+
+@KINDS
+def test_every_trainable_parameter_gets_a_gradient(kind: str, folders: dict[str, Path], ids: Tensor) -> None:
+    model = PretrainedEncoder(str(folders[kind])).train()
+    model(ids, ALL, torch.arange(T).expand(B, T)).square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert [name for name, p in model.named_parameters() if not p.requires_grad and "pooler" not in name] == []
+
+
+@KINDS
+def test_without_weights_the_config_alone_is_enough(
+    kind: str, folders: dict[str, Path], tmp_path: Path, ids: Tensor
+) -> None:
+    encoder(folders[kind]).save_config(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    torch.manual_seed(1)
+    fresh = PretrainedEncoder(str(tmp_path), weights=False).eval()
+    trained = encoder(folders[kind])
+    assert {n: p.shape for n, p in fresh.named_parameters()} == {n: p.shape for n, p in trained.named_parameters()}
+    assert not torch.allclose(fresh(ids, ALL), trained(ids, ALL), atol=1e-2)
+
+
+def test_what_cannot_be_loaded_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"encoder\.name='.*nowhere' cannot be loaded"):
+        PretrainedEncoder(str(tmp_path / "nowhere"))
+    (tmp_path / "config.json").write_text((folders["bert"] / "config.json").read_text())
+    with pytest.raises(UserError, match="cannot be loaded"):  # no weights in it
+        PretrainedEncoder(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes((folders["bert"] / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be loaded"):  # cut off
+        PretrainedEncoder(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        PretrainedEncoder(str(tmp_path), weights=False)
+
+
+def test_a_run_keeps_the_architecture_in_its_assets(folders: dict[str, Path], tmp_path: Path, ids: Tensor) -> None:
+    """After training the hub is not needed any more: nor for a random baseline, nor to load the run."""
+    config = EncoderConfig(name=str(folders["distilbert"]), max_len=12)
+    first = build_encoder(config, VOCAB, BuildContext(tmp_path))
+    gone = config.model_copy(update={"name": "gone/from-the-hub"})
+    again = build_encoder(gone, VOCAB, BuildContext(tmp_path, random_init=True))
+    again.load_state_dict(first.state_dict())
+    assert torch.equal(again.eval()(ids, ALL), first.eval()(ids, ALL))
+    assert again.max_len == first.max_len == 12
+
+
+def test_without_a_name_the_encoder_is_our_own(tmp_path: Path) -> None:
+    encoder = build_encoder(EncoderConfig(dim=8, depth=1, heads=2, max_len=10), VOCAB, BuildContext(tmp_path))
+    assert isinstance(encoder, TextEncoder)
+    assert (encoder.dim, encoder.max_len, encoder.token.num_embeddings) == (8, 10, VOCAB)

@@ -111,7 +111,8 @@ def our_t_jepa(bench: Bench, assets: Path) -> tuple[Side, Experiment]:
     def encoded(batch: Any) -> list[Tensor]:
         student = batch.context_valid if config.mask.how == "drop" else batch.valid
         teacher = batch.hidden_valid if config.teacher_reads == "spans" else batch.valid
-        return [student, teacher]
+        other_view = [batch.hidden_valid] if config.invariance * config.regularizer.weight else []
+        return [student, teacher, *other_view]
 
     return side_of(experiment, encoded), experiment
 
@@ -143,7 +144,7 @@ def original_t_jepa(bench: Bench, data: Any) -> Side:
     owners = [data[i].document for i in range(len(data))]
     starts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]  # the first row of each document
     mean_length = statistics.fmean(int(data.lengths[i]) for i in starts)
-    rows = max(2, round(bench.size.batch_tokens / mean_length))
+    rows = min(len(starts), max(2, round(bench.size.batch_tokens / mean_length)))
 
     def shuffled() -> Iterator[list[Any]]:
         epoch = 0
@@ -194,12 +195,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="time to measure, about; a block has at least 1 step"
     )
-    parser.add_argument("--batch-tokens", type=int, help=f"real tokens a step (default {DISTILBERT.batch_tokens})")
+    parser.add_argument("--batch-tokens", type=int, help=f"tokens a step, about (default {DISTILBERT.batch_tokens})")
     parser.add_argument("--toy", action="store_true", help="a tiny encoder, to try the benchmark itself")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--profile", action="store_true", help="print our step's top operators and stop")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -215,7 +216,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(profile(ours.step))
             return
         reference = make_reference(bench, experiment.train_data)
-        result = {"name": f"step_{args.recipe}{'_toy' if args.toy else ''}", "data": Path(args.data).name}
+        result: dict[str, Any] = {
+            "name": f"step_{args.recipe}{'_toy' if args.toy else ''}",
+            "data": Path(args.data).name,
+        }
         result |= {"overrides": list(args.overrides), "size": asdict(size), "vocabulary": bench.tokenizer.vocab_size}
         result |= machine() | compare(ours, reference, size.products(), args.seconds)
     args.results.mkdir(parents=True, exist_ok=True)

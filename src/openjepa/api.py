@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from openjepa.core.config import BaseConfig
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
@@ -52,7 +51,7 @@ class Run:
 
     folder: RunDir
     recipe: str
-    config: BaseConfig
+    config: Any  # the recipe's Config: a BaseConfig with a section `train`
     module: ModuleType
 
     @property
@@ -252,7 +251,8 @@ def _train_into(fabric: Any, run: Run, hooks: Sequence[Hook], resume: bool, prog
 
     with fabric.rank_zero_first():  # the first build writes the assets, the other ranks read them
         experiment = run.fresh()
-        len(experiment.train_data), len(experiment.eval_data)  # tokenise once
+        for rows in (experiment.train_data, experiment.eval_data):
+            len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
     folder = run.folder
     resume = resume and bool(checkpoint.finished(folder.checkpoints))  # stopped before the first one: start over
     if fabric.is_global_zero:

@@ -83,7 +83,7 @@ def _run(name: str, law: Callable[[], tuple[bool, str]]) -> CheckResult:
 
 
 def masks_are_sound(batch: Batch, ratio: float | None) -> tuple[bool, str]:
-    """Batches with `hidden` and `valid` [B, N]: hidden lies within valid, no row is all or nothing, the ratio is kept."""
+    """Where there are `hidden` and `valid` [B, N]: hidden is within valid, no row all or nothing, the ratio kept."""
     hidden, valid = getattr(batch, "hidden", None), getattr(batch, "valid", None)
     if not isinstance(hidden, Tensor) or not isinstance(valid, Tensor):
         return True, "the batch has no `hidden` and `valid` masks to look at"

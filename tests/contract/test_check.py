@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class HasAnIdlePart(TJEPA):
     """A layer that the loss does not use."""
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # ty: ignore[invalid-argument-type]
+        super().__init__(*args)
         self.idle = nn.Linear(3, 3)
 
 
@@ -100,7 +101,7 @@ class NormalisesBeforeSigreg(TJEPA):
     """Unit vectors cannot become Gaussian."""
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # ty: ignore[invalid-argument-type]
+        super().__init__(*args)
         self.regularizer = lambda z, draw: sigreg(F.normalize(z, dim=-1), draw)
 
 
@@ -154,17 +155,18 @@ def all_of_short_rows(valid: Tensor, generator: torch.Generator) -> Tensor:
 @pytest.mark.parametrize(
     ("masker", "said"),
     [
-        (in_padding, "13 hidden places are padding"),
-        (none_in_short_rows, "13 rows hide nothing"),
-        (all_of_short_rows, "13 hide everything"),
+        (in_padding, r"[1-9]\d* hidden places are padding"),
+        (none_in_short_rows, r"[1-9]\d* rows hide nothing"),
+        (all_of_short_rows, r"[1-9]\d* hide everything"),
     ],
 )
 def test_a_bad_masker_fails_the_masks_law(masker: Callable, said: str, tmp_path: Path) -> None:
     experiment = build_tiny(tmp_path)
     collate = experiment.collate
     assert isinstance(collate, MaskedTextCollator)
-    found = {r.name: r.detail for r in failed(check_experiment(replace(experiment, collate=replace(collate, masker=masker))))}
-    assert said in found["masks"]
+    results = check_experiment(replace(experiment, collate=replace(collate, masker=masker)))
+    found = {result.name: result.detail for result in failed(results)}
+    assert re.search(said, found["masks"])
     assert set(found) <= {"masks"}
 
 
@@ -214,7 +216,7 @@ def test_checking_leaves_the_method_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
     assert all(p.grad is None for p in method.parameters())
     assert method.training
-    assert not method.teacher.training  # ty: ignore[unresolved-attribute]
+    assert not method.teacher.training
 
 
 def test_a_recipe_is_checked_by_name() -> None:

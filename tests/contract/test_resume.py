@@ -31,7 +31,8 @@ SETTINGS = (
     "train.log_every=3",  # not a divisor of EVERY: a window of the log is cut by the kill
     "train.accumulate=2",
     "encoder.dropout=0.1",
-    "train.batch_tokens=1500",
+    "train.batch_tokens=600",
+    "encoder.max_len=64",
     "regularizer.name=sigreg",
 )
 PATIENCE_S = 120

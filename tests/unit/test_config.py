@@ -51,7 +51,9 @@ def test_every_problem_is_named_at_once() -> None:
     assert "'a' or 'b'" in message
 
 
-@pytest.mark.parametrize(("key", "meant"), [("train.stpes", "train.steps"), ("net.widht", "net.width"), ("kidn", "kind")])
+@pytest.mark.parametrize(
+    ("key", "meant"), [("train.stpes", "train.steps"), ("net.widht", "net.width"), ("kidn", "kind")]
+)
 def test_an_unknown_key_comes_with_the_nearest_known_one(key: str, meant: str) -> None:
     assert f"unknown key {key!r}; did you mean {meant!r}?" in problem(f"{key}=1")
 
@@ -92,7 +94,7 @@ def test_null_unsets(text: str) -> None:
 def test_configurations_are_frozen() -> None:
     config = Config()
     with pytest.raises(ValidationError):
-        config.train.steps = 5  # ty: ignore[invalid-assignment]
+        config.train.steps = 5
 
 
 def test_loading_leaves_the_given_values_alone() -> None:

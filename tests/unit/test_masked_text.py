@@ -111,7 +111,8 @@ def test_spans_of_finds_every_run_of_every_row(mask: np.ndarray) -> None:
 @given(MASKS)
 def test_places_of_lists_true_entries_in_order(mask: np.ndarray) -> None:
     at, valid = places_of(torch.from_numpy(mask))
-    assert [row[keep].tolist() for row, keep in zip(at, valid, strict=True)] == [np.flatnonzero(r).tolist() for r in mask]
+    found = [row[keep].tolist() for row, keep in zip(at, valid, strict=True)]
+    assert found == [np.flatnonzero(row).tolist() for row in mask]
     assert at.shape == valid.shape == (len(mask), int(mask.sum(1).max()))
     assert ((at >= 0) & (at < mask.shape[1])).all()  # padding can be gathered with, too
 

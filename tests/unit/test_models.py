@@ -103,7 +103,7 @@ def test_a_block_is_a_plain_pre_norm_block() -> None:
 
 
 def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ConfigError, match="30.*4 heads"):
+    with pytest.raises(ConfigError, match=r"30.*4 heads"):
         Trunk(30, 1, 4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -34,16 +35,14 @@ def test_warmup_cosine_in_closed_form() -> None:
     assert values[110] == pytest.approx(0.1)
 
 
-@given(
-    peak=st.floats(1e-6, 1.0), part=st.floats(0, 1), warmup=st.integers(0, 60), total=st.integers(1, 60)
-)
+@given(peak=st.floats(1e-6, 1.0), part=st.floats(0, 1), warmup=st.integers(0, 60), total=st.integers(1, 60))
 def test_warmup_rises_and_then_falls(peak: float, part: float, warmup: int, total: int) -> None:
     final = part * peak
     values = curve(warmup_cosine(peak, final, warmup), total)
     turn = min(warmup, total)
     slack = 1e-12 * peak
-    assert all(b > a for a, b in zip(values[:turn], values[1 : turn + 1], strict=True))
-    assert all(b <= a + slack for a, b in zip(values[turn:], values[turn + 1 :], strict=False))
+    assert all(b > a for a, b in pairwise(values[: turn + 1]))
+    assert all(b <= a + slack for a, b in pairwise(values[turn:]))
     assert all(min(0.2 * peak, final) - slack <= value <= peak + slack for value in values)
     if warmup < total:
         assert values[-1] == pytest.approx(final, abs=slack)

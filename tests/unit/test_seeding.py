@@ -28,7 +28,7 @@ ADDRESSES: list[tuple[Address, ...]] = [
 
 
 def test_different_addresses_give_different_seeds() -> None:
-    assert len({seed_for(*address) for address in ADDRESSES}) == len(ADDRESSES)  # ty: ignore[invalid-argument-type]
+    assert len({seed_for(*address) for address in ADDRESSES}) == len(ADDRESSES)
 
 
 def test_seeds_fit_torch() -> None:

@@ -63,7 +63,9 @@ def test_other_generators_give_other_masks() -> None:
     assert len({tuple(draw(SpanMasker(), valid, i).tolist()) for i in range(50)}) == 50
 
 
-@pytest.mark.parametrize(("places", "ratio", "mean_span"), [(12, 0.3, 2.0), (9, 0.5, 1.0), (10, 0.4, 4.0), (2, 0.5, 4.0)])
+@pytest.mark.parametrize(
+    ("places", "ratio", "mean_span"), [(12, 0.3, 2.0), (9, 0.5, 1.0), (10, 0.4, 4.0), (2, 0.5, 4.0)]
+)
 def test_every_slot_between_visible_tokens_is_equally_likely_to_hold_a_span(
     places: int, ratio: float, mean_span: float
 ) -> None:

@@ -17,7 +17,7 @@ app = typer.Typer(help="Show, explain, check and copy configurations.", no_args_
 
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, a .py file or a dotted path.")]
 Preset = Annotated[str | None, typer.Option("--preset", help="A shipped size; `openjepa recipes` lists them.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as for train.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, as for train.")]
 
 
 def recipes(as_json: AsJson = False) -> None:
@@ -58,7 +58,7 @@ def show(recipe: Recipe, overrides: Overrides = None, preset: Preset = None, as_
 @app.command("explain")
 def explain(
     recipe: Recipe,
-    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="A key or section, such as mask.")] = None,
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="A key or section, such as mask.")] = None,
     preset: Preset = None,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +108,7 @@ def validate(
 @app.command("copy")
 def copy(
     recipe: Recipe,
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Default: RECIPE.yaml.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: RECIPE.yaml.")] = None,
     preset: Preset = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
     as_json: AsJson = False,

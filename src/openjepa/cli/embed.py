@@ -21,6 +21,8 @@ def embed(
 ) -> None:
     """Write one vector a text. Row i of the result is row i of the input; memory does not grow with the file.
 
+    A row without a text gets a zero vector and is counted.
+
     Examples:
       openjepa embed runs/first corpus.jsonl --out vectors.npy
       zcat corpus.txt.gz | openjepa embed runs/first - --out vectors.parquet

@@ -105,7 +105,7 @@ def check(
 ) -> None:
     """Preflight of a recipe, built-in or your own: does it keep the contract? Exits with 1 if a check fails.
 
-    Among the checks: the prediction cannot see what is hidden, the gradient flows, a run resumes bit for bit.
+    Among the checks: the prediction cannot see what is hidden, every parameter learns, the target moves.
 
     Examples:
       openjepa check t_jepa

@@ -48,15 +48,12 @@ class BaseConfig(BaseModel):
     @classmethod
     def keys(cls) -> Iterator[str]:
         """Dotted names of every setting, sections included after their members."""
-        for name, field in cls.model_fields.items():
-            if (section := _section(field.annotation)) is not None:
-                yield from (f"{name}.{inner}" for inner in section.keys())
-            yield name
+        return _keys(cls)
 
     @classmethod
     def _names(cls) -> Iterator[str]:
         """What a user may have meant: full keys and their last parts."""
-        for key in cls.keys():
+        for key in _keys(cls):
             yield from {key, key.rpartition(".")[2]}
 
     @classmethod
@@ -64,14 +61,14 @@ class BaseConfig(BaseModel):
         """Expand a bare last part ("steps") to its full key ("train.steps") if exactly one key ends in it."""
         if key.split(".")[0] in cls.model_fields:
             return key
-        matches = [known for known in cls.keys() if known.endswith(f".{key}")]
+        matches = [known for known in _keys(cls) if known.endswith(f".{key}")]
         return matches[0] if len(matches) == 1 else key
 
     @classmethod
     def _explain(cls, error: Any) -> str:
         key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
         if error["type"] == "extra_forbidden":
-            owners = [known for known in cls.keys() if known.endswith(f".{key}")]
+            owners = [known for known in _keys(cls) if known.endswith(f".{key}")]
             hint = f"; it could be {' or '.join(owners)}" if owners else did_you_mean(key, cls._names())
             return f"unknown key {key!r}{hint}"
         given = error.get("input")
@@ -101,6 +98,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _section(annotation: Any) -> type[BaseConfig] | None:
     candidates = (annotation, *get_args(annotation))
     return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseConfig)), None)
+
+
+def _keys(config: type[BaseConfig]) -> Iterator[str]:
+    for name, field in config.model_fields.items():
+        if (section := _section(field.annotation)) is not None:
+            yield from (f"{name}.{inner}" for inner in _keys(section))
+        yield name
 
 
 def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def describe(config: BaseConfig) -> Iterator[Setting]:
             yield from (setting._replace(key=f"{name}.{setting.key}") for setting in describe(value))
         else:
             default = field.get_default(call_default_factory=True)
-            yield Setting(name, _type_name(field), _plain(default), _plain(value), field.description or "")
+            yield Setting(name, _type_name(field), _plain(default), _plain(value), _doc(field))
 
 
 def commented_yaml(config: BaseConfig, recipe: str) -> str:
@@ -52,7 +52,7 @@ def _lines(config: BaseConfig, indent: str) -> Iterator[str]:
             yield from _lines(value, f"{indent}  ")
         else:
             entry = yaml.safe_dump({name: _plain(value)}, default_flow_style=True, allow_unicode=True, width=1000)
-            yield f"{indent}{entry.strip()[1:-1]}  # {_type_name(field)}; {field.description or name}"
+            yield f"{indent}{entry.strip()[1:-1]}  # {_type_name(field)}; {_doc(field) or name}"
 
 
 def _plain(value: Any) -> Any:
@@ -83,6 +83,11 @@ def _name(annotation: Any) -> str:
     if inner:
         return f"list of {', '.join(_name(part) for part in inner if part is not Ellipsis)}"
     return {"str": "text", "bool": "true | false"}.get(annotation.__name__, annotation.__name__)
+
+
+def _doc(field: FieldInfo) -> str:
+    """The field's docstring on one line."""
+    return " ".join((field.description or "").split())
 
 
 def _first_line(docstring: str | None) -> str:

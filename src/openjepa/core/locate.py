@@ -24,14 +24,16 @@ BUILT_IN = "openjepa.recipes"
 def built_in_recipes() -> list[str]:
     """Names of the recipes that ship with OpenJEPA, without importing them."""
     spec = importlib.util.find_spec(BUILT_IN)
-    assert spec is not None and spec.submodule_search_locations is not None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     return sorted(m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if not m.ispkg)
 
 
 def recipe_summary(name: str) -> str:
     """First line of a built-in recipe's docstring, read from its source without importing it."""
     spec = importlib.util.find_spec(BUILT_IN)
-    assert spec is not None and spec.submodule_search_locations is not None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     source = Path(spec.submodule_search_locations[0], f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
@@ -91,7 +93,8 @@ def _from_file(path: Path) -> ModuleType:
         raise UserError(f"no recipe file at {path}")
     name = f"openjepa_recipe_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up here
     spec.loader.exec_module(module)

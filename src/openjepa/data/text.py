@@ -53,7 +53,8 @@ def text_tasks(cfg: DataConfig, train: int = 4000, test: int = 1000) -> list[Tas
 
 
 def _labelled(cfg: DataConfig, split: Split, limit: int) -> list[Document]:
-    return list(islice((document for document in documents(cfg, split) if document.label is not None), limit))
+    labelled = (d for d in documents(cfg, split) if d.label is not None and d.label not in cfg.ignore_labels)
+    return list(islice(labelled, limit))
 
 
 def _numbers(labelled: Sequence[Document], classes: Sequence[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Hide contiguous spans of a sequence. In: `valid` [N] bool (True = may be hidden); out: `hidden` [N] bool (True = hidden).
+"""Hide contiguous spans of a sequence: `valid` [N] bool (True = may be hidden) -> `hidden` [N] bool (True = hidden).
 
 The budget is exact: round(ratio * real length), never less than 1, never everything. It is cut into spans by two random
 compositions, one of the hidden tokens into spans and one of the visible tokens into gaps, so nothing is rejected or

@@ -30,7 +30,7 @@ class EncoderConfig(BaseConfig):
 
 
 def build_encoder(config: EncoderConfig, vocab: int, context: BuildContext) -> TextEncoder | PretrainedEncoder:
-    """The encoder of this config. A named one leaves its architecture in the assets, so that a run needs no hub later."""
+    """The encoder of this config. A named one leaves its architecture in the assets, so a run needs no hub later."""
     if config.name is None:
         return TextEncoder(vocab, config.dim, config.depth, config.heads, config.max_len, config.dropout)
     saved = context.assets / "encoder"

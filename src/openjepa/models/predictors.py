@@ -8,6 +8,8 @@ hidden_valid [B, H]) -> [B, H, out_dim]`. `slots` are the encoder's own latents 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ from openjepa.models.transformer import Trunk, key_mask, mean_pool
 def mlp(dims: list[int]) -> nn.Sequential:
     """Linear layers of these widths with GELU between them."""
     layers: list[nn.Module] = []
-    for a, b in zip(dims, dims[1:], strict=False):
+    for a, b in pairwise(dims):
         layers += [nn.Linear(a, b), nn.GELU()]
     return nn.Sequential(*layers[:-1])
 
@@ -41,7 +43,7 @@ class MLPPredictor(nn.Module):
 
 
 class AttentionPredictor(nn.Module):
-    """A narrow transformer over the context and one positioned mask token per hidden place (I-JEPA, Assran et al. 2023).
+    """A narrow transformer over the context and a positioned mask token per hidden place (I-JEPA, Assran et al. 2023).
 
     `bottleneck=True` shows it the mean of the context only: the whole text must fit into the vector that users get.
     """

@@ -1,7 +1,7 @@
 """Checkpoints: weights as safetensors that anyone can read, optimiser state beside them, written aside and renamed.
 
-A folder `step-000500` either exists whole or not at all. Since batches, masks and dropout are addressed by step, weights,
-optimiser and step number are the whole state: a resumed run equals an uninterrupted one bit for bit.
+A folder `step-000500` either exists whole or not at all. Since batches, masks and dropout are addressed by step, the
+weights, the optimiser and the step number are all of the state: a resumed run equals an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations

@@ -121,8 +121,7 @@ class ConsoleHook:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        columns = bars.TextColumn("step {task.completed}/{task.total}"), bars.BarColumn(bar_width=20), _StateColumn()
-        self._bar = bars.Progress(*columns, console=console, transient=True)
+        self._bar = bars.Progress(bars.BarColumn(bar_width=20), _StateColumn(), console=console, transient=True)
         self._task: Any = None
         self._first: tuple[int, float] | None = None  # step and time of the first call, for the time left
         self._printed_step = 0
@@ -142,22 +141,21 @@ class ConsoleHook:
         self._first = self._first or (progress.step, now)
         steps, span_s = progress.step - self._first[0], now - self._first[1]
         left_s = span_s / steps * (progress.total_steps - progress.step) if steps else None
-        state = self._state(stats, left_s)
+        state = self._state(progress, stats, left_s)
         if self.console.is_terminal:
             if self._task is None:
                 self._task = self._bar.add_task("", total=progress.total_steps, state=state)
             self._bar.update(self._task, completed=progress.step, state=state)
         elif self._is_due(progress):
             self._printed_step = progress.step
-            line = f"step {progress.step}/{progress.total_steps}  {state}"
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(state, highlight=False, soft_wrap=True)
 
     def _is_due(self, progress: Progress) -> bool:
         since = progress.step - self._printed_step
         return progress.step == progress.total_steps or since >= progress.total_steps / PLAIN_LINES
 
-    def _state(self, stats: dict[str, float], left_s: float | None) -> Text:
-        text = Text(no_wrap=True, overflow="ellipsis").append(f"loss {stats['loss']:.4f}  ")
+    def _state(self, progress: Progress, stats: dict[str, float], left_s: float | None) -> Text:
+        text = Text(f"step {progress.step}/{progress.total_steps}  loss {stats['loss']:.4f}  ")
         if (skill := self._health.get("skill")) is not None:
             text.append(f"skill {skill:.2f}  ")
         if (status := self._health.get("status")) is not None:
@@ -178,6 +176,8 @@ class ConsoleHook:
 
 
 class _StateColumn(bars.ProgressColumn):
+    """One line whatever the width: a narrow terminal cuts its end off."""
+
     def get_table_column(self) -> Column:
         return Column(no_wrap=True)
 

@@ -138,13 +138,11 @@ def is_held_out(classes: Classes) -> bool:
 
 
 def kinds_for(draw: Draw) -> list[str]:
-    """Kinds of the four to six sentences of a document, in order of telling."""
+    """Kinds of the four or five sentences of a document, in order of telling."""
     opening = draw()
     kinds = ["settings"] if opening < 0.4 else []
     kinds += ["events" if opening < 0.25 else "dated_events", "recalls", "feelings", "outcomes"]
-    if draw() < 0.4:
-        kinds.append("recalls")
-    if len(kinds) < 6 and draw() < 0.1:
+    if len(kinds) < 5 and draw() < 0.1:
         kinds.append("fillers")
     if draw() < 0.5:
         shuffle(kinds, draw)

@@ -104,7 +104,7 @@ def test_vocabulary_and_length() -> None:
     words = {word for document in documents for word in document}
     assert words >= set(CONCEPT_OF)
     assert len(words) > 2000
-    assert 35 <= np.mean([len(document) for document in documents]) <= 50
+    assert 45 <= np.mean([len(document) for document in documents]) <= 60
 
 
 def test_splits_share_no_event_but_all_concepts() -> None:
@@ -126,13 +126,14 @@ def test_mentions_say_the_factors_in_ever_new_words() -> None:
         assert set(counts) >= set(FACTORS) - {"topic"}
         assert max(counts.values()) <= MAX_MENTIONS
         twice.update(name for name in counts if counts[name] > 1)
-    assert all(0.75 < twice[name] / len(stories()) < 1 for name in MAIN)
+    shares = {name: twice[name] / len(stories()) for name in FACTORS if name != "topic"}
+    assert all(0.6 < share < 1.01 for share in shares.values()), shares
 
 
 def test_sentences_are_well_formed() -> None:
     for story in stories():
         sentences = re.split(r"(?<=[.?]) ", story.text)
-        assert 3 <= len(sentences) <= 5, story.text
+        assert 4 <= len(sentences) <= 5, story.text
         assert all(re.fullmatch(r"[A-Z][a-z',; -]+[.?]", sentence) for sentence in sentences), story.text
         assert not re.search(r"  | [,.;?]|[%{}]", story.text)
         for article, word in re.findall(r"\b([Aa]n?) ([a-z]+)", story.text):
@@ -162,15 +163,15 @@ def test_paraphrases_share_no_content_word_and_keep_every_factor() -> None:
         assert set(concepts(anchor)) - set(concepts(positive)) <= {f"topic{anchors[index].factors['topic']}"}
 
 
-def test_distractors_share_most_words_and_change_two_or_three_concepts() -> None:
+def test_distractors_share_most_words_and_change_three_or_four_concepts() -> None:
     def overlap(one: str, other: str) -> float:
         return len(set(tokens(one)) & set(tokens(other))) / len(set(tokens(one)))
 
     task = held_out_triplets()
     for anchor, positive, negative in zip(task.anchors, task.positives, task.negatives, strict=True):
-        assert overlap(anchor, negative) >= 0.6 > overlap(anchor, positive) + 0.15
+        assert overlap(anchor, negative) >= 0.6 > overlap(anchor, positive) + 0.1
         lost = {concept.rstrip("0123456789") for concept in set(concepts(anchor)) - set(concepts(negative))}
-        assert len(lost & set(MAIN)) == 2
+        assert len(lost & set(MAIN)) == 3
         assert lost <= {*MAIN, "sentiment", "outcome"}
         topics = {
             index * 12 // len(FACTORS[name])

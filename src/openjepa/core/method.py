@@ -73,7 +73,7 @@ class Method(nn.Module, ABC, Generic[B]):
     def scramble_hidden(self, batch: B, generator: torch.Generator) -> B:
         """The same batch with other content in its hidden parts only; the prediction must not move."""
 
-    def after_step(self, progress: Progress) -> None:  # noqa: B027 - optional, not abstract
+    def after_step(self, progress: Progress) -> None:
         """Called by the loop after each optimiser step. EMA targets move here. Default: nothing."""
 
 

@@ -12,11 +12,25 @@ often than a place in the middle (0.16 against 0.4 for 100 tokens, ratio 0.4 and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from openjepa.core.config import BaseConfig
 from openjepa.core.errors import ConfigError
+
+
+class MaskConfig(BaseConfig):
+    """What is hidden, and how."""
+
+    ratio: float = Field(0.5, gt=0, lt=1)
+    """hidden part of each text's real tokens"""
+    mean_span: float = Field(12.0, ge=1)
+    """average length of a hidden span in tokens"""
+    how: Literal["drop", "mask"] = "drop"
+    """drop hidden tokens before the student, or show it [MASK] in their place"""
 
 
 @dataclass(frozen=True)

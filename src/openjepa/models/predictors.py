@@ -9,11 +9,36 @@ hidden_valid [B, H]) -> [B, H, out_dim]`. `slots` are the encoder's own latents 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from openjepa.core.config import BaseConfig
 from openjepa.models.transformer import Trunk, key_mask, mean_pool
+
+
+class PredictorConfig(BaseConfig):
+    """From the context's latents to the hidden ones."""
+
+    kind: Literal["attention", "mlp"] = "attention"
+    """attention over the context and mask tokens, or the original three-layer MLP"""
+    width: int = Field(128, ge=8)
+    """of the attention predictor, or of the MLP's bottleneck"""
+    depth: int = Field(1, ge=1)
+    """blocks of the attention predictor"""
+    heads: int = Field(4, ge=1)
+    """heads of the attention predictor"""
+    bottleneck: bool = False
+    """let the attention predictor see the mean of the context only"""
+
+
+def build_predictor(config: PredictorConfig, dim: int, out_dim: int, max_len: int) -> nn.Module:
+    """The configured predictor from latents of width `dim` to latents of width `out_dim`."""
+    if config.kind == "mlp":
+        return MLPPredictor(dim, config.width, out_dim, max_len)
+    return AttentionPredictor(dim, config.width, out_dim, config.depth, config.heads, max_len, config.bottleneck)
 
 
 def mlp(dims: list[int]) -> nn.Sequential:

@@ -31,7 +31,7 @@ class PretrainedEncoder(nn.Module):
 
     def __init__(self, name: str, weights: bool = True, max_len: int | None = None) -> None:
         super().__init__()
-        self.model = load_model(name, weights)
+        self.model: Any = load_model(name, weights)
         config = self.model.config
         self.dim: int = config.hidden_size if hasattr(config, "hidden_size") else config.dim
         self.first_place = first_place(self.model)

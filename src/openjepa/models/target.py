@@ -6,10 +6,25 @@ import copy
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import nn
 
+from openjepa.core.config import BaseConfig
 from openjepa.core.method import Progress
-from openjepa.core.schedules import Schedule
+from openjepa.core.schedules import Schedule, linear
+
+
+class MomentumConfig(BaseConfig):
+    """How slowly the teacher follows the student."""
+
+    start: float = Field(0.99, ge=0, le=1)
+    """EMA momentum at the first step"""
+    final: float = Field(0.9995, ge=0, le=1)
+    """EMA momentum at the last step, reached on a line"""
+
+    def schedule(self) -> Schedule:
+        """Momentum as a function of progress."""
+        return linear(self.start, self.final)
 
 
 class EMATarget(nn.Module):

@@ -4,8 +4,13 @@ The student encodes the visible tokens, a predictor told the places of the hidde
 EMA teacher that reads the clean text provides the targets. After training, the mean of the student's token latents is
 the text's embedding. A token is never reconstructed.
 
+Two choices decide whether meaning comes (measured in docs/lab-log.md). The teacher reads each hidden span alone
+(`teacher_reads=spans`): a target then holds nothing that the context shows, so surface cannot be copied. And the
+student's mean of the context and its mean of the hidden part are pulled together and kept from collapsing by VICReg
+(`invariance`, `regularizer`): the original's EMA alone starts too slowly and loses rank.
+
 Two ways to hide: `drop` (default) removes hidden tokens before the student, which cannot leak and is cheaper (as in MAE
-and data2vec 2.0); `mask` shows [MASK] in their place, as the original T-JEPA did (with `predictor.kind=mlp`).
+and data2vec 2.0); `mask` shows [MASK] in their place, as the original T-JEPA did (preset `paper`).
 """
 
 from __future__ import annotations
@@ -15,60 +20,25 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.distributed import rank_weight
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
-from openjepa.core.schedules import half_life_steps, linear
+from openjepa.core.schedules import half_life_steps
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TokenizerConfig, load_or_train, text_tasks, train_and_eval
-from openjepa.masking.spans import SpanMasker
+from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
-from openjepa.models.predictors import AttentionPredictor, MLPPredictor
-from openjepa.models.target import EMATarget
+from openjepa.models.predictors import PredictorConfig, build_predictor
+from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
 from openjepa.objectives.latent import mse, named_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets
 from openjepa.objectives.tokens import TokenHead
-
-
-class MaskConfig(BaseConfig):
-    """What is hidden, and how."""
-
-    ratio: float = Field(0.4, gt=0, lt=1)
-    """hidden part of each text's real tokens"""
-    mean_span: float = Field(4.0, ge=1)
-    """average length of a hidden span in tokens"""
-    how: Literal["drop", "mask"] = "drop"
-    """drop hidden tokens before the student, or show it [MASK] in their place"""
-
-
-class PredictorConfig(BaseConfig):
-    """From the context's latents to the hidden ones."""
-
-    kind: Literal["attention", "mlp"] = "attention"
-    """attention over the context and mask tokens, or the original three-layer MLP"""
-    width: int = Field(128, ge=8)
-    """of the attention predictor, or of the MLP's bottleneck"""
-    depth: int = Field(1, ge=1)
-    """blocks of the attention predictor"""
-    heads: int = Field(4, ge=1)
-    """heads of the attention predictor"""
-    bottleneck: bool = False
-    """let the attention predictor see the mean of the context only"""
-
-
-class MomentumConfig(BaseConfig):
-    """How slowly the teacher follows the student."""
-
-    start: float = Field(0.99, ge=0, le=1)
-    """EMA momentum at the first step"""
-    final: float = Field(0.9995, ge=0, le=1)
-    """EMA momentum at the last step, reached on a line"""
 
 
 class Config(BaseConfig):
@@ -79,18 +49,18 @@ class Config(BaseConfig):
     encoder: EncoderConfig = EncoderConfig()
     mask: MaskConfig = MaskConfig()
     predictor: PredictorConfig = PredictorConfig()
-    target: TargetConfig = TargetConfig()
+    target: TargetConfig = TargetConfig(norm="standardize")
     momentum: MomentumConfig = MomentumConfig()
-    predict: Literal["tokens", "spans"] = "tokens"
+    predict: Literal["tokens", "spans"] = "spans"
     """one latent per hidden token, or one per hidden span (the mean over its tokens)"""
     teacher_reads: Literal["text", "spans"] = "spans"
     """the whole clean text, or each hidden span alone: then a target holds nothing that the context shows"""
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
-    regularizer: RegularizerConfig = RegularizerConfig()
-    invariance: float = Field(0.4, ge=0)
+    regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=1.0)
+    invariance: float = Field(0.6, ge=0)
     """pull the student's mean of the context and of the hidden part together, both regularised; times
-    regularizer.weight; 0 = regularise the context alone and save the student's second pass"""
+    regularizer.weight, not without a regulariser; 0 = regularise the context alone, one student pass less"""
     mlm_weight: float = Field(0.0, ge=0)
     """weight of an added masked-token cross-entropy (a hybrid; 0 = a pure JEPA)"""
     embed_with: Literal["student", "teacher"] = "student"
@@ -105,19 +75,15 @@ class TJEPA(Method[MaskedText]):
         super().__init__()
         self.config, self.vocab, self.mask_id = config, vocab, mask_id
         self.student = build_encoder(config.encoder, vocab, context)
-        self.teacher = EMATarget(self.student, linear(config.momentum.start, config.momentum.final))
-        dim, max_len, p = self.student.dim, self.student.max_len, config.predictor
-        self.predictor: nn.Module = (
-            MLPPredictor(dim, p.width, dim, max_len)
-            if p.kind == "mlp"
-            else AttentionPredictor(dim, p.width, dim, p.depth, p.heads, max_len, p.bottleneck)
-        )
+        self.teacher = EMATarget(self.student, config.momentum.schedule())
+        dim, max_len = self.student.dim, self.student.max_len
+        self.predictor = build_predictor(config.predictor, dim, dim, max_len)
         self.objective = named_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
         self.token_head = TokenHead(dim, vocab) if config.mlm_weight else None
 
     def see_context(self, batch: MaskedText) -> tuple[Tensor, Tensor | None]:
-        """The student's latents of the visible tokens [B, V, D], and of [MASK] at the hidden ones [B, H, D] if shown."""
+        """The student's latents of the visible tokens [B, V, D], and of [MASK] at the hidden ones [B, H, D]."""
         if self.config.mask.how == "drop":
             ids = take(batch.ids, batch.context_at)  # [B, V]
             return self.student(ids, batch.context_valid, batch.context_at), None
@@ -150,10 +116,10 @@ class TJEPA(Method[MaskedText]):
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
 
     def regularize(self, batch: MaskedText, pooled: Tensor) -> dict[str, Tensor]:
-        """Terms that keep the embedding alive: on the pooled context [B, D], and on the pooled hidden part beside it."""
+        """Terms that keep the embedding alive: on the pooled context [B, D], and on the pooled hidden part."""
         terms = self.regularizer(pooled, batch.draw)
         weight = self.config.invariance * self.config.regularizer.weight
-        if weight == 0:
+        if weight == 0 or not terms:  # pulling without pushing collapses
             return terms
         states = self.student(take(batch.ids, batch.hidden_at), *batch.packed_spans())  # [B, H, D]
         other = mean_pool(states, batch.hidden_valid)  # [B, D]
@@ -220,5 +186,8 @@ def build(config: Config, context: BuildContext) -> Experiment:
         prepare=lambda texts: collate.clean(texts, method.student.max_len),
         train=config.train,
         tasks=lambda: text_tasks(config.data),
-        notes=lambda: {"teacher_half_life_steps": half_life_steps(config.momentum.start)},
+        notes=lambda: {
+            "mask_ratio": config.mask.ratio,
+            "teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1),
+        },
     )

@@ -1,6 +1,6 @@
 """The only training loop. Device, precision and DDP come from Fabric; everything else is visible here, in order:
 
-rates -> (forward, backward) x accumulate -> clip -> finite check -> optimiser step -> EMA -> log -> health -> checkpoint
+rates -> (forward, backward) x accumulate -> clip -> finite check -> step -> EMA -> log -> health -> checkpoint
 
 A non-finite gradient stops the run before it is applied. Hooks observe; nothing that training needs is a hook.
 """
@@ -121,7 +121,7 @@ def _require_finite(norm: Tensor, method: nn.Module, step: int) -> None:
         return
     bad = [n for n, p in method.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     raise TrainingStopped(
-        f"non-finite gradient at step {step}, first in {bad[0] if bad else 'the norm itself'}; the step was not applied. "
+        f"non-finite gradient at step {step}, in {bad[0] if bad else 'the norm itself'} first; it was not applied. "
         "Lower train.lr or train.grad_clip, or try train.precision=32-true"
     )
 

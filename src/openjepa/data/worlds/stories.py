@@ -2,8 +2,8 @@
 
 A document is one made-up event. Its latent factors are a topic (12), an agent, action, object and place of that topic
 (8, 8, 8 and 6 each, so 96, 96, 96 and 72 classes), a manner (6), a sentiment (4), an outcome (5), the weather (6) and
-the time (4). Every concept has five words, and no word belongs to two concepts. Three to five sentences tell the event
-in active or passive voice, in natural or shuffled order, from about 240 templates; sentences that say nothing are mixed
+the time (4). Every concept has five words, and no word belongs to two concepts. Four or five sentences tell the event
+in active or passive voice, in natural or shuffled order, from about 270 templates; sentences that say nothing are mixed
 in. Most concepts come up twice or more, each time as another of their five words. So a hidden word can be predicted as
 a concept from the rest of the document, but not as a surface form: what a latent predictor can learn here is synonymy.
 
@@ -142,7 +142,7 @@ def _retold(anchor: Draft, draw: Draw, kinds: Sequence[str] = (), told: int = TO
 
 
 def _altered(anchor: Draft, draw: Draw) -> Draft:
-    """The same sentences about another event: three of its four main concepts replaced, at times the sentiment or outcome too."""
+    """The same sentences about another event: three of four main concepts replaced, at times sentiment or outcome."""
     while True:
         changed = list(IN_TOPIC)
         shuffle(changed, draw)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence, Set
 from functools import cache
-from itertools import permutations, product
+from itertools import count, permutations, product
 from typing import Literal, NamedTuple, TypeVar
 
 from openjepa.core.seeding import seed_for
@@ -33,6 +33,8 @@ from openjepa.data.worlds.lexicon import (
 )
 
 MAX_MENTIONS = 3  # of one concept in a document; leaves two words for a paraphrase that shares none
+CORE_KINDS = ["dated_events", "recalls", "moods", "endings"]  # together they tell every factor, most of them twice
+PATIENCE = 200  # draws of templates before a document falls back to the core kinds
 TEST_SHARE = 8  # one event in eight is held out
 
 T = TypeVar("T")
@@ -74,11 +76,11 @@ class Draft(NamedTuple):
         for lead, template in self.plan:
             words = []
             for factor, kind in template.slots:
-                count = used[factor]
-                used[factor] = count + 1
-                word = _CONCEPTS[factor][classes[factor]][orders[factor][count]]
+                nth = used[factor]
+                used[factor] = nth + 1
+                word = _CONCEPTS[factor][classes[factor]][orders[factor][nth]]
                 if kind != BARE:
-                    word = "the " + word if kind == NEW and count else WITH_ARTICLE[word]
+                    word = "the " + word if kind == NEW and nth else WITH_ARTICLE[word]
                 words.append(word)
             sentence = lead + template.form % tuple(words)
             sentences.append(sentence[0].upper() + sentence[1:])
@@ -139,11 +141,11 @@ def is_held_out(classes: Classes) -> bool:
 
 def kinds_for(draw: Draw) -> list[str]:
     """Kinds of the four or five sentences of a document, in order of telling."""
-    opening = draw()
-    kinds = ["settings"] if opening < 0.4 else []
-    kinds += ["events" if opening < 0.25 else "dated_events", "recalls", "feelings", "outcomes"]
-    if len(kinds) < 5 and draw() < 0.1:
-        kinds.append("fillers")
+    extra = draw()
+    kinds = ["settings"] if extra < 0.15 else []
+    kinds += CORE_KINDS
+    if 0.15 <= extra < 0.45:
+        kinds.append("feelings" if extra < 0.25 else "outcomes" if extra < 0.33 else "fillers")
     if draw() < 0.5:
         shuffle(kinds, draw)
     return kinds
@@ -152,9 +154,14 @@ def kinds_for(draw: Draw) -> list[str]:
 def plan_for(
     draw: Draw, kinds: Sequence[str], told: int = TOLD, limit: int = _LIMIT, avoid: Set[Template] = frozenset()
 ) -> Plan:
-    """Draw templates of these kinds until all factors in `told` come up and none more often than `limit` allows."""
+    """Draw templates of these kinds until all factors in `told` come up and none more often than `limit` allows.
+
+    Some kinds cannot keep a tight limit together; after PATIENCE draws the core kinds, which can, take their place.
+    """
     pools = [TEMPLATES[kind] for kind in kinds]
-    while True:
+    for attempt in count():
+        if attempt == PATIENCE:
+            pools = [TEMPLATES[kind] for kind in CORE_KINDS]
         templates = [pool[int(draw() * len(pool))] for pool in pools]
         mentions = sum([template.mentions for template in templates])
         within = (_SIGN + limit - mentions) & _SIGN == _SIGN  # no factor borrows from its top bit

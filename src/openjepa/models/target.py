@@ -36,7 +36,7 @@ class EMATarget(nn.Module):
 
     def __init__(self, online: nn.Module, momentum: Schedule) -> None:
         super().__init__()
-        self.module = copy.deepcopy(online).requires_grad_(False)
+        self.module: Any = copy.deepcopy(online).requires_grad_(False)
         self.momentum = momentum
         self.eval()
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
@@ -78,6 +79,7 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
         seed_global(config.seed, "step", step, fabric.global_rank)
         output = _forward_backward(fabric, method, batches, config.accumulate, window)
         norm = fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
+        assert norm is not None  # it is None for clipping by value only
         _require_finite(norm, experiment.method, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -103,7 +105,7 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
     return result
 
 
-def _forward_backward(fabric: Fabric, method: nn.Module, batches: Iterator[Batch], accumulate: int,
+def _forward_backward(fabric: Fabric, method: _FabricModule, batches: Iterator[Batch], accumulate: int,
                       window: _Window) -> StepOutput:  # fmt: skip
     """Gradients of the mean loss of the next `accumulate` batches; ranks talk to each other on the last one only."""
     for micro in range(accumulate):

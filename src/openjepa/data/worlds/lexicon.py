@@ -87,7 +87,7 @@ def unpack(mentions: int) -> dict[str, int]:
 
 def _templates(source: Mapping[str, list[str]]) -> dict[str, tuple[Template, ...]]:
     """Sentences by kind. Events come plain and, as a kind of their own, with each date before or after them."""
-    kinds = ("settings", "recalls", "moods", "endings", "feelings", "outcomes", "fillers")
+    kinds = ("settings", "recalls", "moods", "feelings", "outcomes", "fillers")
     texts = {kind: source[kind] for kind in kinds}
     events = source["events"] + source["events_turned"]
     texts["events"] = [f"{event}." for event in events]

@@ -33,7 +33,7 @@ from openjepa.data.worlds.lexicon import (
 )
 
 MAX_MENTIONS = 3  # of one concept in a document; leaves two words for a paraphrase that shares none
-CORE_KINDS = ["dated_events", "recalls", "moods", "endings"]  # together they tell every factor, most of them twice
+CORE_KINDS = ["dated_events", "recalls", "moods"]  # together they tell every factor within the tightest limit
 PATIENCE = 200  # draws of templates before a document falls back to the core kinds
 TEST_SHARE = 8  # one event in eight is held out
 
@@ -140,12 +140,11 @@ def is_held_out(classes: Classes) -> bool:
 
 
 def kinds_for(draw: Draw) -> list[str]:
-    """Kinds of the four or five sentences of a document, in order of telling."""
+    """Kinds of the five sentences of a document, sometimes six, in order of telling."""
+    kinds = [*CORE_KINDS, "feelings", "outcomes"]
     extra = draw()
-    kinds = ["settings"] if extra < 0.15 else []
-    kinds += CORE_KINDS
-    if 0.15 <= extra < 0.45:
-        kinds.append("feelings" if extra < 0.25 else "outcomes" if extra < 0.33 else "fillers")
+    if extra < 0.2:
+        kinds.append("settings" if extra < 0.1 else "fillers")
     if draw() < 0.5:
         shuffle(kinds, draw)
     return kinds

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +65,18 @@ def locate_recipe(name: str) -> ModuleType:
                 f"recipe {name!r} has no `{needed}`; a recipe defines `Config` and `build(config, context)`"
             )
     return module
+
+
+def named_function(what: str, name: str, known: Mapping[str, Any]) -> Any:
+    """`known[name]`, or the function behind "package.module:function". Raises UserError for an unknown name."""
+    if name in known:
+        return known[name]
+    if ":" in name:
+        return locate_function(name)
+    raise UserError(
+        f"unknown {what} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}; "
+        "or give package.module:function"
+    )
 
 
 def locate_function(name: str) -> Callable[..., Any]:

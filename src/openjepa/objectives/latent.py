@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from openjepa.core.errors import UserError, did_you_mean
-from openjepa.core.locate import locate_function
+from openjepa.core.locate import named_function
 from openjepa.core.method import Objective
 
 
@@ -57,11 +56,4 @@ OBJECTIVES: dict[str, Objective] = {"mse": mse, "l1": l1, "smooth_l1": smooth_l1
 
 def named_objective(name: str) -> Objective:
     """The objective called `name` above, or any "package.module:function". Raises UserError for an unknown name."""
-    if name in OBJECTIVES:
-        return OBJECTIVES[name]
-    if ":" in name:
-        return locate_function(name)
-    raise UserError(
-        f"unknown objective {name!r}{did_you_mean(name, OBJECTIVES)}; "
-        f"known: {', '.join(OBJECTIVES)}; or give package.module:function"
-    )
+    return named_function("objective", name, OBJECTIVES)

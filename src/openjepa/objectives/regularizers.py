@@ -23,8 +23,8 @@ from torch import Tensor
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.distributed import gather_rows
-from openjepa.core.errors import UserError, did_you_mean
-from openjepa.core.locate import locate_function
+from openjepa.core.errors import UserError
+from openjepa.core.locate import named_function
 from openjepa.core.seeding import generator_for
 
 Regularizer = Callable[[Tensor, int], dict[str, Tensor]]  # z [N, D], draw -> terms, each a scalar with a graph
@@ -123,14 +123,7 @@ REGULARIZERS: dict[str, Regularizer] = {"none": no_regularizer, "vicreg": vicreg
 
 def named_regularizer(name: str) -> Regularizer:
     """The regulariser called `name` above, or any "package.module:function". Raises UserError for an unknown name."""
-    if name in REGULARIZERS:
-        return REGULARIZERS[name]
-    if ":" in name:
-        return locate_function(name)
-    raise UserError(
-        f"unknown regularizer {name!r}{did_you_mean(name, REGULARIZERS)}; "
-        f"known: {', '.join(REGULARIZERS)}; or give package.module:function"
-    )
+    return named_function("regularizer", name, REGULARIZERS)
 
 
 def _zero(rows: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.distributed import sum_over_ranks
-from openjepa.core.errors import UserError, did_you_mean
-from openjepa.core.locate import locate_function
+from openjepa.core.errors import UserError
+from openjepa.core.locate import named_function
 
 TargetNorm = Callable[[Tensor, Tensor | None], Tensor]  # latents [..., D], valid [...] -> targets [..., D]
 
@@ -86,11 +86,4 @@ TARGET_NORMS: dict[str, TargetNorm] = {"none": none, "layer_norm": layer_norm, "
 
 def named_target_norm(name: str) -> TargetNorm:
     """The normalisation called `name` above, or any "package.module:function". Raises UserError for an unknown name."""
-    if name in TARGET_NORMS:
-        return TARGET_NORMS[name]
-    if ":" in name:
-        return locate_function(name)
-    raise UserError(
-        f"unknown target normalisation {name!r}{did_you_mean(name, TARGET_NORMS)}; "
-        f"known: {', '.join(TARGET_NORMS)}; or give package.module:function"
-    )
+    return named_function("target normalisation", name, TARGET_NORMS)

@@ -53,7 +53,7 @@ class TrainsTargets(TJEPA):
     """The student is its own target, with the gradient left in."""
 
     def teach(self, batch: MaskedText) -> Tensor:
-        return take(self.student(batch.ids, batch.valid), batch.hidden_at)[batch.hidden_valid]
+        return self.units(take(self.student(batch.ids, batch.valid), batch.hidden_at)[batch.hidden_valid], batch)
 
 
 class TrainsTheTeacher(TJEPA):
@@ -61,7 +61,7 @@ class TrainsTheTeacher(TJEPA):
 
     def teach(self, batch: MaskedText) -> Tensor:
         self.teacher.requires_grad_(True)
-        return take(self.teacher.module(batch.ids, batch.valid), batch.hidden_at)[batch.hidden_valid]
+        return self.units(take(self.teacher.module(batch.ids, batch.valid), batch.hidden_at)[batch.hidden_valid], batch)
 
     def _latents(self, batch: MaskedText, predicted: Tensor, target: Tensor, pooled: Tensor) -> t_jepa.Latents:
         return super()._latents(batch, predicted, target.detach(), pooled)

@@ -38,10 +38,10 @@ def draw(run: RunDir, out: Path) -> None:
     ledger.scatter(range(len(measures)), chances, marker="_", color="black", s=90, label="chance", zorder=3)
     ledger.set_xticks(range(len(measures)), list(measures), rotation=60, ha="right", fontsize=8)
     ledger.set(title="Evaluation beside its baselines (synthetic stories)", ylim=(0, 1.05))
-    ledger.legend(fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.42), frameon=False)
     for axis in (skill, rank, ledger):
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
+    figure.legend(fontsize=9, ncols=5, loc="lower left", bbox_to_anchor=(0.03, 0.05), frameon=False)
     figure.savefig(out, dpi=110)
 
 

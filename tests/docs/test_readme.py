@@ -1,0 +1,39 @@
+"""What the README and the guides name exists: files, recipes, verbs, presets and keys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from openjepa.cli import app
+from openjepa.core.configure import configure
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / name for name in ("README.md", "METHODS.md", "CONTRIBUTING.md", "docs/how-to/train-on-your-own-text.md")
+]
+COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: {2,}#.*)?$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_linked_files_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_name_real_verbs_presets_and_keys(page: Path) -> None:
+    verbs = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    for line in COMMAND.findall(page.read_text()):
+        words = line.split()
+        assert words[0] in verbs, line
+        if words[0] in ("train", "check") and "t_jepa" in words:
+            preset = words[words.index("--preset") + 1] if "--preset" in words else None
+            configure("t_jepa", preset, None, [word for word in words if re.match(r"[a-z_.]+=", word)])
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^ {4}make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)) <= targets

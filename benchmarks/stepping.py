@@ -128,7 +128,7 @@ def profile(step: Step, steps: int = 3) -> str:
 def machine() -> dict[str, Any]:
     """What figures of speed depend on."""
     return {
-        "torch": torch.__version__,
+        "torch": torch.__version__.partition("+")[0],
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 2),

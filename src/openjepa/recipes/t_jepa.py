@@ -135,7 +135,8 @@ class TJEPA(Method[MaskedText]):
             layers = [take(state, batch.hidden_at) for state in self.teacher.states(batch.ids, batch.valid)]
         else:  # every span as a text of its own
             layers = self.teacher.states(take(batch.ids, batch.hidden_at), *batch.packed_spans())  # each [B, H, D]
-        return make_targets(self.config.target, [self.units(layer[batch.hidden_valid], batch) for layer in layers])
+        used = layers[-self.config.target.layers :]
+        return make_targets(self.config.target, [self.units(layer[batch.hidden_valid], batch) for layer in used])
 
     def units(self, tokens: Tensor, batch: MaskedText) -> Tensor:
         """Latents of the hidden tokens [K, D] -> of what is predicted [M, D]: the same, or the mean of each span."""
@@ -152,7 +153,8 @@ class TJEPA(Method[MaskedText]):
         first = batch.span_at[:, 0] if self.config.predict == "spans" else batch.span_at[batch.span_valid]  # [M]
         latents.rows, latents.places = first // batch.ids.shape[1], first % batch.ids.shape[1]
         whole = self.teacher.states(batch.ids, batch.valid)  # layers x [B, T, D]
-        nearest = [take(state, batch.nearest_visible())[batch.hidden_valid] for state in whole]  # layers x [K, D]
+        at = batch.nearest_visible()  # [B, H]
+        nearest = [take(state, at)[batch.hidden_valid] for state in whole]  # layers x [K, D]
         latents.copied = make_targets(self.config.target, [self.units(layer, batch) for layer in nearest])  # [M, D]
         latents.context, latents.teacher = self.embed(batch), mean_pool(whole[-1], batch.valid)  # [B, D]
         return latents

@@ -28,7 +28,7 @@ from openjepa.core.locate import locate_recipe
 from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, read_json, read_jsonl, write_json
 from openjepa.core.seeding import seed_global
-from openjepa.core.tasks import Task
+from openjepa.core.tasks import Prediction, Task
 from openjepa.data.examples import semantic_trio
 from openjepa.data.sources import DataConfig, held_out_texts
 from openjepa.data.vectors import text_rows, vector_writer
@@ -148,13 +148,11 @@ class Run:
             raise UserError(
                 f"nothing to evaluate in {self.path}: its data has no labels; set data.label or give --sts FILE"
             )
-        columns: dict[str, Embedder] = {
-            "run": self.encode,
-            "init": _embedder(self.fresh()),
-            "random": _embedder(self.fresh(random_init=True, seed=-1)),
-            "tfidf": tfidf_for(asked),
-        }
-        ledger = run_suite(asked, columns)
+        networks = {"run": self.experiment, "init": self.fresh(), "random": self.fresh(random_init=True, seed=-1)}
+        columns = {name: _embedder(network) for name, network in networks.items()}
+        if not all(isinstance(task, Prediction) for task in asked):
+            columns["tfidf"] = tfidf_for(asked)
+        ledger = run_suite(asked, columns, {name: network.method for name, network in networks.items()})
         write_json(self.folder.evals / f"{name}.json", ledger.to_json())
         return ledger
 

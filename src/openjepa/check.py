@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from openjepa.core.batch import Batch
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
+from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Method, Progress
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loader import train_batches
-from openjepa.health.evaluating import evaluating
 from openjepa.health.leakage import (
     POSITION_FLOOR,
     gradient_report,

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from openjepa.check import check_experiment, failed
+from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
 from openjepa.data.loader import eval_batches, train_batches
-from openjepa.health.evaluating import evaluating
 from tests.tiny import build_tiny
 
 VARIANTS = {

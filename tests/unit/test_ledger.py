@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from scipy import stats
 
+from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
+from openjepa.core.method import Method, StepOutput
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Classification, Similarity, Triplets
+from openjepa.core.tasks import Answers, Classification, Prediction, Similarity, Triplets
 from openjepa.evals.baselines import tfidf_for
 from openjepa.evals.features import Embedder, Vectors
 from openjepa.evals.ledger import Ledger, Measure
@@ -241,3 +245,49 @@ def test_a_ledger_without_neighbours_cannot_be_made() -> None:
     for missing in ("init", "random", "tfidf"):
         with pytest.raises(AssertionError):
             run_suite(tasks(), {k: v for k, v in columns(1.0, 0.0).items() if k != missing})
+
+
+class Knows(Method):
+    """A method that answers the first `right` of ten questions."""
+
+    def __init__(self, right: int) -> None:
+        super().__init__()
+        self.right = right
+
+    def forward(self, batch: Batch) -> StepOutput:
+        raise NotImplementedError
+
+    embed = predict_from_context = scramble_hidden = forward
+
+
+def ask(method: Method) -> dict[str, Answers]:
+    assert not method.training
+    assert not torch.is_grad_enabled()
+    assert isinstance(method, Knows)
+    return {"found": Answers((np.arange(10) < method.right).astype(float), chance=0.1)}
+
+
+def test_a_prediction_is_asked_of_the_method_and_answered_by_baselines_of_its_own() -> None:
+    copying = Prediction("nearest", ask, {"copy": lambda: {"found": Answers(np.full(10, 0.5), chance=0.1)}})
+    methods: dict[str, Method] = {"run": Knows(9), "init": Knows(1), "random": Knows(2)}
+    ledger = run_suite([*tasks(), copying], columns(1.0, 0.0), methods)
+    assert ledger.measures["found"].values == {"run": 0.9, "init": 0.1, "random": 0.2, "copy": 0.5}
+    assert ledger.measures["found"].chance == 0.1
+    assert ledger.measures["found"].verdict == "better"
+    assert "copy" not in ledger.measures["triplets"].values, "it answers only its own task"
+    assert Ledger.from_json(ledger.to_json()) == ledger
+    assert "copy is above the run on 0 of 1" in ledger.sentence()
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(ledger.table())
+    assert " - " in console.export_text(), "a measure that a column cannot answer shows a dash"
+
+
+def test_predictions_alone_need_no_vectors() -> None:
+    def refuse(inputs: Sequence[str]) -> Vectors:
+        raise AssertionError("nothing to embed")
+
+    alone = Prediction("nearest", ask, {"copy": lambda: {"found": Answers(np.zeros(10), chance=0.1)}})
+    ledger = run_suite([alone], dict.fromkeys(("run", "init", "random"), refuse), {
+        "run": Knows(5), "init": Knows(5), "random": Knows(0)
+    })  # fmt: skip
+    assert ledger.measures["found"].verdict == "unclear"

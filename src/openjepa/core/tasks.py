@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from openjepa.core.method import Method
 
 
 @dataclass(frozen=True)
@@ -39,4 +43,24 @@ class Similarity:
     scores: Sequence[float]
 
 
-Task = Classification | Triplets | Similarity
+class Answers(NamedTuple):
+    """How well each test item was answered, higher is better, and what knowing nothing gets on average."""
+
+    items: np.ndarray  # [N] e.g. 1.0 right and 0.0 wrong, or a reciprocal rank
+    chance: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What does the method itself predict? For questions that vectors of whole inputs cannot answer.
+
+    `ask` is called in eval mode without gradients, once each for the run, its initialisation and a random one, and
+    must give the same measures with the same test items each time. `baselines` answer without a network, by column.
+    """
+
+    name: str
+    ask: Callable[[Method], Mapping[str, Answers]]
+    baselines: Mapping[str, Callable[[], Mapping[str, Answers]]] = field(default_factory=dict)
+
+
+Task = Classification | Triplets | Similarity | Prediction

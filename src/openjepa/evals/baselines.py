@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from openjepa.core.errors import UserError
-from openjepa.core.tasks import Classification, Similarity, Task, Triplets
+from openjepa.core.tasks import Classification, Prediction, Similarity, Task, Triplets
 from openjepa.evals.features import Embedder, Labels
 
 
@@ -54,3 +54,5 @@ def _visible(task: Task) -> list[Any]:
             return [*task.anchors, *task.positives, *task.negatives]
         case Similarity():
             return [*task.first, *task.second]
+        case Prediction():  # brings baselines of its own
+            return []

@@ -7,17 +7,16 @@ so a batch holds rows of nearly equal length and little padding, and hands the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
-from torch import nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
+from openjepa.core.evaluating import evaluating
 from openjepa.core.method import Method
 
 Vectors = np.ndarray | sparse.csr_array  # [N, D]
@@ -42,7 +41,7 @@ def embed_all(
         raise UserError("there is nothing to embed: the list of inputs is empty")
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]) if isinstance(inputs[i], str) else 0)
     parts: list[np.ndarray] = []
-    with _eval_mode(method), torch.inference_mode():
+    with evaluating(method):
         for start in range(0, len(order), batch_size):
             batch = prepare([inputs[i] for i in order[start : start + batch_size]]).to(device)
             with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
@@ -76,14 +75,3 @@ def require_finite(vectors: Vectors, source: str) -> None:
     """Raises UserError naming `source` if any of `vectors` holds NaN or infinity."""
     if not np.isfinite(vectors if isinstance(vectors, np.ndarray) else vectors.data).all():
         raise UserError(f"{source} gives vectors with NaN or infinity, so nothing can be measured on them")
-
-
-@contextmanager
-def _eval_mode(method: nn.Module) -> Generator[None]:
-    training = {module: module.training for module in method.modules()}
-    method.eval()
-    try:
-        yield
-    finally:
-        for module, flag in training.items():
-            module.training = flag

@@ -23,7 +23,7 @@ NAMED = 3  # measures that the sentence spells out
 class Measure:
     """One row of the ledger; higher is better throughout."""
 
-    values: dict[str, float]  # column -> value; "run", "init", "random" and the baselines
+    values: dict[str, float]  # column -> value; "run", "init", "random" and those baselines that can answer
     chance: float
     interval: tuple[float, float]  # 95 %, of run - init
 
@@ -94,8 +94,9 @@ class Ledger:
         if (better or worse) and (by_luck := round((1 - LEVEL) * total)):
             parts.append(f"luck alone would move about {by_luck}")
         for baseline in self._columns()[len(NETWORKS) :]:
-            ahead = [n for n, m in self.measures.items() if m.values[baseline] > m.values["run"]]
-            parts.append(f"{baseline} is above the run on {len(ahead)} of {total}")
+            asked = [m for m in self.measures.values() if baseline in m.values]
+            ahead = sum(m.values[baseline] > m.values["run"] for m in asked)
+            parts.append(f"{baseline} is above the run on {ahead} of {len(asked)}")
         return "training " + "; ".join(parts)
 
     def table(self) -> Table:
@@ -113,10 +114,7 @@ class Ledger:
         table.add_column("", overflow="fold")
         for name, measure in self.measures.items():
             best = max(measure.values[column] for column in NETWORKS)
-            cells = [
-                f"[bold]{value:.3f}[/bold]" if column in NETWORKS and value == best else f"{value:.3f}"
-                for column, value in measure.values.items()
-            ]
+            cells = [_cell(measure.values.get(column), column in NETWORKS, best) for column in columns]
             colour = "red" if measure.run_minus_init < 0 else "green" if measure.verdict == "better" else "default"
             difference = f"[{colour}]{measure.run_minus_init:+.3f}[/]"
             low, high = measure.interval
@@ -130,7 +128,7 @@ class Ledger:
         return [name for name, measure in self.measures.items() if measure.verdict == verdict]
 
     def _columns(self) -> list[str]:
-        return list(next(iter(self.measures.values())).values)
+        return list(dict.fromkeys(column for measure in self.measures.values() for column in measure.values))
 
     def _prefix(self) -> str:
         """What all names begin with, up to their last hyphen; the table shows it once ("synthetic-stories-")."""
@@ -144,3 +142,9 @@ class Ledger:
             for n, m in ((name, self.measures[name]) for name in largest)
         ]
         return ", ".join(shown) + (", ..." if len(names) > NAMED else "")
+
+
+def _cell(value: float | None, network: bool, best: float) -> str:
+    if value is None:
+        return "-"
+    return f"[bold]{value:.3f}[/bold]" if network and value == best else f"{value:.3f}"

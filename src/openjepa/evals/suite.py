@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from openjepa.core.errors import UserError
+from openjepa.core.evaluating import evaluating
+from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Classification, Similarity, Task, Triplets
+from openjepa.core.tasks import Classification, Prediction, Similarity, Task, Triplets
 from openjepa.evals.features import Embedder, Vectors, require_finite
 from openjepa.evals.ledger import LEVEL, NETWORKS, Ledger, Measure
 from openjepa.evals.probes import knn, logistic
@@ -22,19 +26,31 @@ from openjepa.evals.similarity import spearman, triplet_accuracy
 Scores = dict[str, Score]
 
 
-def evaluate(task: Task, embedder: Embedder) -> Scores:
+def evaluate(task: Task, embedder: Embedder, method: Method | None = None, column: str = "run") -> Scores:
     """The measures of one task by name: `<task>_knn` and `<task>_logistic` for a classification, else `<task>`.
 
+    A `Prediction` names its own measures, and asks `method`, or its baseline of this column (none: no measures).
     Raises UserError naming the task if it is malformed or cannot be answered.
     """
     try:
+        if isinstance(task, Prediction):
+            return _predicted(task, method, column)
         _check(task)
         return _evaluate(task, embedder)
     except UserError as error:
         raise UserError(f"task {task.name!r}: {error}") from None
 
 
-def _evaluate(task: Task, embedder: Embedder) -> Scores:
+def _predicted(task: Prediction, method: Method | None, column: str) -> Scores:
+    if method is not None:
+        with evaluating(method):
+            answers = task.ask(method)
+    else:
+        answers = task.baselines[column]() if column in task.baselines else {}
+    return {name: Score(np.asarray(items, dtype=np.float64), chance) for name, (items, chance) in answers.items()}
+
+
+def _evaluate(task: Classification | Triplets | Similarity, embedder: Embedder) -> Scores:
     match task:
         case Classification():
             train, test = embedder(task.train), embedder(task.test)
@@ -48,36 +64,45 @@ def _evaluate(task: Task, embedder: Embedder) -> Scores:
             return {task.name: spearman(embedder, task)}
 
 
-def run_suite(tasks: Sequence[Task], columns: Mapping[str, Embedder], seed: int = 0) -> Ledger:
+def run_suite(
+    tasks: Sequence[Task],
+    columns: Mapping[str, Embedder],
+    methods: Mapping[str, Method] | None = None,
+    seed: int = 0,
+) -> Ledger:
     """All tasks for all columns: `run`, `init` (the run's own start), `random` and at least one baseline (`tfidf`).
 
+    `methods` are the networks themselves by column, for tasks that are `Prediction`s; these may add columns.
     Raises UserError naming the task if it is malformed, and the column if its vectors are not finite.
     """
-    baselines = [name for name in columns if name not in NETWORKS]
+    extra = {name for task in tasks if isinstance(task, Prediction) for name in task.baselines} - set(columns)
     assert set(NETWORKS) <= set(columns), "a ledger needs the columns run, init and random"
+    baselines = [*(name for name in columns if name not in NETWORKS), *sorted(extra)]
     assert baselines, "a ledger needs a baseline that learns no representation"
     if not tasks:
         raise UserError("there is nothing to evaluate: the list of tasks is empty")
     if len({task.name for task in tasks}) < len(tasks):
         raise UserError(f"two evaluation tasks share a name: {', '.join(sorted(task.name for task in tasks))}")
-    ordered = (*NETWORKS, *baselines)
-    scores = {column: _all_scores(tasks, _remembering(column, columns[column])) for column in ordered}
-    return Ledger(
-        {
-            name: Measure(
-                values={column: scores[column][name].value for column in ordered},
-                chance=run.chance,
-                interval=difference_interval(
-                    run, scores["init"][name], generator_for(seed, "ledger", name), level=LEVEL
-                ),
-            )
-            for name, run in scores["run"].items()
-        }
+    scores: dict[str, Scores] = {}
+    for column in (*NETWORKS, *baselines):
+        embedder = _remembering(column, columns[column]) if column in columns else _no_vectors
+        method = (methods or {}).get(column)
+        asked = [task for task in tasks if column in columns or isinstance(task, Prediction)]
+        scores[column] = {n: s for task in asked for n, s in evaluate(task, embedder, method, column).items()}
+    return Ledger({name: _measure(name, scores, seed) for name in scores["run"]})
+
+
+def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:
+    run, init = scores["run"][name], scores["init"][name]
+    return Measure(
+        values={column: found[name].value for column, found in scores.items() if name in found},
+        chance=run.chance,
+        interval=difference_interval(run, init, generator_for(seed, "ledger", name), level=LEVEL),
     )
 
 
-def _all_scores(tasks: Sequence[Task], embedder: Embedder) -> Scores:
-    return {name: score for task in tasks for name, score in evaluate(task, embedder).items()}
+def _no_vectors(inputs: Sequence[Any]) -> Vectors:
+    raise AssertionError("this column answers Prediction tasks only")
 
 
 def _remembering(column: str, embedder: Embedder) -> Embedder:
@@ -97,7 +122,7 @@ def _remembering(column: str, embedder: Embedder) -> Embedder:
     return embed
 
 
-def _check(task: Task) -> None:
+def _check(task: Classification | Triplets | Similarity) -> None:
     """Raises UserError if parts of a task that belong together differ in length, or are empty."""
     match task:
         case Classification():

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
+from openjepa.core.evaluating import evaluating
 from openjepa.core.method import Latents, Method, Progress
 from openjepa.core.seeding import generator_for
-from openjepa.health.evaluating import evaluating
 
 POSITION_FLOOR = 1e-4  # relative spread of predictions within a row below which they are one prediction
 

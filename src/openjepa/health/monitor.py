@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
+from openjepa.core.evaluating import evaluating
 from openjepa.core.method import Latents, Progress, StepOutput
-from openjepa.health.evaluating import evaluating
 from openjepa.health.metrics import health
 from openjepa.health.verdict import Verdict, judge
 

@@ -20,7 +20,7 @@ def evaluating(method: nn.Module) -> Generator[None, None, None]:
     modes = [(module, module.training) for module in method.modules()]
     devices = {p.device.index for p in method.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=[d for d in devices if d is not None]), torch.no_grad():
-        seed_global(0, "health")
+        seed_global(0, "evaluating")
         method.eval()
         try:
             yield

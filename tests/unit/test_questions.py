@@ -1,0 +1,194 @@
+"""Questions and answers: what is kept, cut, dropped and held out, for every kind of source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from openjepa.core.config import BaseConfig
+from openjepa.core.errors import ConfigError, UserError
+from openjepa.data.questions import Question, QuestionConfig, final_answer, held_out_splits, questions
+from openjepa.data.readers import Counts
+from openjepa.data.sources import is_held_out
+from openjepa.data.worlds.arithmetic import Arithmetic, Difficulty
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def row(number: int, answer: object = None) -> dict[str, object]:
+    return {"question": f"How many is {number} and 1?", "answer": answer or f"So <<1+1=2>>.\n#### {number + 1}"}
+
+
+def read(source: Path | str, **settings: object) -> tuple[list[Question], Counts]:
+    """All usable questions of both splits."""
+    cfg, counts = QuestionConfig.load({"source": str(source), **settings}), Counts()
+    return questions(cfg, "train", counts) + questions(cfg, "eval"), counts
+
+
+def test_a_plain_string_is_a_source() -> None:
+    class Config(BaseConfig):
+        data: QuestionConfig = QuestionConfig()
+
+    assert Config.load({"data": "train.jsonl"}).data == QuestionConfig(source="train.jsonl")
+    assert Config.load({}, ["data.operations=[1,2]", "data.distractors=0"]).data.operations == (1, 2)
+    with pytest.raises(ConfigError, match=r"operations must be \[fewest, most\]"):
+        Config.load({}, ["data.operations=[2,5]"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "final"),
+    [
+        ("So 2+3 = <<2+3=5>>5.\n#### 5", "5"),
+        ("#### 1,080", "1080"),
+        ("He pays\n####  $1,234,567 ", "1234567"),
+        ("#### -3", "-3"),
+        ("a #### 1 #### 2", "2"),
+        ("Paris, France", "Paris, France"),
+        ("$5", "$5"),
+        ("lost ####", ""),
+    ],
+)
+def test_final_answers(answer: str, final: str) -> None:
+    assert final_answer(answer) == final
+
+
+def test_worked_answers_are_kept_whole(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", *map(row, range(100)))
+    found = {question.id: question for question in read(file, answer="worked", eval_fraction=0.2)[0]}
+    assert found["a.jsonl:8"] == Question("How many is 7 and 1?", "So <<1+1=2>>.\n#### 8", "a.jsonl:8")
+
+
+def test_jsonl_parquet_and_folder_agree(tmp_path: Path) -> None:
+    rows = [{"q": f"Who is number {n}?", "a": f"#### {n}", "other": n} for n in range(200)]
+    (tmp_path / "qa").mkdir()
+    write(tmp_path / "qa" / "one.jsonl", *rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "two.parquet")
+    columns = {"question_column": "q", "answer_column": "a"}
+    pairs = [[(q.question, q.answer) for q in read(tmp_path / name, **columns)[0]] for name in ("qa", "two.parquet")]
+    assert pairs[0] == pairs[1]
+    assert sorted(pairs[0]) == sorted((f"Who is number {n}?", str(n)) for n in range(200))
+
+
+def test_bad_rows_are_counted_by_reason_with_the_first_place(tmp_path: Path) -> None:
+    bad = (
+        {"answer": "#### 1"},
+        {"question": "Why?"},
+        {"question": "  ", "answer": "#### 1"},
+        {"question": "Why?", "answer": ""},
+        {"question": 5, "answer": "#### 1"},
+        {"question": "Why?", "answer": ["1"]},
+        {"question": "Why?", "answer": "because ####"},
+        "{not json",
+        "[1, 2]",
+        {"question": "How\0many?", "answer": "#### 1"},
+    )
+    found, counts = read(write(tmp_path / "a.jsonl", *bad, *map(row, range(100))))
+    assert len(found) == counts["questions"] == 101
+    assert dict(counts) == {
+        "line without column 'question'": 1,
+        "answer is missing or empty": 2,
+        "question is missing or empty": 1,
+        "question is a int": 1,
+        "answer is a list": 1,
+        "answer has nothing after ####": 1,
+        "line is not JSON": 1,
+        "line is not a JSON object": 1,
+        "mended: NUL characters": 1,
+        "questions": 101,
+    }
+    assert counts.first["answer is missing or empty"] == "a.jsonl:2"
+    assert counts.first["question is a int"] == "a.jsonl:5"
+
+
+def test_files_split_by_the_words_of_the_question_alone(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", *map(row, range(400)))
+    cfg = QuestionConfig(source=str(file), eval_fraction=0.25)
+    train, held_out = questions(cfg, "train"), questions(cfg, "eval")
+    assert len(train) + len(held_out) == 400
+    assert 60 < len(held_out) < 140
+    assert all(is_held_out(question.question, 0.25) for question in held_out)
+    assert not any(is_held_out(question.question, 0.25) for question in train)
+    assert held_out_splits(cfg) == {"test": held_out}
+
+    loud = write(tmp_path / "b.jsonl", *({"question": q.question.upper(), "answer": "other"} for q in held_out))
+    assert len(questions(QuestionConfig(source=str(loud), eval_fraction=0.25), "eval")) == len(held_out)
+
+
+def test_documents_limits_both_splits_together(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", "{broken", *map(row, range(400)))
+    found, counts = read(file, documents=100)
+    assert counts["questions"] == len(found) == 100
+    assert {int(question.id.split(":")[1]) for question in found} == set(range(2, 102))
+
+
+def test_the_world_is_the_default_and_its_splits_are_its_own() -> None:
+    cfg = QuestionConfig(documents=1000, eval_fraction=0.1, operations=(1, 2))
+    counts = Counts()
+    train = questions(cfg, "train", counts)
+    held_out = held_out_splits(cfg)
+    assert len(train) == counts["questions"] == 900
+    assert {split: len(rows) for split, rows in held_out.items()} == {"test": 100, "templates": 100, "numbers": 100}
+    assert held_out["test"] == questions(cfg, "eval")
+    assert not {q.question for q in train} & {q.question for rows in held_out.values() for q in rows}
+    problem = Arithmetic("templates", 100, difficulty=Difficulty(operations=(1, 2)))[5]
+    assert held_out["templates"][5] == Question(problem.question, str(problem.value), "arithmetic:templates:5")
+    worked = questions(cfg.model_copy(update={"answer": "worked"}), "eval")
+    assert [final_answer(question.answer) for question in worked] == [question.answer for question in held_out["test"]]
+
+
+def test_settings_of_the_world_reach_it() -> None:
+    cfg = QuestionConfig(documents=400, operations=(3, 3), largest=5, largest_factor=3, distractors=0, answer="worked")
+    problems = Arithmetic("train", 380, difficulty=Difficulty((3, 3), 5, 3, 0))
+    assert [q.answer for q in questions(cfg)] == [problems[i].answer for i in range(380)]
+
+
+def test_rows_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    asked = []
+
+    def load_dataset(name: str, config: str | None, split: str, streaming: bool) -> list[dict]:
+        asked.append((name, config, split, streaming))
+        return [row(number) for number in range(100)]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found, _ = read("openai/gsm8k:main", split="test")
+    assert len(found) == 100
+    assert set(asked) == {("openai/gsm8k", "main", "test", False)}
+    assert found[0].id == "openai/gsm8k:0"
+    with pytest.raises(UserError, match=r"no column 'solution'; set data.answer_column to one of: answer, question"):
+        read("openai/gsm8k:main", answer_column="solution")
+
+
+def test_unusable_sources_are_user_errors_that_name_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing.jsonl matches no file.*data.source=arithmetic"):
+        read(tmp_path / "missing.jsonl")
+    (tmp_path / "a.txt").write_text("a text")
+    with pytest.raises(UserError, match=r"a.txt has only .txt files; questions and answers need .jsonl or .parquet"):
+        read(tmp_path / "a.txt")
+    file = write(tmp_path / "b.jsonl", row(1), row(2))
+    with pytest.raises(UserError, match=r"b.jsonl has no column 'ask'; set data.question_column to one of: answer"):
+        read(file, question_column="ask")
+    with pytest.raises(UserError, match=r"no usable question .*data.answer_column.*2 x answer is missing .*b.jsonl:1"):
+        read(file, answer_column="solution")
+    with pytest.raises(UserError, match=r"too few questions: data.eval_fraction=0.001 leaves none for eval; raise it"):
+        read(file, eval_fraction=0.001)
+    with pytest.raises(UserError, match=r"eval_fraction=0.999 leaves none for train; lower it"):
+        read(file, eval_fraction=0.999)
+    pq.write_table(pa.table({"question": ["Why?"]}), tmp_path / "c.parquet")
+    with pytest.raises(UserError, match=r"c.parquet has no column 'answer'; set data.answer_column to one"):
+        read(tmp_path / "c.parquet")
+
+
+def test_texts_beside_tables_are_counted(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", *map(row, range(100)))
+    (tmp_path / "notes.txt").write_text("a text")
+    found, counts = read(tmp_path)
+    assert len(found) == 100
+    assert counts["file without columns"] == 1

@@ -12,27 +12,29 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.experiment import BuildContext, Experiment, StreamedData
 from openjepa.core.locate import locate_recipe
 from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, read_json, read_jsonl, write_json
 from openjepa.core.seeding import seed_global
-from openjepa.core.tasks import Prediction, Task
+from openjepa.core.tasks import Task
+from openjepa.data.embedding import embed_file
 from openjepa.data.examples import semantic_trio
 from openjepa.data.sources import DataConfig, held_out_texts
-from openjepa.data.vectors import text_rows, vector_writer
-from openjepa.evals.baselines import tfidf_for
+from openjepa.data.vectors import text_rows
+from openjepa.evals.alignment import curve_point
+from openjepa.evals.baselines import has_words, tfidf_for
 from openjepa.evals.features import Embedder, embed_all
 from openjepa.evals.ledger import Ledger
 from openjepa.evals.similarity import similar
@@ -41,8 +43,10 @@ from openjepa.health.monitor import HealthMonitor
 from openjepa.train import checkpoint
 from openjepa.train.hooks import HealthObserver, Hooks, default_hooks
 
+if TYPE_CHECKING:
+    from openjepa.readouts import LatentReader
+
 BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine means
-CHUNK_BATCHES = 32  # batches of a file that are sorted by length and embedded together
 
 
 @dataclass(frozen=True)
@@ -87,36 +91,8 @@ class Run:
         batch_size: int = 64,
         on_rows: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
-        """Vectors of the texts in a file, row by row, into `out`; memory does not grow with the file.
-
-        Args:
-            source: .txt (a text a line), .jsonl or .parquet, the first two also as .gz; "-" = lines of standard input.
-            out: .npy (float32 [N, D]) or .parquet (columns id, vector). It appears when it is complete.
-            column: key or column of the text.
-            batch_size: texts embedded at once.
-            on_rows: called with the number of rows just written.
-
-        Returns {"rows", "dim", "without_text", "first_without_text", "out"}. A row without text has a zero vector.
-        Raises UserError if a file cannot be read or written, or no row holds a text.
-        """
-        dim = self.encode(["a text"]).shape[1]
-        incoming = text_rows(str(source), column)
-        rows, empty = 0, []
-        with vector_writer(Path(out)) as writer:
-            while chunk := list(islice(incoming, CHUNK_BATCHES * batch_size)):
-                has_text = np.array([row.text is not None for row in chunk])
-                vectors = np.zeros((len(chunk), dim), dtype=np.float32)  # [N, D]
-                if has_text.any():
-                    vectors[has_text] = self.encode([row.text for row in chunk if row.text is not None], batch_size)
-                writer.add([row.id for row in chunk], vectors)
-                rows += len(chunk)
-                empty += [row.id for row in chunk if row.text is None]
-                if on_rows is not None:
-                    on_rows(len(chunk))
-            if len(empty) == rows:
-                raise UserError(f"{source} holds no text: {f'{rows} rows, all without one' if rows else 'it is empty'}")
-        first = empty[0] if empty else None
-        return {"rows": rows, "dim": dim, "without_text": len(empty), "first_without_text": first, "out": str(out)}
+        """Vectors of the texts in a file, row by row, into `out`; see `openjepa.data.embedding.embed_file`."""
+        return embed_file(lambda texts: self.encode(texts, batch_size), source, out, column, batch_size, on_rows)
 
     def similar(self, texts: Sequence[str], background: Sequence[str] | None = None) -> dict[str, Any]:
         """Cosines of `texts` beside those of random pairs of `background` (default: held-out texts of the run)."""
@@ -150,7 +126,7 @@ class Run:
             )
         networks = {"run": self.experiment, "init": self.fresh(), "random": self.fresh(random_init=True, seed=-1)}
         columns = {name: _embedder(network) for name, network in networks.items()}
-        if not all(isinstance(task, Prediction) for task in asked):
+        if has_words(asked):
             columns["tfidf"] = tfidf_for(asked)
         ledger = run_suite(asked, columns, {name: network.method for name, network in networks.items()})
         write_json(self.folder.evals / f"{name}.json", ledger.to_json())
@@ -159,6 +135,31 @@ class Run:
     def tasks(self) -> list[Task]:
         """What the recipe asks by default; empty where the data has no labels."""
         return self.experiment.tasks()
+
+    def train_readout(
+        self, overrides: Sequence[str] = (), on_step: Callable[[int, float], None] | None = None
+    ) -> dict[str, Any]:
+        """Train a decoder of this run's frozen latents into text, and keep it and its results in `readout/`.
+
+        `overrides` are "key=value" strings of `train.readout.ReadoutTraining`; `on_step` gets each step and its loss.
+        Returns what `readouts.train_and_judge` does. Raises UserError if the recipe has no texts to read back.
+        """
+        from openjepa import readouts
+
+        config = readouts.ReadoutTraining.load(overrides=overrides)
+        newest = checkpoint.newest(self.folder.checkpoints)
+        experiment = self.at(newest)  # not the one that is kept: this may move it to another device
+        readouts.require_readable(experiment, self.recipe)
+        readout, results = readouts.train_and_judge(experiment, config, on_step)
+        readouts.save(self.folder.readout, readout, config, results, newest.name)
+        return results
+
+    def readout(self) -> LatentReader:
+        """What `train_readout` has trained: `run.readout().texts(latents)`. Raises UserError if it has not."""
+        from openjepa import readouts
+
+        readable = readouts.require_readable(self.experiment, self.recipe)
+        return readouts.load(self.folder.readout, readable, checkpoint.newest(self.folder.checkpoints).name)
 
     def summary(self) -> dict[str, Any]:
         """The run's summary.json. Raises UserError if training did not end yet."""
@@ -250,7 +251,8 @@ def _train_into(fabric: Any, run: Run, hooks: Sequence[Hook], resume: bool, prog
     with fabric.rank_zero_first():  # the first build writes the assets, the other ranks read them
         experiment = run.fresh()
         for rows in (experiment.train_data, experiment.eval_data):
-            len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
+            if not isinstance(rows, StreamedData):
+                len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
     folder = run.folder
     resume = resume and bool(checkpoint.finished(folder.checkpoints))  # stopped before the first one: start over
     if fabric.is_global_zero:
@@ -302,7 +304,9 @@ def _health_monitor(experiment: Experiment, folder: RunDir, on_health: Sequence[
         for observer in on_health:
             observer(record)
 
-    monitor = HealthMonitor(list(eval_batches(experiment, experiment.train.health_batches)), write=write)
+    batches = list(eval_batches(experiment, experiment.train.health_batches))
+    watch = None if experiment.watch is None else partial(curve_point, experiment.watch())
+    monitor = HealthMonitor(batches, write, watch)
     monitor.restore(read_jsonl(folder.health))
     return monitor
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -199,8 +199,6 @@ def rows_do_not_mix(method: Method, batch: Batch) -> tuple[bool, str]:
 
 
 def _with_other_padding(batch: Batch) -> Batch | None:
-    from dataclasses import replace
-
     ids, valid = getattr(batch, "ids", None), getattr(batch, "valid", None)
     if not isinstance(ids, Tensor) or not isinstance(valid, Tensor) or bool(valid.all()):
         return None

@@ -11,6 +11,7 @@ from torch import nn
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import UserError
+from openjepa.data.loader import Bookmark
 from openjepa.train import checkpoint
 from openjepa.train.optim import build_optimizer, parameter_groups, set_rates
 
@@ -155,3 +156,10 @@ def test_matrices_decay_and_vectors_do_not() -> None:
 
 def test_an_empty_group_is_left_out() -> None:
     assert [group["name"] for group in parameter_groups(nn.Linear(2, 2, bias=False))] == ["decay"]
+
+
+def test_a_bookmark_comes_back_equal(tmp_path: Path) -> None:
+    mark = Bookmark(draw=70, epoch=1, place=(2, 13, 120, 209))
+    assert checkpoint.load_bookmark(checkpoint.save(tmp_path, 8, *trained(1), mark)) == mark
+    assert checkpoint.load_bookmark(checkpoint.save(tmp_path, 9, *trained(1), Bookmark())) == Bookmark()
+    assert checkpoint.load_bookmark(checkpoint.save(tmp_path, 10, *trained(1))) is None

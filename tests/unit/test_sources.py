@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.errors import ConfigError, UserError
+from openjepa.core.errors import UserError
 from openjepa.data.sources import Counts, DataConfig, documents, held_out_texts, is_held_out, source_key
 
 
@@ -152,7 +152,7 @@ def test_what_nobody_can_read_is_one_line_with_the_fix(
     assert "\n" not in str(caught.value)
 
 
-def test_empty_folder_missing_columns_and_endless_streams_are_user_errors(tmp_path: Path) -> None:
+def test_empty_folder_and_missing_columns_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no \.txt"):
         read(tmp_path)
     pq.write_table(pa.table({"body": ["a b"]}), tmp_path / "a.parquet")
@@ -163,8 +163,6 @@ def test_empty_folder_missing_columns_and_endless_streams_are_user_errors(tmp_pa
     write(tmp_path / "b.jsonl", jsonl({"text": "a b"}))
     with pytest.raises(UserError, match=r"data\.label=topic: no document"):
         read(tmp_path / "b.jsonl", label="topic")
-    with pytest.raises(ConfigError, match=r"data\.documents"):
-        DataConfig.load({"source": "owner/name", "streaming": True})
 
 
 def test_held_out_is_a_stable_share_and_splits_no_duplicates(tmp_path: Path) -> None:
@@ -195,6 +193,17 @@ def test_documents_limits_both_splits_together(tmp_path: Path) -> None:
     cfg = DataConfig(source=str(path), documents=40, eval_fraction=0.3)
     assert len(list(documents(cfg))) == 40
     assert len(list(documents(cfg, "train"))) + len(list(documents(cfg, "eval"))) == 40
+
+
+def test_reading_from_a_position_is_reading_on(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", jsonl({"text": "first line"}, {"text": "one"}, {"text": "third line"}) + "no JSON\n")
+    write(tmp_path / "b.txt.gz", gzip.compress(b"fourth line\nfifth line\n"))
+    write(tmp_path / "c.jsonl", b"")
+    pq.write_table(pa.table({"text": [f"row {i}" for i in range(300)]}), tmp_path / "d.parquet")
+    for cfg in (DataConfig(source=str(tmp_path), eval_fraction=0.3), DataConfig(documents=50, eval_fraction=0.3)):
+        whole = list(documents(cfg, "train"))
+        for i in (0, 1, 2, 5, len(whole) - 1):
+            assert list(documents(cfg, "train", start=whole[i].position)) == whole[i:]
 
 
 def test_stories_have_factors_as_labels() -> None:

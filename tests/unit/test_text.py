@@ -16,7 +16,7 @@ from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.tasks import Classification
 from openjepa.data import corpus as corpus_module
 from openjepa.data.sources import DataConfig, documents
-from openjepa.data.text import TextTokenizer, TokenizerConfig, load_or_train, pad, text_tasks, train_and_eval
+from openjepa.data.text import TextRows, TextTokenizer, TokenizerConfig, load_or_train, pad, text_tasks, train_and_eval
 from openjepa.data.tokenizer import SPECIALS, pretrained_tokenizer, train_tokenizer
 
 WORDS = "the cat sat on a mat and looked at every bird in that old garden while it rained".split()  # noqa: SIM905
@@ -107,10 +107,10 @@ def test_pretrained_folder_wraps_and_marks_its_specials(bert_like: Path) -> None
     assert tokenizer.special_ids == (0, 1, 2, 4)
 
 
-def test_vocabulary_without_mask_and_pad_gets_them_at_its_end() -> None:
+def test_vocabulary_without_special_tokens_gets_them_at_its_end() -> None:
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "b": 2}, unk_token="<unk>"))
     tokenizer = TextTokenizer(backend)
-    assert (tokenizer.pad_id, tokenizer.mask_id, tokenizer.vocab_size) == (3, 4, 5)
+    assert (tokenizer.pad_id, tokenizer.mask_id, tokenizer.sep_id, tokenizer.vocab_size) == (3, 4, 5, 6)
 
 
 def test_load_or_train_keeps_what_it_made(source: DataConfig, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_wrong_kinds_are_user_errors(tmp_path: Path) -> None:
 
 
 def test_rows_hold_every_token_of_every_long_enough_document(source: DataConfig, tokenizer: TextTokenizer) -> None:
-    train, held = train_and_eval(source, tokenizer, max_len=16)
+    train, held = train_and_eval(source, TextRows(tokenizer, 16))
     for split, corpus in (("train", train), ("eval", held)):
         rows = [corpus[i] for i in range(len(corpus))]
         assert corpus.lengths.tolist() == [len(row.ids) for row in rows]
@@ -157,7 +157,7 @@ def test_rows_hold_every_token_of_every_long_enough_document(source: DataConfig,
 
 
 def test_rows_of_a_wrapping_tokenizer_are_each_wrapped(source: DataConfig, bert_like: Path) -> None:
-    train, _ = train_and_eval(source, pretrained_tokenizer(str(bert_like)), max_len=12)
+    train, _ = train_and_eval(source, TextRows(pretrained_tokenizer(str(bert_like)), 12))
     for i in range(len(train)):
         row = train[i]
         assert (row.ids[0], row.ids[-1]) == (4, 0)
@@ -166,7 +166,7 @@ def test_rows_of_a_wrapping_tokenizer_are_each_wrapped(source: DataConfig, bert_
 
 
 def test_places_and_labels_follow_the_rows(source: DataConfig, tokenizer: TextTokenizer) -> None:
-    train, _ = train_and_eval(source, tokenizer, max_len=16)
+    train, _ = train_and_eval(source, TextRows(tokenizer, 16))
     by_place = {document.id: document for document in documents(source)}
     for i in range(0, len(train), 7):
         document = by_place[train.place(i)]
@@ -175,7 +175,7 @@ def test_places_and_labels_follow_the_rows(source: DataConfig, tokenizer: TextTo
 
 
 def test_building_costs_nothing_until_used(tokenizer: TextTokenizer) -> None:
-    train, _ = train_and_eval(DataConfig(source="gone.jsonl"), tokenizer, max_len=16)
+    train, _ = train_and_eval(DataConfig(source="gone.jsonl"), TextRows(tokenizer, 16))
     with pytest.raises(UserError, match="matches no file"):
         len(train)
 
@@ -188,7 +188,7 @@ def test_cache_is_hit_and_missed_when_it_should(
     monkeypatch.setattr(corpus_module, "build", lambda folder, *rest: (builds.append(folder), build(folder, *rest)))
 
     def lengths(cfg: DataConfig = source, using: TextTokenizer = tokenizer, max_len: int = 16) -> list[int]:
-        return [len(corpus) for corpus in train_and_eval(cfg, using, max_len)]
+        return [len(corpus) for corpus in train_and_eval(cfg, TextRows(using, max_len))]
 
     first = lengths()
     assert lengths() == first
@@ -210,9 +210,9 @@ def test_cache_is_hit_and_missed_when_it_should(
 def test_a_failed_build_leaves_no_cache(source: DataConfig, tokenizer: TextTokenizer, tmp_path: Path) -> None:
     small = source.model_copy(update={"eval_fraction": 1e-9})
     with pytest.raises(UserError, match=r"data\.eval_fraction"):
-        len(train_and_eval(small, tokenizer, 16)[0])
+        len(train_and_eval(small, TextRows(tokenizer, 16))[0])
     with pytest.raises(UserError, match=r"data\.eval_fraction"):  # and not an empty corpus the second time
-        len(train_and_eval(small, tokenizer, 16)[0])
+        len(train_and_eval(small, TextRows(tokenizer, 16))[0])
 
 
 def test_cache_that_cannot_be_written_is_a_user_error(
@@ -221,11 +221,11 @@ def test_cache_that_cannot_be_written_is_a_user_error(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("OPENJEPA_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="OPENJEPA_CACHE"):
-        len(train_and_eval(source, tokenizer, 16)[0])
+        len(train_and_eval(source, TextRows(tokenizer, 16))[0])
 
 
 def test_a_pickled_corpus_reads_the_same_rows(source: DataConfig, tokenizer: TextTokenizer) -> None:
-    train, _ = train_and_eval(source, tokenizer, max_len=16)
+    train, _ = train_and_eval(source, TextRows(tokenizer, 16))
     before = [train[i].ids.tolist() for i in range(len(train))]
     state = pickle.dumps(train)
     Path(source.source).unlink()  # a data loading process does not look at the source again
@@ -238,7 +238,7 @@ def test_a_pickled_corpus_reads_the_same_rows(source: DataConfig, tokenizer: Tex
 
 def test_max_len_without_room_is_a_config_error(source: DataConfig, bert_like: Path) -> None:
     with pytest.raises(ConfigError, match="max_len=5 leaves 3 tokens"):
-        train_and_eval(source, pretrained_tokenizer(str(bert_like)), max_len=5)
+        train_and_eval(source, TextRows(pretrained_tokenizer(str(bert_like)), 5))
 
 
 def test_pad() -> None:

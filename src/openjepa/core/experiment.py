@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
 from openjepa.core.method import Method
-from openjepa.core.tasks import Task
+from openjepa.core.reading import Readable
+from openjepa.core.tasks import Retrieval, Task
 
 
 class Row(NamedTuple):
@@ -22,6 +24,28 @@ class Row(NamedTuple):
     sample: Any
     generator: torch.Generator  # addressed by (seed, epoch, index): masks are drawn from it
     index: int
+
+
+Place = tuple[int, ...]  # where a window of a stream begins; it means something to its stream only
+
+
+@dataclass(frozen=True)
+class Window:
+    """Neighbouring rows of a stream, few enough to be held in memory and shuffled among themselves."""
+
+    rows: Sequence[Any]  # samples
+    lengths: np.ndarray | None  # [N] int32, tokens of each row, for bucketed batches
+    first: int  # the rows are numbered on from here; the first row of an epoch is 0
+    place: Place
+
+
+@runtime_checkable
+class StreamedData(Protocol):
+    """Training data without `len` and `[i]`: windows of rows, always the same ones in the same order."""
+
+    def windows(self, start: Place | None = None) -> Iterator[Window]:
+        """One epoch; with `start`, the place of one of its windows, only that one and those after it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,10 +65,12 @@ class Experiment:
     """A recipe made concrete. Data sets may be lazy: embedding with a loaded run never touches them."""
 
     method: Method
-    train_data: Dataset  # item i -> sample; may have `lengths` [N] (tokens per item) for bucketed batches
+    train_data: Dataset | StreamedData  # item i -> sample, perhaps with `lengths` [N] (tokens) for bucketed batches
     eval_data: Dataset  # held out from training
     collate: Callable[[Sequence[Row]], Batch]
     prepare: Callable[[Sequence[Any]], Batch]  # user inputs (texts, images) -> Batch with nothing hidden, for embed
     train: TrainConfig
     tasks: Callable[[], list[Task]] = no_tasks  # what `eval` asks by default; made only when asked
+    watch: Callable[[], Retrieval] | None = None  # asked at every health check, for curves over training
+    readable: Readable | None = None  # what a readout turns back into text, if anything
     notes: Callable[[], dict[str, Any]] = dict  # counted facts on the data and the method, for logs and env.json

@@ -3,7 +3,7 @@
 Making a `TokenizedCorpus` costs nothing. The first `len()`, `[i]` or `.lengths` reads the source once, tokenises both
 the training and the held-out documents on all cores, and writes them under `cache_dir()/tokens/<key>/`; the key holds
 everything that could change a token. The folder is written aside, synced and renamed, so it is whole or not there.
-A row is at most `max_len` tokens, specials included; longer documents become consecutive rows.
+A `RowMaker` says how a document becomes rows; longer documents become consecutive ones.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from openjepa.core.errors import ConfigError, UserError
+from openjepa.core.errors import UserError
+from openjepa.data.rows import RowMaker
 from openjepa.data.sources import DataConfig, cache_dir, source_key
 from openjepa.data.token_cache import build
-from openjepa.data.tokenizer import TextTokenizer
 
-FORMAT = 1  # of the cache; raise it when rows are cut or stored differently
+FORMAT = 2  # of the cache; raise it when rows are cut or stored differently
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,8 @@ class _Part:
 class TokenizedCorpus(Dataset[TokenRow]):
     """Map-style data set of `TokenRow`s; lazy, memory-mapped, cheap to send to data loading processes."""
 
-    def __init__(
-        self,
-        cfg: DataConfig,
-        tokenizer: TextTokenizer,
-        max_len: int,
-        split: Literal["train", "eval"] = "train",
-        min_tokens: int = 4,
-    ) -> None:
-        room = max_len - len(tokenizer.prefix) - len(tokenizer.suffix)
-        if room < min_tokens:
-            raise ConfigError(f"max_len={max_len} leaves {room} tokens for text; at least {min_tokens} are needed")
-        self.cfg, self.tokenizer, self.max_len, self.split, self.min_tokens = cfg, tokenizer, max_len, split, min_tokens
+    def __init__(self, cfg: DataConfig, maker: RowMaker, split: Literal["train", "eval"] = "train") -> None:
+        self.cfg, self.maker, self.split = cfg, maker, split
         self._folder: Path | None = None  # found when first used, then fixed, whatever happens to the source's files
         self._close()
 
@@ -75,7 +65,7 @@ class TokenizedCorpus(Dataset[TokenRow]):
             raise IndexError(f"row {index} of {len(self)}")
         part, row = self._locate(index)
         ids = part.ids[part.offsets[row] : part.offsets[row + 1]]
-        return TokenRow(ids, self.tokenizer.special_mask(len(ids)), int(part.documents[row]))
+        return TokenRow(ids, self.maker.special(ids), int(part.documents[row]))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -121,13 +111,7 @@ class TokenizedCorpus(Dataset[TokenRow]):
         return self._parts[number], index - int(self._starts[number])
 
     def _keyed_folder(self) -> Path:
-        key = {
-            "format": FORMAT,
-            "data": source_key(self.cfg),
-            "tokenizer": self.tokenizer.fingerprint,
-            "max_len": self.max_len,
-            "min_tokens": self.min_tokens,
-        }
+        key = {"format": FORMAT, "data": source_key(self.cfg), "rows": self.maker.fingerprint}
         return cache_dir() / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
 
     def _open(self) -> Path:
@@ -160,13 +144,8 @@ class TokenizedCorpus(Dataset[TokenRow]):
             return _map(folder / f"{self.split}.arrow")
         except (OSError, pa.ArrowException):  # not made yet, or damaged on disk
             shutil.rmtree(folder, ignore_errors=True)
-        build(folder, self.cfg, self.tokenizer, self.max_len, self.min_tokens)
+        build(folder, self.cfg, self.maker)
         return _map(folder / f"{self.split}.arrow")
-
-
-def train_and_eval(cfg: DataConfig, tokenizer: TextTokenizer, max_len: int) -> tuple[TokenizedCorpus, TokenizedCorpus]:
-    """The training and the held-out corpus of a source; nothing is read before one of them is used."""
-    return TokenizedCorpus(cfg, tokenizer, max_len, "train"), TokenizedCorpus(cfg, tokenizer, max_len, "eval")
 
 
 def pad(sequences: Sequence[np.ndarray], fill: int) -> Tensor:

@@ -1,19 +1,22 @@
 """Batches as a pure function of (seed, step), for every modality.
 
-An epoch is an addressed permutation of the rows. With a token budget it is cut into windows of about 50 batches, each
-window sorted by length and cut into batches of about equal padded size, and the batches shuffled: padding falls to a
-few percent and the order stays random. Nothing is consumed or remembered, so a run that resumes at step s plans the
-epochs up to s (milliseconds each, no data is read) and goes on with the very batches it would have seen; every rank
-takes its rows of the same global batch; and data loading processes change nothing but speed.
+`plan` says which rows go together. Nothing is consumed or remembered, so a run that resumes at step s plans the epochs
+up to s (milliseconds each, no data is read) and goes on with the very batches it would have seen; every rank takes its
+rows of the same global batch; and data loading processes change nothing but speed.
+
+Of a stream, each window is planned like an epoch. Resuming would be exact without any state there, too, but it would
+read the stream up to s again; so checkpoints keep a bookmark of the window that step s begins in. Windows are read one
+ahead in a thread of the main process; data loading processes get the samples and only collate them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count, pairwise
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,91 +24,108 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from openjepa.core.batch import Batch
-from openjepa.core.errors import ConfigError, UserError
-from openjepa.core.experiment import Experiment, Row
-from openjepa.core.seeding import generator_for
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import Experiment, Place, Row, StreamedData, Window
+from openjepa.core.seeding import generator_for, seed_for
+from openjepa.data.plan import plan_epoch
 
-WINDOW_BATCHES = 50  # larger: less padding; smaller: more random
 EVAL_SEED = 0  # held-out order and masks are the same in all runs, whatever their seed, so that runs compare in pairs
 
 
-def plan_epoch(
-    lengths: np.ndarray | None, n: int, batch_tokens: int, batch_size: int, seed: int, epoch: int, world: int
-) -> list[np.ndarray]:
-    """Global batches of one epoch: arrays of row numbers in which each of 0..n-1 occurs exactly once.
+@dataclass(frozen=True)
+class Bookmark:
+    """Where a window begins: in the run, and in its stream. Plain integers, so that a checkpoint can keep it."""
 
-    With `batch_tokens`, a batch has at most that many *padded* tokens (rows x longest row) and `batch_size` rows.
-    Without, it has `batch_size` rows in addressed order. No batch has fewer than 2 rows a rank (or `batch_size`, if
-    that is less): a remainder borrows from its neighbour, or joins it if the neighbour has none to spare (only then
-    is a batch larger than it should be, with less than twice that minimum).
-    Raises ConfigError if a batch of the longest rows would not give every rank two.
-    """
-    floor = min(2 * world, batch_size)
-    if batch_size < world:
-        raise ConfigError(f"train.batch_size={batch_size} leaves some of {world} devices without rows; raise it")
-    if n < world:
-        raise UserError(f"{n} rows are too few for {world} devices; give more data or lower train.devices")
-    order = torch.randperm(n, generator=generator_for(seed, "order", epoch)).numpy()  # [n]
-    if not batch_tokens:
-        return _borrow([order[start : start + batch_size] for start in range(0, n, batch_size)], floor)
-    if lengths is None:
-        raise ConfigError("train.batch_tokens needs a data set with `lengths`; set it to 0 and use train.batch_size")
-    if batch_tokens < floor * (longest := int(lengths.max(initial=0))):
-        raise ConfigError(
-            f"train.batch_tokens={batch_tokens} holds fewer than {floor} rows of {longest} tokens (the longest); "
-            f"raise it to {floor * longest} or lower max_len"
-        )
-    rows_per_batch = min(batch_size, batch_tokens / max(1.0, float(lengths.mean())))
-    window_rows = max(1, round(rows_per_batch * WINDOW_BATCHES))
-    window = np.minimum(np.arange(n) // window_rows, max(1, n // window_rows) - 1)  # [n], the last takes the remainder
-    order = order[np.lexsort((-lengths[order].astype(np.int64), window))]  # longest first within each window
-    bounds = np.searchsorted(window, np.arange(window[-1] + 2))
-    batches: list[np.ndarray] = []
-    for start, end in pairwise(bounds.tolist()):
-        batches += _borrow(_cut(order[start:end], lengths, batch_tokens, batch_size), floor)
-    shuffled = torch.randperm(len(batches), generator=generator_for(seed, "batches", epoch)).tolist()
-    return [batches[i] for i in shuffled]
+    draw: int = 0  # number of its first batch since step 0
+    epoch: int = 0
+    place: Place | None = None  # None = the start of the epoch
 
 
-def _cut(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int, batch_size: int) -> list[np.ndarray]:
-    """Cut rows sorted by falling length: the first row of a batch is its longest, so it alone decides how many fit."""
-    sizes = np.minimum(batch_size, batch_tokens // np.maximum(1, lengths[rows])).tolist()
-    batches, start = [], 0
-    while start < len(rows):
-        batches.append(rows[start : start + sizes[start]])
-        start += sizes[start]
-    return batches
+class TrainBatches(Iterator[Batch]):
+    """What `train_batches` returns: batches, and bookmarks to find them again."""
+
+    def __init__(self, exp: Experiment, start_step: int, rank: int, world: int, bookmark: Bookmark) -> None:
+        self._exp, self._rank, self._world = exp, rank, world
+        self._bookmarks = [bookmark]  # of windows begun or read ahead, oldest first
+        self._batches = self._from(start_step)
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def bookmark(self, step: int) -> Bookmark | None:
+        """The last window that begins at `step` or before it; None if the data is no stream and needs none.
+
+        Steps have to be asked for in rising order: what lies further back is forgotten.
+        """
+        if not isinstance(self._exp.train_data, StreamedData):
+            return None
+        draw = step * self._exp.train.accumulate
+        passed = sum(mark.draw <= draw for mark in self._bookmarks)
+        del self._bookmarks[: passed - 1]
+        return self._bookmarks[0]
+
+    def _from(self, step: int) -> Iterator[Batch]:
+        data, cfg = self._exp.train_data, self._exp.train
+        if not isinstance(data, StreamedData):
+            _rows_of(data)  # before data loading processes start: they share what this opens
+        yield from _load(_Batches(data, self._exp.collate), self._addresses(step * cfg.accumulate), cfg.workers)
+
+    def _addresses(self, first: int) -> Iterator[_Address]:
+        """Addresses of the batches from number `first` on, planned from the bookmark on."""
+        data, cfg = self._exp.train_data, self._exp.train
+        end, mark = cfg.steps * cfg.accumulate, self._bookmarks[0]
+        draw, place = mark.draw, mark.place
+        for epoch in count(mark.epoch):
+            for window in _windows(data, place):
+                self._bookmarks.append(Bookmark(draw, epoch, window.place))
+                # a stream's windows are shuffled apart; a data set that is no stream is one window with the run's seed
+                seed = seed_for(cfg.seed, "window", window.first) if isinstance(data, StreamedData) else cfg.seed
+                sizes = len(window.rows), cfg.batch_tokens, cfg.batch_size
+                for rows in plan_epoch(window.lengths, *sizes, seed, epoch, self._world):
+                    if draw >= first:
+                        yield self._address(draw, epoch, window, rows[self._rank :: self._world])
+                    draw += 1
+                    if draw == end:
+                        return
+            place = None
+
+    def _address(self, draw: int, epoch: int, window: Window, rows: np.ndarray) -> _Address:
+        samples = None if window.rows is self._exp.train_data else [window.rows[i] for i in rows.tolist()]
+        return _Address(draw, self._exp.train.seed, epoch, window.first + rows, samples)
 
 
-def _borrow(batches: list[np.ndarray], floor: int) -> list[np.ndarray]:
-    """Give the last batch at least `floor` rows."""
-    if len(batches) < 2 or len(batches[-1]) >= floor:
-        return batches
-    *others, neighbour, last = batches
-    both = np.concatenate([neighbour, last])
-    return [*others, both[:-floor], both[-floor:]] if len(both) >= 2 * floor else [*others, both]
-
-
-def train_batches(exp: Experiment, start_step: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+def train_batches(
+    exp: Experiment, start_step: int, rank: int = 0, world: int = 1, bookmark: Bookmark | None = None
+) -> TrainBatches:
     """Micro-batches of steps `start_step` .. `exp.train.steps` - 1, `accumulate` a step: this rank's rows of each.
 
-    `draw` of a batch is its number since step 0, equal on all ranks. Takes nothing from torch's global generator.
+    `draw` of a batch is its number since step 0, equal on all ranks. A `bookmark` of `start_step` (or of any step
+    before it) changes only how soon the first batch comes. Takes nothing from torch's global generator.
     """
-    cfg = exp.train
-    first, end = start_step * cfg.accumulate, cfg.steps * cfg.accumulate
-    lengths, n = _rows_of(exp.train_data)  # before data loading processes start: they share what this opens
+    return TrainBatches(exp, start_step, rank, world, bookmark or Bookmark())
 
-    def addresses() -> Iterator[_Address]:
-        draw = 0
-        for epoch in count():
-            for rows in plan_epoch(lengths, n, cfg.batch_tokens, cfg.batch_size, cfg.seed, epoch, world):
-                if draw >= end:
-                    return
-                if draw >= first:
-                    yield _Address(draw, cfg.seed, epoch, rows[rank::world])
-                draw += 1
 
-    yield from _load(_Batches(exp.train_data, exp.collate), addresses(), cfg.workers)
+def _windows(data: Any, start: Place | None) -> Iterator[Window]:
+    """The windows of an epoch; a data set that is no stream is one window."""
+    if isinstance(data, StreamedData):
+        return _ahead(data.windows(start))
+    return iter([Window(data, _rows_of(data)[0], first=0, place=())])
+
+
+def _ahead(windows: Iterator[Window]) -> Iterator[Window]:
+    """The same windows; each is made in a thread while the one before it is used."""
+
+    def make() -> Window | None:
+        return next(windows, None)
+
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        coming = pool.submit(make)
+        while (window := coming.result()) is not None:
+            coming = pool.submit(make)
+            yield window
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def eval_batches(exp: Experiment, limit_batches: int | None = None) -> Iterator[Batch]:
@@ -138,6 +158,7 @@ class _Address:
     seed: int
     epoch: int
     rows: np.ndarray  # [B] of this rank
+    samples: Sequence[Any] | None = None  # of a stream: the rows themselves
 
 
 class _Batches(Dataset):
@@ -149,7 +170,12 @@ class _Batches(Dataset):
     def __getitem__(self, index: _Address) -> Batch | UserError:
         seed, epoch = index.seed, index.epoch
         try:
-            rows = [Row(self.data[i], generator_for(seed, "sample", epoch, i), i) for i in index.rows.tolist()]
+            numbers = index.rows.tolist()
+            samples = index.samples or [self.data[i] for i in numbers]
+            rows = [
+                Row(sample, generator_for(seed, "sample", epoch, i), i)
+                for sample, i in zip(samples, numbers, strict=True)
+            ]
             batch = self.collate(rows)
         except UserError as error:  # travels as a value: DataLoader would bury it in a worker's traceback
             return error

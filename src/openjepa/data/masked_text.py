@@ -117,4 +117,4 @@ def places_of(mask: Tensor) -> tuple[Tensor, Tensor]:
     """mask [B, T] -> the places of its True entries in order, [B, K] with K the most in a row, and which are real."""
     counts = mask.sum(1)  # [B]
     order = torch.argsort(~mask, dim=1, stable=True)[:, : int(counts.max())]  # [B, K]
-    return order, torch.arange(order.shape[1])[None, :] < counts[:, None]
+    return order, torch.arange(order.shape[1], device=mask.device)[None, :] < counts[:, None]

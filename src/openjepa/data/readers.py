@@ -47,7 +47,18 @@ class Record(NamedTuple):
     place: str
 
 
-def find_files(pattern: str, counts: Counts) -> list[Path]:
+class Hints(NamedTuple):
+    """What an error tells the user to set: the settings that name the columns, and the source that needs no files."""
+
+    column: str = "data.column"
+    label: str = "data.label"
+    world: str = "stories"
+
+
+TEXT_HINTS = Hints()
+
+
+def find_files(pattern: str, counts: Counts, hints: Hints = TEXT_HINTS) -> list[Path]:
     """Readable files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order."""
     path = Path(pattern).expanduser()
     if path.is_file():
@@ -62,21 +73,24 @@ def find_files(pattern: str, counts: Counts) -> list[Path]:
     readable = [file for file in files if _extension(file)]
     if not readable:
         what = f"holds no {', '.join(EXTENSIONS)} file" if path.is_dir() or files else "matches no file or folder"
-        raise UserError(f"data.source {pattern} {what}; check the path, or use data.source=stories (no files needed)")
+        world = f"data.source={hints.world} (no files needed)"
+        raise UserError(f"data.source {pattern} {what}; check the path, or use {world}")
     return readable
 
 
-def read_files(files: Iterable[Path], column: str, label: str | None, txt: TxtRule, counts: Counts) -> Iterator[Record]:
+def read_files(
+    files: Iterable[Path], column: str, label: str | None, txt: TxtRule, counts: Counts, hints: Hints = TEXT_HINTS
+) -> Iterator[Record]:
     """Records of the files in the given order. Raises UserError naming a file that is damaged or cannot be opened."""
     for file in files:
         extension = _extension(file)
         try:
             if extension == ".parquet":
-                yield from _read_parquet(file, column, label)
+                yield from _read_parquet(file, column, label, hints)
                 continue
             with cast(BinaryIO, gzip.open(file) if extension.endswith(".gz") else file.open("rb")) as stream:
                 if extension.startswith(".jsonl"):
-                    yield from _read_jsonl(stream, file.name, column, label, counts)
+                    yield from _read_jsonl(stream, file.name, column, label, counts, hints)
                 else:
                     yield from _read_txt(stream, file.name, txt, counts)
         except (OSError, EOFError, zlib.error) as error:
@@ -123,7 +137,9 @@ def _read_txt(stream: BinaryIO, name: str, rule: TxtRule, counts: Counts) -> Ite
         yield Record("\n".join(paragraph), None, f"{name}:{start}")
 
 
-def _read_jsonl(stream: BinaryIO, name: str, column: str, label: str | None, counts: Counts) -> Iterator[Record]:
+def _read_jsonl(
+    stream: BinaryIO, name: str, column: str, label: str | None, counts: Counts, hints: Hints
+) -> Iterator[Record]:
     columns: set[str] = set()
     found = False
     for number, line in _lines(stream, name, counts):
@@ -144,17 +160,17 @@ def _read_jsonl(stream: BinaryIO, name: str, column: str, label: str | None, cou
             found = True
             yield Record(row[column], row.get(label) if label else None, place)
     if columns and not found:
-        raise _no_column(name, column, columns)
+        raise _no_column(name, column, columns, hints.column)
 
 
-def _read_parquet(file: Path, column: str, label: str | None) -> Iterator[Record]:
+def _read_parquet(file: Path, column: str, label: str | None, hints: Hints) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     wanted = [column, label] if label else [column]
     try:
         with pq.ParquetFile(file) as table:
-            for name, key in zip(wanted, ("data.column", "data.label"), strict=False):
+            for name, key in zip(wanted, hints, strict=False):
                 if name not in table.schema_arrow.names:
                     raise _no_column(file.name, name, table.schema_arrow.names, key)
             number = 0
@@ -175,49 +191,68 @@ def _texts(column: Any) -> list[Any]:
         return column.cast("large_binary").to_pylist()
 
 
-def read_hub(
-    name: str, config: str | None, split: str, streaming: bool, column: str, label: str | None
-) -> Iterator[Record]:
-    """Rows of a data set on the Hugging Face hub, downloaded (and kept by `datasets`) or streamed."""
+def hub_shards(
+    name: str,
+    config: str | None,
+    split: str,
+    streaming: bool,
+    column: str,
+    label: str | None,
+    hints: Hints = TEXT_HINTS,
+) -> list[Callable[[int], Iterator[Record]]]:
+    """How each file of a data set on the Hugging Face hub is streamed, from a row on; one, if it is downloaded first.
+
+    The library's own shuffling and its saved states are not used: `shuffle` loses rows on resume (datasets 5.2).
+    """
     from datasets import load_dataset
 
-    rows = _from_hub(name, lambda: load_dataset(name, config, split=split, streaming=streaming))
-    iterator = _from_hub(name, lambda: iter(rows))
-    for number in range(2**63):
-        row = _from_hub(name, lambda: next(iterator, None))
+    rows = _from_hub(name, hints, lambda: load_dataset(name, config, split=split, streaming=streaming))
+    if not streaming or rows.num_shards == 1:
+        return [partial(_read_hub, name, name, rows, column, label, hints)]
+    shards = (rows.shard(num_shards=rows.num_shards, index=index) for index in range(rows.num_shards))
+    return [partial(_read_hub, name, f"{name}:{i}", shard, column, label, hints) for i, shard in enumerate(shards)]
+
+
+def _read_hub(
+    name: str, place: str, rows: Any, column: str, label: str | None, hints: Hints, skip: int
+) -> Iterator[Record]:
+    iterator = _from_hub(name, hints, lambda: iter(rows.skip(skip) if skip else rows))
+    for number in range(skip, 2**63):
+        row = _from_hub(name, hints, lambda: next(iterator, None))
         if row is None:
             return
-        if number == 0:
-            for wanted, key in ((column, "data.column"), (label, "data.label")):
+        if number == skip:
+            for wanted, key in ((column, hints.column), (label, hints.label)):
                 if wanted and wanted not in row:
                     raise _no_column(name, wanted, row, key)
-        yield Record(row[column], row[label] if label else None, f"{name}:{number}")
+        yield Record(row[column], row[label] if label else None, f"{place}:{number}")
 
 
-def _from_hub(name: str, ask: Callable[[], Any]) -> Any:
+def _from_hub(name: str, hints: Hints, ask: Callable[[], Any]) -> Any:
     """`ask()`, with every failure of the hub's client turned into one line that names the ways on."""
     try:
         return ask()
     except Exception as error:  # the clients (datasets, huggingface_hub, httpx, fsspec) share no base class
         raise UserError(
             f"hub data set {name!r} cannot be read ({type(error).__name__}: {_first_line(error)}); ways on: "
-            "a local path in data.source, data.source=stories (offline), HF_ENDPOINT for a mirror, HF_TOKEN if private"
+            f"a local path in data.source, data.source={hints.world} (offline), HF_ENDPOINT for a mirror, HF_TOKEN if "
+            "private"
         ) from error
 
 
-def read_stories(limit: int, label: str | None, seed: int = 0) -> Iterator[Record]:
-    """The story world's training stories; `label` may name one of its factors."""
+def read_stories(limit: int, label: str | None, skip: int = 0) -> Iterator[Record]:
+    """The story world's training stories from number `skip` on; `label` may name one of its factors."""
     from openjepa.data.worlds.stories import Stories
 
-    stories = Stories(split="train", size=limit or ENDLESS_STORIES, seed=seed)
-    for index in range(len(stories)):
+    stories = Stories(split="train", size=limit or ENDLESS_STORIES, seed=0)
+    for index in range(skip, len(stories)):
         story = stories[index]
         if label and label not in story.factors:
             raise _no_column("stories", label, story.factors, "data.label")
         yield Record(story.text, story.factors[label] if label else None, f"stories:{index}")
 
 
-def _no_column(where: str, column: str, known: Iterable[str], key: str = "data.column") -> UserError:
+def _no_column(where: str, column: str, known: Iterable[str], key: str) -> UserError:
     shown = ", ".join(sorted(map(str, known))[:20])
     return UserError(f"{where} has no column {column!r}; set {key} to one of: {shown}")
 

@@ -6,6 +6,8 @@
     corpus.txt notes/ 'a/*.gz'   .txt, .jsonl (both also .gz) and .parquet: a file, a folder or a glob pattern
     owner/name  hub:name:config  a data set of the Hugging Face hub, downloaded or streamed
 
+A source is a sequence of shards (its files), so that a reader can start in the middle: shards before it are not opened.
+
 Held out is decided by the hash of a document's words alone. So the split is the same on every machine, it does not
 move when files are added, and two copies of a text are always on the same side.
 """
@@ -15,17 +17,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
-from openjepa.data.readers import Counts, Record, TxtRule, find_files, read_files, read_hub, read_stories
+from openjepa.data.readers import Counts, Record, TxtRule, find_files, hub_shards, read_files, read_stories
 
 Split = Literal["all", "train", "eval"]
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -52,9 +55,15 @@ class DataConfig(BaseConfig):
     split: str = "train"
     """split of a hub data set to read"""
     streaming: bool = False
-    """read a hub data set over the network row by row instead of downloading it first"""
+    """never keep the source on disk: a hub data set is read over the network, and with documents=0 training reads
+    any source as it goes, window by window"""
     documents: int = Field(0, ge=0)
     """usable documents to take from the start of the source, held-out ones included; 0 = all (stories: 100000)"""
+    shuffle_window: int = Field(2000, ge=4)
+    """documents shuffled together where training streams (streaming=true, documents=0); at most 2.5 times as many
+    are in memory"""
+    eval_documents: int = Field(1000, ge=1)
+    """held-out documents to evaluate on where training streams: the first ones of the source"""
     eval_fraction: float = Field(0.05, gt=0, lt=1)
     """share of the documents held out from training, chosen by their content"""
     min_words: int = Field(2, ge=1)
@@ -65,11 +74,20 @@ class DataConfig(BaseConfig):
     def _plain_string_is_source(cls, value: Any) -> Any:
         return {"source": str(value)} if isinstance(value, str | Path) else value
 
-    @model_validator(mode="after")
-    def _streams_end(self) -> Self:
-        if self.streaming and not self.documents:
-            raise ValueError("streaming needs data.documents, the number of documents to take from the stream")
-        return self
+    @property
+    def endless(self) -> bool:
+        """Whether training reads the source as it goes, as it would one without an end."""
+        return self.streaming and not self.documents
+
+
+class Position(NamedTuple):
+    """Where a record is in its source."""
+
+    shard: int  # number of the file
+    record: int  # number within the file
+
+
+START = Position(0, 0)
 
 
 @dataclass(frozen=True)
@@ -79,17 +97,21 @@ class Document:
     text: str
     label: str | None
     id: str  # where it came from: "corpus.jsonl:17" (line), "a.parquet:3" (row), "owner/name:3", "stories:12"
+    position: Position
 
 
-def documents(cfg: DataConfig, split: Split = "all", counts: Counts | None = None) -> Iterator[Document]:
+def documents(
+    cfg: DataConfig, split: Split = "all", counts: Counts | None = None, start: Position = START
+) -> Iterator[Document]:
     """Stream the usable documents of a split, in the source's order and in constant memory.
 
-    `counts` is filled on the way: kept documents, and everything mended or dropped, by reason.
-    Raises UserError if the source cannot be read or holds not a single usable document.
+    `counts` is filled on the way: kept documents, and everything mended or dropped, by reason. With `start`, documents
+    before that position are passed over; finding it takes no longer than reading up to there in its shard.
+    Raises UserError if the source cannot be read or (read from its start) holds not a single usable document.
     """
     counts = Counts() if counts is None else counts
-    for record in _records(cfg, counts):
-        document = _clean(record, cfg.min_words, counts)
+    for position, record in _records(cfg, counts, start):
+        document = _clean(record, position, cfg.min_words, counts)
         if document is None:
             continue
         counts.add(KEPT, document.id)
@@ -99,11 +121,12 @@ def documents(cfg: DataConfig, split: Split = "all", counts: Counts | None = Non
             yield document
         if counts[KEPT] == cfg.documents:
             break
+    if start != START:
+        return
     if cfg.label and counts[UNLABELLED] == counts[KEPT] > 0:
         raise UserError(f"data.label={cfg.label}: no document of {cfg.source} has it; name a column that labels them")
     if not counts[KEPT]:
-        reasons = ", ".join(f"{n} x {why} (first: {counts.first[why]})" for why, n in counts.items())
-        raise UserError(f"data.source {cfg.source} holds no usable document: {reasons or 'it is empty'}")
+        raise nothing_usable(cfg.source, "document", counts)
 
 
 def is_held_out(text: str, eval_fraction: float) -> bool:
@@ -128,18 +151,24 @@ def nothing_held_out(cfg: DataConfig) -> UserError:
     )
 
 
+def nothing_usable(source: str, what: str, counts: Counts) -> UserError:
+    """The error for a source all of whose records were dropped, with the reasons."""
+    reasons = ", ".join(f"{n} x {why} (first: {counts.first[why]})" for why, n in counts.items())
+    return UserError(f"data.source {source} holds no usable {what}: {reasons or 'it is empty'}")
+
+
 def source_key(cfg: DataConfig) -> dict[str, Any]:
     """All that decides which documents come, JSON-able: settings, and the version of what is read.
 
     Files count by name, size and time of change, the story world by its code. A hub data set counts by name only:
     when it changes on the hub, delete the cache.
     """
-    key = cfg.model_dump()
-    kind, place = _kind(cfg)
+    key = cfg.model_dump(exclude={"shuffle_window"})
+    kind, place = source_kind(cfg.source)
     if kind == "files":
         files = [(file, file.stat()) for file in find_files(place, Counts())]
         key["files"] = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in files]
-    elif kind == "stories":
+    elif kind == "world":
         from openjepa.data.worlds import stories
 
         code = sorted(file for file in Path(str(stories.__file__)).parent.iterdir() if file.is_file())
@@ -152,44 +181,44 @@ def cache_dir() -> Path:
     return Path(os.environ.get("OPENJEPA_CACHE") or "~/.cache/openjepa").expanduser()
 
 
-def _kind(cfg: DataConfig) -> tuple[Literal["stories", "files", "hub"], str]:
-    source = cfg.source.strip()
-    if source == "stories":
-        return "stories", source
+def source_kind(source: str, world: str = "stories") -> tuple[Literal["world", "files", "hub"], str]:
+    """What a `source` names: the offline `world`, files behind a path or pattern, or a data set of the hub."""
+    source = source.strip()
+    if source == world:
+        return "world", source
     if source.startswith("hub:"):
         return "hub", source.removeprefix("hub:")
     is_path = Path(source).expanduser().exists() or source.lower().endswith((".txt", ".jsonl", ".parquet", ".gz"))
     return ("hub", source) if not is_path and HUB_NAME.fullmatch(source) and source[0] != "." else ("files", source)
 
 
-def _records(cfg: DataConfig, counts: Counts) -> Iterator[Record]:
-    kind, place = _kind(cfg)
-    if kind == "stories":
-        return read_stories(cfg.documents, cfg.label)
+def _records(cfg: DataConfig, counts: Counts, start: Position) -> Iterator[tuple[Position, Record]]:
+    for number, read in islice(enumerate(_shards(cfg, counts)), start.shard, None):
+        skipped = start.record if number == start.shard else 0
+        for at, record in enumerate(read(skipped), start=skipped):
+            yield Position(number, at), record
+
+
+def _shards(cfg: DataConfig, counts: Counts) -> Sequence[Callable[[int], Iterator[Record]]]:
+    """How each shard is read, from a record on whose number is given."""
+    kind, place = source_kind(cfg.source)
+    if kind == "world":
+        return [partial(read_stories, cfg.documents, cfg.label)]
     if kind == "hub":
         name, _, config = place.partition(":")
-        return read_hub(name, config or cfg.config, cfg.split, cfg.streaming, cfg.column, cfg.label)
-    return read_files(find_files(place, counts), cfg.column, cfg.label, cfg.txt, counts)
+        return hub_shards(name, config or cfg.config, cfg.split, cfg.streaming, cfg.column, cfg.label)
+
+    def read_file(file: Path, skip: int) -> Iterator[Record]:
+        return islice(read_files([file], cfg.column, cfg.label, cfg.txt, counts), skip, None)
+
+    return [partial(read_file, file) for file in find_files(place, counts)]
 
 
-def _clean(record: Record, min_words: int, counts: Counts) -> Document | None:
+def _clean(record: Record, position: Position, min_words: int, counts: Counts) -> Document | None:
     """The record as a Document, or None with the reason counted."""
-    text = "" if record.text is None else record.text
-    if isinstance(text, bytes):
-        counts.add("mended: not UTF-8", record.place)
-        text = text.decode(errors="replace")
-    if not isinstance(text, str):
-        counts.add(f"text is a {type(text).__name__}", record.place)
+    text = clean_text(record.text, "text", record.place, counts)
+    if text is None:
         return None
-    if "\0" in text:
-        counts.add("mended: NUL characters", record.place)
-        text = text.replace("\0", "")
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a JSON escape like \ud83d alone
-        counts.add("mended: half a surrogate pair", record.place)
-        text = text.encode(errors="replace").decode()
-    text = text.strip()
     if not text:
         counts.add("empty", record.place)
         return None
@@ -197,4 +226,24 @@ def _clean(record: Record, min_words: int, counts: Counts) -> Document | None:
     if words < min_words:
         counts.add("no words" if not words else f"fewer than {min_words} words", record.place)
         return None
-    return Document(text, None if record.label is None else str(record.label), record.place)
+    return Document(text, None if record.label is None else str(record.label), record.place, position)
+
+
+def clean_text(value: Any, name: str, place: str, counts: Counts) -> str | None:
+    """A value as stripped text without NULs, in valid Unicode: "" if it is missing, None (counted) if it is no text."""
+    text = "" if value is None else value
+    if isinstance(text, bytes):
+        counts.add("mended: not UTF-8", place)
+        text = text.decode(errors="replace")
+    if not isinstance(text, str):
+        counts.add(f"{name} is a {type(text).__name__}", place)
+        return None
+    if "\0" in text:
+        counts.add("mended: NUL characters", place)
+        text = text.replace("\0", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a JSON escape like \ud83d alone
+        counts.add("mended: half a surrogate pair", place)
+        text = text.encode(errors="replace").decode()
+    return text.strip()

@@ -1,6 +1,7 @@
 """Text for recipes: the names a text recipe needs, and the questions its data can be asked.
 
-`sources` gives documents, `tokenizer` turns them into ids, `corpus` keeps the rows; this module is the front door.
+`sources` gives documents, `tokenizer` and `rows` turn them into rows of ids, `corpus` keeps these and `streaming` makes
+them on the way; this module is the front door.
 """
 
 from __future__ import annotations
@@ -9,11 +10,18 @@ from collections.abc import Sequence
 from itertools import islice
 
 from openjepa.core.tasks import Classification, Task
-from openjepa.data.corpus import TokenizedCorpus, TokenRow, pad, train_and_eval
+from openjepa.data.corpus import TokenizedCorpus, TokenRow, pad
+from openjepa.data.rows import RowMaker, SentenceRows, TextRows
+from openjepa.data.sentences import SentencesConfig
 from openjepa.data.sources import DataConfig, Document, Split, documents
+from openjepa.data.streaming import StreamedCorpus
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, load_or_train
 
 __all__ = [
+    "SentenceRows",
+    "SentencesConfig",
+    "StreamedCorpus",
+    "TextRows",
     "TextTokenizer",
     "TokenRow",
     "TokenizedCorpus",
@@ -23,6 +31,12 @@ __all__ = [
     "text_tasks",
     "train_and_eval",
 ]
+
+
+def train_and_eval(cfg: DataConfig, maker: RowMaker) -> tuple[TokenizedCorpus | StreamedCorpus, TokenizedCorpus]:
+    """Rows to train on and rows held out; nothing is read before one of them is used."""
+    train = StreamedCorpus(cfg, maker) if cfg.endless else TokenizedCorpus(cfg, maker, "train")
+    return train, TokenizedCorpus(cfg, maker, "eval")
 
 
 def text_tasks(cfg: DataConfig, train: int = 4000, test: int = 1000) -> list[Task]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from openjepa.core.errors import UserError
+from openjepa.data.rows import RowMaker
 from openjepa.data.sources import Counts, DataConfig, Document, documents, is_held_out, nothing_held_out
-from openjepa.data.tokenizer import TextTokenizer
 
 SPLITS = ("train", "eval")
 CHUNK_CHARS = 4_000_000  # documents tokenised together
@@ -26,19 +27,25 @@ SCHEMA = pa.schema(
 )
 
 
-def build(folder: Path, cfg: DataConfig, tokenizer: TextTokenizer, max_len: int, min_tokens: int) -> None:
-    """Tokenise the source into `folder`: train.arrow, eval.arrow, counts.json. Raises UserError if a split is empty."""
+def build(folder: Path, cfg: DataConfig, maker: RowMaker) -> None:
+    """Tokenise the source into `folder`: train.arrow, eval.arrow, counts.json. Raises UserError if a split is empty.
+
+    Of a source that training streams, only the first `cfg.eval_documents` held-out documents are kept.
+    """
     aside = folder.with_suffix(".tmp")
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
     aside.mkdir()
     counts = Counts()
+    found = documents(cfg, counts=counts)
+    if cfg.endless:
+        found = islice(documents(cfg, "eval", counts), cfg.eval_documents)
     try:
-        with _Writer(aside, tokenizer, max_len, min_tokens, counts) as writer:
-            for chunk in _progress(_chunks(documents(cfg, counts=counts)), writer):
+        with _Writer(aside, maker, counts) as writer:
+            for chunk in _progress(chunks(found), writer):
                 writer.add(chunk, [is_held_out(document.text, cfg.eval_fraction) for document in chunk])
         if not counts["rows held out"]:
             raise nothing_held_out(cfg)
-        if not counts["rows to train on"]:
+        if not counts["rows to train on"] and not cfg.endless:
             raise UserError(f"data.source {cfg.source}: nothing is left to train on ({dict(counts)})")
         (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
         for file in aside.iterdir():
@@ -50,11 +57,10 @@ def build(folder: Path, cfg: DataConfig, tokenizer: TextTokenizer, max_len: int,
 
 
 class _Writer:
-    """Cuts tokenised documents into rows and appends them to the two Arrow files."""
+    """Makes rows of documents and appends them to the two Arrow files."""
 
-    def __init__(self, folder: Path, tokenizer: TextTokenizer, max_len: int, min_tokens: int, counts: Counts) -> None:
-        self.tokenizer, self.min_tokens, self.counts = tokenizer, min_tokens, counts
-        self.room = max_len - len(tokenizer.prefix) - len(tokenizer.suffix)
+    def __init__(self, folder: Path, maker: RowMaker, counts: Counts) -> None:
+        self.maker, self.counts = maker, counts
         self.files = [pa.OSFile(str(folder / f"{split}.arrow"), "wb") for split in SPLITS]
         self.streams = [pa.ipc.new_file(file, SCHEMA) for file in self.files]
         self.documents = [0, 0]
@@ -69,29 +75,16 @@ class _Writer:
 
     def add(self, chunk: Sequence[Document], held_out: Sequence[bool]) -> None:
         rows: tuple[list[Any], list[Any]] = ([], [])
-        contents = self.tokenizer.encode_content([document.text for document in chunk])
-        for document, content, out in zip(chunk, contents, held_out, strict=True):
-            pieces = self._cut(content, document.id)
-            if pieces:
+        for document, made, out in zip(chunk, self.maker.rows(chunk, self.counts), held_out, strict=True):
+            if made:
                 number = self.documents[out]
-                rows[out].extend((piece, number, document.id, document.label) for piece in pieces)
+                rows[out].extend((row, number, document.id, document.label) for row in made)
                 self.documents[out] += 1
+                self.tokens += sum(map(len, made))
         for stream, part, name in zip(self.streams, rows, ("rows to train on", "rows held out"), strict=True):
             if part:
                 stream.write_batch(_record_batch(part))
                 self.counts[name] += len(part)
-
-    def _cut(self, content: np.ndarray, place: str) -> list[np.ndarray]:
-        """Rows of one document. What is too short for a row is counted."""
-        if len(content) < self.min_tokens:
-            self.counts.add(f"document of fewer than {self.min_tokens} tokens", place)
-            return []
-        pieces = [content[start : start + self.room] for start in range(0, len(content), self.room)]
-        if len(pieces[-1]) < self.min_tokens:
-            self.counts.add(f"tail of fewer than {self.min_tokens} tokens", place)
-            pieces.pop()
-        self.tokens += len(content)
-        return [self.tokenizer.wrap(piece) for piece in pieces]
 
 
 def _record_batch(rows: Sequence[tuple[np.ndarray, int, str, str | None]]) -> pa.RecordBatch:
@@ -102,17 +95,17 @@ def _record_batch(rows: Sequence[tuple[np.ndarray, int, str, str | None]]) -> pa
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _chunks(stream: Iterator[Document]) -> Iterator[list[Document]]:
+def chunks(stream: Iterator[Document], most: int = CHUNK_DOCUMENTS) -> Iterator[list[Document]]:
     """Lists of documents, bounded in number and in characters."""
     while first := next(stream, None):
         chunk, chars = [first], len(first.text)
-        while len(chunk) < CHUNK_DOCUMENTS and chars < CHUNK_CHARS and (more := next(stream, None)):
+        while len(chunk) < most and chars < CHUNK_CHARS and (more := next(stream, None)):
             chunk.append(more)
             chars += len(more.text)
         yield chunk
 
 
-def _progress(chunks: Iterator[list[Document]], writer: _Writer) -> Iterator[list[Document]]:
+def _progress(incoming: Iterator[list[Document]], writer: _Writer) -> Iterator[list[Document]]:
     """The same chunks; a counter on a terminal's stderr when it takes long."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -120,7 +113,7 @@ def _progress(chunks: Iterator[list[Document]], writer: _Writer) -> Iterator[lis
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("tokenising", visible=False)
-        for chunk in chunks:
+        for chunk in incoming:
             yield chunk
             elapsed_s = bar.tasks[task].elapsed or 0.0
             done = f"tokenising: {sum(writer.documents):,} documents, {writer.tokens:,} tokens"

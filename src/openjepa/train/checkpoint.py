@@ -2,6 +2,7 @@
 
 A folder `step-000500` either exists whole or not at all. Since batches, masks and dropout are addressed by step, the
 weights, the optimiser and the step number are all of the state: a resumed run equals an uninterrupted one bit for bit.
+A run on streamed data also keeps a bookmark, so that it need not read again what it has read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import os
 import pickle
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,17 +21,21 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from openjepa.core.errors import UserError
+from openjepa.data.loader import Bookmark
 
-WEIGHTS, STATE, BEST = "model.safetensors", "state.pt", "best.json"
+WEIGHTS, STATE, BOOKMARK, BEST = "model.safetensors", "state.pt", "bookmark.json", "best.json"
 
 
-def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer,
+         bookmark: Bookmark | None = None) -> Path:  # fmt: skip
     """Write `folder/step-<step>` atomically and return it."""
     tmp, final = folder / f".tmp-{step:06d}", folder / f"step-{step:06d}"
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir(parents=True)
     save_model(method, str(tmp / WEIGHTS))
     torch.save({"step": step, "optimizer": optimizer.state_dict()}, tmp / STATE)
+    if bookmark is not None:
+        (tmp / BOOKMARK).write_text(json.dumps(asdict(bookmark)) + "\n")
     for file in tmp.iterdir():
         _sync(file)
     shutil.rmtree(final, ignore_errors=True)  # only after a crash between the rename and the next log line
@@ -48,6 +54,15 @@ def load(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) 
         reason = str(error).splitlines()[0]
         raise UserError(f"{checkpoint / STATE} cannot be loaded into this optimizer: {reason}") from error
     return int(state["step"])
+
+
+def load_bookmark(checkpoint: Path) -> Bookmark | None:
+    """Where in its stream the run was; None if its data is no stream."""
+    file = checkpoint / BOOKMARK
+    if not file.exists():
+        return None
+    kept = json.loads(file.read_text())
+    return Bookmark(kept["draw"], kept["epoch"], kept["place"] and tuple(kept["place"]))
 
 
 def load_weights(checkpoint: Path, method: nn.Module) -> None:

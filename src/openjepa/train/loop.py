@@ -27,7 +27,7 @@ from openjepa.core.method import Hook, Method, Progress, StepOutput
 from openjepa.core.rundir import RunDir
 from openjepa.core.schedules import warmup_cosine
 from openjepa.core.seeding import seed_global
-from openjepa.data.loader import train_batches
+from openjepa.data.loader import TrainBatches, train_batches
 from openjepa.train import checkpoint
 from openjepa.train.optim import build_optimizer, set_rates, weight_decay_schedule
 
@@ -63,10 +63,13 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
     config = experiment.train
     optimizer = build_optimizer(experiment.method, config)
     method, optimizer = fabric.setup(experiment.method, optimizer)
-    start = checkpoint.load(checkpoint.newest(run.checkpoints), experiment.method, optimizer) if resume else 0
+    start, bookmark = 0, None
+    if resume:
+        newest = checkpoint.newest(run.checkpoints)
+        start, bookmark = checkpoint.load(newest, experiment.method, optimizer), checkpoint.load_bookmark(newest)
     rates = warmup_cosine(config.lr, config.final_lr, config.warmup_steps), weight_decay_schedule(config)
-    batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size)
-    keeper = _Keeper(fabric, experiment, run, health, optimizer)
+    batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark)
+    keeper = _Keeper(fabric, experiment, run, health, optimizer, batches)
     if start == 0:
         keeper.check(Progress(0, config.steps))
     result, window = Fit(start, 0.0, 0), _Window()
@@ -166,8 +169,9 @@ class _Keeper:
     """Health checks and checkpoints at the right steps, and the time they take."""
 
     def __init__(self, fabric: Fabric, experiment: Experiment, run: RunDir, health: Health | None,
-                 optimizer: torch.optim.Optimizer) -> None:  # fmt: skip
+                 optimizer: torch.optim.Optimizer, batches: TrainBatches) -> None:  # fmt: skip
         self.fabric, self.experiment, self.run, self.health, self.optimizer = fabric, experiment, run, health, optimizer
+        self.batches = batches
         self.record: dict[str, Any] = {}
         self.checked_step = -1
         self.best_score = checkpoint.best_score(run.checkpoints)
@@ -191,7 +195,8 @@ class _Keeper:
         began = time.perf_counter()
         if self.fabric.is_global_zero:
             folder, config = self.run.checkpoints, self.experiment.train
-            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer)
+            bookmark = self.batches.bookmark(progress.step)
+            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark)
             if self.record and self.record["score"] >= self.best_score:
                 self.best_score = self.record["score"]
                 checkpoint.mark_best(folder, progress.step, self.best_score)

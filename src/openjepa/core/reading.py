@@ -1,0 +1,28 @@
+"""What a readout needs of a recipe: latents of the hidden texts of a batch, beside the very tokens they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The M hidden texts of one batch: sentences of a document, or the answer to each question."""
+
+    target: Tensor  # [M, D] their latents as the target encoder gives them
+    predicted: Tensor  # [M, D] the same latents as predicted from the context alone
+    ids: Tensor  # [M, L] int64 their tokens, without special ones; real tokens come first
+    valid: Tensor  # [M, L] bool, False on padding
+
+
+@dataclass(frozen=True)
+class Readable:
+    """How latents and their texts are read off a batch, and how tokens become text."""
+
+    read: Callable[[Any, Any], Reading]  # (method, batch); called in eval mode and without gradients
+    decode: Callable[[Sequence[int]], str]
+    vocab: int  # ids are below it

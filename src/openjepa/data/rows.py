@@ -1,0 +1,153 @@
+"""How documents become rows of token ids, each at most `max_len` long: running text, or whole sentences.
+
+Whoever makes rows is part of the corpus's identity (`fingerprint`), so a cache never mixes two ways.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from openjepa.core.errors import ConfigError
+from openjepa.data.readers import Counts
+from openjepa.data.sentences import SentencesConfig, split_sentences
+from openjepa.data.sources import Document
+from openjepa.data.tokenizer import TextTokenizer
+
+MIN_TOKENS = 4  # of a row, without what the tokenizer adds
+MIN_SENTENCE = 2  # tokens; shorter pieces of a sentence that had to be cut are left out
+
+
+class RowMaker(Protocol):
+    """Makes the rows of a corpus; pure, cheap to send to data loading processes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for row makers that make equal rows."""
+        ...
+
+    def rows(self, documents: Sequence[Document], counts: Counts) -> list[list[np.ndarray]]:
+        """For each document its rows, [L] int32 with special tokens; none where it is too short, which is counted."""
+        ...
+
+    def special(self, ids: np.ndarray) -> np.ndarray:
+        """[L] bool, True where a row of these ids [L] holds a token that the tokenizer added."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Running text: a document longer than a row goes on in the next one, wherever the cut falls.
+
+    Raises ConfigError if `max_len` leaves no room for text.
+    """
+
+    tokenizer: TextTokenizer
+    max_len: int
+
+    def __post_init__(self) -> None:
+        room(self.tokenizer, self.max_len, MIN_TOKENS)
+
+    @property
+    def fingerprint(self) -> str:
+        return _digest(["text", self.tokenizer.fingerprint, self.max_len, MIN_TOKENS])
+
+    def rows(self, documents: Sequence[Document], counts: Counts) -> list[list[np.ndarray]]:
+        size = room(self.tokenizer, self.max_len, MIN_TOKENS)
+        contents = self.tokenizer.encode_content([document.text for document in documents])
+        rows = []
+        for document, content in zip(documents, contents, strict=True):
+            pieces = [content[start : start + size] for start in range(0, len(content), size)]
+            if len(content) < MIN_TOKENS:
+                counts.add(f"document of fewer than {MIN_TOKENS} tokens", document.id)
+                pieces = []
+            elif len(pieces[-1]) < MIN_TOKENS:
+                counts.add(f"tail of fewer than {MIN_TOKENS} tokens", document.id)
+                pieces.pop()
+            rows.append([self.tokenizer.wrap(piece) for piece in pieces])
+        return rows
+
+    def special(self, ids: np.ndarray) -> np.ndarray:
+        return self.tokenizer.special_mask(len(ids))
+
+
+@dataclass(frozen=True)
+class SentenceRows:
+    """Whole sentences, each ended by [SEP], as many as a row holds and never fewer than two.
+
+    A sentence longer than half a row is cut into several. Documents of one sentence cannot be predicted from their rest
+    and are left out and counted. Raises ConfigError if `max_len` leaves no room for two sentences.
+    """
+
+    tokenizer: TextTokenizer
+    sentences: SentencesConfig
+    max_len: int
+
+    def __post_init__(self) -> None:
+        room(self.tokenizer, self.max_len, 2 * (MIN_TOKENS + 1))
+
+    @property
+    def fingerprint(self) -> str:
+        return _digest(["sentences", self.tokenizer.fingerprint, self.sentences.model_dump(), self.max_len])
+
+    def rows(self, documents: Sequence[Document], counts: Counts) -> list[list[np.ndarray]]:
+        pieces = [self.split(document.text) for document in documents]
+        contents = iter(self.tokenizer.encode_content([piece for found in pieces for piece in found]))
+        rows = []
+        for document, found in zip(documents, pieces, strict=True):
+            sentences = self.fit([content for _, content in zip(found, contents)])  # noqa: B905 - takes its share
+            if len(sentences) < 2:
+                counts.add("document of one sentence", document.id)
+            rows.append([self.join(row) for row in self._packed(sentences)] if len(sentences) > 1 else [])
+        return rows
+
+    def split(self, text: str) -> list[str]:
+        """The sentences of a text."""
+        return [text[start:end] for start, end in split_sentences(text, self.sentences)]
+
+    def fit(self, sentences: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Sentences [L_i] of any length -> pieces that leave room for a second one in a row; tiny ones left out."""
+        longest = (self.max_len - len(self.tokenizer.prefix)) // 2 - 1
+        pieces = [s[start : start + longest] for s in sentences for start in range(0, len(s), longest)]
+        return [piece for piece in pieces if len(piece) >= MIN_SENTENCE]
+
+    def join(self, sentences: Sequence[np.ndarray]) -> np.ndarray:
+        """Sentences [L_i] -> one row: what the tokenizer puts in front, and [SEP] after each."""
+        end = np.array([self.tokenizer.sep_id], dtype=np.int32)
+        return np.concatenate([self.tokenizer.prefix, *(part for s in sentences for part in (s, end))])
+
+    def _packed(self, sentences: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """Sentences in order, as many a row as fit; the last row takes one from its neighbour if it has one alone."""
+        size = self.max_len - len(self.tokenizer.prefix)
+        rows, used = [[sentences[0]]], len(sentences[0]) + 1
+        for sentence in sentences[1:]:
+            if used + len(sentence) + 1 > size:
+                rows.append([])
+                used = 0
+            rows[-1].append(sentence)
+            used += len(sentence) + 1
+        if len(rows) > 1 and len(rows[-1]) == 1 and len(rows[-2]) > 2:
+            rows[-1].insert(0, rows[-2].pop())
+        return [row for row in rows if len(row) > 1]
+
+    def special(self, ids: np.ndarray) -> np.ndarray:
+        mask = ids == self.tokenizer.sep_id
+        mask[: len(self.tokenizer.prefix)] = True
+        return mask
+
+
+def room(tokenizer: TextTokenizer, max_len: int, needed: int) -> int:
+    """Tokens of text that fit into a row. Raises ConfigError if that is less than needed."""
+    size = max_len - len(tokenizer.prefix) - len(tokenizer.suffix)
+    if size < needed:
+        raise ConfigError(f"max_len={max_len} leaves {size} tokens for text; at least {needed} are needed")
+    return size
+
+
+def _digest(parts: list) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

@@ -1,12 +1,13 @@
-"""A T-JEPA small enough to be built, trained and taken apart in every test: 400 stories, one block, 32 dimensions."""
+"""Recipes small enough to be built, trained and taken apart in every test: 400 stories, one block, 32 dimensions."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.seeding import seed_global
-from openjepa.recipes import t_jepa
+from openjepa.recipes import nano_jepa, t_jepa
 
 TINY = (
     "data.documents=400",
@@ -24,8 +25,28 @@ TINY = (
 )
 
 
-def build_tiny(assets: Path, *overrides: str) -> Experiment:
+def build_tiny(assets: Path, *overrides: str, recipe: ModuleType = t_jepa) -> Experiment:
     """The experiment of TINY and `overrides`, initialised as a run would be."""
-    config = t_jepa.Config.load(overrides=[*TINY, *overrides])
+    config = recipe.Config.load(overrides=[*TINY, *overrides])
     seed_global(config.train.seed, "init")
-    return t_jepa.build(config, BuildContext(assets))
+    return recipe.build(config, BuildContext(assets))
+
+
+NANO = (
+    "data.documents=400",
+    "data.eval_fraction=0.2",
+    "tokenizer.vocab_size=400",
+    "decoder.dim=32",
+    "decoder.depth=1",
+    "decoder.heads=2",
+    "decoder.max_len=96",
+    "train.batch_size=15",
+    "train.accelerator=cpu",
+)
+
+
+def build_nano(assets: Path, *overrides: str) -> Experiment:
+    """nanoJEPA on 400 word problems."""
+    config = nano_jepa.Config.load(overrides=[*NANO, *overrides])
+    seed_global(config.train.seed, "init")
+    return nano_jepa.build(config, BuildContext(assets))

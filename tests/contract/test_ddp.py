@@ -14,9 +14,10 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.data.loader import train_batches
-from tests.tiny import build_tiny
+from tests.tiny import build_nano, build_tiny
 
 WORLD = 2
 VARIANTS = {
@@ -25,12 +26,22 @@ VARIANTS = {
     "spans, vicreg": ("predict=spans", "regularizer.name=vicreg", "mask.how=mask", "target.norm=standardize"),
     "spans, sigreg": ("predict=spans", "regularizer.name=sigreg", "mlm_weight=0.1", "predictor.kind=mlp"),
 }
+NANO_VARIANTS = {
+    "nano_jepa, vicreg": (),
+    "nano_jepa, dropped step": ("loss_dropout=0.99", "target_space=centred", "regularizer.name=sigreg"),
+}
 STEP = 3  # not the first, so that the draw of SIGReg's directions counts
 
 
-def gradients(folder: Path, overrides: tuple[str, ...], rank: int, world: int) -> tuple[dict[str, Tensor], int]:
+def build(folder: Path, variant: str) -> Experiment:
+    if variant in NANO_VARIANTS:
+        return build_nano(folder / "nano", *NANO_VARIANTS[variant], "train.steps=10")
+    return build_tiny(folder, *VARIANTS[variant], "train.steps=10")
+
+
+def gradients(folder: Path, variant: str, rank: int, world: int) -> tuple[dict[str, Tensor], int]:
     """Of the loss of this rank's rows of the batch of STEP, averaged over ranks by DDP; and how many rows they are."""
-    experiment = build_tiny(folder, *overrides, "train.steps=10")
+    experiment = build(folder, variant)
     batch = next(train_batches(experiment, STEP, rank, world))
     method: Method = experiment.method
     forward = DistributedDataParallel(method) if world > 1 else method
@@ -41,7 +52,7 @@ def gradients(folder: Path, overrides: tuple[str, ...], rank: int, world: int) -
 def on_a_rank(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
-    measured = {name: gradients(folder, overrides, rank, WORLD) for name, overrides in VARIANTS.items()}
+    measured = {name: gradients(folder, name, rank, WORLD) for name in [*VARIANTS, *NANO_VARIANTS]}
     torch.save(measured, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -56,14 +67,15 @@ def ranks(folder: Path) -> list[dict[str, tuple[dict[str, Tensor], int]]]:
     """What each rank measured; made on first use."""
     if not (folder / "0.pt").exists():
         build_tiny(folder).train_data[0]  # tokenised once, by this process
+        build_nano(folder / "nano")
         mp.start_processes(on_a_rank, (folder,), nprocs=WORLD, start_method="spawn")
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *NANO_VARIANTS])
 def test_two_ranks_have_the_gradient_of_one(variant: str, folder: Path, ranks: list) -> None:
-    single, rows = gradients(folder, VARIANTS[variant], rank=0, world=1)
+    single, rows = gradients(folder, variant, rank=0, world=1)
     (first, first_rows), (second, second_rows) = (measured[variant] for measured in ranks)
     assert (rows, first_rows, second_rows) == (15, 8, 7)
     assert set(first) == set(second) == set(single)

@@ -14,8 +14,28 @@ from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
 from openjepa.data.loader import eval_batches, train_batches
+from openjepa.data.masked_sentences import MaskedSentences
+from openjepa.recipes import lang_jepa
 from tests.tiny import build_tiny
 
+LANG_VARIANTS = {
+    "lang_jepa: as shipped": (),
+    "lang_jepa: the original": (
+        "teacher_reads=document",
+        "regularizer.name=none",
+        "invariance=0",
+        "predictor.kind=mlp",
+        "target.norm=none",
+        "encoder.max_len=64",
+    ),
+    "lang_jepa: block, sentences": (
+        "mask.strategy=block",
+        "regularize=sentences",
+        "regularizer.name=sigreg",
+        "target.norm=layer_norm",
+    ),
+    "lang_jepa: next": ("mask.strategy=next", "mask.ratio=0.2", "predictor.bottleneck=true", "objective=cosine"),
+}
 VARIANTS = {
     "as shipped": (),
     "the original": (
@@ -38,9 +58,12 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=[*VARIANTS, *LANG_VARIANTS])
 def experiment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    return build_tiny(tmp_path_factory.mktemp("assets"), *VARIANTS[request.param])
+    assets = tmp_path_factory.mktemp("assets")
+    if request.param in LANG_VARIANTS:
+        return build_tiny(assets, *LANG_VARIANTS[request.param], recipe=lang_jepa)
+    return build_tiny(assets, *VARIANTS[request.param])
 
 
 def test_every_law_holds(experiment: Experiment) -> None:
@@ -76,7 +99,11 @@ def test_latents_say_where_they_belong(experiment: Experiment) -> None:
     assert latents.copied is not None
     assert latents.teacher is not None
     assert len(latents.target) == len(latents.rows) == len(latents.places) == len(latents.copied) == count
-    assert batch.hidden[latents.rows, latents.places].all()
+    if isinstance(batch, MaskedSentences):  # a place is a sentence
+        assert (batch.sentence[latents.rows] == latents.places[:, None])[batch.hidden[latents.rows]].any()
+        assert torch.equal(latents.places, batch.asked[batch.asked_valid])
+    else:
+        assert batch.hidden[latents.rows, latents.places].all()
     assert torch.equal(latents.rows, latents.rows.sort().values)
     assert len(latents.context) == len(latents.teacher) == batch.size
 

@@ -63,4 +63,34 @@ class Prediction:
     baselines: Mapping[str, Callable[[], Mapping[str, Answers]]] = field(default_factory=dict)
 
 
-Task = Classification | Triplets | Similarity | Prediction
+class Vectors(NamedTuple):
+    """What a method (or a baseline) predicts, and the vectors it chooses among. Dense, or sparse for word counts."""
+
+    predicted: Any  # [N, D]
+    candidates: Any  # [C, D]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Does a predicted latent point at its own target, and at no other? By cosine, so norms do not count.
+
+    The pools are part of the question: every column chooses among the same candidates. Candidates of one pool must
+    differ in content (a second copy of the right one would tie with it, and a tie is no answer). Measures:
+
+        <name>_top1     share of items whose own target is nearer than every other of its pool
+        <name>_mrr      mean reciprocal rank of the own target
+        <name>_aligned  cosine with the own target minus the mean cosine with the others of the pool; chance 0
+    """
+
+    name: str
+    pools: np.ndarray  # [N, K] int64 numbers of candidates, the item's own target first; -1 fills up smaller pools
+    vectors: Callable[[Method], Vectors]  # called as `Prediction.ask` is
+    texts: tuple[Sequence[str], Sequence[str]] | None = None  # (N contexts, C candidates): TF-IDF answers too
+    baselines: Mapping[str, Callable[[], Vectors]] = field(default_factory=dict)  # without a network, by column
+    beside: Mapping[str, Callable[[Method], Vectors]] = field(
+        default_factory=dict
+    )  # other answers of the run's network
+    measures: tuple[str, ...] = ("top1", "mrr", "aligned")  # which of them are asked for
+
+
+Task = Classification | Triplets | Similarity | Prediction | Retrieval

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from openjepa.core.errors import UserError
-from openjepa.core.tasks import Classification, Prediction, Similarity, Task, Triplets
+from openjepa.core.tasks import Classification, Prediction, Retrieval, Similarity, Task, Triplets
 from openjepa.evals.features import Embedder, Labels
 
 
@@ -40,6 +40,11 @@ def tfidf_for(tasks: Sequence[Task]) -> Embedder:
     return tfidf(list(dict.fromkeys(text for task in tasks for text in _visible(task))))
 
 
+def has_words(tasks: Sequence[Task]) -> bool:
+    """Whether any of the tasks can be asked of TF-IDF: some ask a method itself and show no text."""
+    return any(len(_visible(task)) for task in tasks)
+
+
 def majority(train_labels: Labels, test_labels: Labels) -> float:
     """Accuracy on test, in [0, 1], of always naming the commonest class of train: chance for a classification."""
     classes, counts = np.unique(train_labels, return_counts=True)
@@ -54,5 +59,7 @@ def _visible(task: Task) -> list[Any]:
             return [*task.anchors, *task.positives, *task.negatives]
         case Similarity():
             return [*task.first, *task.second]
+        case Retrieval():
+            return [*task.texts[0], *task.texts[1]] if task.texts is not None else []
         case Prediction():  # brings baselines of its own
             return []

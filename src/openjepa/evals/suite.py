@@ -16,7 +16,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Classification, Prediction, Similarity, Task, Triplets
+from openjepa.core.tasks import Classification, Prediction, Retrieval, Similarity, Task, Triplets
+from openjepa.evals.alignment import retrieved
 from openjepa.evals.features import Embedder, Vectors, require_finite
 from openjepa.evals.ledger import LEVEL, NETWORKS, Ledger, Measure
 from openjepa.evals.probes import knn, logistic
@@ -24,30 +25,59 @@ from openjepa.evals.scores import Score, difference_interval
 from openjepa.evals.similarity import spearman, triplet_accuracy
 
 Scores = dict[str, Score]
+ASKED = Prediction | Retrieval  # tasks that ask the method itself, beside baselines of their own
+WORDS = "tfidf"  # the column that reads texts without a network
 
 
 def evaluate(task: Task, embedder: Embedder, method: Method | None = None, column: str = "run") -> Scores:
     """The measures of one task by name: `<task>_knn` and `<task>_logistic` for a classification, else `<task>`.
 
-    A `Prediction` names its own measures, and asks `method`, or its baseline of this column (none: no measures).
+    A `Prediction` names its own measures, and asks `method`, or its baseline of this column (none: no measures); a
+    `Retrieval` gives those it lists, and TF-IDF answers it as well if it has texts.
     Raises UserError naming the task if it is malformed or cannot be answered.
     """
     try:
         if isinstance(task, Prediction):
             return _predicted(task, method, column)
+        if isinstance(task, Retrieval):
+            return _retrieved(task, embedder, method, column)
         _check(task)
         return _evaluate(task, embedder)
     except UserError as error:
         raise UserError(f"task {task.name!r}: {error}") from None
 
 
+def _own_columns(task: Prediction | Retrieval) -> list[str]:
+    """Columns that a task brings along."""
+    return [*task.baselines, *(task.beside if isinstance(task, Retrieval) else ())]
+
+
 def _predicted(task: Prediction, method: Method | None, column: str) -> Scores:
-    if method is not None:
+    if method is not None and column in NETWORKS:
         with evaluating(method):
             answers = task.ask(method)
     else:
         answers = task.baselines[column]() if column in task.baselines else {}
     return {name: Score(np.asarray(items, dtype=np.float64), chance) for name, (items, chance) in answers.items()}
+
+
+def _retrieved(task: Retrieval, embedder: Embedder, method: Method | None, column: str) -> Scores:
+    vectors = task.vectors if column in NETWORKS else task.beside.get(column)
+    if method is not None and vectors is not None:
+        with evaluating(method):
+            predicted, candidates = vectors(method)
+        for vectors, what in ((predicted, "predictions"), (candidates, "candidates")):
+            require_finite(vectors, f"column {column!r}, {what}")
+    elif column in task.baselines:
+        predicted, candidates = task.baselines[column]()
+    elif column == WORDS and task.texts is not None:
+        contexts, texts = task.texts
+        predicted, candidates = embedder(contexts), embedder(texts)
+    else:
+        return {}
+    found = retrieved(predicted, candidates, task.pools)
+    scores = {name: Score(items, chance) for name, (items, chance) in found.measures().items()}
+    return {f"{task.name}_{name}": scores[name] for name in task.measures}
 
 
 def _evaluate(task: Classification | Triplets | Similarity, embedder: Embedder) -> Scores:
@@ -72,10 +102,11 @@ def run_suite(
 ) -> Ledger:
     """All tasks for all columns: `run`, `init` (the run's own start), `random` and at least one baseline (`tfidf`).
 
-    `methods` are the networks themselves by column, for tasks that are `Prediction`s; these may add columns.
+    `methods` are the networks themselves by column, for tasks that are `Prediction`s or `Retrieval`s; these may add
+    columns.
     Raises UserError naming the task if it is malformed, and the column if its vectors are not finite.
     """
-    extra = {name for task in tasks if isinstance(task, Prediction) for name in task.baselines} - set(columns)
+    extra = {name for task in tasks if isinstance(task, ASKED) for name in _own_columns(task)} - set(columns)
     assert set(NETWORKS) <= set(columns), "a ledger needs the columns run, init and random"
     baselines = [*(name for name in columns if name not in NETWORKS), *sorted(extra)]
     assert baselines, "a ledger needs a baseline that learns no representation"
@@ -86,8 +117,8 @@ def run_suite(
     scores: dict[str, Scores] = {}
     for column in (*NETWORKS, *baselines):
         embedder = _remembering(column, columns[column]) if column in columns else _no_vectors
-        method = (methods or {}).get(column)
-        asked = [task for task in tasks if column in columns or isinstance(task, Prediction)]
+        method = (methods or {}).get("run" if column in extra else column)
+        asked = [task for task in tasks if column in columns or isinstance(task, ASKED)]
         scores[column] = {n: s for task in asked for n, s in evaluate(task, embedder, method, column).items()}
     return Ledger({name: _measure(name, scores, seed) for name in scores["run"]})
 
@@ -102,7 +133,7 @@ def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:
 
 
 def _no_vectors(inputs: Sequence[Any]) -> Vectors:
-    raise AssertionError("this column answers Prediction tasks only")
+    raise AssertionError("this column answers tasks that ask the method itself only")
 
 
 def _remembering(column: str, embedder: Embedder) -> Embedder:

@@ -1,0 +1,147 @@
+"""Rows of whole sentences to batches in which some sentences are hidden.
+
+Every token knows its sentence, so that a latent per sentence is one product with a pooling matrix, and sentences can be
+encoded side by side in one pass without seeing each other. A sentence's closing [SEP] belongs to it. All indices are
+made here, in the data workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openjepa.core.batch import Batch
+from openjepa.core.experiment import Row
+from openjepa.data.corpus import pad
+from openjepa.data.masked_text import places_of
+from openjepa.data.rows import SentenceRows
+
+
+@dataclass(kw_only=True)
+class MaskedSentences(Batch):
+    """Documents of which whole sentences are hidden. T = longest row, V, H = most visible and hidden tokens,
+    S = most hidden sentences in a row."""
+
+    ids: Tensor  # [B, T] int64, clean token ids
+    valid: Tensor  # [B, T] bool, False on padding
+    sentence: (
+        Tensor  # [B, T] int64, number of each token's sentence; a prefix belongs to the first, padding to none: -1
+    )
+    hidden: Tensor  # [B, T] bool, True on tokens of hidden sentences
+    context_at: Tensor  # [B, V] int64, places of the visible tokens
+    context_valid: Tensor  # [B, V] bool
+    hidden_at: Tensor  # [B, H] int64, places of the hidden tokens
+    hidden_valid: Tensor  # [B, H] bool
+    asked: Tensor  # [B, S] int64, numbers of the hidden sentences in order
+    asked_valid: Tensor  # [B, S] bool
+    real_tokens: int  # unpadded tokens in the batch
+
+    @property
+    def tokens(self) -> int:
+        return self.real_tokens
+
+    def alone(self, at: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """For tokens at places [B, K]: who may read whom [B, K, K] (its own sentence), and places in it [B, K].
+
+        The arguments of an encoder that reads each sentence as a text of its own, all in one pass.
+        """
+        sentence = self.sentence.gather(1, at).masked_fill(~valid, -1)  # [B, K]
+        starts = torch.ones_like(valid)
+        starts[:, 1:] = sentence[:, 1:] != sentence[:, :-1]
+        place = torch.arange(at.shape[1], device=at.device)  # [K]
+        return sentence[:, :, None] == sentence[:, None, :], place - torch.where(starts, place, 0).cummax(1).values
+
+    def tokens_of(self, sentences: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Places [B, K] of the tokens of `sentences` [B, S] where `real` [B, S], and which are real [B, K]."""
+        wanted = sentences.masked_fill(~real, -2)  # [B, S]
+        return places_of((self.sentence[:, :, None] == wanted[:, None, :]).any(2))
+
+    def every_sentence(self) -> tuple[Tensor, Tensor]:
+        """Numbers [B, N] of the sentences of each row, and which are real [B, N]."""
+        number = torch.arange(int(self.sentence.max()) + 1, device=self.ids.device).expand(self.size, -1)  # [B, N]
+        return number, number <= self.sentence.amax(1, keepdim=True)
+
+    def nearest_visible(self) -> Tensor:
+        """[B, S] number of the visible sentence nearest to each hidden one, for the copy baseline."""
+        number, real = self.every_sentence()
+        asked = ((self.asked[:, :, None] == number[:, None]) & self.asked_valid[:, :, None]).any(1)  # [B, N]
+        distance = (self.asked[:, :, None] - number[:, None]).abs()  # [B, S, N]
+        return distance.masked_fill(~(real & ~asked)[:, None], number.shape[1]).argmin(2)
+
+    def pooling(self, at: Tensor, valid: Tensor, sentences: Tensor) -> Tensor:
+        """[B, S, K] weights that turn token latents [B, K, D] into the mean of each of `sentences` [B, S]."""
+        member = (self.sentence.gather(1, at)[:, None, :] == sentences[:, :, None]) & valid[:, None, :]  # [B, S, K]
+        return member / member.sum(2, keepdim=True).clamp_min(1)
+
+    def hidden_texts(self, special: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Tokens of each hidden sentence [M, L] but those in `special`, and which are real [M, L].
+
+        M counts the hidden sentences of all rows, in the order of `asked`; L is the longest of them.
+        """
+        content = ~torch.isin(self.ids, torch.tensor(special, device=self.ids.device))  # [B, T]
+        member = (self.sentence[:, None] == self.asked[:, :, None]) & content[:, None]  # [B, S, T]
+        at, valid = places_of(member[self.asked_valid])  # [M, L]
+        return self.ids[self.asked_valid.nonzero()[:, :1], at], valid
+
+
+@dataclass(frozen=True)
+class MaskedSentencesCollator:
+    """Rows made by `rows` to a batch; `masker` says which sentences are hidden."""
+
+    rows: SentenceRows
+    masker: Callable[[int, torch.Generator], Tensor]
+
+    def __call__(self, rows: Sequence[Row]) -> MaskedSentences:
+        ids = [row.sample.ids for row in rows]
+        numbers = [self._numbers(row) for row in ids]
+        hidden = [
+            self.masker(int(number[-1]) + 1, row.generator).numpy()[number]
+            for number, row in zip(numbers, rows, strict=True)
+        ]
+        return self._batch([row.index for row in rows], ids, numbers, hidden)
+
+    def clean(self, texts: Sequence[str], max_len: int) -> MaskedSentences:
+        """Texts with nothing hidden, cut at `max_len` tokens, for embedding."""
+        pieces = [self.rows.split(text) or [text] for text in texts]
+        contents = iter(self.rows.tokenizer.encode_content([piece for found in pieces for piece in found]))
+        ids = []
+        for found in pieces:
+            sentences = [content for content in (next(contents) for _ in found) if len(content)]
+            ids.append(self.rows.join(sentences or [self.rows.tokenizer.blank])[:max_len])
+        numbers = [self._numbers(row) for row in ids]
+        return self._batch(range(len(texts)), ids, numbers, [np.zeros(len(row), dtype=bool) for row in ids])
+
+    def _numbers(self, ids: np.ndarray) -> np.ndarray:
+        """[L] the number of each token's sentence: how many [SEP] stand before it."""
+        ends = ids == self.rows.tokenizer.sep_id
+        ends[: len(self.rows.tokenizer.prefix)] = False
+        return np.concatenate([[0], np.cumsum(ends)[:-1]])
+
+    def _batch(self, keys: Sequence[int], ids: list, numbers: list, hidden: list) -> MaskedSentences:
+        valid = pad([np.ones(len(row), dtype=bool) for row in ids], False)  # [B, T]
+        sentence, hides = pad(numbers, -1), pad(hidden, False)  # [B, T]
+        context_at, context_valid = places_of(valid & ~hides)
+        hidden_at, hidden_valid = places_of(hides)
+        counts = max(int(row[-1]) + 1 for row in numbers)
+        is_asked = torch.zeros(len(ids), counts, dtype=torch.bool)  # [B, N]
+        row, place = hides.nonzero(as_tuple=True)
+        is_asked[row, sentence[row, place]] = True
+        asked, asked_valid = places_of(is_asked)
+        return MaskedSentences(
+            keys=torch.tensor(list(keys)),
+            ids=pad(ids, self.rows.tokenizer.pad_id),
+            valid=valid,
+            sentence=sentence,
+            hidden=hides,
+            context_at=context_at,
+            context_valid=context_valid,
+            hidden_at=hidden_at,
+            hidden_valid=hidden_valid,
+            asked=asked,
+            asked_valid=asked_valid,
+            real_tokens=int(valid.sum()),
+        )

@@ -1,0 +1,138 @@
+"""Which sentence was hidden? Retrieval questions for methods that predict the latents of hidden sentences.
+
+Three pools, from hard to easy. `in_document`: every sentence of the same document, the visible ones too, so repeating
+what was seen is wrong. `among_hidden`: the hidden ones of the document only, so avoiding what was seen is no help.
+`elsewhere`: sentences of other documents. Beside the networks answer TF-IDF (the words of the visible sentences) and
+`copy` (the run's own latent of the nearest visible sentence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openjepa.core.experiment import Row
+from openjepa.core.seeding import generator_for
+from openjepa.core.tasks import Retrieval, Vectors
+from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+
+ELSEWHERE = 99  # sentences of other documents in a pool
+ROWS_AT_ONCE = 64
+LEAST = 20  # questions below which a score would say nothing
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """All sentences of all rows, in reading order."""
+
+    row: np.ndarray  # [C] int64
+    hidden: np.ndarray  # [C] bool
+    texts: list[str]  # C
+
+
+def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400, seed: int = 0) -> list[Retrieval]:
+    """The three questions on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
+
+    The method asked needs `predict_from_context(batch)` and `sentence_targets(batch, sentences [B, S], real [B, S])`,
+    both [M, D], row by row. A question is left out where fewer than 20 sentences can be asked for.
+    """
+    count = min(limit, len(rows))
+    batches = [
+        collate([Row(rows[i], generator_for(seed, "sentence tasks", i), i) for i in range(start, stop)])
+        for start, stop in ((s, min(s + ROWS_AT_ONCE, count)) for s in range(0, count, ROWS_AT_ONCE))
+    ]
+    found = _read(batches, collate.rows.tokenizer.decode)
+    queries = np.flatnonzero(found.hidden)  # [N], in the order of the predictions
+    contexts = [_visible(found, query) for query in queries]
+    pools = {
+        "in_document": [_document(found, query, hidden_only=False) for query in queries],
+        "among_hidden": [_document(found, query, hidden_only=True) for query in queries],
+        "elsewhere": [_elsewhere(found, query, seed) for query in queries],
+    }
+    answer = _answers(batches)
+    tasks = []
+    for name, others in pools.items():
+        kept = np.array([i for i, pool in enumerate(others) if len(pool)], dtype=np.int64)
+        if len(kept) < LEAST:
+            continue
+        tasks.append(
+            Retrieval(
+                name=f"sentence_{name}",
+                pools=_table([np.concatenate([[queries[i]], others[i]]) for i in kept]),
+                vectors=lambda method, kept=kept: _some(answer(method, copied=False), kept),
+                texts=([contexts[i] for i in kept], found.texts),
+                beside={"copy": lambda method, kept=kept: _some(answer(method, copied=True), kept)},
+                measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
+            )
+        )
+    return tasks
+
+
+def _read(batches: Sequence[MaskedSentences], decode: Callable[[Any], str]) -> _Sentences:
+    row, hidden, texts = [], [], []
+    first = 0
+    for batch in batches:
+        for i in range(batch.size):
+            for number in range(int(batch.sentence[i].max()) + 1):
+                tokens = batch.sentence[i] == number  # [T]
+                row.append(first + i)
+                hidden.append(bool(batch.hidden[i, tokens].any()))
+                texts.append(decode(batch.ids[i, tokens].tolist()))
+        first += batch.size
+    return _Sentences(np.array(row), np.array(hidden), texts)
+
+
+def _visible(found: _Sentences, query: int) -> str:
+    same = np.flatnonzero((found.row == found.row[query]) & ~found.hidden)
+    return " ".join(found.texts[i] for i in same)
+
+
+def _document(found: _Sentences, query: int, hidden_only: bool) -> np.ndarray:
+    """The other sentences of the document, without those of the same words."""
+    same = found.row == found.row[query]
+    others = np.flatnonzero(same & found.hidden if hidden_only else same)
+    return np.array([i for i in others if found.texts[i] != found.texts[query]], dtype=np.int64)
+
+
+def _elsewhere(found: _Sentences, query: int, seed: int) -> np.ndarray:
+    order = torch.randperm(len(found.texts), generator=generator_for(seed, "elsewhere", int(query))).numpy()
+    drawn = order[found.row[order] != found.row[query]][: 2 * ELSEWHERE]
+    return np.array([i for i in drawn if found.texts[i] != found.texts[query]][:ELSEWHERE], dtype=np.int64)
+
+
+def _table(pools: Sequence[np.ndarray]) -> np.ndarray:
+    """Pools of different sizes -> [N, K], filled up with -1."""
+    table = np.full((len(pools), max(map(len, pools))), -1, dtype=np.int64)
+    for line, pool in zip(table, pools, strict=True):
+        line[: len(pool)] = pool
+    return table
+
+
+def _answers(batches: Sequence[MaskedSentences]) -> Callable[..., Vectors]:
+    """What a method predicts for the hidden sentences, or copies, and the latents of all sentences; asked once each."""
+
+    @lru_cache(maxsize=2)
+    def answer(method: Any, copied: bool) -> Vectors:
+        device = next(method.parameters()).device
+        predicted: list[Tensor] = []
+        candidates: list[Tensor] = []
+        for batch in (batch.to(device) for batch in batches):
+            candidates.append(method.sentence_targets(batch, *batch.every_sentence()))
+            predicted.append(
+                method.sentence_targets(batch, batch.nearest_visible(), batch.asked_valid)
+                if copied
+                else method.predict_from_context(batch)
+            )
+        return Vectors(*(torch.cat(parts).float().cpu().numpy() for parts in (predicted, candidates)))
+
+    return answer
+
+
+def _some(vectors: Vectors, kept: np.ndarray) -> Vectors:
+    return Vectors(vectors.predicted[kept], vectors.candidates)

@@ -1,0 +1,195 @@
+"""LANG-JEPA: predict the latents of hidden sentences from the other sentences of the document.
+
+A document is a row of whole sentences. The student reads the visible ones together; a predictor, told which sentence it
+is asked for, estimates one latent per hidden sentence; an EMA teacher gives the targets: the mean over the sentence's
+tokens. One pass for the context and one for all targets, whatever the number of sentences. The mean of the student's
+token latents over a whole text is its embedding.
+
+What the teacher may read decides what a target holds: each sentence `alone` (default: a concept for itself),
+or in its `document` (contextual: it then holds what its neighbours show, and can be guessed by copying).
+
+As in T-JEPA, the student's mean of the visible and of the hidden sentences are pulled together and kept from
+collapsing by the regulariser (`invariance`); docs/lab-log.md says what each part is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.distributed import rank_weight
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.core.reading import Readable, Reading
+from openjepa.core.schedules import half_life_steps
+from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+from openjepa.data.sentence_tasks import sentence_tasks
+from openjepa.data.sources import DataConfig
+from openjepa.data.text import (
+    SentenceRows,
+    SentencesConfig,
+    TokenizerConfig,
+    load_or_train,
+    text_tasks,
+    train_and_eval,
+)
+from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
+from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.predictors import PredictorConfig, build_predictor
+from openjepa.models.target import EMATarget, MomentumConfig
+from openjepa.models.transformer import mean_pool, take
+from openjepa.objectives.latent import mse, named_objective
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
+from openjepa.objectives.targets import TargetConfig, make_targets
+
+
+class Config(BaseConfig):
+    """Everything that defines a LANG-JEPA run."""
+
+    data: DataConfig = DataConfig()
+    sentences: SentencesConfig = SentencesConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    mask: SentenceMaskConfig = SentenceMaskConfig()
+    predictor: PredictorConfig = PredictorConfig()
+    target: TargetConfig = TargetConfig(norm="standardize")
+    teacher_reads: Literal["alone", "document"] = "alone"
+    """each hidden sentence as a text of its own, or in its document"""
+    momentum: MomentumConfig = MomentumConfig()
+    objective: str = "smooth_l1"
+    """mse | l1 | smooth_l1 | cosine | package.module:function"""
+    regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=1.0)
+    regularize: Literal["documents", "sentences"] = "documents"
+    """what must not collapse: the two means of each document, or the latents of its hidden sentences"""
+    invariance: float = Field(0.6, ge=0)
+    """pull the student's mean of the visible and of the hidden sentences together; times regularizer.weight"""
+    train: TrainConfig = TrainConfig()
+
+
+class LangJEPA(Method[MaskedSentences]):
+    """Student, teacher, predictor and their loss."""
+
+    def __init__(self, config: Config, vocab: int, context: BuildContext) -> None:
+        super().__init__()
+        self.config, self.vocab = config, vocab
+        self.student = build_encoder(config.encoder, vocab, context)
+        self.teacher = EMATarget(self.student, config.momentum.schedule())
+        self.predictor = build_predictor(config.predictor, self.student.dim, self.student.dim, self.student.max_len)
+        self.objective = named_objective(config.objective)
+        self.regularizer = build_regularizer(config.regularizer)
+
+    def see_context(self, batch: MaskedSentences) -> Tensor:
+        """The student's latents of the visible sentences' tokens [B, V, D]."""
+        return self.student(take(batch.ids, batch.context_at), batch.context_valid, batch.context_at)
+
+    def predict(self, batch: MaskedSentences, context: Tensor) -> Tensor:
+        """The estimated latents of the hidden sentences [M, D]; a place is a sentence's number in the document."""
+        seen = (context, take(batch.sentence, batch.context_at).clamp_min(0), batch.context_valid)
+        return self.predictor(*seen, None, batch.asked, batch.asked_valid)[batch.asked_valid]
+
+    def predict_from_context(self, batch: MaskedSentences) -> Tensor:
+        return self.predict(batch, self.see_context(batch))
+
+    def forward(self, batch: MaskedSentences) -> StepOutput:
+        target = self.sentence_targets(batch, batch.asked, batch.asked_valid)  # [M, D]
+
+        context = self.see_context(batch)  # [B, V, D]
+        predicted = self.predict(batch, context)  # [M, D]
+        pooled = mean_pool(context, batch.context_valid)  # [B, D]
+
+        terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
+        terms |= self.regularize(batch, pooled)
+        loss = torch.stack(list(terms.values())).sum()
+        latents = self._latents(batch, predicted, target, pooled)
+        return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
+
+    def sentence_targets(self, batch: MaskedSentences, sentences: Tensor, real: Tensor) -> Tensor:
+        """Targets of `sentences` [B, S], numbers within each row, where `real` [B, S] -> [M, D].
+
+        Each is the mean of the teacher's latents over a sentence; sentences not asked for are not even encoded.
+        """
+        at, valid = batch.tokens_of(sentences, real)  # [B, K]
+        if self.config.teacher_reads == "alone":
+            layers = self.teacher.states(take(batch.ids, at), *batch.alone(at, valid))  # each [B, K, D]
+        else:
+            layers = [take(state, at) for state in self.teacher.states(batch.ids, batch.valid)]
+        used = layers[-self.config.target.layers :]
+        weights = batch.pooling(at, valid, sentences)  # [B, S, K]
+        return make_targets(self.config.target, [(weights @ layer.float())[real] for layer in used])
+
+    def regularize(self, batch: MaskedSentences, pooled: Tensor) -> dict[str, Tensor]:
+        """Terms that keep the latents alive, and pull the visible and the hidden part of a document [B, D] together."""
+        weight = self.config.invariance * self.config.regularizer.weight
+        if self.config.regularizer.name == "none" or (weight == 0 and self.config.regularize == "documents"):
+            return self.regularizer(pooled, batch.draw)
+        ids = take(batch.ids, batch.hidden_at)
+        states = self.student(ids, *batch.alone(batch.hidden_at, batch.hidden_valid))  # [B, H, D]
+        other = mean_pool(states, batch.hidden_valid)  # [B, D]
+        if self.config.regularize == "sentences":
+            weights = batch.pooling(batch.hidden_at, batch.hidden_valid, batch.asked)  # [B, S, H]
+            terms = self.regularizer((weights @ states.float())[batch.asked_valid], batch.draw)
+        else:
+            first, second = self.regularizer(pooled, batch.draw), self.regularizer(other, batch.draw)
+            terms = {name: (term + second[name]) / 2 for name, term in first.items()}
+        share = rank_weight(len(pooled), pooled.device)
+        return terms | {"invariance": weight * share * mse(pooled, other).mean()}
+
+    def _latents(self, batch: MaskedSentences, predicted: Tensor, target: Tensor, pooled: Tensor) -> Latents:
+        latents = Latents(predicted.detach(), target, pooled.detach())
+        if self.training:
+            return latents
+        latents.rows = batch.asked_valid.nonzero()[:, 0]  # [M]
+        latents.places = batch.asked[batch.asked_valid]  # [M]
+        latents.copied = self.sentence_targets(batch, batch.nearest_visible(), batch.asked_valid)  # [M, D]
+        latents.context = self.embed(batch)  # [B, D]
+        latents.teacher = mean_pool(self.teacher.states(batch.ids, batch.valid)[-1], batch.valid)  # [B, D]
+        return latents
+
+    def embed(self, batch: MaskedSentences) -> Tensor:
+        return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
+
+    def scramble_hidden(self, batch: MaskedSentences, generator: torch.Generator) -> MaskedSentences:
+        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
+        return replace(batch, ids=torch.where(batch.hidden, other, batch.ids))
+
+    def after_step(self, progress: Progress) -> None:
+        self.teacher.update(self.student, progress)
+
+
+def read_back(method: LangJEPA, batch: MaskedSentences, special: Sequence[int]) -> Reading:
+    """Every hidden sentence: its concept as taught and as predicted, and its tokens without those in `special`."""
+    target = method.sentence_targets(batch, batch.asked, batch.asked_valid)  # [M, D]
+    return Reading(target, method.predict_from_context(batch), *batch.hidden_texts(special))
+
+
+def build(config: Config, context: BuildContext) -> Experiment:
+    """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
+    wanted = config.tokenizer
+    if config.encoder.name is not None:  # a pretrained encoder brings its own
+        wanted = wanted.model_copy(update={"kind": config.encoder.name})
+    tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
+    method = LangJEPA(config, tokenizer.vocab_size, context)
+    rows = SentenceRows(tokenizer, config.sentences, method.student.max_len)
+    train_data, eval_data = train_and_eval(config.data, rows)
+    collate = MaskedSentencesCollator(rows, SentenceMasker(config.mask.strategy, config.mask.ratio))
+    return Experiment(
+        method=method,
+        train_data=train_data,
+        eval_data=eval_data,
+        collate=collate,
+        prepare=lambda texts: collate.clean(texts, method.student.max_len),
+        train=config.train,
+        tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate)],
+        readable=Readable(
+            lambda method, batch: read_back(method, batch, tokenizer.special_ids),
+            tokenizer.decode,
+            tokenizer.vocab_size,
+        ),
+        notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},
+    )

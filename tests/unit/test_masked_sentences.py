@@ -1,0 +1,196 @@
+"""Batches of hidden sentences: whole sentences are hidden, everything is found again, and sentences do not mix."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openjepa.core.errors import ConfigError
+from openjepa.core.experiment import Row
+from openjepa.core.seeding import generator_for
+from openjepa.data.corpus import TokenRow
+from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+from openjepa.data.readers import Counts
+from openjepa.data.rows import SentenceRows
+from openjepa.data.sentences import SentencesConfig
+from openjepa.data.sources import Document
+from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
+from openjepa.masking.sentences import SentenceMasker
+from openjepa.models.transformer import TextEncoder
+
+TEXTS = (
+    "A cat sat down. It was warm outside. The dog slept.",
+    "One thing led to another. Then it rained for an hour and the whole street was wet. Nobody minded. We went home.",
+    "Short one. Another short one.",
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TextTokenizer:
+    return train_tokenizer(TokenizerConfig(kind="bytes"), ())
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer: TextTokenizer) -> SentenceRows:
+    return SentenceRows(tokenizer, SentencesConfig(), max_len=256)
+
+
+def made(rows: SentenceRows, *texts: str) -> tuple[list[list[np.ndarray]], Counts]:
+    counts = Counts()
+    return rows.rows([Document(text, None, f"d{n}", n) for n, text in enumerate(texts)], counts), counts
+
+
+def batch_of(rows: SentenceRows, strategy: str = "random", ratio: float = 0.5) -> MaskedSentences:
+    found = [row for document in made(rows, *TEXTS)[0] for row in document]
+    collate = MaskedSentencesCollator(rows, SentenceMasker(strategy, ratio))  # ty: ignore[invalid-argument-type]
+    return collate([Row(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), i) for i, r in enumerate(found)])
+
+
+@pytest.mark.parametrize(("strategy", "ratio"), product(["random", "block", "next"], [0.01, 0.3, 0.5, 0.99]))
+def test_masks_hide_the_asked_share_and_never_all(strategy: str, ratio: float) -> None:
+    mask = SentenceMasker(strategy, ratio)  # ty: ignore[invalid-argument-type]
+    for count in range(2, 12):
+        hidden = mask(count, generator_for(0, "mask", count))
+        assert hidden.shape == (count,)
+        assert int(hidden.sum()) == min(max(1, round(ratio * count)), count - 1)
+        places = hidden.nonzero().squeeze(1)
+        if strategy != "random":
+            assert torch.equal(places, torch.arange(int(places[0]), int(places[-1]) + 1))
+        if strategy == "next":
+            assert int(places[-1]) == count - 1
+
+
+@pytest.mark.parametrize("strategy", ["random", "block"])
+def test_every_sentence_can_be_hidden(strategy: str) -> None:
+    mask = SentenceMasker(strategy, 0.4)  # ty: ignore[invalid-argument-type]
+    hidden = torch.stack([mask(5, generator_for(0, "mask", n)) for n in range(300)])
+    assert bool((hidden.float().mean(0) > 0.15).all())
+
+
+def test_wrong_masks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="ratio"):
+        SentenceMasker("random", 1.0)
+    with pytest.raises(ConfigError, match="random, block or next"):
+        SentenceMasker("all", 0.5)  # ty: ignore[invalid-argument-type]
+    with pytest.raises(ValueError, match="at least 2"):
+        SentenceMasker()(1, generator_for(0, "mask"))
+
+
+def test_rows_hold_whole_sentences_each_ended_by_a_separator(rows: SentenceRows, tokenizer: TextTokenizer) -> None:
+    found, counts = made(rows, *TEXTS)
+    assert [len(document) for document in found] == [1, 1, 1]
+    assert not counts
+    for text, (row,) in zip(TEXTS, found, strict=True):
+        parts = np.split(row, np.flatnonzero(row == tokenizer.sep_id) + 1)
+        assert [tokenizer.decode(part) for part in parts[:-1]] == [s.lower() for s in rows.split(text)]
+        assert not len(parts[-1])
+        assert rows.special(row).sum() == len(parts) - 1
+
+
+def test_long_documents_become_rows_of_at_least_two_sentences(tokenizer: TextTokenizer) -> None:
+    rows = SentenceRows(tokenizer, SentencesConfig(), max_len=64)
+    text = " ".join(f"Sentence number {n} is here." for n in range(9)) + " " + "x" * 500 + "."
+    (document,), _ = made(rows, text)
+    assert len(document) > 3
+    for row in document:
+        assert len(row) <= 64
+        assert (row == tokenizer.sep_id).sum() >= 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths=st.lists(st.integers(2, 40), min_size=2, max_size=30))
+def test_packing_keeps_every_sentence_but_a_last_one_without_neighbour(lengths: list[int]) -> None:
+    rows = SentenceRows(train_tokenizer(TokenizerConfig(kind="bytes"), ()), SentencesConfig(), max_len=82)
+    sentences = [np.full(length, 7 + n, dtype=np.int32) for n, length in enumerate(lengths)]
+    packed = rows._packed(sentences)
+    kept = [int(sentence[0]) for row in packed for sentence in row]
+    assert kept == sorted(kept)
+    assert all(len(row) >= 2 and sum(len(s) + 1 for s in row) <= 82 for row in packed)
+    lost = len(lengths) - len(kept)
+    assert lost <= len(lengths) // 2
+    if sum(lengths) + len(lengths) <= 82:
+        assert lost == 0
+
+
+def test_documents_of_one_sentence_are_counted(rows: SentenceRows) -> None:
+    found, counts = made(rows, "Only one sentence here.", TEXTS[0])
+    assert [len(document) for document in found] == [0, 1]
+    assert counts == {"document of one sentence": 1}
+
+
+def test_too_little_room_is_refused(tokenizer: TextTokenizer) -> None:
+    with pytest.raises(ConfigError, match="max_len=8"):
+        SentenceRows(tokenizer, SentencesConfig(), max_len=8)
+
+
+def test_other_sentence_settings_are_another_corpus(tokenizer: TextTokenizer, rows: SentenceRows) -> None:
+    same = SentenceRows(tokenizer, SentencesConfig(), max_len=256)
+    other = SentenceRows(tokenizer, SentencesConfig(min_chars=20), max_len=256)
+    assert rows.fingerprint == same.fingerprint
+    assert rows.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize("strategy", ["random", "block", "next"])
+def test_a_hidden_sentence_is_hidden_whole(rows: SentenceRows, strategy: str) -> None:
+    batch = batch_of(rows, strategy)
+    assert not (batch.hidden & ~batch.valid).any()
+    for i in range(batch.size):
+        asked = set(batch.asked[i, batch.asked_valid[i]].tolist())
+        numbers = batch.sentence[i]
+        for number in range(int(numbers.max()) + 1):
+            assert bool(batch.hidden[i, numbers == number].all()) == (number in asked)
+            assert bool(batch.hidden[i, numbers == number].any()) == (number in asked)
+        assert 0 < len(asked) < int(numbers.max()) + 1
+        seen = batch.context_at[i, batch.context_valid[i]]
+        hidden = batch.hidden_at[i, batch.hidden_valid[i]]
+        assert sorted([*seen.tolist(), *hidden.tolist()]) == batch.valid[i].nonzero().squeeze(1).tolist()
+
+
+def test_pooling_is_the_mean_of_each_sentence(rows: SentenceRows) -> None:
+    batch = batch_of(rows)
+    states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
+    numbers, real = batch.every_sentence()
+    at, valid = batch.tokens_of(numbers, real)
+    pooled = batch.pooling(at, valid, numbers) @ states.gather(1, at[..., None].expand(-1, -1, 5))  # [B, N, D]
+    for i, n in real.nonzero().tolist():
+        assert torch.allclose(pooled[i, n], states[i, batch.sentence[i] == n].mean(0), atol=1e-6)
+
+
+def test_sentences_read_alone_equal_separate_passes(rows: SentenceRows) -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(vocab=300, dim=16, depth=2, heads=2, max_len=256).eval()
+    batch = batch_of(rows)
+    with torch.no_grad():
+        ids = batch.ids.gather(1, batch.hidden_at)
+        together = encoder(ids, *batch.alone(batch.hidden_at, batch.hidden_valid))  # [B, H, D]
+        for i in range(batch.size):
+            for number in batch.asked[i, batch.asked_valid[i]].tolist():
+                own = batch.ids[i, batch.sentence[i] == number][None]
+                alone = encoder(own, torch.ones_like(own, dtype=torch.bool))[0]
+                mine = (batch.sentence[i].gather(0, batch.hidden_at[i]) == number) & batch.hidden_valid[i]
+                assert torch.allclose(together[i, mine], alone, atol=1e-5)
+
+
+def test_nearest_visible_is_visible_and_nearest(rows: SentenceRows) -> None:
+    batch = batch_of(rows, ratio=0.6)
+    nearest = batch.nearest_visible()
+    for i, s in batch.asked_valid.nonzero().tolist():
+        asked = set(batch.asked[i, batch.asked_valid[i]].tolist())
+        seen = [n for n in range(int(batch.sentence[i].max()) + 1) if n not in asked]
+        own = int(batch.asked[i, s])
+        assert int(nearest[i, s]) in seen
+        assert abs(int(nearest[i, s]) - own) == min(abs(n - own) for n in seen)
+
+
+def test_clean_texts_hide_nothing(rows: SentenceRows) -> None:
+    collate = MaskedSentencesCollator(rows, SentenceMasker())
+    batch = collate.clean(["Two here. And there.", "", "no end", "🙂"], max_len=20)
+    assert not batch.hidden.any()
+    assert batch.asked.shape == (4, 0)
+    assert batch.ids.shape[1] <= 20
+    assert batch.valid.any(1).all()

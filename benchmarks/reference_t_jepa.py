@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from reference_parts import Padding, follow, padded
 from torch import Tensor, nn
 
 LENGTH = 128  # tokens
@@ -26,10 +27,10 @@ LONGEST_SPAN = 7  # tokens; 4 on average
 class ReferenceTJEPA:
     """One training step over a batch of token rows. `encoder` is a folder with a transformers config."""
 
-    def __init__(self, encoder: Path, pad_id: int, mask_id: int) -> None:
+    def __init__(self, encoder: Path, pad_id: int, mask_id: int, padding: Padding = "max") -> None:
         from transformers import AutoConfig, AutoModel
 
-        self.pad_id, self.mask_id = pad_id, mask_id
+        self.pad_id, self.mask_id, self.padding = pad_id, mask_id, padding
         self.student = AutoModel.from_config(AutoConfig.from_pretrained(encoder))
         self.teacher = copy.deepcopy(self.student).eval()
         for parameter in self.teacher.parameters():
@@ -44,35 +45,25 @@ class ReferenceTJEPA:
         self.student.train()
 
     def step(self, texts: Sequence[np.ndarray]) -> Tensor:
-        """One optimiser step on the token ids [L_i] of each text; returns which places were real [B, 128]."""
-        ids, valid = self.padded(texts)
-        hidden = torch.zeros_like(ids, dtype=torch.bool)  # [B, 128]
+        """One optimiser step on the token ids [L_i] of each text; returns which places were real [B, T]."""
+        ids, valid = padded(texts, self.pad_id, LENGTH, self.padding)  # [B, T]
+        hidden = torch.zeros_like(ids, dtype=torch.bool)  # [B, T]
         for row, text in zip(hidden, texts, strict=True):
             self.hide_spans(row, min(len(text), LENGTH))
         shown = ids.clone()
         shown[hidden] = self.mask_id
-        context = self.student(input_ids=shown, attention_mask=valid).last_hidden_state  # [B, 128, D]
+        context = self.student(input_ids=shown, attention_mask=valid).last_hidden_state  # [B, T, D]
         with torch.no_grad():
-            target = self.teacher(input_ids=ids, attention_mask=valid).last_hidden_state  # [B, 128, D]
+            target = self.teacher(input_ids=ids, attention_mask=valid).last_hidden_state  # [B, T, D]
         loss = F.mse_loss(self.predictor(context)[hidden], target[hidden])
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        with torch.no_grad():
-            for slow, fast in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-                slow.data.mul_(MOMENTUM).add_(fast.data, alpha=1 - MOMENTUM)
+        follow(self.teacher, self.student, MOMENTUM)
         return valid
 
-    def padded(self, texts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        ids = torch.full((len(texts), LENGTH), self.pad_id)
-        for row, text in zip(ids, texts, strict=True):
-            kept = text[:LENGTH]
-            row[: len(kept)] = torch.from_numpy(kept.astype(np.int64))
-        lengths = torch.tensor([len(text) for text in texts])
-        return ids, (torch.arange(LENGTH) < lengths[:, None]).long()  # both [B, 128]
-
     def hide_spans(self, row: Tensor, length: int) -> None:
-        """Set random spans of `row` [128] bool until MASK_RATIO of its first `length` places is hidden."""
+        """Set random spans of `row` [T] bool until MASK_RATIO of its first `length` places is hidden."""
         wanted = max(1, int(MASK_RATIO * length))
         hidden = 0
         while hidden < wanted:

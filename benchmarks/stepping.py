@@ -21,7 +21,7 @@ BLOCKS = 5  # turns of each side
 class Read(NamedTuple):
     """What one step has read."""
 
-    tokens: int  # real ones of its texts
+    items: int  # what speed counts: real tokens, hidden sentences, questions
     encoded: Sequence[Tensor]  # of each encoder's input, which places were real: bool
 
 
@@ -35,26 +35,26 @@ class Side:
     step: Step
     trained_parameters: int
     step_s: list[float] = field(default_factory=list)
-    block_tokens_per_s: list[float] = field(default_factory=list)
+    block_items_per_s: list[float] = field(default_factory=list)
     real_places: int = 0
     places: int = 0
 
     def run_block(self, seconds: float) -> None:
         """Steps for about `seconds`, at least one."""
-        tokens, spent_s = 0, 0.0
-        while not tokens or spent_s < seconds:
+        items, spent_s = 0, 0.0
+        while not items or spent_s < seconds:
             began = time.perf_counter()
             read = self.step()
             self.step_s.append(time.perf_counter() - began)
             spent_s += self.step_s[-1]
-            tokens += read.tokens
+            items += read.items
             self.real_places += sum(int(mask.sum()) for mask in read.encoded)
             self.places += sum(mask.numel() for mask in read.encoded)
-        self.block_tokens_per_s.append(tokens / spent_s)
+        self.block_items_per_s.append(items / spent_s)
 
-    def summary(self) -> dict[str, float]:
+    def summary(self, unit: str) -> dict[str, float]:
         return {
-            "tokens_per_s": round(statistics.median(self.block_tokens_per_s), 1),
+            f"{unit}s_per_s": round(statistics.median(self.block_items_per_s), 2),
             "step_ms": round(1000 * statistics.median(self.step_s), 1),
             "steps": len(self.step_s),
             "padding_share": round(1 - self.real_places / self.places, 3),
@@ -62,31 +62,33 @@ class Side:
         }
 
 
-def compare(ours: Side, reference: Side, shapes: Sequence[tuple[int, int, int]], seconds: float) -> dict[str, Any]:
+def compare(ours: Side, reference: Side, unit: str, shapes: Sequence[tuple[int, int, int]],
+            seconds: float) -> dict[str, Any]:  # fmt: skip
     """A B A B ... for about `seconds` (a block has at least one step) after a warm-up step of each.
 
-    `shapes` are the (rows, inner, outer) of the matrix products by which the machine is measured.
+    `unit` is an item's name in the keys of the result, `shapes` are the (rows, inner, outer) of the matrix products by
+    which the machine is measured.
     """
-    flops_per_token = count_flops(ours.step)
+    flops_per_item = count_flops(ours.step)
     ours.step(), reference.step()
     rates = []  # FLOP/s
     for _ in range(BLOCKS):
         ours.run_block(0.4 * seconds / BLOCKS)
         rates.append(bf16_rate(shapes, 0.1 * seconds / BLOCKS))
         reference.run_block(0.5 * seconds / BLOCKS)
-    pairs = zip(ours.block_tokens_per_s, reference.block_tokens_per_s, strict=True)
+    pairs = zip(ours.block_items_per_s, reference.block_items_per_s, strict=True)
     ratios = [mine / theirs for mine, theirs in pairs]
-    reached = [flops_per_token * speed for speed in ours.block_tokens_per_s]  # FLOP/s
+    reached = [flops_per_item * speed for speed in ours.block_items_per_s]  # FLOP/s
     shares = [flops / rate for flops, rate in zip(reached, rates, strict=True)]
     return {
-        "ours": ours.summary(),
-        "reference": reference.summary(),
+        "ours": ours.summary(unit),
+        "reference": reference.summary(unit),
         "ratio": {
             "median": round(statistics.median(ratios), 2),
             "min": round(min(ratios), 2),
             "max": round(max(ratios), 2),
         },
-        "ours_mflop_per_token": round(flops_per_token / 1e6, 1),
+        f"ours_mflop_per_{unit}": round(flops_per_item / 1e6, 1),
         "ours_gflop_per_s": round(statistics.median(reached) / 1e9, 1),
         "bf16_matmul_gflop_per_s": round(statistics.median(rates) / 1e9, 1),
         "share_of_bf16_matmul_rate": round(statistics.median(shares), 3),
@@ -94,10 +96,10 @@ def compare(ours: Side, reference: Side, shapes: Sequence[tuple[int, int, int]],
 
 
 def count_flops(step: Step) -> float:
-    """Floating-point operations a real token, of the matrix products of one whole step (forward, backward, teacher)."""
+    """Floating-point operations an item, of the matrix products of one whole step (forward, backward, teacher)."""
     with FlopCounterMode(display=False) as counter:
         read = step()
-    return counter.get_total_flops() / read.tokens
+    return counter.get_total_flops() / read.items
 
 
 def bf16_rate(shapes: Sequence[tuple[int, int, int]], seconds: float) -> float:

@@ -1,0 +1,67 @@
+"""LANG-JEPA for `bench_step.py`: the recipe, and the original's (context, hidden sentence) pairs of the same rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from reference_lang_jepa import ReferenceLangJEPA, Sizes
+from sides import DISTILBERT, Asked, Built, Recipe, make_encoder, our_side, shuffled
+from stepping import Read, Side
+
+from openjepa.core.experiment import BuildContext
+from openjepa.core.seeding import seed_global
+from openjepa.data.tokenizer import TextTokenizer
+
+LENGTH = 128  # tokens
+
+
+def ours(asked: Asked) -> Built:
+    """The recipe as users run it with `encoder.name`, `train.batch_tokens` and `train.precision`."""
+    from openjepa.recipes.lang_jepa import Config, build
+
+    vocabulary = make_encoder(asked).vocab_size
+    encoder = {"name": str(asked.encoder), "weights": False, "max_len": LENGTH}
+    config = Config.load({"data": asked.data, "encoder": encoder, "train": asked.train}, asked.overrides)
+    seed_global(config.train.seed, "weights")
+    experiment = build(config, BuildContext(asked.assets))
+    weight = config.invariance * config.regularizer.weight
+    both_views = config.regularizer.name != "none" and (weight > 0 or config.regularize == "sentences")
+
+    def read(batch: Any) -> Read:
+        teacher = batch.hidden_valid if config.teacher_reads == "alone" else batch.valid
+        other_view = [batch.hidden_valid] if both_views else []
+        return Read(int(batch.asked_valid.sum()), [batch.context_valid, teacher, *other_view])
+
+    return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)
+
+
+def original(asked: Asked, built: Built) -> Side:
+    """The original's step on the sentences of the same rows, as many a batch as hold about our number of tokens."""
+    tokenizer, data, predictor = TextTokenizer.load(asked.encoder), built.rows, built.config.predictor
+    reference = ReferenceLangJEPA(
+        asked.encoder,
+        tokenizer.encode_content,
+        tokenizer.pad_id,
+        Sizes(built.config.encoder.max_len, predictor.width, predictor.depth, predictor.heads),
+        built.config.mask.ratio,
+        asked.padding,
+    )
+    rows = [sentences_of(data[i].ids, tokenizer) for i in range(len(data))]
+    kept = [i for i, row in enumerate(rows) if all(row)]  # a sentence of unknown characters alone has no text
+    batches = shuffled([rows[i] for i in kept], [int(data.lengths[i]) for i in kept], asked.size.batch_tokens)
+
+    def step() -> Read:
+        contexts, sentences = reference.step(next(batches))
+        return Read(len(sentences), [contexts, sentences])
+
+    return Side(step, sum(p.numel() for p in reference.trained))
+
+
+def sentences_of(ids: np.ndarray, tokenizer: TextTokenizer) -> list[str]:
+    """A row [L], each sentence of which ends in [SEP], as texts."""
+    ends = np.flatnonzero(ids == tokenizer.sep_id) + 1
+    return [tokenizer.decode(sentence) for sentence in np.split(ids, ends) if len(sentence)]
+
+
+RECIPE = Recipe("hidden sentence", "stories", DISTILBERT, "batch", ours, original)

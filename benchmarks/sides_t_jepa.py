@@ -1,0 +1,52 @@
+"""T-JEPA for `bench_step.py`: the recipe, and the original on the first 128 tokens of the same documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reference_t_jepa import LENGTH, ReferenceTJEPA
+from sides import DISTILBERT, Asked, Built, Recipe, make_encoder, our_side, shuffled
+from stepping import Read, Side
+
+from openjepa.core.experiment import BuildContext
+from openjepa.core.seeding import seed_global
+from openjepa.data.tokenizer import TextTokenizer
+
+
+def ours(asked: Asked) -> Built:
+    """The recipe as users run it with `encoder.name`, `train.batch_tokens` and `train.precision`."""
+    from openjepa.recipes.t_jepa import Config, build
+
+    vocabulary = make_encoder(asked).vocab_size
+    encoder = {"name": str(asked.encoder), "weights": False, "max_len": LENGTH}
+    config = Config.load({"data": asked.data, "encoder": encoder, "train": asked.train}, asked.overrides)
+    seed_global(config.train.seed, "weights")
+    experiment = build(config, BuildContext(asked.assets))
+
+    def read(batch: Any) -> Read:
+        student = batch.context_valid if config.mask.how == "drop" else batch.valid
+        teacher = batch.hidden_valid if config.teacher_reads == "spans" else batch.valid
+        other_view = [batch.hidden_valid] if config.invariance * config.regularizer.weight else []
+        return Read(batch.tokens, [student, teacher, *other_view])
+
+    return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)
+
+
+def original(asked: Asked, built: Built) -> Side:
+    """The original's step on the same documents, each cut at 128 tokens, with as many real tokens a batch as ours."""
+    tokenizer, data = TextTokenizer.load(asked.encoder), built.rows
+    reference = ReferenceTJEPA(asked.encoder, tokenizer.pad_id, tokenizer.mask_id, asked.padding)
+    owners = [data[i].document for i in range(len(data))]
+    starts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]  # the first row of each document
+    texts = [data[i].ids for i in starts]
+    batches = shuffled(texts, [len(text) for text in texts], asked.size.batch_tokens)
+
+    def step() -> Read:
+        batch = next(batches)
+        valid = reference.step(batch)
+        return Read(sum(len(text) for text in batch), [valid, valid])
+
+    return Side(step, sum(p.numel() for p in reference.trained))
+
+
+RECIPE = Recipe("real token", "stories", DISTILBERT, "max", ours, original)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,6 +71,13 @@ def fail(message: str, code: int) -> int:
 def is_main_process() -> bool:
     """False in the processes that DDP started besides the first: they run the same command line, but stay silent."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def hush_fabric() -> None:
+    """Fabric's import turns its greetings on; under DDP every rank would print them."""
+    import lightning_fabric  # noqa: F401
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def version(asked: bool) -> None:

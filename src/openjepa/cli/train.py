@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openjepa.cli.output import AsJson, Interrupted, is_main_process, print_json, remark, stderr, stdout
+from openjepa.cli.output import AsJson, Interrupted, hush_fabric, is_main_process, print_json, remark, stderr, stdout
 from openjepa.cli.words import split_words
 from openjepa.core.errors import UserError
 
@@ -54,7 +53,7 @@ def train(
         if config is None:
             raise UserError("give a recipe (openjepa recipes lists them), --config FILE or --resume RUN")
         recipe = recipe_of(config)
-    _hush_fabric()
+    hush_fabric()
     try:
         run = api.train(
             recipe or "",
@@ -78,13 +77,6 @@ def train(
         print_json({"run": str(run.path), **summary})
     else:
         _close(run, summary)
-
-
-def _hush_fabric() -> None:
-    """Fabric's import turns its greetings on; under DDP every rank would print them."""
-    import lightning_fabric  # noqa: F401
-
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def _refuse_beside_resume(*given: Any) -> None:

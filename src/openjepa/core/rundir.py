@@ -4,6 +4,7 @@ config.yaml      recipe and every setting            env.json        versions, m
 metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
 checkpoints/     step-000500/{model.safetensors, state.pt}          assets/  tokenizer and the like
 evals/           one file an evaluation              summary.json    the result in one object
+readout/         decoder of latents into text: config.yaml, model.safetensors, readout.json
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ class RunDir:
     @property
     def evals(self) -> Path:
         return self.path / "evals"
+
+    @property
+    def readout(self) -> Path:
+        return self.path / "readout"
 
     @property
     def metrics(self) -> Path:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said outright, so tha
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0-4 of every tokenizer trained here
 PAD_NAMES = ("[PAD]", "<pad>", "<|pad|>")
 UNK_NAMES = ("[UNK]", "<unk>")
+SEP_NAMES = ("[SEP]", "</s>", "<|sep|>")
 MASK_NAMES = ("[MASK]", "<mask>", "<|mask|>")
 OWN_KINDS = ("wordpiece", "bpe", "bytes")
 FORMAT = 1  # of the cache; raise it when training changes
-SAMPLE_DOCUMENTS = 20_000
+SAMPLE_TEXTS = 20_000
 SAMPLE_CHARS = 20_000_000
 LARGEST_ALPHABET = 1000  # rarer characters become [UNK] in WordPiece
 
@@ -49,6 +50,8 @@ class TokenizerConfig(BaseConfig):
     """tokens of a trained vocabulary, special ones included; pretrained ones and bytes have their own"""
     lowercase: bool = True
     """fold case (and, in wordpiece, accents); pretrained tokenizers decide for themselves"""
+    single_digits: bool = False
+    """bpe: every digit is a token of its own, so that 12 and 13 share one; words are merged as usual"""
 
     @field_validator("kind")
     @classmethod
@@ -60,7 +63,7 @@ class TokenizerConfig(BaseConfig):
 
 
 class TextTokenizer:
-    """Text to ids and back. [PAD] and [MASK] are appended to a vocabulary that lacks them (GPT-2's).
+    """Text to ids and back. [PAD], [MASK] and [SEP] are appended to a vocabulary that lacks them (GPT-2's).
 
     Then `vocab_size` is larger than the pretrained embedding, which has to be resized.
     `special_ids` are the tokens that stand for no text: all special ones but [UNK].
@@ -71,6 +74,7 @@ class TextTokenizer:
         backend.no_padding()
         self.pad_id = _named_token(backend, PAD_NAMES)
         self.mask_id = _named_token(backend, MASK_NAMES)
+        self.sep_id = _named_token(backend, SEP_NAMES)
         wrapped = np.array(backend.encode("a").special_tokens_mask, dtype=bool)
         ids = np.array(backend.encode("a").ids, dtype=np.int32)
         content = np.flatnonzero(~wrapped)
@@ -84,6 +88,12 @@ class TextTokenizer:
         self.vocab_size = max(vocab.values()) + 1
         backend.encode_special_tokens = True  # special tokens written out in a text are plain text
         self.backend = backend
+
+    def grown(self, name: str) -> tuple[TextTokenizer, int]:
+        """A tokenizer that also has the special token `name`, at the end of the vocabulary if it is new; and its id."""
+        backend = Tokenizer.from_str(self.backend.to_str())
+        number = _named_token(backend, (name,))
+        return TextTokenizer(backend), number
 
     def encode_content(self, texts: Sequence[str]) -> list[np.ndarray]:
         """[L] int32 for each text, nothing added. Runs on all cores."""
@@ -156,7 +166,9 @@ def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> TextTokenizer
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFC(), *([normalizers.Lowercase()] if cfg.lowercase else [])]
     )
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cfg.kind == "bpe")
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cfg.kind == "bpe")
+    alone = pre_tokenizers.Digits(individual_digits=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([alone, bytewise]) if cfg.single_digits else bytewise
     backend.decoder = decoders.ByteLevel()
     if cfg.kind == "bpe":
         trainer = trainers.BpeTrainer(
@@ -194,28 +206,39 @@ def load_or_train(cfg: TokenizerConfig, data: DataConfig, path: Path) -> TextTok
 
     It is trained on the first training documents, and also kept in `cache_dir()` for the next run on the same data.
     """
-    file = path if path.suffix == ".json" else path / "tokenizer.json"
+    file = _file(path)
     if file.is_file():
         return TextTokenizer.load(file)
     if cfg.kind in OWN_KINDS:
         key = json.dumps([FORMAT, cfg.model_dump(), source_key(data)]).encode()
         cached = cache_dir() / "tokenizers" / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.json"
-        if not cached.is_file():
-            train_tokenizer(cfg, _sample(data) if cfg.kind != "bytes" else ()).save(cached)
-        tokenizer = TextTokenizer.load(cached)
+        tokenizer = load_or_learn(cfg, lambda: (document.text for document in documents(data, "train")), cached)
     else:
         tokenizer = pretrained_tokenizer(cfg.kind)
     tokenizer.save(file)
     return tokenizer
 
 
-def _sample(data: DataConfig) -> Iterator[str]:
-    """The first training texts, at most SAMPLE_DOCUMENTS of them and SAMPLE_CHARS characters."""
+def load_or_learn(cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], path: Path) -> TextTokenizer:
+    """The tokenizer kept in `path`; on the first call trained on the first of `texts()`, or fetched, and kept there."""
+    file = _file(path)
+    if not file.is_file():
+        learnt = train_tokenizer(cfg, _first(texts())) if cfg.kind in OWN_KINDS else pretrained_tokenizer(cfg.kind)
+        learnt.save(file)
+    return TextTokenizer.load(file)
+
+
+def _file(path: Path) -> Path:
+    return path if path.suffix == ".json" else path / "tokenizer.json"
+
+
+def _first(texts: Iterable[str]) -> Iterator[str]:
+    """The first texts, at most SAMPLE_TEXTS of them and SAMPLE_CHARS characters."""
     room = SAMPLE_CHARS
-    for number, document in enumerate(documents(data, "train"), start=1):
-        yield document.text[:room]
-        room -= len(document.text)
-        if room <= 0 or number == SAMPLE_DOCUMENTS:
+    for number, text in enumerate(texts, start=1):
+        yield text[:room]
+        room -= len(text)
+        if room <= 0 or number == SAMPLE_TEXTS:
             return
 
 

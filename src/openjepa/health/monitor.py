@@ -23,6 +23,7 @@ from openjepa.health.metrics import health
 from openjepa.health.verdict import Verdict, judge
 
 Record = dict[str, Any]
+Watch = Callable[[nn.Module], Mapping[str, float]]
 
 COLLAPSED_SCORE = -1.0  # below every living encoder, whose score is in [0, 1]
 
@@ -30,12 +31,14 @@ COLLAPSED_SCORE = -1.0  # below every living encoder, whose score is in [0, 1]
 class HealthMonitor:
     """Judges a method on held-out batches. `first` and `best` are records, None before the first check."""
 
-    def __init__(self, batches: Iterable[Batch], write: Callable[[Record], None] | None = None) -> None:
-        """`batches` are read once and kept. Raises UserError if there are none."""
+    def __init__(
+        self, batches: Iterable[Batch], write: Callable[[Record], None] | None = None, watch: Watch | None = None
+    ) -> None:
+        """`batches` are read once and kept; `watch` measures more of the method. Raises UserError without batches."""
         self.batches = list(batches)
         if not self.batches:
             raise UserError("no held-out batch to check health on: the eval split is empty")
-        self.write = write
+        self.write, self.watch = write, watch
         self.first: Record | None = None
         self.best: Record | None = None
 
@@ -43,10 +46,12 @@ class HealthMonitor:
         """Run `forward` (which brings device and autocast) on every batch in eval mode, and judge what comes out.
 
         The record: step, status, kind, score, best (is this the highest score so far), evidence, advice, override, the
-        mean held-out loss and its terms (`loss`, `loss_<term>`), and every finite metric of `metrics.health`.
+        mean held-out loss and its terms (`loss`, `loss_<term>`), every finite metric of `metrics.health`, and what
+        `watch` measures, in eval mode as well.
         """
         with evaluating(method):
             outputs = [forward(batch) for batch in self.batches]
+            watched = dict(self.watch(method)) if self.watch is not None else {}
         metrics = health(join([o.latents for o in outputs], [batch.size for batch in self.batches]))
         verdict = judge(metrics, self.first, progress.fraction)
         score = health_score(metrics, verdict)
@@ -55,7 +60,7 @@ class HealthMonitor:
             **asdict(verdict),
             "score": score,
             "best": self.best is None or score > self.best["score"],
-            **{name: value for name, value in (_losses(outputs) | metrics).items() if math.isfinite(value)},
+            **{name: value for name, value in (_losses(outputs) | metrics | watched).items() if math.isfinite(value)},
         }
         self._remember(record)
         if self.write is not None:

@@ -29,7 +29,7 @@ from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.core.schedules import half_life_steps
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
-from openjepa.data.text import TokenizerConfig, load_or_train, text_tasks, train_and_eval
+from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
 from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import PredictorConfig, build_predictor
@@ -178,7 +178,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         wanted = wanted.model_copy(update={"kind": config.encoder.name})
     tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
     method = TJEPA(config, tokenizer.vocab_size, tokenizer.mask_id, context)
-    train_data, eval_data = train_and_eval(config.data, tokenizer, method.student.max_len)
+    train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
     collate = MaskedTextCollator(tokenizer, SpanMasker(config.mask.ratio, config.mask.mean_span))
     return Experiment(
         method=method,

@@ -1,0 +1,70 @@
+"""The verb `align`: what the latent prediction does to held-out cosines and ranks, in one figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from openjepa.cli.output import AsJson, print_json, stdout
+from openjepa.cli.words import split_words
+from openjepa.core.errors import UserError
+
+
+def align(
+    context: typer.Context,
+    words: Annotated[
+        list[str], typer.Argument(metavar="RECIPE|KEY=VALUE|RUN RUN", help="What to train, or finished runs.")
+    ],
+    preset: Annotated[str | None, typer.Option("--preset", help="A shipped size; default tiny.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A YAML file instead of a preset.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for runs and figure; default runs/align-...")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train with and without the latent prediction, and draw how both align with held-out answers over training.
+
+    latent_alignment.png shows the cosine of the prediction with its own answer, with shuffled answers and with random
+    directions, and the rank of the own answer among 100. Finished runs are compared without training.
+
+    Examples:
+      openjepa align nano_jepa
+      openjepa align nano_jepa weight=2 steps=500 --out runs/study
+      openjepa align runs/study/lambda-0 runs/study/lambda-2
+    """
+    from openjepa import alignment_study, api
+
+    folders = [Path(word) for word in words if Path(word, "config.yaml").is_file()]
+    if folders:
+        if len(folders) < len(words) or preset or config:
+            raise UserError("finished runs are compared as they are: give run folders only, and perhaps --out")
+        result = alignment_study.compare([api.load(folder) for folder in folders], out or folders[-1])
+    else:
+        options = [option for parameter in context.command.params for option in parameter.opts if option[:2] == "--"]
+        recipe, overrides = split_words(words, options)
+        if recipe is None:
+            raise UserError("give a recipe (openjepa align nano_jepa) or two run folders")
+        result = alignment_study.study(recipe, preset=preset, config=config, out=out, overrides=overrides)
+    if as_json:
+        print_json(result)
+    else:
+        _print(result)
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("run")
+    for name in ("own", "shuffled", "random", "own - shuffled", "MRR", "chance", "top-1", "chance"):
+        table.add_column(name, justify="right")
+    for run in result["runs"]:
+        own, shuffled, random = (run[f"{name}_cosine"][-1] for name in ("own", "shuffled", "random"))
+        ranks = run["mrr"][-1], run["mrr_chance"], run["top1"][-1], run["top1_chance"]
+        table.add_row(run["label"], *(f"{value:.3f}" for value in (own, shuffled, random, own - shuffled, *ranks)))
+    stdout().print(table)
+    stdout().print("cosines of the prediction on held-out questions, at the end of training")
+    stdout().print(f"figure: {result['figure']}", soft_wrap=True, markup=False)

@@ -1,0 +1,87 @@
+"""The verb `readout`: turn a run's latents back into text, and see how much of it was in the latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from openjepa.cli.output import AsJson, hush_fabric, print_json, stderr, stdout
+from openjepa.cli.words import split_words
+from openjepa.core.errors import UserError
+
+
+def readout(
+    context: typer.Context,
+    words: Annotated[
+        list[str], typer.Argument(metavar="RUN|KEY=VALUE", help="A run folder, and settings: steps=500 depth=3")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """What do the latents still say in words? Train a small decoder on a finished run's frozen latents, and test it.
+
+    Two are trained alike: one on the latent of each text, one on shuffled latents, which shows what knowing the
+    language alone gives. Both then read held-out texts, from their targets and from what the run predicts.
+    The readout is kept in RUN/readout. Settings: steps, lr, dim, depth, heads, max_len, seed, eval_batches, and
+    learn_from=predicted to learn from predictions instead of targets.
+
+    Examples:
+      openjepa readout runs/first
+      openjepa readout runs/first steps=2000 dim=256
+    """
+    options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
+    run, overrides = split_words(words, options)
+    if run is None:
+        raise UserError("give a run folder (openjepa readout runs/first)")
+    result = _train(Path(run), overrides)
+    if as_json:
+        print_json({"run": run, **result})
+    else:
+        _print(result)
+        stdout().print(f"readout: {Path(run) / 'readout'}", soft_wrap=True, markup=False)
+
+
+def _train(run: Path, overrides: list[str]) -> dict[str, Any]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from openjepa import api
+    from openjepa.train.readout import ReadoutTraining
+
+    hush_fabric()
+    console = stderr()
+    steps = ReadoutTraining.load(overrides=overrides).steps
+    columns = BarColumn(None), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("readout", total=steps, loss=float("nan"))
+        return api.load(run).train_readout(overrides, lambda step, loss: bar.update(task, completed=step, loss=loss))
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console = stdout()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("from")
+    table.add_column("measure")
+    for name in ("readout", "shuffled", "chance", "gain", "95 %"):
+        table.add_column(name, justify="right")
+    for name, row in result["measures"].items():
+        source, _, measure = name.partition("_")
+        low, high = row["interval"]
+        values = (f"{row[column]:.3f}" for column in ("readout", "shuffled", "chance"))
+        table.add_row(source, measure.replace("_", " "), *values, f"{row['gain']:+.3f}", f"{low:+.2f} {high:+.2f}")
+    console.print(table)
+    console.print(
+        f"{result['texts']} held-out texts; learned from {result['learn_from']} latents in {result['steps']} steps "
+        f"({result['train_s']:.1f} s); gain = readout - shuffled, with its 95 % paired bootstrap interval over texts",
+        soft_wrap=True,
+    )
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("text", "read from its latent", "read from the prediction"):
+        shown.add_column(column, overflow="fold", ratio=1)
+    for example in result["examples"]:
+        shown.add_row(*(Text(example[column]) for column in ("text", "target", "predicted")))
+    console.print(shown)

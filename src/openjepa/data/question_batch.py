@@ -1,0 +1,160 @@
+"""Questions and answers as one row each: question, [SEP], answer, [PRED]. Tokenised once, before any batch is made.
+
+The answer is what is hidden from [PRED]; who may read whom is decided by `masking.attention`, not by the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from openjepa.core.batch import Batch
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import Row
+from openjepa.data.corpus import pad
+from openjepa.data.questions import Question
+from openjepa.data.readers import Counts
+from openjepa.data.tokenizer import TextTokenizer
+
+PRED = "[PRED]"
+
+
+class QuestionRow(NamedTuple):
+    """A question and its answer as token ids."""
+
+    question: np.ndarray  # [Q] int32, without [SEP]
+    answer: np.ndarray  # [A] int32
+
+
+@dataclass(kw_only=True)
+class QuestionBatch(Batch):
+    """Rows of question, [SEP], answer, [PRED]; T = the longest. Rows for embedding have no answer."""
+
+    ids: Tensor  # [B, T] int64 token ids
+    valid: Tensor  # [B, T] bool, False on padding
+    hidden: Tensor  # [B, T] bool, True on the answer
+    pred_at: Tensor  # [B] int64, place of [PRED], the last valid one
+    answer_places: Tensor  # [B, A] int64, places of the answer's tokens; A = the longest answer
+    answer_valid: Tensor  # [B, A] bool
+    real_tokens: int  # unpadded tokens in the batch
+
+    @property
+    def tokens(self) -> int:
+        return self.real_tokens
+
+    @property
+    def answer_at(self) -> Tensor:
+        """[B] int64, place of the answer's last token (in a row without answer: of [SEP])."""
+        return self.pred_at - 1
+
+    def answers(self) -> tuple[Tensor, Tensor]:
+        """Tokens of each answer alone [B, A], and which are real [B, A]."""
+        return self.ids.gather(1, self.answer_places), self.answer_valid
+
+
+class TokenizedQuestions(Dataset[QuestionRow]):
+    """Map-style data set in memory, read and tokenised on first use. Rows over `max_len` tokens are left out."""
+
+    def __init__(self, load: Callable[[], Sequence[Question]], tokenizer: TextTokenizer, max_len: int) -> None:
+        self.load, self.tokenizer, self.max_len = load, tokenizer, max_len
+        self.counts = Counts()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> QuestionRow:
+        return self.rows[index]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[N] int32, tokens of each row, [SEP] and [PRED] included."""
+        return np.array([_length(row) for row in self.rows], dtype=np.int32)
+
+    @cached_property
+    def rows(self) -> list[QuestionRow]:
+        """All rows. Raises UserError if every one is too long."""
+        found = self.load()
+        asked = self.tokenizer.encode_content([question.question for question in found])
+        answered = self.tokenizer.encode_content([question.answer for question in found])
+        rows = []
+        for question, row in zip(found, map(QuestionRow, asked, answered), strict=True):
+            if _length(row) > self.max_len:
+                self.counts.add(f"longer than {self.max_len} tokens", question.id)
+            elif not len(row.question) or not len(row.answer):
+                self.counts.add("without a token in question or answer", question.id)
+            else:
+                rows.append(row)
+        if not rows:
+            raise UserError(f"none of {len(found)} questions can be used: {dict(self.counts)}; raise decoder.max_len")
+        return rows
+
+
+@dataclass(frozen=True)
+class QuestionCollator:
+    """Rows to a QuestionBatch; `tokenizer` has [SEP] and [PRED]."""
+
+    tokenizer: TextTokenizer
+    pred_id: int
+
+    @classmethod
+    def of(cls, tokenizer: TextTokenizer) -> QuestionCollator:
+        """For a tokenizer whose vocabulary may still lack [PRED]."""
+        return cls(*tokenizer.grown(PRED))
+
+    def __call__(self, rows: Sequence[Row]) -> QuestionBatch:
+        return self._batch([row.sample for row in rows], torch.tensor([row.index for row in rows]))
+
+    def clean(self, texts: Sequence[str], max_len: int) -> QuestionBatch:
+        """Questions without answers, cut so that their row fits, for embedding. An empty one becomes one token."""
+        room = max_len - 2
+        content = self.tokenizer.encode_content(texts)
+        nothing = np.zeros(0, dtype=np.int32)
+        rows = [QuestionRow(ids[:room] if len(ids) else self.tokenizer.blank, nothing) for ids in content]
+        return self._batch(rows, torch.arange(len(rows)))
+
+    def answers(self, texts: Sequence[str], max_len: int) -> tuple[Tensor, Tensor]:
+        """Answers alone: ids [N, A] int64 and which of them are real [N, A]; cut at `max_len` tokens."""
+        content = [ids[:max_len] if len(ids) else self.tokenizer.blank for ids in self.tokenizer.encode_content(texts)]
+        ids = pad(content, self.tokenizer.pad_id)
+        return ids, _up_to(torch.tensor([len(one) for one in content]), ids.shape[1])
+
+    def _batch(self, rows: Sequence[QuestionRow], keys: Tensor) -> QuestionBatch:
+        marks = np.array([[self.tokenizer.sep_id], [self.pred_id]], dtype=np.int32)
+        ids = pad(
+            [np.concatenate([row.question, marks[0], row.answer, marks[1]]) for row in rows], self.tokenizer.pad_id
+        )
+        asked = torch.tensor([len(row.question) + 1 for row in rows])  # [B], with [SEP]
+        pred_at = asked + torch.tensor([len(row.answer) for row in rows])  # [B]
+        valid = _up_to(pred_at + 1, ids.shape[1])
+        longest = max(len(row.answer) for row in rows)
+        return QuestionBatch(
+            keys=keys,
+            ids=ids,
+            valid=valid,
+            hidden=_up_to(pred_at, ids.shape[1]) & ~_up_to(asked, ids.shape[1]),
+            pred_at=pred_at,
+            answer_places=torch.minimum(asked[:, None] + torch.arange(longest), pred_at[:, None]),
+            answer_valid=_up_to(pred_at - asked, longest),
+            real_tokens=int(valid.sum()),
+        )
+
+
+def texts_of(found: Sequence[Question]) -> Iterator[str]:
+    """Questions and answers, one after the other: what a tokenizer learns from."""
+    return (text for row in found for text in (row.question, row.answer))
+
+
+def _up_to(lengths: Tensor, width: int) -> Tensor:
+    """[B] -> [B, width] bool, True on the first `lengths` places."""
+    return torch.arange(width)[None, :] < lengths[:, None]
+
+
+def _length(row: QuestionRow) -> int:
+    return len(row.question) + len(row.answer) + 2

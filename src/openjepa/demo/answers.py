@@ -1,0 +1,109 @@
+"""What the demo's questions have in common: limits on what is typed in, and cosines that never come alone.
+
+A cosine says nothing without those of unrelated texts beside it, so a `Match` carries its `z`: how many of their
+standard deviations it lies above their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from openjepa.api import Run
+from openjepa.core.errors import UserError
+from openjepa.evals.features import inner_products, require_finite, unit_rows
+from openjepa.readouts import LatentReader
+
+MOST_CHARS = 4000  # of everything typed into one box
+EXAMPLE_CHARS = 240  # of an example; longer documents are cut at a word
+SMALLEST_STD = 1e-6  # cosines of float32 vectors differ by as much if they are equal
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Cosines that mean nothing: those of unrelated texts."""
+
+    mean: float
+    std: float
+    pairs: str  # what was compared, and how often, in words
+
+    def z(self, cosine: float) -> float:
+        """Standard deviations above the mean of unrelated texts."""
+        return (cosine - self.mean) / max(self.std, SMALLEST_STD)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A text and how near it is to what was asked."""
+
+    text: str
+    cosine: float
+    z: float
+    mark: str = ""  # what it is, if that has to be said: "hidden"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the run's readout says, or in `missing` why it says nothing."""
+
+    predicted: str = ""  # read from the predicted latent
+    target: str = ""  # read from the latent of the true text; "" if there is none
+    missing: str = ""
+
+
+def checked(entered: str, what: str) -> str:
+    """What was typed in, trimmed. Raises UserError if it is empty or too long to be looked at."""
+    text = entered.strip()
+    if not text:
+        raise UserError(f"the {what} is empty; type one in, or click an example")
+    if len(text) > MOST_CHARS:
+        raise UserError(f"the {what} has {len(text)} characters; this page takes at most {MOST_CHARS}")
+    return text
+
+
+def cosines(query: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """[D], [C, D] -> [C]. Raises UserError if the run gives NaN."""
+    for vectors in (query[None], candidates):
+        require_finite(vectors, "the run")
+    return inner_products(unit_rows(query[None]), unit_rows(candidates))[0]
+
+
+def chance_of(found: np.ndarray, pairs: str) -> Chance:
+    """Cosines [C] with unrelated texts, in two numbers."""
+    return Chance(float(found.mean()), float(found.std()), pairs)
+
+
+def nearest(texts: Sequence[str], found: np.ndarray, chance: Chance, count: int) -> list[Match]:
+    """The `count` texts with the highest of the cosines `found` [C], highest first."""
+    order = np.argsort(-found, kind="stable")[:count]
+    return [Match(texts[i], float(found[i]), chance.z(float(found[i]))) for i in order]
+
+
+def reader_of(run: Run) -> LatentReader | str:
+    """The run's readout, or in one line why there is none and how to get it."""
+    try:
+        return run.readout()
+    except UserError as error:
+        return str(error)
+
+
+def read_latents(reader: LatentReader | str, predicted: np.ndarray, target: np.ndarray | None) -> Decoded:
+    """What `reader` makes of a predicted latent [D] and, if given, of that of the true text [D]."""
+    if isinstance(reader, str):
+        return Decoded(missing=reader)
+    latents = predicted[None] if target is None else np.stack([predicted, target])
+    texts = reader.texts(latents)
+    return Decoded(*texts)
+
+
+def shortened(text: str, limit: int = EXAMPLE_CHARS) -> str:
+    """One line of at most about `limit` characters, cut after a word."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit + 1].rpartition(" ")[0] or line[:limit]
+
+
+def same_words(text: str) -> str:
+    """Equal for texts that differ in case and white space only."""
+    return " ".join(text.casefold().split())

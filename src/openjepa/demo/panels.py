@@ -1,0 +1,30 @@
+"""Which questions can be put to a run? Decided by its rows and its collator."""
+
+from __future__ import annotations
+
+from openjepa.api import Run
+from openjepa.core.errors import UserError
+from openjepa.data.corpus import TokenizedCorpus
+from openjepa.data.masked_sentences import MaskedSentencesCollator
+from openjepa.data.question_batch import QuestionCollator, TokenizedQuestions
+from openjepa.data.rows import SentenceRows, TextRows
+from openjepa.demo.hidden_sentence import HiddenSentence
+from openjepa.demo.questions import Questions
+from openjepa.demo.similar_texts import SimilarTexts
+
+Panel = HiddenSentence | SimilarTexts | Questions
+
+
+def panels_of(run: Run) -> list[Panel]:
+    """What the page shows, the most telling first. Raises UserError if the run reads no text."""
+    held_out, collate = run.experiment.eval_data, run.experiment.collate
+    panels: list[Panel] = []
+    if isinstance(collate, QuestionCollator) and isinstance(held_out, TokenizedQuestions):
+        panels.append(Questions(run, collate, held_out))
+    if isinstance(collate, MaskedSentencesCollator):
+        panels.append(HiddenSentence(run, collate))
+    if isinstance(held_out, TokenizedCorpus) and isinstance(held_out.maker, TextRows | SentenceRows):
+        panels.append(SimilarTexts(run, held_out.maker))
+    if not panels:
+        raise UserError(f"the demo shows runs on texts or questions, and {run.recipe} reads neither")
+    return panels

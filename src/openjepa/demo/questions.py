@@ -1,0 +1,109 @@
+"""Ask a question: which answer does the run expect, without having read one?
+
+The latent predicted from the question is read by the run's readout, if it has one, and compared with the latents of
+all different answers to its held-out questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from openjepa.api import Run
+from openjepa.core.errors import UserError
+from openjepa.core.evaluating import evaluating
+from openjepa.core.experiment import Row
+from openjepa.core.seeding import generator_for
+from openjepa.data.question_batch import QuestionCollator, TokenizedQuestions
+from openjepa.demo.answers import (
+    Chance,
+    Decoded,
+    Match,
+    chance_of,
+    checked,
+    cosines,
+    nearest,
+    read_latents,
+    reader_of,
+    same_words,
+)
+from openjepa.readouts import require_readable
+
+NEIGHBOURS = 8
+EXAMPLES = 5
+QUESTIONS = 2000  # held-out ones whose answers can be found
+AT_ONCE = 250  # questions read in one pass
+
+
+@dataclass(frozen=True)
+class QuestionAnswer:
+    """What was expected as the answer to a question."""
+
+    question: str
+    answer: str  # as read by the readout, or else the nearest known one
+    true: str | None  # the right answer, where the question is a held-out one
+    nearest: list[Match]  # known answers, nearest first; mark "right" for the right one
+    chance: Chance
+    rank: int | None  # of the right answer among the known ones, 1 = nearest
+    candidates: int  # how many answers are known
+    decoded: Decoded
+
+
+class Questions:
+    """Reads the run's held-out questions once, when it is made."""
+
+    title = "Question and answer"
+
+    def __init__(self, run: Run, collate: QuestionCollator, held_out: TokenizedQuestions) -> None:
+        self.run, self.collate, self.max_len = run, collate, held_out.max_len
+        self.readable = require_readable(run.experiment, run.recipe)
+        self.reader = reader_of(run)
+        self.asked: dict[str, tuple[str, str]] = {}  # questions by their words: as they were asked, and their answers
+        latents: dict[str, np.ndarray] = {}  # answers, each [D]
+        rows = list(islice(held_out.rows, QUESTIONS))
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[start : start + AT_ONCE]
+            batch = collate([Row(row, generator_for(0, "demo"), number) for number, row in enumerate(part)])
+            with evaluating(run.experiment.method):
+                found = self.readable.read(run.experiment.method, batch).target.float().cpu().numpy()  # [M, D]
+            for row, latent in zip(part, found, strict=True):
+                question, answer = (self.readable.decode(ids.tolist()).strip() for ids in row)
+                self.asked.setdefault(same_words(question), (question, answer))
+                latents.setdefault(answer, latent)
+        self.answers, self.latents = list(latents), np.stack(list(latents.values()))  # C, [C, D]
+
+    def examples(self) -> list[str]:
+        """Held-out questions."""
+        return [question for question, _ in islice(self.asked.values(), EXAMPLES)]
+
+    def ask(self, entered: str) -> QuestionAnswer:
+        """Raises UserError if the question is empty or longer than the run reads."""
+        question = checked(entered, "question")
+        tokens, room = len(self.collate.tokenizer.encode_content([question])[0]), self.max_len - 2
+        if tokens > room:
+            raise UserError(f"the question has {tokens} tokens; this run reads {room}: shorten it")
+        predicted = self.run.encode([question])[0]  # [D]
+        found = cosines(predicted, self.latents)  # [C]
+        chance = chance_of(found, f"the prediction with all {len(self.answers)} different held-out answers")
+        matches = nearest(self.answers, found, chance, NEIGHBOURS)
+        _, true = self.asked.get(same_words(question), (question, None))
+        own = self.answers.index(true) if true is not None else None
+        decoded = read_latents(self.reader, predicted, None if own is None else self.latents[own])
+        return QuestionAnswer(
+            question=question,
+            answer=matches[0].text if decoded.missing else decoded.predicted.strip(),
+            true=true,
+            nearest=[Match(m.text, m.cosine, m.z, "right" if m.text == true else "") for m in matches],
+            chance=chance,
+            rank=None if own is None else 1 + int((found > found[own]).sum()),
+            candidates=len(self.answers),
+            decoded=decoded,
+        )
+
+
+ABOUT = (
+    "The run reads the question alone, and predicts the latent of its answer. "
+    "Below: what that latent says, and which known answers it is nearest to."
+)

@@ -1,0 +1,90 @@
+"""How alike are these texts to the run, and which held-out texts are nearest to each?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from openjepa.api import Run
+from openjepa.core.errors import UserError
+from openjepa.data.rows import SentenceRows, TextRows
+from openjepa.demo.answers import MOST_CHARS, Chance, Match, checked, cosines, nearest, same_words, shortened
+from openjepa.evals.similarity import similar
+
+MOST_TEXTS = 8
+NEIGHBOURS = 3  # of each text
+
+
+@dataclass(frozen=True)
+class SimilarAnswer:
+    """All pairs of N texts, and the neighbours of each."""
+
+    texts: list[str]  # N
+    cosine: list[list[float]]  # N x N
+    z: list[list[float]]  # N x N
+    chance: Chance
+    neighbours: list[list[Match]]  # N, nearest first
+    note: str  # what was left unread, or ""
+
+
+class SimilarTexts:
+    """Reads and embeds the run's held-out texts once, when it is made."""
+
+    title = "Similar texts"
+
+    def __init__(self, run: Run, rows: TextRows | SentenceRows) -> None:
+        self.run, self.rows = run, rows
+        self.corpus = list({same_words(text): text for text in run.held_out_texts()}.values())  # C
+        self.vectors = run.encode(self.corpus)  # [C, D]
+
+    def examples(self) -> list[str]:
+        """Texts to click, one a line."""
+        held_out = [shortened(text) for text in self.corpus]
+        chosen = [held_out[:3], held_out[3:7]]
+        try:
+            chosen.insert(0, [shortened(text) for text in self.run.semantic_check()["texts"]])
+        except UserError:  # the held-out texts are too few or too short to make one
+            pass
+        return ["\n".join(texts) for texts in chosen if len(texts) >= 2]
+
+    def ask(self, entered: str) -> SimilarAnswer:
+        """Texts, one a line. Raises UserError if there are not between 2 and 8."""
+        texts = [line.strip() for line in checked(entered, "list of texts").splitlines() if line.strip()]
+        if len(texts) < 2:
+            raise UserError("there is one text only; give two or more, each on a line of its own")
+        if len(texts) > MOST_TEXTS:
+            raise UserError(f"there are {len(texts)} texts; this page compares at most {MOST_TEXTS}, one a line")
+        vectors = self.run.encode(texts)  # [N, D]
+        known = {id(texts): vectors, id(self.corpus): self.vectors}
+        found = similar(lambda asked: known[id(asked)], texts, self.corpus)
+        random = found["random_pairs"]
+        chance = Chance(random["mean"], random["std"], f"random pairs of {len(self.corpus)} held-out texts")
+        neighbours = [self._neighbours(text, vector, chance) for text, vector in zip(texts, vectors, strict=True)]
+        return SimilarAnswer(texts, found["cosine"], found["z"], chance, neighbours, self._unread(texts))
+
+    def _neighbours(self, text: str, vector: np.ndarray, chance: Chance) -> list[Match]:
+        """Held-out texts of other words."""
+        others = np.array([i for i, known in enumerate(self.corpus) if same_words(known) != same_words(text)])
+        found = cosines(vector, self.vectors[others])
+        return nearest([self.corpus[i] for i in others], found, chance, NEIGHBOURS)
+
+    def _unread(self, texts: Sequence[str]) -> str:
+        """Which texts are longer than the run reads, in one sentence."""
+        limit, lengths = self.rows.max_len, [_row_length(self.rows, text) for text in texts]
+        long = [f"{number} ({length})" for number, length in enumerate(lengths, 1) if length > limit]
+        return f"Only the first {limit} tokens of a text are read; longer: {', '.join(long)}." if long else ""
+
+
+def _row_length(rows: TextRows | SentenceRows, text: str) -> int:
+    """Tokens of a text as the run reads it, if it read all of it."""
+    if isinstance(rows, SentenceRows):
+        return len(rows.join(rows.tokenizer.encode_content(rows.split(text))))
+    return len(rows.tokenizer.wrap(rows.tokenizer.encode_content([text])[0]))
+
+
+ABOUT = (
+    "Each text gets one vector. Two texts are alike to the run if their cosine stands out from that of random pairs. "
+    f"Up to {MOST_TEXTS} texts, {MOST_CHARS} characters in all."
+)

@@ -1,0 +1,53 @@
+"""A decoder-only transformer, GPT-2 style: the text encoder under a causal mask, and its token table as output head."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from openjepa.core.config import BaseConfig
+from openjepa.models.transformer import TextEncoder
+
+INIT_STD = 0.02  # GPT-2's, of words and places alike: which number comes first decides a problem
+RESIDUAL = ("out.weight", "mlp.2.weight")  # what adds to the residual stream: smaller the deeper, as in GPT-2
+
+
+class DecoderConfig(BaseConfig):
+    """Sizes of the decoder."""
+
+    dim: int = Field(128, ge=8)
+    """width of the latents"""
+    depth: int = Field(3, ge=1)
+    """transformer blocks"""
+    heads: int = Field(4, ge=1)
+    """attention heads; must divide dim"""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """in embeddings and MLPs"""
+    max_len: int = Field(96, ge=8)
+    """longest row (question, answer and two marks) in tokens; longer ones are dropped and counted"""
+
+
+class Decoder(TextEncoder):
+    """`forward` gives latents under whatever mask it is told; `log_probabilities` reads tokens off them.
+
+    The head is the token table itself (tied, Press & Wolf 2017): 50 k x 512 weights need not be learned twice.
+    """
+
+    def __init__(self, config: DecoderConfig, vocab: int) -> None:
+        super().__init__(vocab, config.dim, config.depth, config.heads, config.max_len, config.dropout)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=INIT_STD)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        for name, weight in self.trunk.named_parameters():
+            if name.endswith(RESIDUAL):
+                nn.init.normal_(weight, std=INIT_STD / math.sqrt(2 * config.depth))
+
+    def log_probabilities(self, latents: Tensor, ids: Tensor) -> Tensor:
+        """Latents [..., D] and the tokens that follow them [...] -> [...] log-probabilities of these, in nats."""
+        logits = F.linear(latents, self.token.weight)  # [..., V]
+        return -F.cross_entropy(logits.flatten(0, -2).float(), ids.flatten(), reduction="none").view(ids.shape)

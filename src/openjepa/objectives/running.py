@@ -1,0 +1,58 @@
+"""Targets relative to what all of them share, by statistics that are kept: the same latent is the same target always.
+
+The states of a small decoder lie in a narrow cone: any two have a cosine near 1, and to predict the common direction is
+nearly to predict the target. `standardize` (see `objectives.targets`) takes it away with the statistics of a batch;
+here they are running means, as the centre of DINO (Caron et al. 2021), so that after training a single latent can be
+placed among others: for retrieval, readout and demo.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from openjepa.core.distributed import sum_over_ranks
+from openjepa.objectives.targets import VARIANCE_FLOOR
+
+Space = Literal["raw", "centred", "standardized"]
+
+
+class RunningSpace(nn.Module):
+    """Latents to targets: as they are, minus their running mean, or also divided by their running deviation.
+
+    In training mode every call updates the statistics first, over the rows of all ranks; in eval mode they are fixed.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    updates: Tensor
+
+    def __init__(self, dim: int, space: Space, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.space, self.momentum = space, momentum
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("variance", torch.ones(dim))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def forward(self, latents: Tensor) -> Tensor:
+        """latents [N, D] -> targets [N, D] fp32, without gradient."""
+        values = latents.detach().float()
+        if self.space == "raw":
+            return values
+        if self.training:
+            self._update(values)
+        centred = values - self.mean
+        return centred * torch.rsqrt(self.variance + VARIANCE_FLOOR) if self.space == "standardized" else centred
+
+    def _update(self, values: Tensor) -> None:
+        """Move towards the batch's statistics; the first batch's are taken as they are."""
+        count = sum_over_ranks(values.new_tensor(float(len(values))))
+        mean = sum_over_ranks(values.sum(0)) / count  # [D]
+        variance = sum_over_ranks((values - mean).square().sum(0)) / count  # [D]
+        weight = torch.where(self.updates == 0, 1.0, 1 - self.momentum)
+        self.mean.lerp_(mean, weight)
+        self.variance.lerp_(variance, weight)
+        self.updates += 1

@@ -1,0 +1,200 @@
+"""nanoJEPA: one small decoder reads a question and predicts the latent of its answer, without having seen it.
+
+A row is question, [SEP], answer, [PRED]. One causal pass reads all of it, but the mask keeps three parts apart: the
+question, the answer (blind to the question, its places restart at 0), and [PRED], which reads the whole question and
+nothing of the answer (`masking.attention`). The state at [PRED] is the prediction and, afterwards, the question's
+embedding; the state at the answer's last token is the target, without gradient. Next-token cross-entropy within
+question and answer keeps it a language model, as in LLM-JEPA (Huang et al. 2025).
+
+Left at that (preset `paper`), it does not learn to answer, for two reasons that the cosine hides (measured in
+docs/lab-log.md). Nothing asks an answer's last token for anything, so answers fall onto a cone: VICReg on their latents
+(`regularizer`) and targets relative to what all answers share (`target_space`) treat it. And a decoder that learns moves
+its answers' latents faster than they can be hit: a copy that follows slowly provides the targets (`target_from`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.distributed import rank_weight
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.core.reading import Readable, Reading
+from openjepa.core.seeding import generator_for
+from openjepa.data.question_batch import QuestionBatch, QuestionCollator, TokenizedQuestions, texts_of
+from openjepa.data.question_tasks import QuestionTasks
+from openjepa.data.questions import QuestionConfig, held_out_splits, questions
+from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
+from openjepa.masking.attention import block_mask, block_places, next_tokens, segment_ids
+from openjepa.models.decoder import Decoder, DecoderConfig
+from openjepa.models.target import EMATarget, MomentumConfig
+from openjepa.models.transformer import take
+from openjepa.objectives.latent import cosine, named_objective
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
+from openjepa.objectives.running import RunningSpace, Space
+
+
+class Config(BaseConfig):
+    """Everything that defines a nanoJEPA run."""
+
+    data: QuestionConfig = QuestionConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig(kind="bpe", vocab_size=2000, lowercase=False, single_digits=True)
+    decoder: DecoderConfig = DecoderConfig()
+    weight: float = Field(1.0, ge=0)
+    """lambda: weight of the latent prediction beside the token cross-entropy; 0 = a plain language model"""
+    loss_dropout: float = Field(0.0, ge=0, lt=1)
+    """share of the steps that leave the latent prediction out (LLM-JEPA: up to 0.75 costs no quality)"""
+    objective: str = "cosine"
+    """mse | l1 | smooth_l1 | cosine | package.module:function"""
+    target_from: Literal["self", "ema"] = "ema"
+    """whose latents of the answers are predicted: the decoder's own, or those of a copy that follows it slowly"""
+    momentum: MomentumConfig = MomentumConfig(start=0.99, final=1.0)
+    """of the copy, where target_from is ema"""
+    target_space: Space = "standardized"
+    """raw = answers' latents as they are; centred = less their running mean; standardized = also by their deviation"""
+    regularizer: RegularizerConfig = RegularizerConfig()
+    """on the answers' latents, which the prediction's gradient does not reach"""
+    train: TrainConfig = TrainConfig()
+
+
+class NanoJEPA(Method[QuestionBatch]):
+    """One decoder, its mask and its losses."""
+
+    def __init__(self, config: Config, vocab: int) -> None:
+        super().__init__()
+        self.config, self.vocab = config, vocab
+        self.decoder = Decoder(config.decoder, vocab)
+        self.teacher = EMATarget(self.decoder, config.momentum.schedule()) if config.target_from == "ema" else None
+        self.space = RunningSpace(config.decoder.dim, config.target_space)
+        self.objective = named_objective(config.objective)
+        self.regularizer = build_regularizer(config.regularizer)
+
+    def read(self, batch: QuestionBatch, reader: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+        """One pass over whole rows: the states [B, T, D], and the segments they belong to [B, T]."""
+        segments = segment_ids(batch.valid, batch.hidden, batch.pred_at)  # [B, T]
+        return (reader or self.decoder)(batch.ids, block_mask(segments), block_places(segments)), segments
+
+    def predict_from_context(self, batch: QuestionBatch) -> Tensor:
+        return at(self.read(batch)[0], batch.pred_at)
+
+    def embed(self, batch: QuestionBatch) -> Tensor:
+        return self.predict_from_context(batch)
+
+    def forward(self, batch: QuestionBatch) -> StepOutput:
+        states, segments = self.read(batch)  # [B, T, D]
+        predicted, answers = at(states, batch.pred_at), at(states, batch.answer_at)  # [B, D]
+        target = self.teach(batch, answers)  # [B, D], without gradient
+
+        weight = self.weight_of(batch.draw) * rank_weight(batch.size, target.device)
+        terms = {
+            "tokens": self.token_loss(states, segments, batch),
+            "prediction": weight * self.objective(predicted, target).mean(),
+        }
+        terms |= self.regularizer(answers, batch.draw)
+        loss = torch.stack(list(terms.values())).sum()
+        return StepOutput(
+            loss, self._latents(batch, predicted, target), {name: term.detach() for name, term in terms.items()}
+        )
+
+    def teach(self, batch: QuestionBatch, answers: Tensor) -> Tensor:
+        """The targets [B, D]: the answers' latents [B, D] of this very pass, or the teacher's."""
+        if self.teacher is None:
+            return self.space(answers)
+        return self.encode_answers(*batch.answers())
+
+    def weight_of(self, draw: int) -> float:
+        """lambda, or 0 in the steps that leave the prediction out; equal on all ranks."""
+        share = self.config.loss_dropout if self.training else 0.0
+        dropped = share > 0 and float(torch.rand((), generator=generator_for(0, "loss dropout", draw))) < share
+        return 0.0 if dropped else self.config.weight
+
+    def token_loss(self, states: Tensor, segments: Tensor, batch: QuestionBatch) -> Tensor:
+        """Cross-entropy in nats of every token that another one of its block precedes, mean over tokens."""
+        asked = next_tokens(segments)  # [B, T - 1]
+        logs = self.decoder.log_probabilities(states[:, :-1][asked], batch.ids[:, 1:][asked])  # [K]
+        return -logs.mean() * rank_weight(len(logs), logs.device)
+
+    def question_log_likelihood(self, batch: QuestionBatch) -> Tensor:
+        """[B] mean log-probability, in nats, of the question's tokens after the first one; batches without answers."""
+        states, segments = self.read(batch)
+        logs = self.decoder.log_probabilities(states[:, :-1], batch.ids[:, 1:])  # [B, T - 1]
+        asked = next_tokens(segments)  # [B, T - 1]
+        return (logs * asked).sum(1) / asked.sum(1)
+
+    @torch.no_grad()
+    def encode_answers(self, ids: Tensor, valid: Tensor) -> Tensor:
+        """Answers alone, ids and valid [N, A] -> the targets that stand for them [N, D], without gradient."""
+        ids, valid = ids.to(self.space.mean.device), valid.to(self.space.mean.device)
+        segments = segment_ids(valid, valid, None)  # [N, A]
+        reader = self.decoder if self.teacher is None else self.teacher
+        states = reader(ids, block_mask(segments), block_places(segments))  # [N, A, D]
+        return self.space(at(states, valid.sum(1) - 1))
+
+    def _latents(self, batch: QuestionBatch, predicted: Tensor, target: Tensor) -> Latents:
+        context = predicted.detach()
+        latents = Latents(context, target, context)
+        if self.objective is cosine:  # skill is measured in the space of the loss
+            latents.predicted, latents.target = F.normalize(context, dim=-1), F.normalize(target, dim=-1)
+        if self.teacher is not None and not self.training:
+            latents.teacher = at(self.read(batch, self.teacher)[0], batch.pred_at)
+        return latents
+
+    def after_step(self, progress: Progress) -> None:
+        if self.teacher is not None:
+            self.teacher.update(self.decoder, progress)
+
+    def scramble_hidden(self, batch: QuestionBatch, generator: torch.Generator) -> QuestionBatch:
+        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
+        return replace(batch, ids=torch.where(batch.hidden, other, batch.ids))
+
+
+def at(states: Tensor, places: Tensor) -> Tensor:
+    """states [B, T, D], one place in each row [B] -> [B, D]."""
+    return take(states, places[:, None])[:, 0]
+
+
+def read_back(method: NanoJEPA, batch: QuestionBatch) -> Reading:
+    """Every answer: its latent as a target and as predicted from the question, and its tokens."""
+    ids, valid = batch.answers()  # [B, A]
+    return Reading(method.encode_answers(ids, valid), method.predict_from_context(batch), ids, valid)
+
+
+def build(config: Config, context: BuildContext) -> Experiment:
+    """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
+    train = cache(lambda: questions(config.data, "train"))
+    tokenizer = load_or_learn(config.tokenizer, lambda: texts_of(train()), context.assets / "tokenizer.json")
+    collate = QuestionCollator.of(tokenizer)
+    vocab, max_len = collate.tokenizer.vocab_size, config.decoder.max_len
+    train_data = TokenizedQuestions(train, collate.tokenizer, max_len)
+    eval_data = TokenizedQuestions(lambda: questions(config.data, "eval"), collate.tokenizer, max_len)
+
+    tasks = QuestionTasks(
+        name="synthetic-arithmetic" if config.data.source == "arithmetic" else "questions",
+        splits=lambda: held_out_splits(config.data),
+        train=train,
+        prepare=lambda texts: collate.clean(texts, max_len),
+        encode_answers=lambda method, answers: method.encode_answers(*collate.answers(answers, max_len)),
+        log_likelihood=NanoJEPA.question_log_likelihood,
+        tokens=collate.tokenizer.encode_content,
+        vocab=vocab,
+    )
+    return Experiment(
+        method=NanoJEPA(config, vocab),
+        train_data=train_data,
+        eval_data=eval_data,
+        collate=collate,
+        prepare=tasks.prepare,
+        train=config.train,
+        tasks=tasks.all,
+        watch=tasks.watched,
+        readable=Readable(read_back, collate.tokenizer.decode, vocab),
+        notes=lambda: {"left_out": dict(train_data.counts + eval_data.counts), "vocabulary": vocab},
+    )

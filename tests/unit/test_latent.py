@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from openjepa.core.errors import UserError
 from openjepa.core.locate import locate_function
 from openjepa.core.seeding import generator_for
-from openjepa.objectives.latent import OBJECTIVES, cosine, l1, mse, named_objective, smooth_l1
+from openjepa.health.skill import pair_cosine, skill
+from openjepa.objectives.latent import OBJECTIVES, cosine, l1, mse, named_objective, on_the_sphere, smooth_l1
 
 ALL = pytest.mark.parametrize("name", OBJECTIVES)
 
@@ -80,3 +81,16 @@ def test_unknown_objectives_say_what_is_wrong(name: str, message: str) -> None:
 def test_locate_function_refuses_what_is_not_callable() -> None:
     with pytest.raises(UserError, match="no function 'OBJECTIVES'"):
         locate_function("openjepa.objectives.latent:OBJECTIVES")
+
+
+def test_skill_on_the_sphere_grows_with_the_cosine() -> None:
+    """Half-right directions have skill, whatever their lengths; unrelated ones have none, opposite ones no more."""
+    target = normal(4000, 32)
+    half = F.normalize(target, dim=-1) + F.normalize(normal(4000, 32, draw=1), dim=-1) * 3**0.5  # cosine 0.5
+    predicted, unit = on_the_sphere(half * normal(4000, 1, draw=2).exp(), target * 7)
+    assert pair_cosine(predicted, unit) == pytest.approx(0.5, abs=0.01)
+    assert skill(predicted, unit) == pytest.approx(0.25, abs=0.01)
+    assert skill(F.normalize(half, dim=-1), unit) == pytest.approx(0, abs=0.02)
+    assert skill(*on_the_sphere(normal(4000, 32, draw=3), target)) == pytest.approx(0, abs=0.01)
+    assert skill(*on_the_sphere(-target, target)) == pytest.approx(0, abs=0.01)
+    assert skill(*on_the_sphere(target, target)) == pytest.approx(1, abs=1e-6)

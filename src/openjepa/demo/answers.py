@@ -104,6 +104,12 @@ def shortened(text: str, limit: int = EXAMPLE_CHARS) -> str:
     return line if len(line) <= limit else line[: limit + 1].rpartition(" ")[0] or line[:limit]
 
 
+def beginning(text: str, limit: int = EXAMPLE_CHARS) -> str:
+    """`shortened`, with an ellipsis where something is left out."""
+    short = shortened(text, limit)
+    return short if short == " ".join(text.split()) else f"{short} ..."
+
+
 def same_words(text: str) -> str:
     """Equal for texts that differ in case and white space only."""
     return " ".join(text.casefold().split())

@@ -180,5 +180,5 @@ def _array(latents: Tensor) -> np.ndarray:
 
 ABOUT = (
     "The run reads the paragraph without one sentence, and predicts the latent of the missing one. "
-    "Below: which sentences that latent is nearest to."
+    "The answer shows which sentences that latent is nearest to."
 )

@@ -105,5 +105,5 @@ class Questions:
 
 ABOUT = (
     "The run reads the question alone, and predicts the latent of its answer. "
-    "Below: what that latent says, and which known answers it is nearest to."
+    "The answer shows what that latent says, and which known answers it is nearest to."
 )

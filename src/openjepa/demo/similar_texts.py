@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,10 +44,8 @@ class SimilarTexts:
         """Texts to click, one a line."""
         held_out = [shortened(text) for text in self.corpus]
         chosen = [held_out[:3], held_out[3:7]]
-        try:
+        with contextlib.suppress(UserError):  # the held-out texts may be too few or too short to make one
             chosen.insert(0, [shortened(text) for text in self.run.semantic_check()["texts"]])
-        except UserError:  # the held-out texts are too few or too short to make one
-            pass
         return ["\n".join(texts) for texts in chosen if len(texts) >= 2]
 
     def ask(self, entered: str) -> SimilarAnswer:
@@ -57,8 +56,7 @@ class SimilarTexts:
         if len(texts) > MOST_TEXTS:
             raise UserError(f"there are {len(texts)} texts; this page compares at most {MOST_TEXTS}, one a line")
         vectors = self.run.encode(texts)  # [N, D]
-        known = {id(texts): vectors, id(self.corpus): self.vectors}
-        found = similar(lambda asked: known[id(asked)], texts, self.corpus)
+        found = similar(lambda asked: vectors if asked is texts else self.vectors, texts, self.corpus)
         random = found["random_pairs"]
         chance = Chance(random["mean"], random["std"], f"random pairs of {len(self.corpus)} held-out texts")
         neighbours = [self._neighbours(text, vector, chance) for text, vector in zip(texts, vectors, strict=True)]

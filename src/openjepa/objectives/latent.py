@@ -45,10 +45,21 @@ def cosine(predicted: Tensor, target: Tensor) -> Tensor:
     """1 - cosine similarity, [M, D] x [M, D] -> [M].
 
     Range [0, 2], lower is better; 1 = orthogonal, and what a constant pays when targets point everywhere. It is blind
-    to norms: where it is the objective, hand unit vectors to `Latents`, so that skill is measured in the same space. A
-    zero vector counts as orthogonal to everything. Source: BYOL, Grill et al. 2020, eq. 2 (halved).
+    to norms: where it is the objective, hand `on_the_sphere` to `Latents`, so that skill is measured in the same space.
+    A zero vector counts as orthogonal to everything. Source: BYOL, Grill et al. 2020, eq. 2 (halved).
     """
     return 1 - F.cosine_similarity(predicted.float(), target.float(), dim=-1)  # [M]
+
+
+def on_the_sphere(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What to hand to `Latents` under a cosine: unit targets [M, D], and predictions of one common length [M, D].
+
+    A cosine leaves the length of a prediction open, while skill is a squared error, in which unit predictions with a
+    cosine below 0.5 lose to a constant. So they all get the length that suits them best, their mean cosine (at least
+    0): skill is then about the mean cosine squared where targets point everywhere, and 0 for unrelated directions.
+    """
+    p, t = F.normalize(predicted.float(), dim=-1), F.normalize(target.float(), dim=-1)
+    return (p * t).sum(-1).mean().clamp(min=0) * p, t
 
 
 OBJECTIVES: dict[str, Objective] = {"mse": mse, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}

@@ -8,8 +8,8 @@ question and answer keeps it a language model, as in LLM-JEPA (Huang et al. 2025
 
 Left at that (preset `paper`), it does not learn to answer, for two reasons that the cosine hides (measured in
 docs/lab-log.md). Nothing asks an answer's last token for anything, so answers fall onto a cone: VICReg on their latents
-(`regularizer`) and targets relative to what all answers share (`target_space`) treat it. And a decoder that learns moves
-its answers' latents faster than they can be hit: a copy that follows slowly provides the targets (`target_from`).
+(`regularizer`) and targets relative to what all answers share (`target_space`) treat it. And learning moves an answer's
+latent faster than it can be hit: a copy of the decoder that follows slowly provides the targets (`target_from`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from functools import cache
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -37,7 +36,7 @@ from openjepa.masking.attention import block_mask, block_places, next_tokens, se
 from openjepa.models.decoder import Decoder, DecoderConfig
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import take
-from openjepa.objectives.latent import cosine, named_objective
+from openjepa.objectives.latent import cosine, named_objective, on_the_sphere
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.running import RunningSpace, Space
 
@@ -142,7 +141,7 @@ class NanoJEPA(Method[QuestionBatch]):
         context = predicted.detach()
         latents = Latents(context, target, context)
         if self.objective is cosine:  # skill is measured in the space of the loss
-            latents.predicted, latents.target = F.normalize(context, dim=-1), F.normalize(target, dim=-1)
+            latents.predicted, latents.target = on_the_sphere(context, target)
         if self.teacher is not None and not self.training:
             latents.teacher = at(self.read(batch, self.teacher)[0], batch.pred_at)
         return latents

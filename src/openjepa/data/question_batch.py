@@ -119,6 +119,10 @@ class QuestionCollator:
         rows = [QuestionRow(ids[:room] if len(ids) else self.tokenizer.blank, nothing) for ids in content]
         return self._batch(rows, torch.arange(len(rows)))
 
+    def asked(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each question with its [SEP]."""
+        return [np.append(ids, self.tokenizer.sep_id) for ids in self.tokenizer.encode_content(texts)]
+
     def answers(self, texts: Sequence[str], max_len: int) -> tuple[Tensor, Tensor]:
         """Answers alone: ids [N, A] int64 and which of them are real [N, A]; cut at `max_len` tokens."""
         content = [ids[:max_len] if len(ids) else self.tokenizer.blank for ids in self.tokenizer.encode_content(texts)]

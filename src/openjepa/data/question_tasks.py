@@ -29,7 +29,7 @@ from openjepa.core.tasks import Answers, Prediction, Retrieval, Task, Vectors
 from openjepa.data.questions import Question
 
 POOL = 100  # answers to choose among, the right one included
-MOST_ASKED = 1000  # questions of a split
+MOST_ASKED = 500  # questions of a split
 MOST_WATCHED = 250  # of the first split, at every health check
 TFIDF_QUESTIONS = 20_000  # training questions that the baseline looks through
 CHUNK = 250  # texts read at once
@@ -45,7 +45,7 @@ class QuestionTasks:
     prepare: Callable[[Sequence[str]], Batch]  # questions alone
     encode_answers: Callable[[Any, Sequence[str]], Tensor]  # method, A answers -> latents [A, D]
     log_likelihood: Callable[[Any, Any], Tensor]  # method, questions alone -> [B] nats a token
-    tokens: Callable[[Sequence[str]], list[np.ndarray]]  # texts to token ids
+    tokens: Callable[[Sequence[str]], list[np.ndarray]]  # questions to token ids, with [SEP]
     vocab: int
 
     def all(self) -> list[Task]:
@@ -103,7 +103,8 @@ class QuestionTasks:
             for ids in self.tokens([question.question for question in self.train()]):
                 np.add.at(counts, ids, 1)
             logs = np.log(counts / counts.sum())
-            return {name: Answers(np.array([logs[ids].mean() for ids in self.tokens(texts)]), uniform)}
+            found = [logs[ids[1:]].mean() for ids in self.tokens(texts)]  # the first token is nobody's next
+            return {name: Answers(np.array(found), uniform)}
 
         return Prediction(name, ask, {"unigram": unigram})
 

@@ -182,7 +182,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         prepare=lambda texts: collate.clean(texts, max_len),
         encode_answers=lambda method, answers: method.encode_answers(*collate.answers(answers, max_len)),
         log_likelihood=NanoJEPA.question_log_likelihood,
-        tokens=collate.tokenizer.encode_content,
+        tokens=collate.asked,
         vocab=vocab,
     )
     return Experiment(

@@ -33,7 +33,7 @@ def draw(run: RunDir, out: Path) -> None:
     width = 0.8 / len(COLUMNS)
     for shift, (column, color) in enumerate(COLUMNS.items()):
         places = [i + (shift - 1.5) * width for i in range(len(measures))]
-        ledger.bar(places, [m[column] for m in measures.values()], width, color=color, label=column)
+        ledger.bar(places, [m.get(column, 0.0) for m in measures.values()], width, color=color, label=column)
     chances = [m["chance"] for m in measures.values()]
     ledger.scatter(range(len(measures)), chances, marker="_", color="black", s=90, label="chance", zorder=3)
     ledger.set_xticks(range(len(measures)), list(measures), rotation=60, ha="right", fontsize=8)

@@ -35,7 +35,7 @@ def batch() -> MaskedText:
 
 
 def test_who_reads_whom_and_where() -> None:
-    may_read, places = batch().packed_spans()
+    may_read, places = batch().packed_spans
     assert places[0].tolist() == [0, 1, 0, 1, 2, 3, 0, 0]
     assert places[1, :3].tolist() == [0, 1, 2]
     assert places[2, :7].tolist() == [0, 0, 0, 1, 0, 1, 2]
@@ -72,7 +72,7 @@ def encoder_of(kind: str, folder: Path) -> TextEncoder | PretrainedEncoder:
 def test_packed_spans_have_the_latents_of_texts_of_their_own(kind: str, tmp_path: Path) -> None:
     encoder, spans = encoder_of(kind, tmp_path).eval(), batch()
     alone = encoder.states(spans.ids.flatten()[spans.span_at], spans.span_valid)  # each [S, L, D]
-    packed = encoder.states(take(spans.ids, spans.hidden_at), *spans.packed_spans())  # each [B, H, D]
+    packed = encoder.states(take(spans.ids, spans.hidden_at), *spans.packed_spans)  # each [B, H, D]
     assert len(alone) == len(packed) == 2
     for one, row in zip(alone, packed, strict=True):
         torch.testing.assert_close(row[spans.hidden_valid], one[spans.span_valid])

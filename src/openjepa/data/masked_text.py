@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -39,10 +40,11 @@ class MaskedText(Batch):
     def tokens(self) -> int:
         return self.real_tokens
 
+    @cached_property
     def packed_spans(self) -> tuple[Tensor, Tensor]:
         """Each text's hidden tokens as one row of spans that do not see each other: short spans cost no padding.
 
-        Returns which token may read which [B, H, H] bool (its own span; padding reads padding) and each one's place
+        Which token may read which [B, H, H] bool (its own span; padding reads padding) and each one's place
         within its span [B, H].
         """
         follows = self.hidden_at[:, 1:] == self.hidden_at[:, :-1] + 1

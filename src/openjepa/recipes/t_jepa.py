@@ -121,7 +121,7 @@ class TJEPA(Method[MaskedText]):
         weight = self.config.invariance * self.config.regularizer.weight
         if weight == 0 or not terms:  # pulling without pushing collapses
             return terms
-        states = self.student(take(batch.ids, batch.hidden_at), *batch.packed_spans())  # [B, H, D]
+        states = self.student(take(batch.ids, batch.hidden_at), *batch.packed_spans)  # [B, H, D]
         other = mean_pool(states, batch.hidden_valid)  # [B, D]
         share = rank_weight(len(pooled), pooled.device)
         others = self.regularizer(other, batch.draw)
@@ -134,7 +134,7 @@ class TJEPA(Method[MaskedText]):
         if self.config.teacher_reads == "text":
             layers = [take(state, batch.hidden_at) for state in self.teacher.states(batch.ids, batch.valid)]
         else:  # every span as a text of its own
-            layers = self.teacher.states(take(batch.ids, batch.hidden_at), *batch.packed_spans())  # each [B, H, D]
+            layers = self.teacher.states(take(batch.ids, batch.hidden_at), *batch.packed_spans)  # each [B, H, D]
         used = layers[-self.config.target.layers :]
         return make_targets(self.config.target, [self.units(layer[batch.hidden_valid], batch) for layer in used])
 

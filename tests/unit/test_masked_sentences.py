@@ -155,8 +155,8 @@ def test_pooling_is_the_mean_of_each_sentence(rows: SentenceRows) -> None:
     batch = batch_of(rows)
     states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
     numbers, real = batch.every_sentence()
-    at, valid = batch.tokens_of(numbers, real)
-    pooled = batch.pooling(at, valid, numbers) @ states.gather(1, at[..., None].expand(-1, -1, 5))  # [B, N, D]
+    part = batch.part(numbers, real)
+    pooled = part.weights @ states.gather(1, part.at[..., None].expand(-1, -1, 5))  # [B, N, D]
     for i, n in real.nonzero().tolist():
         assert torch.allclose(pooled[i, n], states[i, batch.sentence[i] == n].mean(0), atol=1e-6)
 
@@ -167,13 +167,31 @@ def test_sentences_read_alone_equal_separate_passes(rows: SentenceRows) -> None:
     batch = batch_of(rows)
     with torch.no_grad():
         ids = batch.ids.gather(1, batch.hidden_at)
-        together = encoder(ids, *batch.alone(batch.hidden_at, batch.hidden_valid))  # [B, H, D]
+        together = encoder(ids, *batch.hidden_part.alone)  # [B, H, D]
         for i in range(batch.size):
             for number in batch.asked[i, batch.asked_valid[i]].tolist():
                 own = batch.ids[i, batch.sentence[i] == number][None]
                 alone = encoder(own, torch.ones_like(own, dtype=torch.bool))[0]
                 mine = (batch.sentence[i].gather(0, batch.hidden_at[i]) == number) & batch.hidden_valid[i]
                 assert torch.allclose(together[i, mine], alone, atol=1e-5)
+
+
+def test_visible_and_hidden_sentences_are_all_sentences(rows: SentenceRows) -> None:
+    batch = batch_of(rows, ratio=0.4)
+    for i in range(batch.size):
+        seen = batch.seen[i, batch.seen_valid[i]].tolist()
+        asked = batch.asked[i, batch.asked_valid[i]].tolist()
+        assert sorted([*seen, *asked]) == list(range(int(batch.sentence[i].max()) + 1))
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_part_asked_for_by_number_is_the_part_made_in_the_workers(rows: SentenceRows, hidden: bool) -> None:
+    batch = batch_of(rows)
+    made = batch.hidden_part if hidden else batch.visible_part
+    asked = batch.part(made.number, made.real)
+    assert torch.equal(asked.of, made.of)
+    assert torch.equal(asked.weights, made.weights)
+    assert torch.equal(asked.at[asked.valid], made.at[made.valid])
 
 
 def test_nearest_visible_is_visible_and_nearest(rows: SentenceRows) -> None:

@@ -69,9 +69,10 @@ def test_places_default_to_the_natural_ones(encoder: TextEncoder, ids: Tensor, v
     assert torch.equal(encoder(ids, valid), encoder(ids, valid, places))
 
 
-def test_states_are_every_layer_and_end_in_the_output(encoder: TextEncoder, ids: Tensor, valid: Tensor) -> None:
+def test_states_begin_with_the_words_and_end_in_the_output(encoder: TextEncoder, ids: Tensor, valid: Tensor) -> None:
     states = encoder.states(ids, valid)
-    assert [state.shape for state in states] == [(B, T, D)] * 2
+    assert [state.shape for state in states] == [(B, T, D)] * 3
+    assert torch.equal(states[0], encoder.token(ids) + encoder.place.weight[:T])
     assert torch.equal(states[-1], encoder(ids, valid))
 
 

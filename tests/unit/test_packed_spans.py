@@ -73,6 +73,6 @@ def test_packed_spans_have_the_latents_of_texts_of_their_own(kind: str, tmp_path
     encoder, spans = encoder_of(kind, tmp_path).eval(), batch()
     alone = encoder.states(spans.ids.flatten()[spans.span_at], spans.span_valid)  # each [S, L, D]
     packed = encoder.states(take(spans.ids, spans.hidden_at), *spans.packed_spans)  # each [B, H, D]
-    assert len(alone) == len(packed) == 2
+    assert len(alone) == len(packed) == 3
     for one, row in zip(alone, packed, strict=True):
         torch.testing.assert_close(row[spans.hidden_valid], one[spans.span_valid])

@@ -93,7 +93,7 @@ def test_dropping_tokens_in_the_middle_keeps_the_others_in_place(
 def test_sizes_and_layers(kind: str, folders: dict[str, Path], ids: Tensor) -> None:
     model = encoder(folders[kind])
     states = model.states(ids, ALL)
-    assert [state.shape for state in states] == [(B, T, 16)] * 2
+    assert [state.shape for state in states] == [(B, T, 16)] * 3
     assert torch.equal(states[-1], model(ids, ALL))
     assert (model.dim, model.max_len) == (16, 20)
     assert PretrainedEncoder(str(folders[kind]), max_len=12).max_len == 12

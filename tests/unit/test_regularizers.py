@@ -106,6 +106,16 @@ def test_vicreg_closed_forms() -> None:
     torch.testing.assert_close(vicreg(z, covariance_weight=1.0)["covariance"], expected)
 
 
+def test_vicreg_mean_term_is_the_squared_mean_vector_and_leaves_the_others_alone() -> None:
+    z = normal(64, 4) + torch.tensor([1.0, -2.0, 0.0, 3.0])
+    plain, with_mean = vicreg(z), vicreg(z, mean_weight=2.0)
+    torch.testing.assert_close(with_mean.pop("mean"), 2 * z.mean(0).square().mean())
+    assert with_mean == plain
+    assert set(vicreg(normal(1, 4), mean_weight=1.0)) == {"variance", "covariance", "mean"}
+    built = build_regularizer(RegularizerConfig(name="vicreg", weight=3, mean=2))(z, 0)
+    torch.testing.assert_close(built["mean"], 6 * z.mean(0).square().mean())
+
+
 @BOTH
 def test_scale_of_the_loss_does_not_depend_on_batch_or_width(name: str) -> None:
     values = [total(name, 0.3 * normal(n, d)).item() for n in (512, 4096) for d in (8, 64)]

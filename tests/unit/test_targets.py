@@ -12,9 +12,10 @@ from openjepa.objectives.targets import (
     TargetConfig,
     layer_norm,
     make_targets,
-    mean_of_top,
+    mean_of_layers,
     named_target_norm,
     standardize,
+    target_layers,
 )
 
 
@@ -59,20 +60,32 @@ def test_standardize_of_no_rows_is_no_rows() -> None:
     assert standardize(torch.zeros(0, 4)).shape == (0, 4)
 
 
-def test_mean_of_top_is_the_mean_of_normed_layers() -> None:
-    states = [latents(2, 3, 8, draw=i) * 10**i for i in range(4)]
-    torch.testing.assert_close(mean_of_top(states, 2), (layer_norm(states[2]) + layer_norm(states[3])) / 2)
-    torch.testing.assert_close(mean_of_top(states, 1), layer_norm(states[3]))
-    with pytest.raises(UserError, match="top 5 layers asked of a model that has 4"):
-        mean_of_top(states, 5)
+def test_mean_of_layers_is_the_mean_of_normed_layers() -> None:
+    first, second = (latents(2, 3, 8, draw=i) * 10**i for i in range(2))
+    torch.testing.assert_close(mean_of_layers([first, second]), (layer_norm(first) + layer_norm(second)) / 2)
+    torch.testing.assert_close(mean_of_layers([first]), layer_norm(first))
+
+
+def test_target_layers_are_counted_from_the_top() -> None:
+    states = [latents(1, draw=i) for i in range(4)]
+    assert target_layers(TargetConfig(), states)[0] is states[3]
+    chosen = target_layers(TargetConfig(layers=2, skip_top=1), states)
+    assert len(chosen) == 2
+    assert chosen[0] is states[1]
+    assert chosen[1] is states[2]
+    assert target_layers(TargetConfig(skip_top=3), states)[0] is states[0]
+    with pytest.raises(UserError, match=r"5 layers below the top 0 asked of a model that has 4"):
+        target_layers(TargetConfig(layers=5), states)
+    with pytest.raises(UserError, match=r"1 layers below the top 4"):
+        target_layers(TargetConfig(skip_top=4), states)
 
 
 def test_make_targets_composes_layers_and_norm() -> None:
     states = [latents(2, 3, 8, draw=i) for i in range(3)]
-    torch.testing.assert_close(make_targets(TargetConfig(norm="none"), states), states[-1])
-    torch.testing.assert_close(make_targets(TargetConfig(norm="none", layers=2), states), mean_of_top(states, 2))
+    torch.testing.assert_close(make_targets(TargetConfig(norm="none"), states[:1]), states[0])
+    torch.testing.assert_close(make_targets(TargetConfig(norm="none"), states), mean_of_layers(states))
     torch.testing.assert_close(
-        make_targets(TargetConfig(norm="standardize", layers=3), states), standardize(mean_of_top(states, 3))
+        make_targets(TargetConfig(norm="standardize"), states), standardize(mean_of_layers(states))
     )
 
 

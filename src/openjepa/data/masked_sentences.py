@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,16 +22,47 @@ from openjepa.data.masked_text import places_of
 from openjepa.data.rows import SentenceRows
 
 
+@dataclass
+class Sentences:
+    """Some sentences of each row of a batch, S at most, and their tokens, K at most, side by side."""
+
+    sentence: Tensor  # [B, T] int64, number of each token's sentence
+    number: Tensor  # [B, S] int64, numbers of these sentences within their rows
+    real: Tensor  # [B, S] bool
+    at: Tensor  # [B, K] int64, places of their tokens
+    valid: Tensor  # [B, K] bool
+
+    @cached_property
+    def of(self) -> Tensor:
+        """[B, K] number of each token's sentence; -1 on padding."""
+        return self.sentence.gather(1, self.at).masked_fill(~self.valid, -1)
+
+    @cached_property
+    def alone(self) -> tuple[Tensor, Tensor]:
+        """Who may read whom [B, K, K] (its own sentence), and each token's place in its sentence [B, K].
+
+        The arguments of an encoder that reads each sentence as a text of its own, all in one pass.
+        """
+        starts = torch.ones_like(self.valid)
+        starts[:, 1:] = self.of[:, 1:] != self.of[:, :-1]
+        place = torch.arange(self.at.shape[1], device=self.at.device)  # [K]
+        return self.of[:, :, None] == self.of[:, None, :], place - torch.where(starts, place, 0).cummax(1).values
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """[B, S, K] weights that turn latents of the tokens [B, K, D] into the mean of each sentence [B, S, D]."""
+        member = (self.of[:, None, :] == self.number[:, :, None]) & self.valid[:, None, :]  # [B, S, K]
+        return member / member.sum(2, keepdim=True).clamp_min(1)
+
+
 @dataclass(kw_only=True)
 class MaskedSentences(Batch):
     """Documents of which whole sentences are hidden. T = longest row, V, H = most visible and hidden tokens,
-    S = most hidden sentences in a row."""
+    S, C = most hidden and visible sentences in a row."""
 
     ids: Tensor  # [B, T] int64, clean token ids
     valid: Tensor  # [B, T] bool, False on padding
-    sentence: (
-        Tensor  # [B, T] int64, number of each token's sentence; a prefix belongs to the first, padding to none: -1
-    )
+    sentence: Tensor  # [B, T] int64, number of each token's sentence; the first's includes a prefix, padding has -1
     hidden: Tensor  # [B, T] bool, True on tokens of hidden sentences
     context_at: Tensor  # [B, V] int64, places of the visible tokens
     context_valid: Tensor  # [B, V] bool
@@ -38,27 +70,29 @@ class MaskedSentences(Batch):
     hidden_valid: Tensor  # [B, H] bool
     asked: Tensor  # [B, S] int64, numbers of the hidden sentences in order
     asked_valid: Tensor  # [B, S] bool
+    seen: Tensor  # [B, C] int64, numbers of the visible sentences in order
+    seen_valid: Tensor  # [B, C] bool
     real_tokens: int  # unpadded tokens in the batch
 
     @property
     def tokens(self) -> int:
         return self.real_tokens
 
-    def alone(self, at: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """For tokens at places [B, K]: who may read whom [B, K, K] (its own sentence), and places in it [B, K].
+    @cached_property
+    def visible_part(self) -> Sentences:
+        """The sentences of the context."""
+        return Sentences(self.sentence, self.seen, self.seen_valid, self.context_at, self.context_valid)
 
-        The arguments of an encoder that reads each sentence as a text of its own, all in one pass.
-        """
-        sentence = self.sentence.gather(1, at).masked_fill(~valid, -1)  # [B, K]
-        starts = torch.ones_like(valid)
-        starts[:, 1:] = sentence[:, 1:] != sentence[:, :-1]
-        place = torch.arange(at.shape[1], device=at.device)  # [K]
-        return sentence[:, :, None] == sentence[:, None, :], place - torch.where(starts, place, 0).cummax(1).values
+    @cached_property
+    def hidden_part(self) -> Sentences:
+        """The sentences to be predicted."""
+        return Sentences(self.sentence, self.asked, self.asked_valid, self.hidden_at, self.hidden_valid)
 
-    def tokens_of(self, sentences: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Places [B, K] of the tokens of `sentences` [B, S] where `real` [B, S], and which are real [B, K]."""
-        wanted = sentences.masked_fill(~real, -2)  # [B, S]
-        return places_of((self.sentence[:, :, None] == wanted[:, None, :]).any(2))
+    def part(self, numbers: Tensor, real: Tensor) -> Sentences:
+        """The sentences of these `numbers` [B, S] in each row, where `real` [B, S]."""
+        wanted = numbers.masked_fill(~real, -2)  # [B, S]
+        tokens = (self.sentence[:, :, None] == wanted[:, None, :]).any(2)  # [B, T]
+        return Sentences(self.sentence, numbers, real, *places_of(tokens))
 
     def every_sentence(self) -> tuple[Tensor, Tensor]:
         """Numbers [B, N] of the sentences of each row, and which are real [B, N]."""
@@ -67,15 +101,9 @@ class MaskedSentences(Batch):
 
     def nearest_visible(self) -> Tensor:
         """[B, S] number of the visible sentence nearest to each hidden one, for the copy baseline."""
-        number, real = self.every_sentence()
-        asked = ((self.asked[:, :, None] == number[:, None]) & self.asked_valid[:, :, None]).any(1)  # [B, N]
-        distance = (self.asked[:, :, None] - number[:, None]).abs()  # [B, S, N]
-        return distance.masked_fill(~(real & ~asked)[:, None], number.shape[1]).argmin(2)
-
-    def pooling(self, at: Tensor, valid: Tensor, sentences: Tensor) -> Tensor:
-        """[B, S, K] weights that turn token latents [B, K, D] into the mean of each of `sentences` [B, S]."""
-        member = (self.sentence.gather(1, at)[:, None, :] == sentences[:, :, None]) & valid[:, None, :]  # [B, S, K]
-        return member / member.sum(2, keepdim=True).clamp_min(1)
+        distance = (self.asked[:, :, None] - self.seen[:, None]).abs()  # [B, S, C]
+        far = self.ids.shape[1]
+        return self.seen.gather(1, distance.masked_fill(~self.seen_valid[:, None], far).argmin(2))
 
     def hidden_texts(self, special: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Tokens of each hidden sentence [M, L] but those in `special`, and which are real [M, L].
@@ -127,10 +155,12 @@ class MaskedSentencesCollator:
         context_at, context_valid = places_of(valid & ~hides)
         hidden_at, hidden_valid = places_of(hides)
         counts = max(int(row[-1]) + 1 for row in numbers)
-        is_asked = torch.zeros(len(ids), counts, dtype=torch.bool)  # [B, N]
+        exists = torch.tensor([[n <= int(row[-1]) for n in range(counts)] for row in numbers])  # [B, N]
+        is_asked = torch.zeros_like(exists)  # [B, N]
         row, place = hides.nonzero(as_tuple=True)
         is_asked[row, sentence[row, place]] = True
         asked, asked_valid = places_of(is_asked)
+        seen, seen_valid = places_of(exists & ~is_asked)
         return MaskedSentences(
             keys=torch.tensor(list(keys)),
             ids=pad(ids, self.rows.tokenizer.pad_id),
@@ -143,5 +173,7 @@ class MaskedSentencesCollator:
             hidden_valid=hidden_valid,
             asked=asked,
             asked_valid=asked_valid,
+            seen=seen,
+            seen_valid=seen_valid,
             real_tokens=int(valid.sum()),
         )

@@ -42,7 +42,7 @@ class PretrainedEncoder(nn.Module):
             parameter.requires_grad_(False)
 
     def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> list[Tensor]:
-        """The latents of every layer, each [B, T, D]; arguments as for `TextEncoder.states`."""
+        """Embeddings and the latents of every layer, each [B, T, D]; arguments as for `TextEncoder.states`."""
         inputs: dict[str, Any] = {"attention_mask": self._mask(valid), "output_hidden_states": True}
         if places is None:
             inputs["input_ids"] = ids
@@ -50,7 +50,7 @@ class PretrainedEncoder(nn.Module):
             inputs |= {"input_ids": ids, "position_ids": places + self.first_place}
         else:
             inputs["inputs_embeds"] = self._moved_embeddings(ids, places)
-        return list(self.model(**inputs).hidden_states[1:])
+        return list(self.model(**inputs).hidden_states)
 
     def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""

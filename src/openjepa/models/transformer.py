@@ -66,14 +66,15 @@ class TextEncoder(nn.Module):
         self.trunk = Trunk(dim, depth, heads, dropout=dropout)
 
     def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> list[Tensor]:
-        """ids, valid, places [B, T] (places default to 0..T-1) -> the latents of every layer, each [B, T, D].
+        """ids, valid, places [B, T] (places default to 0..T-1) -> depth + 1 latents, each [B, T, D].
 
+        The words with their places come first, then the output of every block, the last one normed.
         `valid` [B, T] says which tokens are real; [B, T, T] says which token may read which.
         """
         if places is None:
             places = torch.arange(ids.shape[1], device=ids.device)  # [T]
         x = self.drop(self.token(ids) + self.place(places))  # [B, T, D]
-        return self.trunk.states(x, key_mask(valid))
+        return [x, *self.trunk.states(x, key_mask(valid))]
 
     def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""

@@ -46,13 +46,16 @@ class RegularizerConfig(BaseConfig):
     """of the regulariser beside the prediction loss; means the same at every batch size, width and number of devices"""
     covariance: float = Field(0.04, ge=0)
     """vicreg only: weight of decorrelation beside variance's 1; the paper's 25 : 25 : 1 is 0.04"""
+    mean: float = Field(0.0, ge=0)
+    """vicreg only: weight of pulling the mean vector to 0, beside variance's 1; not in the paper, which lets latents
+    lie on a cone"""
 
 
 def build_regularizer(config: RegularizerConfig) -> Regularizer:
     """The configured regulariser with its weight applied to every term. Raises UserError for an unknown name."""
     regularizer = named_regularizer(config.name)
     if regularizer is vicreg:
-        regularizer = partial(vicreg, covariance_weight=config.covariance)
+        regularizer = partial(vicreg, covariance_weight=config.covariance, mean_weight=config.mean)
     return lambda z, draw: {name: config.weight * term for name, term in regularizer(z, draw).items()}
 
 
@@ -62,28 +65,37 @@ def no_regularizer(z: Tensor, draw: int = 0) -> dict[str, Tensor]:
 
 
 def vicreg(
-    z: Tensor, draw: int = 0, *, variance_weight: float = 1.0, covariance_weight: float = 0.04
+    z: Tensor,
+    draw: int = 0,
+    *,
+    variance_weight: float = 1.0,
+    covariance_weight: float = 0.04,
+    mean_weight: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Variance hinge and decorrelation, z [N, D] -> terms "variance" and "covariance". Both >= 0, lower is better.
+    """Variance hinge and decorrelation, z [N, D] -> terms "variance" and "covariance". All >= 0, lower is better.
 
     variance   = mean_j max(0, 1 - sqrt(Var z_j + 1e-4)), in [0, 0.99]: 0 when every dimension has a std of at least 1
     covariance = sum_{i != j} C_ij^2 / D; for independent N(0, 1) rows about (D - 1) / (N - 1), the price of few samples
 
-    Weights 1 and 0.04 are the paper's 25 : 1, with its 25 for invariance scaled to 1. The penalty ignores the mean
-    vector, so it treats collapse and redundancy but not anisotropy (SIGReg does). `draw` is unused.
+    Weights 1 and 0.04 are the paper's 25 : 1, with its 25 for invariance scaled to 1. The paper's penalty ignores the
+    mean vector, so it treats collapse and redundancy but not anisotropy (SIGReg does). With a `mean_weight` there is a
+    third term, ours: "mean" = mean_j (mean of z_j)^2, about Var / N for centred rows. `draw` is unused.
     Source: VICReg, Bardes et al. 2022, eq. 1-4 (per branch: call it once a view and add).
     """
     rows = gather_rows(z).float()  # [N, D] of all ranks
     n, d = rows.shape
+    names = ("variance", "covariance", "mean") if mean_weight else ("variance", "covariance")
     if n < 2:
-        return {"variance": _zero(rows), "covariance": _zero(rows)}
+        return {name: _zero(rows) for name in names}
     with torch.autocast(rows.device.type, enabled=False):
-        centred = rows - rows.mean(dim=0)
+        mean = rows.mean(dim=0)  # [D]
+        centred = rows - mean
         covariances = centred.T @ centred / (n - 1)  # [D, D]
     variances = covariances.diagonal()  # [D]
     hinge = (1 - (variances + STD_EPSILON).sqrt()).clamp(min=0).mean()
     redundancy = (covariances - torch.diag(variances)).square().sum() / d
-    return {"variance": variance_weight * hinge, "covariance": covariance_weight * redundancy}
+    values = (variance_weight * hinge, covariance_weight * redundancy, mean_weight * mean.square().mean())
+    return dict(zip(names, values, strict=False))
 
 
 def sigreg(z: Tensor, draw: int = 0, *, directions: int = 256) -> dict[str, Tensor]:

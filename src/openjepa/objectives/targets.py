@@ -30,15 +30,31 @@ class TargetConfig(BaseConfig):
     norm: str = "layer_norm"
     """none | layer_norm | standardize | package.module:function"""
     layers: int = Field(1, ge=1)
-    """1 = the teacher's output; more = the mean of that many top layers, each layer-normed (data2vec)"""
+    """1 = one layer as it is; more = the mean of that many, each layer-normed (data2vec)"""
+    skip_top: int = Field(0, ge=0)
+    """layers left out from the top: the lowest of all are the word embeddings, which tell parts of a text apart"""
+
+
+def target_layers(config: TargetConfig, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Those of the teacher's states, lowest first, that targets are made of.
+
+    Raises UserError if the teacher has too few.
+    """
+    last = len(states) - config.skip_top
+    if last < config.layers:
+        raise UserError(
+            f"targets from {config.layers} layers below the top {config.skip_top} asked of a model that has "
+            f"{len(states)}, its word embeddings counted: lower target.layers or target.skip_top"
+        )
+    return states[last - config.layers : last]
 
 
 def make_targets(config: TargetConfig, states: Sequence[Tensor], valid: Tensor | None = None) -> Tensor:
-    """Targets from all layers of the teacher: layers x [..., D], valid [...] bool -> [..., D] fp32, detached.
+    """Targets from the chosen layers of the teacher: layers x [..., D], valid [...] bool -> [..., D] fp32, detached.
 
-    Raises UserError for an unknown normalisation or more layers than the teacher has.
+    Raises UserError for an unknown normalisation.
     """
-    latents = states[-1] if config.layers == 1 else mean_of_top(states, config.layers)
+    latents = states[0] if len(states) == 1 else mean_of_layers(states)
     return named_target_norm(config.norm)(latents, valid)
 
 
@@ -71,14 +87,12 @@ def standardize(latents: Tensor, valid: Tensor | None = None) -> Tensor:
     return (values - mean) * torch.rsqrt(variance + VARIANCE_FLOOR)
 
 
-def mean_of_top(states: Sequence[Tensor], k: int) -> Tensor:
-    """Mean of the last `k` layers' outputs, each layer-normed without affine: k x [B, T, D] -> [B, T, D].
+def mean_of_layers(states: Sequence[Tensor]) -> Tensor:
+    """Mean of layers' outputs, each layer-normed without affine: k x [..., D] -> [..., D].
 
-    Source: data2vec, Baevski et al. 2022, section 3.3. Raises UserError unless 1 <= k <= number of layers.
+    Source: data2vec, Baevski et al. 2022, section 3.3.
     """
-    if not 1 <= k <= len(states):
-        raise UserError(f"targets from the top {k} layers asked of a model that has {len(states)}: lower target.layers")
-    return torch.stack([layer_norm(state) for state in states[-k:]]).mean(dim=0)
+    return torch.stack([layer_norm(state) for state in states]).mean(dim=0)
 
 
 TARGET_NORMS: dict[str, TargetNorm] = {"none": none, "layer_norm": layer_norm, "standardize": standardize}

@@ -1,15 +1,16 @@
 """LANG-JEPA: predict the latents of hidden sentences from the other sentences of the document.
 
-A document is a row of whole sentences. The student reads the visible ones together; a predictor, told which sentence it
-is asked for, estimates one latent per hidden sentence; an EMA teacher gives the targets: the mean over the sentence's
-tokens. One pass for the context and one for all targets, whatever the number of sentences. The mean of the student's
-token latents over a whole text is its embedding.
+A document is a row of whole sentences. The student reads the visible ones together; a predictor sees one latent for
+each of them and, told which sentence it is asked for, estimates one latent per hidden sentence; an EMA teacher gives
+the targets. A sentence's latent is the mean over its tokens. One pass for the context and one for all targets, whatever
+the number of sentences. The mean of the student's token latents over a whole text is its embedding.
 
-What the teacher may read decides what a target holds: each sentence `alone` (default: a concept for itself),
-or in its `document` (contextual: it then holds what its neighbours show, and can be guessed by copying).
+Two choices decide what a target holds (figures in docs/lab-log.md). The teacher reads each sentence `alone` (default: a
+concept for itself) or in its `document` (it then holds what its neighbours show, and can be guessed by copying). And
+the top layer learns what the sentences of a document share, those below (`target.skip_top`) still tell them apart.
 
 As in T-JEPA, the student's mean of the visible and of the hidden sentences are pulled together and kept from
-collapsing by the regulariser (`invariance`); docs/lab-log.md says what each part is worth.
+collapsing by the regulariser (`invariance`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -28,7 +30,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.schedules import half_life_steps
-from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator, Sentences
 from openjepa.data.sentence_tasks import sentence_tasks
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import (
@@ -46,7 +48,7 @@ from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
 from openjepa.objectives.latent import mse, named_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
-from openjepa.objectives.targets import TargetConfig, make_targets
+from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
 
 
 class Config(BaseConfig):
@@ -80,28 +82,34 @@ class LangJEPA(Method[MaskedSentences]):
         self.config, self.vocab = config, vocab
         self.student = build_encoder(config.encoder, vocab, context)
         self.teacher = EMATarget(self.student, config.momentum.schedule())
-        self.predictor = build_predictor(config.predictor, self.student.dim, self.student.dim, self.student.max_len)
+        dim, levels = self.student.dim, 2 if config.target.skip_top else 1
+        self.predictor = build_predictor(config.predictor, levels * dim, dim, self.student.max_len)
         self.objective = named_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
 
-    def see_context(self, batch: MaskedSentences) -> Tensor:
-        """The student's latents of the visible sentences' tokens [B, V, D]."""
-        return self.student(take(batch.ids, batch.context_at), batch.context_valid, batch.context_at)
+    def see_context(self, batch: MaskedSentences) -> list[Tensor]:
+        """The student's latents of the visible sentences' tokens, of all layers, each [B, V, D]."""
+        return self.student.states(take(batch.ids, batch.context_at), batch.context_valid, batch.context_at)
 
-    def predict(self, batch: MaskedSentences, context: Tensor) -> Tensor:
+    def predict(self, batch: MaskedSentences, context: list[Tensor]) -> Tensor:
         """The estimated latents of the hidden sentences [M, D]; a place is a sentence's number in the document."""
-        seen = (context, take(batch.sentence, batch.context_at).clamp_min(0), batch.context_valid)
+        read = [context[-1]]
+        if self.config.target.skip_top:  # also the level that is predicted, where sentences differ more
+            lower = target_layers(self.config.target, context)[-1]
+            read.append(F.layer_norm(lower, lower.shape[-1:]))
+        concepts = batch.visible_part.weights @ torch.cat(read, -1).float()  # [B, C, D or 2D]
+        seen = (concepts, batch.seen, batch.seen_valid)
         return self.predictor(*seen, None, batch.asked, batch.asked_valid)[batch.asked_valid]
 
     def predict_from_context(self, batch: MaskedSentences) -> Tensor:
         return self.predict(batch, self.see_context(batch))
 
     def forward(self, batch: MaskedSentences) -> StepOutput:
-        target = self.sentence_targets(batch, batch.asked, batch.asked_valid)  # [M, D]
+        target = self.teach(batch, batch.hidden_part)  # [M, D]
 
         context = self.see_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]
-        pooled = mean_pool(context, batch.context_valid)  # [B, D]
+        pooled = mean_pool(context[-1], batch.context_valid)  # [B, D]
 
         terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
         terms |= self.regularize(batch, pooled)
@@ -110,30 +118,28 @@ class LangJEPA(Method[MaskedSentences]):
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
 
     def sentence_targets(self, batch: MaskedSentences, sentences: Tensor, real: Tensor) -> Tensor:
-        """Targets of `sentences` [B, S], numbers within each row, where `real` [B, S] -> [M, D].
+        """Targets of `sentences` [B, S], numbers within each row, where `real` [B, S] -> [M, D]."""
+        return self.teach(batch, batch.part(sentences, real))
 
-        Each is the mean of the teacher's latents over a sentence; sentences not asked for are not even encoded.
-        """
-        at, valid = batch.tokens_of(sentences, real)  # [B, K]
+    def teach(self, batch: MaskedSentences, some: Sentences) -> Tensor:
+        """Targets [M, D]: the mean of the teacher's latents over each sentence. Others are not even encoded."""
         if self.config.teacher_reads == "alone":
-            layers = self.teacher.states(take(batch.ids, at), *batch.alone(at, valid))  # each [B, K, D]
+            layers = self.teacher.states(take(batch.ids, some.at), *some.alone)  # each [B, K, D]
         else:
-            layers = [take(state, at) for state in self.teacher.states(batch.ids, batch.valid)]
-        used = layers[-self.config.target.layers :]
-        weights = batch.pooling(at, valid, sentences)  # [B, S, K]
-        return make_targets(self.config.target, [(weights @ layer.float())[real] for layer in used])
+            layers = [take(state, some.at) for state in self.teacher.states(batch.ids, batch.valid)]
+        used = target_layers(self.config.target, layers)
+        return make_targets(self.config.target, [(some.weights @ layer.float())[some.real] for layer in used])
 
     def regularize(self, batch: MaskedSentences, pooled: Tensor) -> dict[str, Tensor]:
         """Terms that keep the latents alive, and pull the visible and the hidden part of a document [B, D] together."""
         weight = self.config.invariance * self.config.regularizer.weight
         if self.config.regularizer.name == "none" or (weight == 0 and self.config.regularize == "documents"):
             return self.regularizer(pooled, batch.draw)
-        ids = take(batch.ids, batch.hidden_at)
-        states = self.student(ids, *batch.alone(batch.hidden_at, batch.hidden_valid))  # [B, H, D]
+        states = self.student(take(batch.ids, batch.hidden_at), *batch.hidden_part.alone)  # [B, H, D]
         other = mean_pool(states, batch.hidden_valid)  # [B, D]
         if self.config.regularize == "sentences":
-            weights = batch.pooling(batch.hidden_at, batch.hidden_valid, batch.asked)  # [B, S, H]
-            terms = self.regularizer((weights @ states.float())[batch.asked_valid], batch.draw)
+            sentences = (batch.hidden_part.weights @ states.float())[batch.asked_valid]  # [M, D]
+            terms = self.regularizer(sentences, batch.draw)
         else:
             first, second = self.regularizer(pooled, batch.draw), self.regularizer(other, batch.draw)
             terms = {name: (term + second[name]) / 2 for name, term in first.items()}
@@ -164,7 +170,7 @@ class LangJEPA(Method[MaskedSentences]):
 
 def read_back(method: LangJEPA, batch: MaskedSentences, special: Sequence[int]) -> Reading:
     """Every hidden sentence: its concept as taught and as predicted, and its tokens without those in `special`."""
-    target = method.sentence_targets(batch, batch.asked, batch.asked_valid)  # [M, D]
+    target = method.teach(batch, batch.hidden_part)  # [M, D]
     return Reading(target, method.predict_from_context(batch), *batch.hidden_texts(special))
 
 

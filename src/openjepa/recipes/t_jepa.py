@@ -37,7 +37,7 @@ from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
 from openjepa.objectives.latent import mse, named_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
-from openjepa.objectives.targets import TargetConfig, make_targets
+from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
 from openjepa.objectives.tokens import TokenHead
 
 
@@ -135,7 +135,7 @@ class TJEPA(Method[MaskedText]):
             layers = [take(state, batch.hidden_at) for state in self.teacher.states(batch.ids, batch.valid)]
         else:  # every span as a text of its own
             layers = self.teacher.states(take(batch.ids, batch.hidden_at), *batch.packed_spans)  # each [B, H, D]
-        used = layers[-self.config.target.layers :]
+        used = target_layers(self.config.target, layers)
         return make_targets(self.config.target, [self.units(layer[batch.hidden_valid], batch) for layer in used])
 
     def units(self, tokens: Tensor, batch: MaskedText) -> Tensor:
@@ -154,7 +154,8 @@ class TJEPA(Method[MaskedText]):
         latents.rows, latents.places = first // batch.ids.shape[1], first % batch.ids.shape[1]
         whole = self.teacher.states(batch.ids, batch.valid)  # layers x [B, T, D]
         at = batch.nearest_visible()  # [B, H]
-        nearest = [take(state, at)[batch.hidden_valid] for state in whole]  # layers x [K, D]
+        used = target_layers(self.config.target, whole)
+        nearest = [take(state, at)[batch.hidden_valid] for state in used]  # layers x [K, D]
         latents.copied = make_targets(self.config.target, [self.units(layer, batch) for layer in nearest])  # [M, D]
         latents.context, latents.teacher = self.embed(batch), mean_pool(whole[-1], batch.valid)  # [B, D]
         return latents

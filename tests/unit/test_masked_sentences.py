@@ -104,17 +104,38 @@ def test_long_documents_become_rows_of_at_least_two_sentences(tokenizer: TextTok
 
 @settings(deadline=None, max_examples=60)
 @given(lengths=st.lists(st.integers(2, 40), min_size=2, max_size=30))
-def test_packing_keeps_every_sentence_but_a_last_one_without_neighbour(lengths: list[int]) -> None:
+def test_packing_keeps_every_sentence_but_the_last_of_pairs(lengths: list[int]) -> None:
     rows = SentenceRows(train_tokenizer(TokenizerConfig(kind="bytes"), ()), SentencesConfig(), max_len=82)
     sentences = [np.full(length, 7 + n, dtype=np.int32) for n, length in enumerate(lengths)]
-    packed = rows._packed(sentences)
+    packed = rows.pack(sentences)
     kept = [int(sentence[0]) for row in packed for sentence in row]
     assert kept == sorted(kept)
     assert all(len(row) >= 2 and sum(len(s) + 1 for s in row) <= 82 for row in packed)
-    lost = len(lengths) - len(kept)
-    assert lost <= len(lengths) // 2
-    if sum(lengths) + len(lengths) <= 82:
-        assert lost == 0
+    if len(kept) < len(lengths):
+        assert kept == list(range(7, 6 + len(lengths)))  # the last one is missing
+        assert all(len(row) == 2 for row in packed)
+
+
+def test_a_last_sentence_takes_a_neighbour_from_afar(tokenizer: TextTokenizer) -> None:
+    rows = SentenceRows(tokenizer, SentencesConfig(), max_len=82)
+    lengths = {"a": 10, "b": 10, "c": 30, "d": 40, "e": 40, "f": 40, "g": 40, "h": 40}
+    sentences = [np.full(length, ord(name), dtype=np.int32) for name, length in lengths.items()]
+
+    def named(packed: list[list[np.ndarray]]) -> list[str]:
+        return ["".join(chr(sentence[0]) for sentence in row) for row in packed]
+
+    assert named(rows.pack(sentences[:7])) == ["abc", "de", "fg"]
+    assert named(rows.pack(sentences)) == ["ab", "cd", "ef", "gh"]
+    assert named(rows.pack(sentences[3:])) == ["de", "fg"]
+    assert rows.pack(sentences[:1]) == rows.pack([]) == []
+
+
+def test_a_last_sentence_without_room_is_counted(tokenizer: TextTokenizer) -> None:
+    rows = SentenceRows(tokenizer, SentencesConfig(), max_len=82)
+    text = " ".join(f"{name} is a name of thirty-odd letters." for name in ("Ada", "Bob", "Cyd"))
+    (document,), counts = made(rows, text)
+    assert len(document) == 1
+    assert counts == {"last sentence without room beside another": 1}
 
 
 def test_documents_of_one_sentence_are_counted(rows: SentenceRows) -> None:

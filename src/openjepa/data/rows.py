@@ -101,9 +101,12 @@ class SentenceRows:
         rows = []
         for document, found in zip(documents, pieces, strict=True):
             sentences = self.fit([content for _, content in zip(found, contents)])  # noqa: B905 - takes its share
+            packed = self.pack(sentences)
             if len(sentences) < 2:
                 counts.add("document of one sentence", document.id)
-            rows.append([self.join(row) for row in self._packed(sentences)] if len(sentences) > 1 else [])
+            elif sum(map(len, packed)) < len(sentences):
+                counts.add("last sentence without room beside another", document.id)
+            rows.append([self.join(row) for row in packed])
         return rows
 
     def split(self, text: str) -> list[str]:
@@ -121,19 +124,29 @@ class SentenceRows:
         end = np.array([self.tokenizer.sep_id], dtype=np.int32)
         return np.concatenate([self.tokenizer.prefix, *(part for s in sentences for part in (s, end))])
 
-    def _packed(self, sentences: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """Sentences in order, as many a row as fit; the last row takes one from its neighbour if it has one alone."""
+    def pack(self, sentences: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """Sentences [L_i] that `fit`, in order, as many a row as there is room for and two at least.
+
+        A last one that is alone gets a neighbour from the row before it, and so on up to a row of three. If all rows
+        are pairs there is no such row, and the last sentence is left out.
+        """
         size = self.max_len - len(self.tokenizer.prefix)
-        rows, used = [[sentences[0]]], len(sentences[0]) + 1
-        for sentence in sentences[1:]:
+        rows: list[list[np.ndarray]] = []
+        used = size
+        for sentence in sentences:
             if used + len(sentence) + 1 > size:
                 rows.append([])
                 used = 0
             rows[-1].append(sentence)
             used += len(sentence) + 1
-        if len(rows) > 1 and len(rows[-1]) == 1 and len(rows[-2]) > 2:
-            rows[-1].insert(0, rows[-2].pop())
-        return [row for row in rows if len(row) > 1]
+        if rows and len(rows[-1]) == 1:  # the only row that can be: any two sentences fit
+            if all(len(row) == 2 for row in rows[:-1]):
+                rows.pop()
+            else:
+                for row, before in zip(rows[:0:-1], rows[-2::-1], strict=True):
+                    if len(row) == 1:
+                        row.insert(0, before.pop())
+        return rows
 
     def special(self, ids: np.ndarray) -> np.ndarray:
         mask = ids == self.tokenizer.sep_id

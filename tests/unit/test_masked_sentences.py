@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +12,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openjepa.core.batch import Batch
+from openjepa.core.config import TrainConfig
 from openjepa.core.errors import ConfigError
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
 from openjepa.data.corpus import TokenRow
+from openjepa.data.loader import eval_batches, train_batches
 from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
 from openjepa.data.readers import Counts
 from openjepa.data.rows import SentenceRows
 from openjepa.data.sentences import SentencesConfig
-from openjepa.data.sources import Document
+from openjepa.data.sources import DataConfig, Document
+from openjepa.data.text import train_and_eval
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
+from openjepa.data.transforms import ViewsConfig
 from openjepa.masking.sentences import SentenceMasker
 from openjepa.models.transformer import TextEncoder
 
@@ -136,6 +143,51 @@ def test_a_last_sentence_without_room_is_counted(tokenizer: TextTokenizer) -> No
     (document,), counts = made(rows, text)
     assert len(document) == 1
     assert counts == {"last sentence without room beside another": 1}
+
+
+def test_views_change_rows_in_training_only(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    corpus = [" ".join(f"This is sentence {n} of text {i}." for n in range(5)) for i in range(60)]
+    (tmp_path / "a.txt").write_text("\n".join(corpus))
+    plain = SentenceRows(tokenizer, SentencesConfig(), max_len=256)
+    views = ViewsConfig(delete=0.3, shuffle=True, truncate=3)
+    changed = SentenceRows(tokenizer, SentencesConfig(views=views), max_len=256)
+    assert changed.fingerprint == plain.fingerprint  # the cache holds whole rows
+
+    def experiment(maker: SentenceRows, workers: int = 0, streaming: bool = False) -> Experiment:
+        data = DataConfig(source=str(tmp_path / "a.txt"), eval_fraction=0.3, streaming=streaming)
+        collate = MaskedSentencesCollator(maker, SentenceMasker("random", 0.5))
+        method: Any = None
+        settings = TrainConfig(steps=4, batch_size=100, workers=workers)  # each step an epoch
+        rows = train_and_eval(data, maker)
+        return Experiment(method, *rows, collate, lambda texts: collate.clean(texts, 256), settings)
+
+    def epochs(exp: Experiment) -> list[dict[int, list[str]]]:
+        """Of each epoch: row -> its sentences in training, the hidden ones in brackets."""
+        return [sentences_of(batch, tokenizer) for batch in train_batches(exp, 0)]
+
+    whole, *_ = epochs(experiment(plain))
+    seen = epochs(experiment(changed))
+    for epoch in seen:
+        assert epoch.keys() == whole.keys()
+        for number, row in epoch.items():
+            texts = [sentence.strip("[]") for sentence in row]
+            assert len(set(texts) & {sentence.strip("[]") for sentence in whole[number]}) == len(texts) == 3
+            assert 1 <= sum(sentence.startswith("[") for sentence in row) <= 2
+    assert sum(seen[0][number] != seen[1][number] for number in whole) > len(whole) / 2  # drawn anew
+    assert seen == epochs(experiment(changed, workers=2)) == epochs(experiment(changed, streaming=True))
+    held_out, untouched = (list(eval_batches(experiment(maker))) for maker in (changed, plain))
+    assert [sentences_of(b, tokenizer) for b in held_out] == [sentences_of(b, tokenizer) for b in untouched]
+
+
+def sentences_of(batch: Batch, tokenizer: TextTokenizer) -> dict[int, list[str]]:
+    assert isinstance(batch, MaskedSentences)
+    found: dict[int, list[str]] = {}
+    for row, key in enumerate(batch.keys.tolist()):
+        for number in range(int(batch.sentence[row].max()) + 1):
+            at = batch.sentence[row] == number
+            text = tokenizer.decode(batch.ids[row][at].tolist())
+            found.setdefault(key, []).append(f"[{text}]" if bool(batch.hidden[row][at].all()) else text)
+    return found
 
 
 def test_documents_of_one_sentence_are_counted(rows: SentenceRows) -> None:

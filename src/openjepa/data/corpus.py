@@ -67,6 +67,10 @@ class TokenizedCorpus(Dataset[TokenRow]):
         ids = part.ids[part.offsets[row] : part.offsets[row + 1]]
         return TokenRow(ids, self.maker.special(ids), int(part.documents[row]))
 
+    def training_view(self, row: TokenRow, generator: torch.Generator) -> TokenRow:
+        """The row as training sees it, see `ViewsConfig`."""
+        return viewed(self.maker, row, generator)
+
     @property
     def lengths(self) -> np.ndarray:
         """[N] int32, tokens of each row, specials included."""
@@ -146,6 +150,12 @@ class TokenizedCorpus(Dataset[TokenRow]):
             shutil.rmtree(folder, ignore_errors=True)
         build(folder, self.cfg, self.maker)
         return _map(folder / f"{self.split}.arrow")
+
+
+def viewed(maker: RowMaker, row: TokenRow, generator: torch.Generator) -> TokenRow:
+    """The row as `maker` wants it seen in training."""
+    ids = maker.view(row.ids, generator)
+    return row if ids is row.ids else TokenRow(ids, maker.special(ids), row.document)
 
 
 def pad(sequences: Sequence[np.ndarray], fill: int) -> Tensor:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from openjepa.core.errors import ConfigError
 from openjepa.data.readers import Counts
 from openjepa.data.sentences import SentencesConfig, split_sentences
 from openjepa.data.sources import Document
 from openjepa.data.tokenizer import TextTokenizer
+from openjepa.data.transforms import ViewsConfig, build_view
 
 MIN_TOKENS = 4  # of a row, without what the tokenizer adds
 MIN_SENTENCE = 2  # tokens; shorter pieces of a sentence that had to be cut are left out
@@ -37,6 +39,10 @@ class RowMaker(Protocol):
 
     def special(self, ids: np.ndarray) -> np.ndarray:
         """[L] bool, True where a row of these ids [L] holds a token that the tokenizer added."""
+        ...
+
+    def view(self, ids: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """What training sees of a row [L], no longer than it; `ids` itself if nothing is to be done to it."""
         ...
 
 
@@ -75,13 +81,17 @@ class TextRows:
     def special(self, ids: np.ndarray) -> np.ndarray:
         return self.tokenizer.special_mask(len(ids))
 
+    def view(self, ids: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        return ids
+
 
 @dataclass(frozen=True)
 class SentenceRows:
     """Whole sentences, each ended by [SEP], as many as a row holds and never fewer than two.
 
     A sentence longer than half a row is cut into several. Documents of one sentence cannot be predicted from their rest
-    and are left out and counted. Raises ConfigError if `max_len` leaves no room for two sentences.
+    and are left out and counted. In training, `sentences.views` may change the sentences of a row. Raises ConfigError
+    if `max_len` leaves no room for two sentences.
     """
 
     tokenizer: TextTokenizer
@@ -93,7 +103,8 @@ class SentenceRows:
 
     @property
     def fingerprint(self) -> str:
-        return _digest(["sentences", self.tokenizer.fingerprint, self.sentences.model_dump(), self.max_len])
+        splitting = self.sentences.model_dump(exclude={"views"})  # of rows that are made already
+        return _digest(["sentences", self.tokenizer.fingerprint, splitting, self.max_len])
 
     def rows(self, documents: Sequence[Document], counts: Counts) -> list[list[np.ndarray]]:
         pieces = [self.split(document.text) for document in documents]
@@ -152,6 +163,13 @@ class SentenceRows:
         mask = ids == self.tokenizer.sep_id
         mask[: len(self.tokenizer.prefix)] = True
         return mask
+
+    def view(self, ids: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        if self.sentences.views == ViewsConfig():
+            return ids
+        prefix, content = np.split(ids, [len(self.tokenizer.prefix)])
+        ends = np.flatnonzero(content == self.tokenizer.sep_id) + 1
+        return np.concatenate([prefix, *build_view(self.sentences.views)(np.split(content, ends[:-1]), generator)])
 
 
 def room(tokenizer: TextTokenizer, max_len: int, needed: int) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from reference_parts import Padding
 from stepping import Read, Side
 
-from openjepa.core.experiment import Experiment
+from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Progress
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loader import train_batches
@@ -117,6 +118,20 @@ def make_encoder(asked: Asked) -> TextTokenizer:
         hidden_dim=4 * size.dim,
     ).save_pretrained(asked.encoder)
     return tokenizer
+
+
+def made(recipe: ModuleType, asked: Asked, values: Mapping[str, Any]) -> tuple[Any, Experiment]:
+    """A recipe's config, from `values` and what is asked of every side, and the experiment it describes."""
+    config = recipe.Config.load({**values, "data": asked.data, "train": asked.train}, asked.overrides)
+    seed_global(config.train.seed, "weights")
+    return config, recipe.build(config, BuildContext(asked.assets))
+
+
+def with_encoder(recipe: ModuleType, asked: Asked, max_len: int) -> tuple[Any, Experiment, int]:
+    """`made` with the encoder that the reference has too, untrained; and the size of its vocabulary."""
+    vocabulary = make_encoder(asked).vocab_size
+    encoder = {"name": str(asked.encoder), "weights": False, "max_len": max_len}
+    return *made(recipe, asked, {"encoder": encoder}), vocabulary
 
 
 def our_side(experiment: Experiment, read: Callable[[Any], Read]) -> Side:

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 from reference_lang_jepa import ReferenceLangJEPA, Sizes
-from sides import DISTILBERT, Asked, Built, Recipe, make_encoder, our_side, shuffled
+from sides import DISTILBERT, Asked, Built, Recipe, our_side, shuffled, with_encoder
 from stepping import Read, Side
 
-from openjepa.core.experiment import BuildContext
-from openjepa.core.seeding import seed_global
 from openjepa.data.tokenizer import TextTokenizer
 
 LENGTH = 128  # tokens
@@ -18,13 +16,9 @@ LENGTH = 128  # tokens
 
 def ours(asked: Asked) -> Built:
     """The recipe as users run it with `encoder.name`, `train.batch_tokens` and `train.precision`."""
-    from openjepa.recipes.lang_jepa import Config, build
+    from openjepa.recipes import lang_jepa
 
-    vocabulary = make_encoder(asked).vocab_size
-    encoder = {"name": str(asked.encoder), "weights": False, "max_len": LENGTH}
-    config = Config.load({"data": asked.data, "encoder": encoder, "train": asked.train}, asked.overrides)
-    seed_global(config.train.seed, "weights")
-    experiment = build(config, BuildContext(asked.assets))
+    config, experiment, vocabulary = with_encoder(lang_jepa, asked, LENGTH)
     weight = config.invariance * config.regularizer.weight
     both_views = config.regularizer.name != "none" and (weight > 0 or config.regularize == "sentences")
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from reference_nano_jepa import ReferenceNanoJEPA
-from sides import Asked, Built, Recipe, Size, our_side, shuffled
+from sides import Asked, Built, Recipe, Size, made, our_side, shuffled
 from stepping import Read, Side
 
-from openjepa.core.experiment import BuildContext
-from openjepa.core.seeding import seed_global
 from openjepa.data.question_batch import QuestionCollator
 from openjepa.data.questions import WORLD
 from openjepa.data.tokenizer import TextTokenizer
@@ -21,12 +19,13 @@ WORLD_LENGTH = 64  # tokens; problems of the arithmetic world are shorter, and p
 
 def ours(asked: Asked) -> Built:
     """The recipe with the preset `paper`'s decoder and losses, and a vocabulary from the data."""
-    from openjepa.recipes.nano_jepa import Config, build
+    from openjepa.recipes import nano_jepa
 
     size = asked.size
-    config = Config.load(
+    config, experiment = made(
+        nano_jepa,
+        asked,
         {
-            "data": asked.data,
             "tokenizer": {"kind": "bpe", "vocab_size": size.vocab, "lowercase": False, "single_digits": True},
             "decoder": {
                 "dim": size.dim,
@@ -36,12 +35,8 @@ def ours(asked: Asked) -> Built:
             },
             "target_space": "raw",
             "regularizer": {"name": "none"},
-            "train": asked.train,
         },
-        asked.overrides,
     )
-    seed_global(config.train.seed, "weights")
-    experiment = build(config, BuildContext(asked.assets))
     vocabulary = QuestionCollator.of(TextTokenizer.load(asked.assets)).tokenizer.vocab_size
 
     def read(batch: Any) -> Read:

@@ -5,23 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from reference_t_jepa import LENGTH, ReferenceTJEPA
-from sides import DISTILBERT, Asked, Built, Recipe, make_encoder, our_side, shuffled
+from sides import DISTILBERT, Asked, Built, Recipe, our_side, shuffled, with_encoder
 from stepping import Read, Side
 
-from openjepa.core.experiment import BuildContext
-from openjepa.core.seeding import seed_global
 from openjepa.data.tokenizer import TextTokenizer
 
 
 def ours(asked: Asked) -> Built:
     """The recipe as users run it with `encoder.name`, `train.batch_tokens` and `train.precision`."""
-    from openjepa.recipes.t_jepa import Config, build
+    from openjepa.recipes import t_jepa
 
-    vocabulary = make_encoder(asked).vocab_size
-    encoder = {"name": str(asked.encoder), "weights": False, "max_len": LENGTH}
-    config = Config.load({"data": asked.data, "encoder": encoder, "train": asked.train}, asked.overrides)
-    seed_global(config.train.seed, "weights")
-    experiment = build(config, BuildContext(asked.assets))
+    config, experiment, vocabulary = with_encoder(t_jepa, asked, LENGTH)
 
     def read(batch: Any) -> Read:
         student = batch.context_valid if config.mask.how == "drop" else batch.valid

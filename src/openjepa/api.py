@@ -8,22 +8,20 @@ A run is used from its folder alone: `openjepa.load("runs/...")` gives what `tra
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import BuildContext, Experiment, StreamedData
+from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
 from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, read_json, read_jsonl, write_json
@@ -33,15 +31,13 @@ from openjepa.data.embedding import embed_file
 from openjepa.data.examples import semantic_trio
 from openjepa.data.sources import DataConfig, held_out_texts
 from openjepa.data.vectors import text_rows
-from openjepa.evals.alignment import curve_point
 from openjepa.evals.baselines import has_words, tfidf_for
 from openjepa.evals.features import Embedder, embed_all
 from openjepa.evals.ledger import Ledger
 from openjepa.evals.similarity import similar
 from openjepa.evals.suite import run_suite
-from openjepa.health.monitor import HealthMonitor
 from openjepa.train import checkpoint
-from openjepa.train.hooks import HealthObserver, Hooks, default_hooks
+from openjepa.training_run import train_into
 
 if TYPE_CHECKING:
     from openjepa.readouts import LatentReader
@@ -242,73 +238,8 @@ def train(
             RunDir.create(path, recipe, settings)
         fabric.barrier()
         run = Run(RunDir.open(path), recipe, settings, module)
-    return _train_into(fabric, run, hooks, resume, progress)
-
-
-def _train_into(fabric: Any, run: Run, hooks: Sequence[Hook], resume: bool, progress: bool) -> Run:
-    from openjepa.train.loop import fit
-
-    with fabric.rank_zero_first():  # the first build writes the assets, the other ranks read them
-        experiment = run.fresh()
-        for rows in (experiment.train_data, experiment.eval_data):
-            if not isinstance(rows, StreamedData):
-                len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
-    folder = run.folder
-    resume = resume and bool(checkpoint.finished(folder.checkpoints))  # stopped before the first one: start over
-    if fabric.is_global_zero:
-        folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
-    fabric.barrier()
-    with _observers(run, hooks, progress and fabric.is_global_zero, fabric.is_global_zero) as observers:
-        monitor = _health_monitor(experiment, folder, observers.on_health)
-        try:
-            fit(fabric, experiment, folder, observers.on_step, monitor, resume)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; go on with: openjepa train --resume {folder.path}") from None
-    if fabric.is_global_zero:
-        write_json(folder.summary, {**_summary(run), "notes": experiment.notes()})
-    return load(folder.path)
-
-
-def _summary(run: Run) -> dict[str, Any]:
-    """The whole run in one object, from its logs: a resumed run's is that of an uninterrupted one."""
-    rows, health = list(read_jsonl(run.folder.metrics)), run.health()[-1]
-    tokens = sum(row["tokens"] for row in rows)
-    train_s = sum(row["tokens"] / row["tokens_per_s"] for row in rows)  # without health checks and checkpoints
-    return {
-        "recipe": run.recipe,
-        "steps": rows[-1]["step"],
-        "train_s": round(train_s, 2),
-        "tokens_per_s": round(tokens / train_s, 1),
-        "loss": rows[-1]["loss"],
-        "skill": health.get("skill"),
-        "verdict": health["status"],
-        "health": health,
-    }
-
-
-@contextlib.contextmanager
-def _observers(run: Run, hooks: Sequence[Hook], progress: bool, main: bool) -> Generator[Hooks]:
-    """The hooks of the main process: log files, progress, trackers and the caller's own. Other ranks have none."""
-    if not main:
-        yield Hooks([], [])
-        return
-    console = Console(stderr=True) if progress else None
-    with default_hooks(run.folder, console, run.config.train.track) as usual:
-        yield Hooks([*usual.on_step, *hooks], usual.on_health)
-
-
-def _health_monitor(experiment: Experiment, folder: RunDir, on_health: Sequence[HealthObserver]) -> HealthMonitor:
-    from openjepa.data.loader import eval_batches
-
-    def write(record: Mapping[str, Any]) -> None:
-        for observer in on_health:
-            observer(record)
-
-    batches = list(eval_batches(experiment, experiment.train.health_batches))
-    watch = None if experiment.watch is None else partial(curve_point, experiment.watch())
-    monitor = HealthMonitor(batches, write, watch)
-    monitor.restore(read_jsonl(folder.health))
-    return monitor
+    train_into(run.folder, fabric, run.fresh, hooks, resume, progress)
+    return load(run.path)
 
 
 def read_texts(source: str | Path, column: str = "text", limit: int = BACKGROUND_TEXTS) -> list[str]:

@@ -9,8 +9,6 @@ A run keeps in `readout/`: config.yaml, model.safetensors (the readout that saw 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +20,7 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor
 
+from openjepa.core.aside import replaced_folder
 from openjepa.core.config import read_yaml
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
@@ -89,14 +88,10 @@ def save(folder: Path, readout: Readout, config: ReadoutTraining, results: dict[
 
     `newest` is the name of the checkpoint whose latents it reads.
     """
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    config.dump(aside / CONFIG, latent_dim=readout.latent_dim, vocab=readout.end, checkpoint=newest)
-    save_model(readout, str(aside / checkpoint.WEIGHTS))
-    write_json(aside / RESULTS, results)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
+    with replaced_folder(folder) as aside:
+        config.dump(aside / CONFIG, latent_dim=readout.latent_dim, vocab=readout.end, checkpoint=newest)
+        save_model(readout, str(aside / checkpoint.WEIGHTS))
+        write_json(aside / RESULTS, results)
 
 
 def load(folder: Path, readable: Readable, newest: str) -> LatentReader:

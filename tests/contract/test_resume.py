@@ -80,7 +80,7 @@ def test_kill_9_and_resume(straight: api.Run, tmp_path: Path, capfd: pytest.Capt
     train_and_kill(killed)
     assert not (killed / "summary.json").exists()
     assert checkpoint.newest_step(killed / "checkpoints") < STEPS
-    (killed / "checkpoints" / ".tmp-000099").mkdir()  # as if it had been killed while writing one
+    (killed / "checkpoints" / ".step-000099.tmp").mkdir()  # as if it had been killed while writing one
     assert main(["train", "--resume", str(killed), "--no-eval"]) == 0
     assert str(killed) in capfd.readouterr().out
     assert_same_run(killed, straight.path)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +17,7 @@ import pytest
 
 from openjepa.data.sources import is_held_out
 from openjepa.train import checkpoint
+from tests.hub import serving
 
 NAME = "HuggingFaceFW/fineweb-edu"
 CARD = """---
@@ -67,76 +62,6 @@ def fineweb(folder: Path) -> dict[str, bytes]:
         start += size
     files["data/CC-MAIN-2024-10/000.parquet"] = files["sample/10BT/000_00000.parquet"]  # what `default` would read
     return files
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of a hub as streaming one data set of Parquet files needs."""
-
-    protocol_version = "HTTP/1.1"
-    sha = "0" * 40
-
-    def __init__(self, files: dict[str, bytes], *args: Any) -> None:
-        self.files = files
-        super().__init__(*args)
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if tree := re.fullmatch(rf"/api/datasets/{NAME}/tree/[^/]+/?(.*)", path):
-            self.answer(self.entries(tree[1]))
-        elif re.fullmatch(rf"/api/datasets/{NAME}(/revision/[^/]+)?", path):
-            self.answer({"id": NAME, "sha": self.sha, "siblings": [{"rfilename": f} for f in self.files], "tags": []})
-        elif (file := re.fullmatch(rf"/datasets/{NAME}/resolve/[^/]+/(.+)", path)) and file[1] in self.files:
-            self.answer_file(self.files[file[1]])
-        else:
-            missing = "EntryNotFound" if NAME in path else "RepoNotFound"
-            self.answer({}, 404, **{"X-Error-Code": missing})
-
-    do_HEAD = do_GET
-
-    def do_POST(self) -> None:  # paths-info
-        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.answer([entry for entry in self.entries("") if entry["path"] in asked])
-
-    def entries(self, folder: str) -> list[dict[str, Any]]:
-        """Files anywhere below a folder, and the folders between."""
-        below = [name for name in self.files if name.startswith(f"{folder}/" if folder else "")]
-        parents = {str(p) for name in below for p in Path(name).parents} - {
-            ".",
-            *map(str, Path(folder).parents),
-            folder,
-        }
-        return [{"type": "directory", "path": name, "size": 0, "oid": self.sha} for name in sorted(parents)] + [
-            {"type": "file", "path": name, "size": len(self.files[name]), "oid": self.oid(self.files[name])}
-            for name in below
-        ]
-
-    @staticmethod
-    def oid(body: bytes) -> str:
-        return hashlib.sha1(body).hexdigest()
-
-    def answer_file(self, body: bytes) -> None:
-        headers = {"ETag": f'"{self.oid(body)}"', "X-Repo-Commit": self.sha, "Accept-Ranges": "bytes"}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if asked is None:
-            self.send(body, 200, headers)
-            return
-        start, end = int(asked[1]), min(int(asked[2] or len(body)), len(body) - 1)
-        headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
-        self.send(body[start : end + 1], 206, headers)
-
-    def answer(self, content: Any, code: int = 200, **headers: str) -> None:
-        self.send(json.dumps(content).encode(), code, {"Content-Type": "application/json", **headers})
-
-    def send(self, body: bytes, code: int, headers: dict[str, str]) -> None:
-        self.send_response(code)
-        for key, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 RECIPE = '''
@@ -191,18 +116,8 @@ Notes = dict[int, list[tuple[int, str]]]  # step -> rows of all ranks: number, t
 @pytest.fixture
 def env(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a process whose hub is ours."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, fineweb(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {
-        **os.environ,
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(tmp_path / "hf"),
-        "OMP_NUM_THREADS": "1",
-    }
-    server.shutdown()
-    server.server_close()
+    with serving(NAME, fineweb(tmp_path)) as hub:
+        yield {**os.environ, **hub, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
 
 
 def start(env: dict[str, str], notes: Path, *arguments: str) -> subprocess.Popen:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +12,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openjepa.core.batch import Batch
+from openjepa.core.config import TrainConfig
 from openjepa.core.errors import ConfigError
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
 from openjepa.data.corpus import TokenRow
+from openjepa.data.loader import eval_batches, train_batches
 from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
 from openjepa.data.readers import Counts
 from openjepa.data.rows import SentenceRows
 from openjepa.data.sentences import SentencesConfig
-from openjepa.data.sources import Document
+from openjepa.data.sources import DataConfig, Document
+from openjepa.data.text import train_and_eval
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
+from openjepa.data.transforms import ViewsConfig
 from openjepa.masking.sentences import SentenceMasker
 from openjepa.models.transformer import TextEncoder
 
@@ -104,17 +111,83 @@ def test_long_documents_become_rows_of_at_least_two_sentences(tokenizer: TextTok
 
 @settings(deadline=None, max_examples=60)
 @given(lengths=st.lists(st.integers(2, 40), min_size=2, max_size=30))
-def test_packing_keeps_every_sentence_but_a_last_one_without_neighbour(lengths: list[int]) -> None:
+def test_packing_keeps_every_sentence_but_the_last_of_pairs(lengths: list[int]) -> None:
     rows = SentenceRows(train_tokenizer(TokenizerConfig(kind="bytes"), ()), SentencesConfig(), max_len=82)
     sentences = [np.full(length, 7 + n, dtype=np.int32) for n, length in enumerate(lengths)]
-    packed = rows._packed(sentences)
+    packed = rows.pack(sentences)
     kept = [int(sentence[0]) for row in packed for sentence in row]
     assert kept == sorted(kept)
     assert all(len(row) >= 2 and sum(len(s) + 1 for s in row) <= 82 for row in packed)
-    lost = len(lengths) - len(kept)
-    assert lost <= len(lengths) // 2
-    if sum(lengths) + len(lengths) <= 82:
-        assert lost == 0
+    if len(kept) < len(lengths):
+        assert kept == list(range(7, 6 + len(lengths)))  # the last one is missing
+        assert all(len(row) == 2 for row in packed)
+
+
+def test_a_last_sentence_takes_a_neighbour_from_afar(tokenizer: TextTokenizer) -> None:
+    rows = SentenceRows(tokenizer, SentencesConfig(), max_len=82)
+    lengths = {"a": 10, "b": 10, "c": 30, "d": 40, "e": 40, "f": 40, "g": 40, "h": 40}
+    sentences = [np.full(length, ord(name), dtype=np.int32) for name, length in lengths.items()]
+
+    def named(packed: list[list[np.ndarray]]) -> list[str]:
+        return ["".join(chr(sentence[0]) for sentence in row) for row in packed]
+
+    assert named(rows.pack(sentences[:7])) == ["abc", "de", "fg"]
+    assert named(rows.pack(sentences)) == ["ab", "cd", "ef", "gh"]
+    assert named(rows.pack(sentences[3:])) == ["de", "fg"]
+    assert rows.pack(sentences[:1]) == rows.pack([]) == []
+
+
+def test_a_last_sentence_without_room_is_counted(tokenizer: TextTokenizer) -> None:
+    rows = SentenceRows(tokenizer, SentencesConfig(), max_len=82)
+    text = " ".join(f"{name} is a name of thirty-odd letters." for name in ("Ada", "Bob", "Cyd"))
+    (document,), counts = made(rows, text)
+    assert len(document) == 1
+    assert counts == {"last sentence without room beside another": 1}
+
+
+def test_views_change_rows_in_training_only(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    corpus = [" ".join(f"This is sentence {n} of text {i}." for n in range(5)) for i in range(60)]
+    (tmp_path / "a.txt").write_text("\n".join(corpus))
+    plain = SentenceRows(tokenizer, SentencesConfig(), max_len=256)
+    views = ViewsConfig(delete=0.3, shuffle=True, truncate=3)
+    changed = SentenceRows(tokenizer, SentencesConfig(views=views), max_len=256)
+    assert changed.fingerprint == plain.fingerprint  # the cache holds whole rows
+
+    def experiment(maker: SentenceRows, workers: int = 0, streaming: bool = False) -> Experiment:
+        data = DataConfig(source=str(tmp_path / "a.txt"), eval_fraction=0.3, streaming=streaming)
+        collate = MaskedSentencesCollator(maker, SentenceMasker("random", 0.5))
+        method: Any = None
+        settings = TrainConfig(steps=4, batch_size=100, workers=workers)  # each step an epoch
+        rows = train_and_eval(data, maker)
+        return Experiment(method, *rows, collate, lambda texts: collate.clean(texts, 256), settings)
+
+    def epochs(exp: Experiment) -> list[dict[int, list[str]]]:
+        """Of each epoch: row -> its sentences in training, the hidden ones in brackets."""
+        return [sentences_of(batch, tokenizer) for batch in train_batches(exp, 0)]
+
+    whole, *_ = epochs(experiment(plain))
+    seen = epochs(experiment(changed))
+    for epoch in seen:
+        assert epoch.keys() == whole.keys()
+        for number, row in epoch.items():
+            texts = [sentence.strip("[]") for sentence in row]
+            assert len(set(texts) & {sentence.strip("[]") for sentence in whole[number]}) == len(texts) == 3
+            assert 1 <= sum(sentence.startswith("[") for sentence in row) <= 2
+    assert sum(seen[0][number] != seen[1][number] for number in whole) > len(whole) / 2  # drawn anew
+    assert seen == epochs(experiment(changed, workers=2)) == epochs(experiment(changed, streaming=True))
+    held_out, untouched = (list(eval_batches(experiment(maker))) for maker in (changed, plain))
+    assert [sentences_of(b, tokenizer) for b in held_out] == [sentences_of(b, tokenizer) for b in untouched]
+
+
+def sentences_of(batch: Batch, tokenizer: TextTokenizer) -> dict[int, list[str]]:
+    assert isinstance(batch, MaskedSentences)
+    found: dict[int, list[str]] = {}
+    for row, key in enumerate(batch.keys.tolist()):
+        for number in range(int(batch.sentence[row].max()) + 1):
+            at = batch.sentence[row] == number
+            text = tokenizer.decode(batch.ids[row][at].tolist())
+            found.setdefault(key, []).append(f"[{text}]" if bool(batch.hidden[row][at].all()) else text)
+    return found
 
 
 def test_documents_of_one_sentence_are_counted(rows: SentenceRows) -> None:

@@ -6,9 +6,6 @@ import gzip
 import json
 import subprocess
 import sys
-import threading
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +15,7 @@ import pytest
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.data.sources import Counts, DataConfig, documents, held_out_texts, is_held_out, source_key
+from tests.hub import serving
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -224,52 +222,6 @@ def test_key_changes_with_files_and_settings_only(tmp_path: Path) -> None:
     assert source_key(cfg) != before
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of a hub as load_dataset needs to read one data set of JSONL files."""
-
-    sha = "0" * 40
-
-    def __init__(self, files: dict[str, bytes], *args: object) -> None:
-        self.files = files
-        super().__init__(*args)  # ty: ignore[invalid-argument-type]
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        name = path.rpartition("/")[2]
-        entries = [{"type": "file", "path": f, "size": len(b), "oid": self.sha} for f, b in self.files.items()]
-        if path.startswith("/api/datasets/ours/texts/tree/"):
-            self.answer(json.dumps(entries).encode())
-        elif path.startswith("/api/datasets/ours/texts"):
-            siblings = [{"rfilename": f} for f in self.files]
-            self.answer(json.dumps({"id": "ours/texts", "sha": self.sha, "siblings": siblings, "tags": []}).encode())
-        elif path.startswith("/datasets/ours/texts/resolve/") and name in self.files:
-            self.answer(self.files[name], ETag=f'"{name}"', **{"X-Repo-Commit": self.sha})
-        else:
-            code = "EntryNotFound" if "ours/texts" in path else "RepoNotFound"
-            self.answer(b"{}", 404, **{"X-Error-Code": code})
-
-    def do_POST(self) -> None:  # paths-info
-        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        found = [
-            {"type": "file", "path": f, "size": len(b), "oid": self.sha} for f, b in self.files.items() if f in asked
-        ]
-        self.answer(json.dumps(found).encode())
-
-    def answer(self, body: bytes, code: int = 200, **headers: str) -> None:
-        self.send_response(code)
-        for key, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 READ_FROM_HUB = """
 import json, sys
 from openjepa.core.errors import UserError
@@ -284,15 +236,9 @@ print(json.dumps(out))
 """
 
 
-def ask_hub(endpoint: str, home: Path, *settings: dict[str, object]) -> list:
-    """`documents` of each settings in a process of its own: the endpoint is read when the clients are imported."""
-    env = {
-        "HF_ENDPOINT": endpoint,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "PATH": "",
-        "HF_HUB_ETAG_TIMEOUT": "2",
-    }
+def ask_hub(hub: dict[str, str], home: Path, *settings: dict[str, object]) -> list:
+    """`documents` of each settings in a process of its own."""
+    env = {**hub, "HF_HOME": str(home), "PATH": "", "HF_HUB_ETAG_TIMEOUT": "2"}
     command = [sys.executable, "-c", READ_FROM_HUB, json.dumps(settings)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -301,11 +247,9 @@ def ask_hub(endpoint: str, home: Path, *settings: dict[str, object]) -> list:
 
 def test_hub_map_style_and_streaming_give_the_same_documents(tmp_path: Path) -> None:
     rows = [{"text": f"hub document {i}", "topic": i % 2} for i in range(30)]
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, {"train.jsonl": jsonl(*rows).encode()}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving("ours/texts", {"train.jsonl": jsonl(*rows).encode()}) as hub:
         downloaded, streamed, no_column, no_split, gone = ask_hub(
-            f"http://127.0.0.1:{server.server_address[1]}",
+            hub,
             tmp_path,
             {"source": "ours/texts", "label": "topic"},
             {"source": "hub:ours/texts", "label": "topic", "streaming": True, "documents": 10},
@@ -313,9 +257,6 @@ def test_hub_map_style_and_streaming_give_the_same_documents(tmp_path: Path) -> 
             {"source": "ours/texts", "split": "validation"},
             {"source": "ours/nothing"},
         )
-    finally:
-        server.shutdown()
-        server.server_close()
     assert downloaded == [[row["text"], str(row["topic"]), f"ours/texts:{i}"] for i, row in enumerate(rows)]
     assert streamed == downloaded[:10]
     assert no_column == "ours/texts has no column 'body'; set data.column to one of: text, topic"

@@ -24,7 +24,7 @@ app = typer.Typer(
     name="openjepa",
     help="""Train joint-embedding predictive architectures (JEPAs), and find out whether they learned anything.
 
-    [bold]A first run, offline, in about a minute:[/bold]
+    [bold]A first run, offline, in a few minutes on a CPU:[/bold]
       openjepa train t_jepa --out runs/first
       openjepa similar runs/first "The chef cooked a soup." "A cook made broth." "The train was late."
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from openjepa.cli.output import AsJson, print_json, stdout
-from openjepa.cli.words import split_words
+from openjepa.cli.output import AsJson, hush_fabric, print_json, stdout
+from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 
 
@@ -17,8 +17,8 @@ def align(
     words: Annotated[
         list[str], typer.Argument(metavar="RECIPE|KEY=VALUE|RUN RUN", help="What to train, or finished runs.")
     ],
-    preset: Annotated[str | None, typer.Option("--preset", help="A shipped size; default tiny.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A YAML file instead of a preset.")] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for runs and figure; default runs/align-...")
     ] = None,
@@ -26,8 +26,9 @@ def align(
 ) -> None:
     """Train with and without the latent prediction, and draw how both align with held-out answers over training.
 
+    For recipes that predict answers and have a `weight` of that term (nano_jepa); trains two runs, one with weight=0.
     latent_alignment.png shows the cosine of the prediction with its own answer, with shuffled answers and with random
-    directions, and the rank of the own answer among 100. Finished runs are compared without training.
+    directions, and the rank of the own answer among at most 100. Finished runs are compared without training.
 
     Examples:
       openjepa align nano_jepa
@@ -42,10 +43,10 @@ def align(
             raise UserError("finished runs are compared as they are: give run folders only, and perhaps --out")
         result = alignment_study.compare([api.load(folder) for folder in folders], out or folders[-1])
     else:
-        options = [option for parameter in context.command.params for option in parameter.opts if option[:2] == "--"]
-        recipe, overrides = split_words(words, options)
+        recipe, overrides = words_of(context, words)
         if recipe is None:
             raise UserError("give a recipe (openjepa align nano_jepa) or two run folders")
+        hush_fabric()
         result = alignment_study.study(recipe, preset=preset, config=config, out=out, overrides=overrides)
     if as_json:
         print_json(result)

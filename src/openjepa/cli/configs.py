@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openjepa.cli.output import AsJson, print_json, stdout
+from openjepa.cli.words import Preset
 from openjepa.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Show, explain, check and copy configurations.", no_args_is_help=True)
 
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, a .py file or a dotted path.")]
-Preset = Annotated[str | None, typer.Option("--preset", help="A shipped size; `openjepa recipes` lists them.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, as for train.")]
 
 

@@ -18,9 +18,9 @@ def demo(
 ) -> None:
     r"""Play with a run in the browser. Ctrl-C ends it. Needs: pip install "openjepa\[demo]"
 
-    Runs on texts compare texts with one another and with held-out ones; runs on sentences also predict a hidden
-    sentence of a paragraph, runs on questions the answer. If the run has a readout (openjepa readout RUN), predicted
-    latents are read back as text.
+    Runs on texts (t_jepa) compare texts with one another and with held-out ones; runs on sentences (lang_jepa) also
+    predict a hidden sentence of a paragraph, runs on questions (nano_jepa) the answer. If the run has a readout
+    (openjepa readout RUN), predicted latents are read back as text.
 
     Examples:
       openjepa demo runs/first

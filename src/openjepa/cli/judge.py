@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from openjepa.cli.output import FAILED, AsJson, print_json, remark, stderr, stdout
-from openjepa.cli.words import split_words
+from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
@@ -16,14 +16,21 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 def evaluate(
     run: RunFolder,
-    sts: Annotated[list[Path] | None, typer.Option("--sts", help="JSONL of sentence1, sentence2, score.")] = None,
-    fail_if_worse: Annotated[bool, typer.Option("--fail-if-worse", help="Exit 1 if below its initialisation.")] = False,
+    sts: Annotated[
+        list[Path] | None,
+        typer.Option("--sts", help="Ask only this (repeatable): JSONL of sentence1, sentence2, score."),
+    ] = None,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit 1 if training lowered a measure beyond its interval.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Did training help? k-NN and logistic probes, triplets and rated pairs, always beside four baselines.
+    """Did training help? What the run's recipe and data can be asked, always beside baselines.
 
-    The four: its own initialisation, a random one, TF-IDF, chance.
-    Results are kept in RUN/evals. With --sts (once or more), only those pairs are asked.
+    Labels and the factors of the stories world are asked by k-NN and logistic probes, paraphrases by triplets; recipes
+    that predict sentences or answers have to find the right one among others. The baselines: the run's own
+    initialisation, a random one, TF-IDF, chance. Where there is nothing to ask (t_jepa on data without data.label),
+    give --sts. Results are kept in RUN/evals.
 
     Examples:
       openjepa eval runs/first
@@ -99,8 +106,8 @@ def check(
     words: Annotated[
         list[str], typer.Argument(metavar="RECIPE|KEY=VALUE", help="What to check: a name, a .py file, settings.")
     ],
-    preset: Annotated[str | None, typer.Option("--preset", help="A shipped size; default tiny.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A YAML file instead of a preset.")] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Preflight of a recipe, built-in or your own: does it keep the contract? Exits with 1 if a check fails.
@@ -113,8 +120,7 @@ def check(
     """
     from openjepa.check import check_recipe
 
-    options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
-    target, overrides = split_words(words, options)
+    target, overrides = words_of(context, words)
     if target is None:
         raise UserError("give a recipe or a .py file to check")
     results = check_recipe(target, preset, config, overrides)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from openjepa.cli.output import AsJson, hush_fabric, print_json, stderr, stdout
-from openjepa.cli.words import split_words
+from openjepa.cli.words import words_of
 from openjepa.core.errors import UserError
 
 
@@ -23,17 +23,18 @@ def readout(
 
     Two are trained alike: one on the latent of each text, one on shuffled latents, which shows what knowing the
     language alone gives. Both then read held-out texts, from their targets and from what the run predicts.
-    The readout is kept in RUN/readout. Settings: steps, lr, dim, depth, heads, max_len, seed, eval_batches, and
-    learn_from=predicted to learn from predictions instead of targets.
+    For runs that predict whole texts: sentences (lang_jepa), answers (nano_jepa). Kept in RUN/readout.
+    Settings: steps, lr, dim, depth, heads, max_len, seed, eval_batches, and learn_from=predicted to learn from
+    predictions instead of targets.
 
     Examples:
-      openjepa readout runs/first
-      openjepa readout runs/first steps=2000 dim=256
+      openjepa train lang_jepa --out runs/lang
+      openjepa readout runs/lang
+      openjepa readout runs/lang steps=2000 dim=256
     """
-    options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
-    run, overrides = split_words(words, options)
+    run, overrides = words_of(context, words)
     if run is None:
-        raise UserError("give a run folder (openjepa readout runs/first)")
+        raise UserError("give a run folder (openjepa readout runs/lang)")
     result = _train(Path(run), overrides)
     if as_json:
         print_json({"run": run, **result})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openjepa.cli.output import AsJson, Interrupted, hush_fabric, is_main_process, print_json, remark, stderr, stdout
-from openjepa.cli.words import split_words
+from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ Words = Annotated[
 def train(
     context: typer.Context,
     words: Words = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="A shipped size; default tiny.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A YAML file instead of a preset.")] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/RECIPE-TIME.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")] = None,
-    no_eval: Annotated[bool, typer.Option("--no-eval", help="Do not evaluate after training.")] = False,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
+    no_eval: Annotated[bool, typer.Option("--no-eval", help="Train only; openjepa eval RUN can follow.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a recipe into a run folder, then say whether it learned: verdict, evaluation beside baselines, similarity.
 
-    Settings are KEY=VALUE or --KEY VALUE, and steps=9 is train.steps=9.
-    All of them: openjepa config explain RECIPE
+    Settings are KEY=VALUE or --KEY VALUE, and steps=9 is train.steps=9. All of them: openjepa config explain RECIPE
+    Without data=..., a synthetic corpus is made on the spot. Recipes and their sizes: openjepa recipes
 
     Examples:
       openjepa train t_jepa
@@ -45,8 +45,7 @@ def train(
     from openjepa.cli.report import print_verdict
     from openjepa.core.configure import recipe_of
 
-    options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
-    recipe, overrides = split_words(words or [], options)
+    recipe, overrides = words_of(context, words or [])
     if resume is not None:
         _refuse_beside_resume(recipe, preset, config, out, overrides)
     elif recipe is None:

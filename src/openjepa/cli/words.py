@@ -9,8 +9,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from openjepa.core.errors import UserError
+
+Preset = Annotated[str | None, typer.Option("--preset", help="A shipped size (openjepa recipes); default tiny.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file instead of a preset.")]
+
+
+def words_of(context: typer.Context, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """`split_words` for the verb of this context, whose options it knows."""
+    names = [name for parameter in context.command.params for name in parameter.opts]
+    return split_words(words, [name for name in names if name.startswith("--")])
 
 
 def split_words(words: Sequence[str], options: Sequence[str] = ()) -> tuple[str | None, list[str]]:

@@ -62,7 +62,11 @@ def no_tasks() -> list[Task]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A recipe made concrete. Data sets may be lazy: embedding with a loaded run never touches them."""
+    """A recipe made concrete. Data sets may be lazy: embedding with a loaded run never touches them.
+
+    Training data may have a `training_view(sample, generator)`: what training sees of a sample, drawn anew each epoch
+    from the generator of its row and no longer than the sample.
+    """
 
     method: Method
     train_data: Dataset | StreamedData  # item i -> sample, perhaps with `lengths` [N] (tokens) for bucketed batches

@@ -87,9 +87,7 @@ class Retrieval:
     vectors: Callable[[Method], Vectors]  # called as `Prediction.ask` is
     texts: tuple[Sequence[str], Sequence[str]] | None = None  # (N contexts, C candidates): TF-IDF answers too
     baselines: Mapping[str, Callable[[], Vectors]] = field(default_factory=dict)  # without a network, by column
-    beside: Mapping[str, Callable[[Method], Vectors]] = field(
-        default_factory=dict
-    )  # other answers of the run's network
+    beside: Mapping[str, Callable[[Method], Vectors]] = field(default_factory=dict)  # more from the run's network
     measures: tuple[str, ...] = ("top1", "mrr", "aligned")  # which of them are asked for
 
 

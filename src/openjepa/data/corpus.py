@@ -28,7 +28,7 @@ from openjepa.data.rows import RowMaker
 from openjepa.data.sources import DataConfig, cache_dir, source_key
 from openjepa.data.token_cache import build
 
-FORMAT = 2  # of the cache; raise it when rows are cut or stored differently
+FORMAT = 3  # of the cache; raise it when rows are cut or stored differently
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class TokenizedCorpus(Dataset[TokenRow]):
         part, row = self._locate(index)
         ids = part.ids[part.offsets[row] : part.offsets[row + 1]]
         return TokenRow(ids, self.maker.special(ids), int(part.documents[row]))
+
+    def training_view(self, row: TokenRow, generator: torch.Generator) -> TokenRow:
+        """The row as training sees it, see `ViewsConfig`."""
+        return viewed(self.maker, row, generator)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -146,6 +150,12 @@ class TokenizedCorpus(Dataset[TokenRow]):
             shutil.rmtree(folder, ignore_errors=True)
         build(folder, self.cfg, self.maker)
         return _map(folder / f"{self.split}.arrow")
+
+
+def viewed(maker: RowMaker, row: TokenRow, generator: torch.Generator) -> TokenRow:
+    """The row as `maker` wants it seen in training."""
+    ids = maker.view(row.ids, generator)
+    return row if ids is row.ids else TokenRow(ids, maker.special(ids), row.document)
 
 
 def pad(sequences: Sequence[np.ndarray], fill: int) -> Tensor:

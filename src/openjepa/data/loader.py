@@ -68,7 +68,8 @@ class TrainBatches(Iterator[Batch]):
         data, cfg = self._exp.train_data, self._exp.train
         if not isinstance(data, StreamedData):
             _rows_of(data)  # before data loading processes start: they share what this opens
-        yield from _load(_Batches(data, self._exp.collate), self._addresses(step * cfg.accumulate), cfg.workers)
+        view = getattr(data, "training_view", None)  # optional, see Experiment
+        yield from _load(_Batches(data, self._exp.collate, view), self._addresses(step * cfg.accumulate), cfg.workers)
 
     def _addresses(self, first: int) -> Iterator[_Address]:
         """Addresses of the batches from number `first` on, planned from the bookmark on."""
@@ -164,8 +165,13 @@ class _Address:
 class _Batches(Dataset):
     """address -> collated batch, so that a whole batch is made in one data loading process."""
 
-    def __init__(self, data: Any, collate: Callable[[Sequence[Row]], Batch]) -> None:
-        self.data, self.collate = data, collate
+    def __init__(
+        self,
+        data: Any,
+        collate: Callable[[Sequence[Row]], Batch],
+        view: Callable[[Any, torch.Generator], Any] | None = None,
+    ) -> None:
+        self.data, self.collate, self.view = data, collate, view
 
     def __getitem__(self, index: _Address) -> Batch | UserError:
         seed, epoch = index.seed, index.epoch
@@ -173,7 +179,7 @@ class _Batches(Dataset):
             numbers = index.rows.tolist()
             samples = index.samples or [self.data[i] for i in numbers]
             rows = [
-                Row(sample, generator_for(seed, "sample", epoch, i), i)
+                self._row(sample, generator_for(seed, "sample", epoch, i), i)
                 for sample, i in zip(samples, numbers, strict=True)
             ]
             batch = self.collate(rows)
@@ -181,6 +187,9 @@ class _Batches(Dataset):
             return error
         batch.draw = index.draw
         return batch
+
+    def _row(self, sample: Any, generator: torch.Generator, number: int) -> Row:
+        return Row(sample if self.view is None else self.view(sample, generator), generator, number)
 
 
 def _load(batches: _Batches, addresses: Iterator[_Address], workers: int) -> Iterator[Batch]:

@@ -27,6 +27,7 @@ from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Answers, Prediction, Retrieval, Task, Vectors
 from openjepa.data.questions import Question
+from openjepa.data.tfidf import vectorizer
 
 POOL = 100  # answers to choose among, the right one included
 MOST_ASKED = 500  # questions of a split
@@ -127,11 +128,9 @@ def draw_pools(right: Sequence[int], near: int, total: int, size: int | None) ->
 
 def nearest_texts(corpus: Sequence[str], texts: Sequence[str]) -> np.ndarray:
     """[N] number of the text of `corpus` that is nearest to each of `texts`, by cosine of TF-IDF."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
-    known = vectorizer.fit_transform(corpus)  # [M, V] unit rows
-    return np.concatenate([(vectorizer.transform(part) @ known.T).toarray().argmax(1) for part in chunks(texts)])
+    words = vectorizer()
+    known = words.fit_transform(corpus)  # [M, V] unit rows
+    return np.concatenate([(words.transform(part) @ known.T).toarray().argmax(1) for part in chunks(texts)])
 
 
 def chunks(items: Sequence[str]) -> list[Sequence[str]]:

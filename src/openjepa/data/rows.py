@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from openjepa.core.errors import ConfigError
 from openjepa.data.readers import Counts
 from openjepa.data.sentences import SentencesConfig, split_sentences
 from openjepa.data.sources import Document
 from openjepa.data.tokenizer import TextTokenizer
+from openjepa.data.transforms import ViewsConfig, build_view
 
 MIN_TOKENS = 4  # of a row, without what the tokenizer adds
 MIN_SENTENCE = 2  # tokens; shorter pieces of a sentence that had to be cut are left out
@@ -37,6 +39,10 @@ class RowMaker(Protocol):
 
     def special(self, ids: np.ndarray) -> np.ndarray:
         """[L] bool, True where a row of these ids [L] holds a token that the tokenizer added."""
+        ...
+
+    def view(self, ids: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """What training sees of a row [L], no longer than it; `ids` itself if nothing is to be done to it."""
         ...
 
 
@@ -75,13 +81,17 @@ class TextRows:
     def special(self, ids: np.ndarray) -> np.ndarray:
         return self.tokenizer.special_mask(len(ids))
 
+    def view(self, ids: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        return ids
+
 
 @dataclass(frozen=True)
 class SentenceRows:
     """Whole sentences, each ended by [SEP], as many as a row holds and never fewer than two.
 
     A sentence longer than half a row is cut into several. Documents of one sentence cannot be predicted from their rest
-    and are left out and counted. Raises ConfigError if `max_len` leaves no room for two sentences.
+    and are left out and counted. In training, `sentences.views` may change the sentences of a row. Raises ConfigError
+    if `max_len` leaves no room for two sentences.
     """
 
     tokenizer: TextTokenizer
@@ -93,7 +103,8 @@ class SentenceRows:
 
     @property
     def fingerprint(self) -> str:
-        return _digest(["sentences", self.tokenizer.fingerprint, self.sentences.model_dump(), self.max_len])
+        splitting = self.sentences.model_dump(exclude={"views"})  # of rows that are made already
+        return _digest(["sentences", self.tokenizer.fingerprint, splitting, self.max_len])
 
     def rows(self, documents: Sequence[Document], counts: Counts) -> list[list[np.ndarray]]:
         pieces = [self.split(document.text) for document in documents]
@@ -101,9 +112,12 @@ class SentenceRows:
         rows = []
         for document, found in zip(documents, pieces, strict=True):
             sentences = self.fit([content for _, content in zip(found, contents)])  # noqa: B905 - takes its share
+            packed = self.pack(sentences)
             if len(sentences) < 2:
                 counts.add("document of one sentence", document.id)
-            rows.append([self.join(row) for row in self._packed(sentences)] if len(sentences) > 1 else [])
+            elif sum(map(len, packed)) < len(sentences):
+                counts.add("last sentence without room beside another", document.id)
+            rows.append([self.join(row) for row in packed])
         return rows
 
     def split(self, text: str) -> list[str]:
@@ -121,24 +135,41 @@ class SentenceRows:
         end = np.array([self.tokenizer.sep_id], dtype=np.int32)
         return np.concatenate([self.tokenizer.prefix, *(part for s in sentences for part in (s, end))])
 
-    def _packed(self, sentences: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """Sentences in order, as many a row as fit; the last row takes one from its neighbour if it has one alone."""
+    def pack(self, sentences: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """Sentences [L_i] that `fit`, in order, as many a row as there is room for and two at least.
+
+        A last one that is alone gets a neighbour from the row before it, and so on up to a row of three. If all rows
+        are pairs there is no such row, and the last sentence is left out.
+        """
         size = self.max_len - len(self.tokenizer.prefix)
-        rows, used = [[sentences[0]]], len(sentences[0]) + 1
-        for sentence in sentences[1:]:
+        rows: list[list[np.ndarray]] = []
+        used = size
+        for sentence in sentences:
             if used + len(sentence) + 1 > size:
                 rows.append([])
                 used = 0
             rows[-1].append(sentence)
             used += len(sentence) + 1
-        if len(rows) > 1 and len(rows[-1]) == 1 and len(rows[-2]) > 2:
-            rows[-1].insert(0, rows[-2].pop())
-        return [row for row in rows if len(row) > 1]
+        if rows and len(rows[-1]) == 1:  # the only row that can be: any two sentences fit
+            if all(len(row) == 2 for row in rows[:-1]):
+                rows.pop()
+            else:
+                for row, before in zip(rows[:0:-1], rows[-2::-1], strict=True):
+                    if len(row) == 1:
+                        row.insert(0, before.pop())
+        return rows
 
     def special(self, ids: np.ndarray) -> np.ndarray:
         mask = ids == self.tokenizer.sep_id
         mask[: len(self.tokenizer.prefix)] = True
         return mask
+
+    def view(self, ids: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        if self.sentences.views == ViewsConfig():
+            return ids
+        prefix, content = np.split(ids, [len(self.tokenizer.prefix)])
+        ends = np.flatnonzero(content == self.tokenizer.sep_id) + 1
+        return np.concatenate([prefix, *build_view(self.sentences.views)(np.split(content, ends[:-1]), generator)])
 
 
 def room(tokenizer: TextTokenizer, max_len: int, needed: int) -> int:

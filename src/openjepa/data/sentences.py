@@ -21,6 +21,7 @@ from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.core.locate import named_function
 from openjepa.data.sentence_rules import rule_starts
+from openjepa.data.transforms import ViewsConfig
 
 Span = tuple[int, int]  # text[start:end]
 Splitter = Callable[[str], list[Span]]
@@ -29,7 +30,7 @@ CLAUSE_END = re.compile(r"""[;:,—–)\]，；：、]["'”’]?(?=\s)|[，；�
 
 
 class SentencesConfig(BaseConfig):
-    """How texts are split into sentences."""
+    """How texts are split into sentences, and what is done to these in training."""
 
     splitter: str = "rules"
     """rules (built in, English), pysbd (slow; pip install pysbd), or package.module:function (text -> sentences)"""
@@ -37,6 +38,7 @@ class SentencesConfig(BaseConfig):
     """shorter sentences join a neighbour; 1 = none do"""
     max_chars: int = Field(600, ge=8)
     """longer sentences are cut: after a clause mark, else at white space, else anywhere"""
+    views: ViewsConfig = ViewsConfig()
 
     @model_validator(mode="after")
     def _cuts_leave_enough(self) -> Self:

@@ -16,10 +16,11 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
 
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Place, Window
-from openjepa.data.corpus import TokenRow
+from openjepa.data.corpus import TokenRow, viewed
 from openjepa.data.rows import RowMaker
 from openjepa.data.sources import START, Counts, DataConfig, Position, documents
 from openjepa.data.token_cache import chunks
@@ -64,6 +65,10 @@ class StreamedCorpus:
             begin = begin._replace(document=begin.document + len(group), row=begin.row + len(rows))
         if begin.row == 0:
             raise UserError(f"data.source {self.cfg.source}: nothing is left to train on ({dict(counts)})")
+
+    def training_view(self, row: TokenRow, generator: torch.Generator) -> TokenRow:
+        """The row as training sees it, see `ViewsConfig`."""
+        return viewed(self.maker, row, generator)
 
     def _tokenized(self, start: Position, counts: Counts) -> Iterator[_Tokenized]:
         for chunk in chunks(documents(self.cfg, "train", counts, start), most=_quarter(self.cfg.shuffle_window)):

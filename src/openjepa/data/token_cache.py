@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from openjepa.core.aside import replaced_folder
 from openjepa.core.errors import UserError
 from openjepa.data.rows import RowMaker
 from openjepa.data.sources import Counts, DataConfig, Document, documents, is_held_out, nothing_held_out
@@ -32,14 +31,11 @@ def build(folder: Path, cfg: DataConfig, maker: RowMaker) -> None:
 
     Of a source that training streams, only the first `cfg.eval_documents` held-out documents are kept.
     """
-    aside = folder.with_suffix(".tmp")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-    aside.mkdir()
     counts = Counts()
     found = documents(cfg, counts=counts)
     if cfg.endless:
         found = islice(documents(cfg, "eval", counts), cfg.eval_documents)
-    try:
+    with replaced_folder(folder) as aside:
         with _Writer(aside, maker, counts) as writer:
             for chunk in _progress(chunks(found), writer):
                 writer.add(chunk, [is_held_out(document.text, cfg.eval_fraction) for document in chunk])
@@ -48,12 +44,6 @@ def build(folder: Path, cfg: DataConfig, maker: RowMaker) -> None:
         if not counts["rows to train on"] and not cfg.endless:
             raise UserError(f"data.source {cfg.source}: nothing is left to train on ({dict(counts)})")
         (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
-        for file in aside.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 class _Writer:

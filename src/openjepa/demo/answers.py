@@ -14,11 +14,11 @@ import numpy as np
 from openjepa.api import Run
 from openjepa.core.errors import UserError
 from openjepa.evals.features import inner_products, require_finite, unit_rows
+from openjepa.evals.similarity import RESOLUTION
 from openjepa.readouts import LatentReader
 
 MOST_CHARS = 4000  # of everything typed into one box
 EXAMPLE_CHARS = 240  # of an example; longer documents are cut at a word
-SMALLEST_STD = 1e-6  # cosines of float32 vectors differ by as much if they are equal
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Chance:
 
     def z(self, cosine: float) -> float:
         """Standard deviations above the mean of unrelated texts."""
-        return (cosine - self.mean) / max(self.std, SMALLEST_STD)
+        return (cosine - self.mean) / max(self.std, RESOLUTION)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from openjepa.core.errors import UserError
 from openjepa.core.tasks import Classification, Prediction, Retrieval, Similarity, Task, Triplets
+from openjepa.data.tfidf import vectorizer
 from openjepa.evals.features import Embedder, Labels
 
 
@@ -22,17 +23,15 @@ def tfidf(corpus: Sequence[str]) -> Embedder:
 
     Words that `corpus` lacks are ignored. Raises UserError if it holds no words or something other than texts.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
     odd = next((item for item in corpus if not isinstance(item, str)), None)
     if odd is not None:
         raise UserError(f"TF-IDF reads texts, and its corpus holds a {type(odd).__name__}; use another baseline")
-    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
+    words = vectorizer()
     try:
-        vectorizer.fit(corpus)
+        words.fit(corpus)
     except ValueError:
         raise UserError(f"TF-IDF found no words in its corpus of {len(corpus)} texts") from None
-    return lambda texts: sparse.csr_array(vectorizer.transform(texts))
+    return lambda texts: sparse.csr_array(words.transform(texts))
 
 
 def tfidf_for(tasks: Sequence[Task]) -> Embedder:

@@ -62,10 +62,10 @@ def _predicted(task: Prediction, method: Method | None, column: str) -> Scores:
 
 
 def _retrieved(task: Retrieval, embedder: Embedder, method: Method | None, column: str) -> Scores:
-    vectors = task.vectors if column in NETWORKS else task.beside.get(column)
-    if method is not None and vectors is not None:
+    ask = task.vectors if column in NETWORKS else task.beside.get(column)
+    if method is not None and ask is not None:
         with evaluating(method):
-            predicted, candidates = vectors(method)
+            predicted, candidates = ask(method)
         for vectors, what in ((predicted, "predictions"), (candidates, "candidates")):
             require_finite(vectors, f"column {column!r}, {what}")
     elif column in task.baselines:

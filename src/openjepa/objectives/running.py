@@ -13,8 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from openjepa.core.distributed import sum_over_ranks
-from openjepa.objectives.targets import VARIANCE_FLOOR
+from openjepa.objectives.targets import VARIANCE_FLOOR, global_moments
 
 Space = Literal["raw", "centred", "standardized"]
 
@@ -49,9 +48,7 @@ class RunningSpace(nn.Module):
 
     def _update(self, values: Tensor) -> None:
         """Move towards the batch's statistics; the first batch's are taken as they are."""
-        count = sum_over_ranks(values.new_tensor(float(len(values))))
-        mean = sum_over_ranks(values.sum(0)) / count  # [D]
-        variance = sum_over_ranks((values - mean).square().sum(0)) / count  # [D]
+        mean, variance = global_moments(values)
         weight = torch.where(self.updates == 0, 1.0, 1 - self.momentum)
         self.mean.lerp_(mean, weight)
         self.variance.lerp_(variance, weight)

@@ -72,6 +72,14 @@ def layer_norm(latents: Tensor, valid: Tensor | None = None) -> Tensor:
     return F.layer_norm(values, values.shape[-1:], eps=VARIANCE_FLOOR)
 
 
+def global_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance [D] of the rows [N, D] of all ranks together; of no rows at all, zeros."""
+    count = sum_over_ranks(rows.new_tensor(float(rows.shape[0]))).clamp(min=1)
+    mean = sum_over_ranks(rows.sum(dim=0)) / count  # [D]
+    variance = sum_over_ranks((rows - mean).square().sum(dim=0)) / count  # [D], around the global mean: no cancellation
+    return mean, variance
+
+
 def standardize(latents: Tensor, valid: Tensor | None = None) -> Tensor:
     """Zero mean and unit variance in each dimension over all rows of the global batch, [..., D] -> [..., D].
 
@@ -81,9 +89,7 @@ def standardize(latents: Tensor, valid: Tensor | None = None) -> Tensor:
     """
     values = latents.detach().float()
     rows = values.reshape(-1, values.shape[-1]) if valid is None else values[valid]  # [N, D]
-    count = sum_over_ranks(rows.new_tensor(float(rows.shape[0]))).clamp(min=1)
-    mean = sum_over_ranks(rows.sum(dim=0)) / count  # [D]
-    variance = sum_over_ranks((rows - mean).square().sum(dim=0)) / count  # [D], around the global mean: no cancellation
+    mean, variance = global_moments(rows)
     return (values - mean) * torch.rsqrt(variance + VARIANCE_FLOOR)
 
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from openjepa.core.aside import replaced_folder
 from openjepa.core.errors import UserError
 from openjepa.data.loader import Bookmark
 
@@ -29,18 +30,12 @@ WEIGHTS, STATE, BOOKMARK, BEST = "model.safetensors", "state.pt", "bookmark.json
 def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer,
          bookmark: Bookmark | None = None) -> Path:  # fmt: skip
     """Write `folder/step-<step>` atomically and return it."""
-    tmp, final = folder / f".tmp-{step:06d}", folder / f"step-{step:06d}"
-    shutil.rmtree(tmp, ignore_errors=True)
-    tmp.mkdir(parents=True)
-    save_model(method, str(tmp / WEIGHTS))
-    torch.save({"step": step, "optimizer": optimizer.state_dict()}, tmp / STATE)
-    if bookmark is not None:
-        (tmp / BOOKMARK).write_text(json.dumps(asdict(bookmark)) + "\n")
-    for file in tmp.iterdir():
-        _sync(file)
-    shutil.rmtree(final, ignore_errors=True)  # only after a crash between the rename and the next log line
-    os.replace(tmp, final)
-    _sync(folder)
+    final = folder / f"step-{step:06d}"  # exists only after a crash between the rename and the next log line
+    with replaced_folder(final) as aside:
+        save_model(method, str(aside / WEIGHTS))
+        torch.save({"step": step, "optimizer": optimizer.state_dict()}, aside / STATE)
+        if bookmark is not None:
+            (aside / BOOKMARK).write_text(json.dumps(asdict(bookmark)) + "\n")
     return final
 
 
@@ -124,11 +119,3 @@ def prune(folder: Path, keep: int) -> None:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -86,11 +86,10 @@ def unpack(mentions: int) -> dict[str, int]:
 
 
 def _templates(source: Mapping[str, list[str]]) -> dict[str, tuple[Template, ...]]:
-    """Sentences by kind. Events come plain and, as a kind of their own, with each date before or after them."""
+    """Sentences by kind. Events come with each date before or after them."""
     kinds = ("settings", "recalls", "moods", "feelings", "outcomes", "fillers")
     texts = {kind: source[kind] for kind in kinds}
     events = source["events"] + source["events_turned"]
-    texts["events"] = [f"{event}." for event in events]
     texts["dated_events"] = [f"{date}{event}." for date in source["dates_before"] for event in source["events"]]
     texts["dated_events"] += [event + date for event in events for date in source["dates_after"]]
     return {kind: tuple(Template.compile(text) for text in lines) for kind, lines in texts.items()}

@@ -3,7 +3,7 @@
 A document is one made-up event. Its latent factors are a topic (12), an agent, action, object and place of that topic
 (8, 8, 8 and 6 each, so 96, 96, 96 and 72 classes), a manner (6), a sentiment (4), an outcome (5), the weather (6) and
 the time (4). Every concept has five words, and no word belongs to two concepts. Five or six sentences tell the event
-in active or passive voice, in natural or shuffled order, from about 250 templates; sentences that say nothing are mixed
+in active or passive voice, in natural or shuffled order, from about 240 templates; sentences that say nothing are mixed
 in. Concepts come up twice or more, each time as another of their five words. So a hidden word can be predicted as a
 concept from the rest of the document, but not as a surface form: what a latent predictor can learn here is synonymy.
 Weather and time are scenery: told once as a rule, so nothing in the rest of a document predicts them, a latent

@@ -1,0 +1,17 @@
+"""TF-IDF as every baseline here means it: one vectoriser, so that all columns of this name are the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+
+def vectorizer() -> TfidfVectorizer:
+    """Unfitted; gives sparse [N, V] unit rows of sublinear TF-IDF. Single characters, so digits too, are words."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
+
+    return TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)

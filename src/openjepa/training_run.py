@@ -1,0 +1,91 @@
+"""One training run into its folder: what is watched and written while it goes on, and the summary at its end.
+
+All ranks come here with the same folder. The main process writes logs, progress and summary; every rank takes part in
+the health checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from openjepa.core.experiment import Experiment, StreamedData
+from openjepa.core.method import Hook
+from openjepa.core.rundir import RunDir, read_jsonl, write_json
+from openjepa.data.loader import eval_batches
+from openjepa.evals.alignment import curve_point
+from openjepa.health.monitor import HealthMonitor
+from openjepa.train import checkpoint
+from openjepa.train.hooks import HealthObserver, Hooks, default_hooks
+
+
+def train_into(
+    folder: RunDir, fabric: Any, build: Callable[[], Experiment], hooks: Sequence[Hook], resume: bool, progress: bool
+) -> None:
+    """Train what `build` makes, from the newest checkpoint if `resume`. Raises UserError if training has to stop."""
+    from openjepa.train.loop import fit
+
+    with fabric.rank_zero_first():  # the first build writes the assets, the other ranks read them
+        experiment = build()
+        for rows in (experiment.train_data, experiment.eval_data):
+            if not isinstance(rows, StreamedData):
+                len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
+    resume = resume and bool(checkpoint.finished(folder.checkpoints))  # stopped before the first one: start over
+    main = fabric.is_global_zero
+    if main:
+        folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
+    fabric.barrier()
+    with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
+        monitor = _health_monitor(experiment, folder, observers.on_health)
+        try:
+            fit(fabric, experiment, folder, observers.on_step, monitor, resume)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; go on with: openjepa train --resume {folder.path}") from None
+    if main:
+        write_json(folder.summary, {**_summary(folder), "notes": experiment.notes()})
+
+
+def _summary(folder: RunDir) -> dict[str, Any]:
+    """The whole run in one object, from its logs: a resumed run's is that of an uninterrupted one."""
+    recipe, _ = folder.recipe_and_values()
+    rows, health = list(read_jsonl(folder.metrics)), list(read_jsonl(folder.health))[-1]
+    tokens = sum(row["tokens"] for row in rows)
+    train_s = sum(row["tokens"] / row["tokens_per_s"] for row in rows)  # without health checks and checkpoints
+    return {
+        "recipe": recipe,
+        "steps": rows[-1]["step"],
+        "train_s": round(train_s, 2),
+        "tokens_per_s": round(tokens / train_s, 1),
+        "loss": rows[-1]["loss"],
+        "skill": health.get("skill"),
+        "verdict": health["status"],
+        "health": health,
+    }
+
+
+@contextlib.contextmanager
+def _observers(folder: RunDir, experiment: Experiment, hooks: Sequence[Hook], progress: bool) -> Generator[Hooks]:
+    """The hooks of the main process: log files, progress, trackers and the caller's own."""
+    console = Console(stderr=True) if progress else None
+    with default_hooks(folder, console, experiment.train.track) as usual:
+        yield Hooks([*usual.on_step, *hooks], usual.on_health)
+
+
+def _nobody() -> contextlib.nullcontext[Hooks]:
+    return contextlib.nullcontext(Hooks([], []))
+
+
+def _health_monitor(experiment: Experiment, folder: RunDir, on_health: Sequence[HealthObserver]) -> HealthMonitor:
+    def write(record: Mapping[str, Any]) -> None:
+        for observer in on_health:
+            observer(record)
+
+    batches = list(eval_batches(experiment, experiment.train.health_batches))
+    watch = None if experiment.watch is None else partial(curve_point, experiment.watch())
+    monitor = HealthMonitor(batches, write, watch)
+    monitor.restore(read_jsonl(folder.health))
+    return monitor

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from openjepa.core.experiment import Experiment, StreamedData
@@ -42,11 +43,23 @@ def train_into(
     with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
         monitor = _health_monitor(experiment, folder, observers.on_health)
         try:
-            fit(fabric, experiment, folder, observers.on_step, monitor, resume)
+            with compute_threads(experiment.train.threads):
+                fit(fabric, experiment, folder, observers.on_step, monitor, resume)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with: openjepa train --resume {folder.path}") from None
     if main:
         write_json(folder.summary, {**_summary(folder), "notes": experiment.notes()})
+
+
+@contextlib.contextmanager
+def compute_threads(count: int) -> Generator[None]:
+    """torch on `count` CPU threads within the block; 0 leaves the number as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _summary(folder: RunDir) -> dict[str, Any]:

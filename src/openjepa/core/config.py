@@ -159,6 +159,8 @@ class TrainConfig(BaseConfig):
     """where to compute"""
     devices: int = Field(1, ge=1)
     """processes, one a device; more than 1 trains under DDP"""
+    threads: int = Field(0, ge=0)
+    """CPU threads a process computes with; 0 = torch's choice, 1 is faster for models of tiny width"""
     workers: int = Field(0, ge=0)
     """data loading processes per rank; changes nothing but speed"""
     seed: int = 0

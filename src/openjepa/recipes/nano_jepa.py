@@ -45,7 +45,7 @@ class Config(BaseConfig):
     """Everything that defines a nanoJEPA run."""
 
     data: QuestionConfig = QuestionConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig(kind="bpe", vocab_size=2000, lowercase=False, single_digits=True)
+    tokenizer: TokenizerConfig = TokenizerConfig(kind="bpe", vocab_size=2000, lowercase=False)
     decoder: DecoderConfig = DecoderConfig()
     weight: float = Field(1.0, ge=0)
     """lambda: weight of the latent prediction beside the token cross-entropy; 0 = a plain language model"""

@@ -1,0 +1,99 @@
+"""LANG-JEPA's own laws: defects planted in the recipe are caught, and a target knows nothing of its context."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from openjepa.check import check_experiment, failed
+from openjepa.core.evaluating import evaluating
+from openjepa.core.experiment import Experiment
+from openjepa.core.method import Progress
+from openjepa.core.seeding import generator_for
+from openjepa.data.loader import train_batches
+from openjepa.data.masked_sentences import MaskedSentences, Sentences
+from openjepa.models.transformer import take
+from openjepa.recipes import lang_jepa
+from openjepa.recipes.lang_jepa import LangJEPA
+from tests.tiny import build_tiny
+
+
+class NoMask(LangJEPA):
+    """Nothing is masked: the context pass reads the whole document."""
+
+    def see_context(self, batch: MaskedSentences) -> list[Tensor]:
+        return [take(state, batch.context_at) for state in self.student.states(batch.ids, batch.valid)]
+
+
+class ForgetsPlaces(LangJEPA):
+    """The predictor is asked for the first sentence, whichever is meant."""
+
+    def predict(self, batch: MaskedSentences, context: list[Tensor]) -> Tensor:
+        return super().predict(replace(batch, asked=torch.zeros_like(batch.asked)), context)
+
+
+class ForgetsTheTeacher(LangJEPA):
+    """The EMA is never updated."""
+
+    def after_step(self, progress: Progress) -> None:
+        pass
+
+
+class TrainsTargets(LangJEPA):
+    """The student is its own target, with the gradient left in."""
+
+    def teach(self, batch: MaskedSentences, some: Sentences) -> Tensor:
+        states = self.student(take(batch.ids, some.at), *some.alone)
+        return (some.weights @ states)[some.real]
+
+
+@pytest.mark.parametrize(
+    ("method", "law", "said"),
+    [
+        (NoMask, "no leak", "the context view contains it"),
+        (ForgetsPlaces, "positions matter", "add positions"),
+        (ForgetsTheTeacher, "the EMA target moves", "after_step leaves the target where it was"),
+        (TrainsTargets, "targets carry no gradient", "latents.target"),
+    ],
+)
+def test_a_planted_defect_fails_its_law_alone(
+    method: type[LangJEPA], law: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lang_jepa, "LangJEPA", method)
+    found = list(failed(check_experiment(build_tiny(tmp_path, recipe=lang_jepa))))
+    assert [result.name for result in found] == [law]
+    assert said in found[0].detail
+
+
+def moved_by_the_context(experiment: Experiment) -> float:
+    """How far targets move, at most, when only visible content changes."""
+    batch, method = next(iter(train_batches(experiment, 0))), experiment.method
+    other = torch.randint(method.vocab, batch.ids.shape, generator=generator_for(0, "other context"))
+    changed = replace(batch, ids=torch.where(batch.hidden, batch.ids, other))
+    with evaluating(method):
+        before, after = (method.teach(one, one.hidden_part) for one in (batch, changed))
+    return float((before - after).abs().max())
+
+
+def test_a_sentence_read_alone_is_a_target_that_knows_nothing_of_its_context(tmp_path: Path) -> None:
+    assert moved_by_the_context(build_tiny(tmp_path, recipe=lang_jepa)) == 0
+
+
+@pytest.mark.parametrize("override", ["teacher_reads=document", ""])
+def test_targets_that_attend_to_the_context_are_told(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By choice, or because the attention mask was forgotten."""
+    if not override:
+
+        class AttendsToAll(LangJEPA):
+            def teach(self, batch: MaskedSentences, some: Sentences) -> Tensor:
+                whole = self.teacher(batch.ids, batch.valid)
+                return (some.weights @ take(whole, some.at))[some.real]
+
+        monkeypatch.setattr(lang_jepa, "LangJEPA", AttendsToAll)
+    assert moved_by_the_context(build_tiny(tmp_path, *filter(None, [override]), recipe=lang_jepa)) > 0.01

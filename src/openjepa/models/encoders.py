@@ -6,6 +6,7 @@ from pydantic import Field
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.experiment import BuildContext
+from openjepa.core.rates import scale_lr
 from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.transformer import TextEncoder
 
@@ -27,12 +28,22 @@ class EncoderConfig(BaseConfig):
     """in embeddings and MLPs of the own encoder"""
     max_len: int = Field(128, ge=8)
     """longest row in tokens; longer documents are split into rows"""
+    lr_scale: float = Field(1.0, gt=0)
+    """learning rate of the encoder relative to train.lr; a good start wants about a hundredth"""
 
 
 def build_encoder(config: EncoderConfig, vocab: int, context: BuildContext) -> TextEncoder | PretrainedEncoder:
     """The encoder of this config. A named one leaves its architecture in the assets, so a run needs no hub later."""
     if config.name is None:
-        return TextEncoder(vocab, config.dim, config.depth, config.heads, config.max_len, config.dropout)
+        encoder = TextEncoder(vocab, config.dim, config.depth, config.heads, config.max_len, config.dropout)
+    else:
+        encoder = _named_encoder(config, context)
+    scale_lr(encoder, config.lr_scale)
+    return encoder
+
+
+def _named_encoder(config: EncoderConfig, context: BuildContext) -> PretrainedEncoder:
+    assert config.name is not None
     saved = context.assets / "encoder"
     if (saved / "config.json").is_file() and (context.random_init or not config.weights):
         return PretrainedEncoder(str(saved), weights=False, max_len=config.max_len)

@@ -6,16 +6,23 @@ import torch
 from torch import nn
 
 from openjepa.core.config import TrainConfig
+from openjepa.core.rates import lr_scales
 from openjepa.core.schedules import Schedule, constant, cosine
 
 
 def parameter_groups(method: nn.Module) -> list[dict]:
-    """Two AdamW groups: `decay` (tensors of 2 or more dimensions) and `no_decay` (biases, norms, single vectors)."""
-    params = [p for p in method.parameters() if p.requires_grad]
-    groups = [
-        {"name": "decay", "params": [p for p in params if p.ndim >= 2]},
-        {"name": "no_decay", "params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    """AdamW groups: `decay` (tensors of 2 or more dimensions) and `no_decay` (biases, norms, single vectors).
+
+    Two for each scale of the learning rate that parts of the method ask for (`core.rates`).
+    """
+    scales = lr_scales(method)
+    groups = []
+    for scale in sorted(set(scales.values()), reverse=True):
+        params = [p for p, own in scales.items() if own == scale]
+        groups += [
+            {"name": "decay", "lr_scale": scale, "params": [p for p in params if p.ndim >= 2]},
+            {"name": "no_decay", "lr_scale": scale, "params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+        ]
     return [group for group in groups if group["params"]]
 
 
@@ -35,6 +42,6 @@ def weight_decay_schedule(config: TrainConfig) -> Schedule:
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
     """Write this step's learning rate and weight decay into the groups."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
         if group["name"] == "decay":
             group["weight_decay"] = weight_decay

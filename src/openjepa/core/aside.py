@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def replaced_folder(final: Path) -> Iterator[Path]:
+def replaced_folder(final: Path) -> Generator[Path]:
     """An empty folder to put files into; when the block ends without an error it takes the place of `final`.
 
     A crash leaves the old folder or the new one (between the two for an instant none), never half of one. What a

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +17,7 @@ SHA = "0" * 40  # of the one commit
 
 
 @contextmanager
-def serving(name: str, files: Mapping[str, bytes]) -> Iterator[dict[str, str]]:
+def serving(name: str, files: Mapping[str, bytes]) -> Generator[dict[str, str]]:
     """Serve the data set `name` ("owner/name") of these files; gives what a process's environment needs to find it.
 
     The endpoint is read when the clients are imported, so ask in a process of its own.

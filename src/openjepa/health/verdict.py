@@ -60,6 +60,7 @@ def judge(now: Mapping[str, float], start: Mapping[str, float] | None, progress_
 SPREAD_OUT = {"regularizer.name": "vicreg", "regularizer.weight": "1.0"}
 ISOTROPIC = {"regularizer.name": "sigreg", "regularizer.weight": "1.0"}
 SLOWER = {"train.lr": "3e-4"}
+LAGS = "The teacher does not follow: lower its momentum, or train.lr if the student runs away."
 FASTER_TEACHER = {"momentum.start": "0.99", "momentum.final": "0.999"}
 SLOWER_TEACHER = {"momentum.start": "0.996"}
 
@@ -84,12 +85,12 @@ RULES: tuple[Rule, ...] = (
     Rule("collapsed", "anisotropic", signs.anisotropic(signs.CONE_COLLAPSED),
          "All embeddings share one direction, which VICReg ignores: pull them to N(0, I).", ISOTROPIC),
     Rule("not learning", "teacher-lag", signs.both(signs.no_skill, signs.teacher_lag),
-         "The teacher does not follow: lower its momentum, or train.lr if the student is what runs away.", FASTER_TEACHER),
+         LAGS, FASTER_TEACHER),
     Rule("not learning", None, signs.no_skill,
          "Run `openjepa check`, then try another learning rate, or targets standardized over the batch.",
          {**SLOWER, "target.norm": "standardize"}),
     Rule("at risk", "teacher-lag", signs.teacher_lag,
-         "The teacher does not follow: lower its momentum, or train.lr if the student is what runs away.", FASTER_TEACHER),
+         LAGS, FASTER_TEACHER),
     Rule("at risk", "position-only", signs.position_only(signs.POSITION_AT_RISK),
          "Most of the targets is position: keep the embeddings of different inputs apart.", SPREAD_OUT),
     Rule("at risk", "token-uniform", signs.token_uniform(signs.WITHIN_ROW_AT_RISK),

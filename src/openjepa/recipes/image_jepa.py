@@ -1,20 +1,17 @@
 """Image JEPA: predict the latents of hidden patches from the visible ones, or one view of an image from another.
 
 `mode=masks` (I-JEPA, Assran et al. 2023): the student encodes the visible patches and no others, a predictor told the
-places of the hidden ones estimates their latents, and a teacher that sees the image gives the targets: an EMA of the
-student, the student itself without gradient, or its frozen start. Pixels are never reconstructed.
+places of the hidden ones estimates their latents, and a teacher that sees the image gives the targets.
 
-`mode=views` (LeJEPA, Balestriero & LeCun 2025; VICReg, Bardes et al. 2022): nothing is hidden. Two random views of an
-image pass the same encoder, the latent of one predicts that of the other through a projector, and a regulariser keeps
-them from collapsing. No teacher, no predictor. Where data is small it learns more, and it has to be told, by the choice
-of augmentations, what does not matter.
+`mode=views` (VICReg, Bardes et al. 2022; LeJEPA, Balestriero & LeCun 2025): two random views of an image pass the same
+encoder, the projection of one predicts that of the other, and a regulariser keeps them from collapsing. No teacher, no
+predictor; instead, the augmentations have to say what does not matter.
 
 In both, the mean of the student's latents of all patches is the image's embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -24,7 +21,7 @@ from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.distributed import rank_weight
-from openjepa.core.experiment import BuildContext, Experiment, Row
+from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.image_batches import Images, ImageViews, MaskedImageCollator, MaskedImages, ViewCollator, clean
@@ -75,8 +72,7 @@ class MaskedImageJEPA(Method[MaskedImages]):
         self.student = ViT(config.encoder, config.data.size)
         self.teacher = build_target(config.teacher, self.student, config.momentum)
         self.predictor = build_predictor(config.predictor, self.student.dim, self.student.dim, self.student.max_len)
-        self.objective = named_objective(config.objective)
-        self.regularizer = build_regularizer(config.regularizer)
+        self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
 
     def see_context(self, batch: MaskedImages) -> Tensor:
         """The student's latents of the visible patches [B, V, D]."""
@@ -124,18 +120,15 @@ class MaskedImageJEPA(Method[MaskedImages]):
             return terms
         states = self.student(batch.images, batch.hidden_at, batch.hidden_valid)  # [B, H, D]
         other = mean_pool(states, batch.hidden_valid)  # [B, D]
-        share = rank_weight(len(pooled), pooled.device)
         others = self.regularizer(other, batch.draw)
-        return {name: (term + others[name]) / 2 for name, term in terms.items()} | {
-            "invariance": weight * share * mse(pooled, other).mean()
-        }
+        terms = {name: (term + others[name]) / 2 for name, term in terms.items()}
+        return terms | {"invariance": weight * rank_weight(len(pooled), pooled.device) * mse(pooled, other).mean()}
 
     def _latents(self, batch: MaskedImages, predicted: Tensor, target: Tensor, pooled: Tensor) -> Latents:
         latents = Latents(predicted.detach(), target, pooled.detach())
         if self.training:
             return latents
-        latents.rows = batch.hidden_valid.nonzero()[:, 0]  # [M]
-        latents.places = batch.hidden_at[batch.hidden_valid]  # [M]
+        latents.rows, latents.places = batch.hidden_valid.nonzero()[:, 0], batch.hidden_at[batch.hidden_valid]  # [M]
         whole, at = self.teacher_states(batch.images), batch.nearest_visible()  # layers x [B, N, D], [B, H]
         latents.copied = make_targets(self.config.target, [take(state, at)[batch.hidden_valid] for state in whole])
         latents.context, latents.teacher = self.embed(batch), whole[-1].float().mean(1)  # [B, D]
@@ -160,8 +153,7 @@ class ViewImageJEPA(Method[ImageViews]):
         super().__init__()
         self.student = ViT(config.encoder, config.data.size)
         self.projector = build_projector(config.projector, self.student.dim)
-        self.objective = named_objective(config.objective)
-        self.regularizer = build_regularizer(config.regularizer)
+        self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
 
     def project(self, images: Tensor) -> Tensor:
         """images [B, 3, S, S] -> what the loss sees [B, Z]."""
@@ -190,11 +182,10 @@ class ViewImageJEPA(Method[ImageViews]):
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Reads no image yet."""
     train_data, eval_data = train_and_eval(config.data)
-    method = MaskedImageJEPA(config) if config.mode == "masks" else ViewImageJEPA(config)
-    grid, pixels = method.student.grid, config.data.size
-    collate: Callable[[Sequence[Row]], Images] = ViewCollator(grid, config.augment)
-    if config.mode == "masks":
-        collate = MaskedImageCollator(grid, build_masker(config.mask), config.augment)
+    masked = config.mode == "masks"
+    method = MaskedImageJEPA(config) if masked else ViewImageJEPA(config)
+    grid, pixels, masker = method.student.grid, config.data.size, build_masker(config.mask)
+    collate = MaskedImageCollator(grid, masker, config.augment) if masked else ViewCollator(grid, config.augment)
     return Experiment(
         method=method,
         train_data=train_data,

@@ -80,7 +80,8 @@ class MaskedImageCollator:
     augment: AugmentConfig
 
     def __call__(self, rows: Sequence[Row]) -> MaskedImages:
-        images = augment(to_float([row.sample for row in rows]), self.augment, [row.generator for row in rows])
+        images = to_float(np.stack([row.sample for row in rows]))
+        images = augment(images, self.augment, [row.generator for row in rows])
         masks = [self.masker(self.grid, row.generator) for row in rows]
         context, hidden = (torch.from_numpy(np.stack(part)) for part in zip(*masks, strict=True))  # each [B, N]
         context_at, context_valid = places_of(context)
@@ -106,7 +107,7 @@ class ViewCollator:
     augment: AugmentConfig
 
     def __call__(self, rows: Sequence[Row]) -> ImageViews:
-        images, generators = to_float([row.sample for row in rows]), [row.generator for row in rows]
+        images, generators = to_float(np.stack([row.sample for row in rows])), [row.generator for row in rows]
         return ImageViews(
             keys=torch.tensor([row.index for row in rows]),
             images=images,
@@ -121,7 +122,6 @@ def clean(inputs: Sequence[Any], pixels: int, grid: Grid) -> Images:
     return Images(keys=torch.arange(len(inputs)), images=images, patches=grid[0] * grid[1])
 
 
-def to_float(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
-    """B images [S, S, 3] uint8 -> [B, 3, S, S] in [-1, 1]; mid-grey is 0."""
-    stacked = torch.from_numpy(np.stack(images))  # [B, S, S, 3]
-    return stacked.permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+def to_float(images: np.ndarray) -> Tensor:
+    """[B, S, S, 3] uint8 -> [B, 3, S, S] in [-1, 1]; mid-grey is 0."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()

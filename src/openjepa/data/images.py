@@ -230,12 +230,17 @@ def image_tasks(cfg: ImageDataConfig, train: int = 4000, test: int = 1000) -> li
     asked = [(image, label) for image, label in asked if label in classes]
     if len(classes) < 2 or not asked:
         return []
-    parts = [
-        part
-        for rows in (learnt[:train], asked[:test])
-        for part in ([image for image, _ in rows], [classes.index(label) for _, label in rows])
+    learnt, asked = learnt[:train], asked[:test]
+    return [
+        Classification(
+            name=cfg.label or "folder",
+            train=[image for image, _ in learnt],
+            train_labels=[classes.index(label) for _, label in learnt],
+            test=[image for image, _ in asked],
+            test_labels=[classes.index(label) for _, label in asked],
+            classes=classes,
+        )
     ]
-    return [Classification(cfg.label or "folder", *parts, classes)]
 
 
 def _labelled(images: ImageSet) -> list[tuple[np.ndarray, str]]:

@@ -2,7 +2,8 @@
 
 An image of 8 x 8 pixels is cut into 16 patches. The student sees half of them. A predictor, told the places of the
 other half, estimates not their pixels but their *latents*: what the teacher, a slow average of the student, makes of
-them when it sees the whole image. No label is used in training.
+them when it sees the whole image. Besides, what the student makes of the two halves is pulled together, since they show
+the same digit, and kept from becoming the same for all digits. No label is used in training.
 
 python examples/minimal_jepa.py
 """
@@ -19,7 +20,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 PATCH, PATCHES, VISIBLE, DIM = 2, 16, 8, 64
-BATCH, LR, EMA, VARIANCE = 128, 1e-3, 0.99, 1.0
+BATCH, LR, EMA = 128, 1e-3, 0.99
+TOGETHER, APART = 15.0, 25.0  # weights of the two halves' distance, and of what keeps digits apart
 TRAIN = 1200  # images to train on; the other 597 are for testing
 
 
@@ -72,9 +74,12 @@ def take(x: Tensor, places: Tensor) -> Tensor:
     return x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def variance_penalty(z: Tensor) -> Tensor:
-    """0 if every dimension of z [B, D] has a standard deviation of at least 1. Source: VICReg, Bardes et al. 2022."""
-    return F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean()
+def collapse(z: Tensor) -> Tensor:
+    """0 if all dimensions of z [B, D] vary, by at least 1, and apart from each other (VICReg, Bardes et al. 2022)."""
+    covariance = torch.cov(z.T)  # [D, D]
+    variance = covariance.diagonal()
+    hinge = F.relu(1 - (variance + 1e-4).sqrt()).mean()
+    return hinge + 0.04 * (covariance.square().sum() - variance.square().sum()) / DIM
 
 
 def effective_rank(z: Tensor) -> float:
@@ -94,7 +99,7 @@ def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
     return KNeighborsClassifier(10).fit(train, train_labels).score(test, test_labels)
 
 
-def main(steps: int = 1500) -> dict[str, float]:
+def main(steps: int = 800) -> dict[str, float]:
     """Train, print, and return the last figures."""
     torch.manual_seed(0)
     digits = load_digits()
@@ -112,23 +117,24 @@ def main(steps: int = 1500) -> dict[str, float]:
         batch = patches[torch.randint(TRAIN, (BATCH,))]  # [B, 16, 4]
         order = torch.rand(BATCH, PATCHES).argsort(1)  # each image hides patches of its own
         seen_at, hidden_at = order[:, :VISIBLE], order[:, VISIBLE:]
-        with torch.no_grad():  # the teacher sees everything; each target gets mean 0 and variance 1
-            everything = teacher(batch, torch.arange(PATCHES).expand(BATCH, -1))
-            target = F.layer_norm(take(everything, hidden_at), (DIM,))  # [B, H, D]
+        with torch.no_grad():  # the teacher sees everything; what all images have in common at a place is taken away
+            everything = teacher(batch, torch.arange(PATCHES).expand(BATCH, -1))  # [B, 16, D]
+            everything = (everything - everything.mean(0)) / (everything.std(0) + 1e-3)
+            target = take(everything, hidden_at)  # [B, H, D]
         seen = student(take(batch, seen_at), seen_at)  # [B, V, D]
         predicted = predictor(seen, seen_at, hidden_at)  # [B, H, D]
         prediction = F.smooth_l1_loss(predicted, target)
-        loss = prediction + VARIANCE * variance_penalty(seen.mean(1))
+        halves = seen.mean(1), student(take(batch, hidden_at), hidden_at).mean(1)  # two views of one digit [B, D]
+        loss = prediction + TOGETHER * F.mse_loss(*halves) + APART * sum(map(collapse, halves))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
             for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
                 slow.lerp_(fast, 1 - EMA)
-        if step % 300 == 0 or step == steps - 1:
-            constant = target.flatten(0, 1) - target.mean((0, 1))
-            figures["loss"] = float(prediction.detach())
-            figures["skill"] = 1 - float((predicted.detach() - target).square().sum() / constant.square().sum())
+        if step % 200 == 0 or step == steps - 1:
+            error, spread = (predicted.detach() - target).square().mean(), target.var((0, 1)).mean()
+            figures["loss"], figures["skill"] = float(prediction.detach()), 1 - float(error / spread)
             vectors = embed(student, patches)
             figures["rank"], figures["knn"] = effective_rank(vectors[TRAIN:]), knn(vectors)
             print(f"step {step:5d}  " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -65,6 +65,13 @@ def test_a_scene_is_a_function_of_split_seed_and_index() -> None:
     assert all(not np.array_equal(first.image, other.image) for other in others)
 
 
+def test_parts_of_a_scene_can_be_had_apart() -> None:
+    data = Scenes("test", 20)
+    for index in (0, 13):
+        assert np.array_equal(data.image(index), data[index].image)
+        assert (data.captions(index), data.factors(index)) == (data[index].captions, data[index].factors)
+
+
 def test_scenes_are_many_and_distinct() -> None:
     combinations = math.prod(len(classes) for classes in FACTORS.values()) // 2  # two relations a place
     assert combinations * 7 // 8 > 200_000

@@ -103,4 +103,4 @@ def _scenes(cfg: ImageDataConfig) -> Iterator[Record]:
 
     scenes = Scenes("train", cfg.images or ENDLESS_SCENES, pixels=cfg.size)
     for index in range(len(scenes)):
-        yield Record(scenes[index].image, None, f"{WORLD}:{index}")
+        yield Record(scenes.image(index), None, f"{WORLD}:{index}")

@@ -76,6 +76,7 @@ class Scene:
 class Scenes(Dataset[Scene]):
     """Map-style data set of synthetic scenes; item i is a function of (split, seed, i) alone.
 
+    What it shows, its picture and its captions can be had apart, each without paying for the others.
     Raises UserError for an unknown split, a size below one or a picture of less than 16 pixels.
     """
 
@@ -93,24 +94,40 @@ class Scenes(Dataset[Scene]):
         return self.size
 
     def __getitem__(self, index: int) -> Scene:
+        return Scene(self.image(index), self.captions(index), self.factors(index))
+
+    def factors(self, index: int) -> dict[str, int]:
+        """The class of each factor of scene `index`."""
+        return classes_for(self._draw("factors", index), held_out=self.split == "test")
+
+    def image(self, index: int) -> np.ndarray:
+        """The picture of scene `index`, [pixels, pixels, 3] uint8."""
+        noise = np.random.default_rng(self._seed("noise", index))
+        return render(self.factors(index), self._draw("picture", index), self.pixels, noise)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """What can be said of scene `index`, in several ways."""
+        classes, draw = self.factors(index), self._draw("captions", index)
+        return tuple(caption(classes, draw) for _ in range(CAPTIONS))
+
+    def _seed(self, what: str, index: int) -> int:
         if not -self.size <= index < self.size:
             raise IndexError(f"scene {index} of {self.size}")
-        seed = seed_for(self.seed, "scenes", self.split, index % self.size)
-        uniform = random.Random(seed).random  # the one draw that is equal on all Python versions
-        classes = classes_for(uniform, held_out=self.split == "test")
-        image = render(classes, uniform, self.pixels, np.random.default_rng(seed))
-        return Scene(image, tuple(caption(classes, uniform) for _ in range(CAPTIONS)), classes)
+        return seed_for(self.seed, "scenes", self.split, index % self.size, what)
+
+    def _draw(self, what: str, index: int) -> Draw:
+        return random.Random(self._seed(what, index)).random  # the one draw that is equal on all Python versions
 
 
 def factor_tasks(train: int = 2000, test: int = 1000, seed: int = 0, pixels: int = PIXELS) -> list[Classification]:
     """One probe task a factor, on scenes of combinations no model was trained on; images are [S, S, 3] uint8."""
     scenes = Scenes("test", train + test, seed, pixels)
-    rows = [scenes[index] for index in range(len(scenes))]
-    images = [row.image for row in rows]
+    images = [scenes.image(index) for index in range(len(scenes))]
+    rows = [scenes.factors(index) for index in range(len(scenes))]
     learnt, asked = images[:train], images[train:]  # the same lists for all factors: they are embedded once
     tasks = []
     for name, classes in FACTORS.items():
-        labels = [row.factors[name] for row in rows]
+        labels = [row[name] for row in rows]
         tasks.append(Classification(name, learnt, labels[:train], asked, labels[train:], classes))
     return tasks
 

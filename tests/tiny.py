@@ -7,7 +7,7 @@ from types import ModuleType
 
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.seeding import seed_global
-from openjepa.recipes import nano_jepa, t_jepa
+from openjepa.recipes import image_jepa, nano_jepa, t_jepa
 
 TINY = (
     "data.documents=400",
@@ -50,3 +50,27 @@ def build_nano(assets: Path, *overrides: str) -> Experiment:
     config = nano_jepa.Config.load(overrides=[*NANO, *overrides])
     seed_global(config.train.seed, "init")
     return nano_jepa.build(config, BuildContext(assets))
+
+
+IMAGE = (
+    "data.images=120",
+    "data.size=24",
+    "data.eval_fraction=0.2",
+    "encoder.patch=4",
+    "encoder.dim=32",
+    "encoder.depth=1",
+    "encoder.heads=2",
+    "predictor.width=16",
+    "predictor.heads=2",
+    "projector.width=24",
+    "projector.out_dim=16",
+    "train.batch_size=15",
+    "train.accelerator=cpu",
+)
+
+
+def build_image(*overrides: str) -> Experiment:
+    """The image recipe on 120 scenes of 6 x 6 patches."""
+    config = image_jepa.Config.load(overrides=[*IMAGE, *overrides])
+    seed_global(config.train.seed, "init")
+    return image_jepa.build(config, BuildContext(Path("unused")))

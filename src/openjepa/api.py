@@ -122,7 +122,8 @@ class Run:
             )
         networks = {"run": self.experiment, "init": self.fresh(), "random": self.fresh(random_init=True, seed=-1)}
         columns = {name: _embedder(network) for name, network in networks.items()}
-        if has_words(asked):
+        columns |= self.experiment.baselines
+        if not self.experiment.baselines and has_words(asked):
             columns["tfidf"] = tfidf_for(asked)
         ledger = run_suite(asked, columns, {name: network.method for name, network in networks.items()})
         write_json(self.folder.evals / f"{name}.json", ledger.to_json())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -75,6 +75,8 @@ class Experiment:
     prepare: Callable[[Sequence[Any]], Batch]  # user inputs (texts, images) -> Batch with nothing hidden, for embed
     train: TrainConfig
     tasks: Callable[[], list[Task]] = no_tasks  # what `eval` asks by default; made only when asked
+    # vectors of inputs that take no learning, by column of the ledger; none = TF-IDF, where tasks show texts
+    baselines: Mapping[str, Callable[[Sequence[Any]], np.ndarray]] = field(default_factory=dict)
     watch: Callable[[], Retrieval] | None = None  # asked at every health check, for curves over training
     readable: Readable | None = None  # what a readout turns back into text, if anything
     notes: Callable[[], dict[str, Any]] = dict  # counted facts on the data and the method, for logs and env.json

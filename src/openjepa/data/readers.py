@@ -199,14 +199,18 @@ def hub_shards(
     column: str,
     label: str | None,
     hints: Hints = TEXT_HINTS,
+    images: bool = False,
 ) -> list[Callable[[int], Iterator[Record]]]:
     """How each file of a data set on the Hugging Face hub is streamed, from a row on; one, if it is downloaded first.
 
+    With `images`, a column of images gives the bytes of their files: broken ones are ours to count.
     The library's own shuffling and its saved states are not used: `shuffle` loses rows on resume (datasets 5.2).
     """
-    from datasets import load_dataset
+    from datasets import Image, load_dataset
 
     rows = _from_hub(name, hints, lambda: load_dataset(name, config, split=split, streaming=streaming))
+    if images and isinstance((rows.features or {}).get(column), Image):
+        rows = rows.cast_column(column, Image(decode=False))
     if not streaming or rows.num_shards == 1:
         return [partial(_read_hub, name, name, rows, column, label, hints)]
     shards = (rows.shard(num_shards=rows.num_shards, index=index) for index in range(rows.num_shards))

@@ -49,6 +49,25 @@ def mlp(dims: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+class ProjectorConfig(BaseConfig):
+    """The head that a loss between views sees; embeddings are taken before it."""
+
+    width: int = Field(512, ge=8)
+    """of its two hidden layers"""
+    out_dim: int = Field(128, ge=8)
+    """of its output"""
+
+
+def build_projector(config: ProjectorConfig, dim: int) -> nn.Sequential:
+    """[..., dim] -> [..., out_dim] in three layers, with LayerNorm between them.
+
+    The papers' BatchNorm would make a row depend on its batch, and on the number of devices.
+    """
+    width = config.width
+    hidden = (nn.Linear(dim, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
+    return nn.Sequential(*hidden, nn.GELU(), nn.Linear(width, config.out_dim))
+
+
 class MLPPredictor(nn.Module):
     """The original T-JEPA's predictor: a three-layer bottleneck on each slot, told its place.
 

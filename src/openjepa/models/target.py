@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,8 @@ from torch import nn
 from openjepa.core.config import BaseConfig
 from openjepa.core.method import Progress
 from openjepa.core.schedules import Schedule, linear
+
+TargetKind = Literal["ema", "stop_gradient", "frozen"]
 
 
 class MomentumConfig(BaseConfig):
@@ -60,3 +62,31 @@ class EMATarget(nn.Module):
         torch._foreach_lerp_(list(self.module.parameters()), list(online.parameters()), weight)
         for mine, theirs in zip(self.module.buffers(), online.buffers(), strict=True):
             mine.copy_(theirs)
+
+
+class FrozenTarget(nn.Module):
+    """A copy of `online` that stays as it is: targets that do not move, e.g. of a pretrained encoder.
+
+    Never trained by gradient and always in eval mode.
+    """
+
+    def __init__(self, online: nn.Module) -> None:
+        super().__init__()
+        self.module: Any = copy.deepcopy(online).requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> FrozenTarget:
+        """Stays in eval mode whatever the rest of the method does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def states(self, *args: Any) -> list[torch.Tensor]:
+        """All layers of the copy, see `TextEncoder.states`."""
+        return self.module.states(*args)
+
+
+def build_target(kind: TargetKind, online: nn.Module, momentum: MomentumConfig) -> EMATarget | FrozenTarget | None:
+    """The target encoder of this kind; None where it is `online` itself, without gradient."""
+    if kind == "ema":
+        return EMATarget(online, momentum.schedule())
+    return FrozenTarget(online) if kind == "frozen" else None

@@ -1,0 +1,127 @@
+"""Image rows to batches: with a part of the patches hidden, or with several random views of each image.
+
+All indices and views are made here, in the data workers, so that no method asks the device how many patches are hidden.
+Pixels are floats in [-1, 1] from here on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openjepa.core.batch import Batch
+from openjepa.core.experiment import Row
+from openjepa.data.augment import AugmentConfig, augment
+from openjepa.data.images import load_images
+from openjepa.data.masked_text import places_of
+
+Grid = tuple[int, int]
+Masker = Callable[[Grid, torch.Generator], tuple[np.ndarray, np.ndarray]]  # -> context, hidden [N] bool
+
+
+@dataclass(kw_only=True)
+class Images(Batch):
+    """Whole images, to be embedded."""
+
+    images: Tensor  # [B, 3, S, S] in [-1, 1]
+    patches: int  # N, of each image
+
+    @property
+    def tokens(self) -> int:
+        return self.size * self.patches
+
+
+@dataclass(kw_only=True)
+class MaskedImages(Images):
+    """Images of which some patches are shown and some are to be predicted. V, H = most of each in an image."""
+
+    valid: Tensor  # [B, N] bool, True: every patch is real
+    hidden: Tensor  # [B, N] bool, True where a latent is to be predicted
+    context_at: Tensor  # [B, V] int64, places of the patches that are shown, in raster order
+    context_valid: Tensor  # [B, V] bool
+    hidden_at: Tensor  # [B, H] int64, places of the hidden patches
+    hidden_valid: Tensor  # [B, H] bool
+
+    @property
+    def hidden_pixels(self) -> Tensor:
+        """[B, 1, S, S] bool, True on the pixels of the hidden patches."""
+        side = round(self.patches**0.5)
+        patch = self.images.shape[-1] // side
+        return self.hidden.view(-1, 1, side, side).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+
+    def nearest_visible(self) -> Tensor:
+        """[B, H] the place of the shown patch nearest to each hidden one, for the copy baseline."""
+        side = round(self.patches**0.5)
+        (y, x), (other_y, other_x) = ((at // side, at % side) for at in (self.hidden_at, self.context_at))
+        rows, columns = y[:, :, None] - other_y[:, None], x[:, :, None] - other_x[:, None]  # [B, H, V]
+        distance = rows.square() + columns.square()
+        distance = distance.masked_fill(~self.context_valid[:, None, :], 2 * self.patches)
+        return self.context_at.gather(1, distance.argmin(2))
+
+
+@dataclass(kw_only=True)
+class ImageViews(Images):
+    """Images and two random views of each."""
+
+    views: Tensor  # [B, 2, 3, S, S] in [-1, 1]
+
+
+@dataclass(frozen=True)
+class MaskedImageCollator:
+    """Rows [S, S, 3] uint8 to a MaskedImages batch; `augment` draws one view of each image before it is masked."""
+
+    grid: Grid
+    masker: Masker
+    augment: AugmentConfig
+
+    def __call__(self, rows: Sequence[Row]) -> MaskedImages:
+        images = to_float(np.stack([row.sample for row in rows]))
+        images = augment(images, self.augment, [row.generator for row in rows])
+        masks = [self.masker(self.grid, row.generator) for row in rows]
+        context, hidden = (torch.from_numpy(np.stack(part)) for part in zip(*masks, strict=True))  # each [B, N]
+        context_at, context_valid = places_of(context)
+        hidden_at, hidden_valid = places_of(hidden)
+        return MaskedImages(
+            keys=torch.tensor([row.index for row in rows]),
+            images=images,
+            patches=hidden.shape[1],
+            valid=torch.ones_like(hidden),
+            hidden=hidden,
+            context_at=context_at,
+            context_valid=context_valid,
+            hidden_at=hidden_at,
+            hidden_valid=hidden_valid,
+        )
+
+
+@dataclass(frozen=True)
+class ViewCollator:
+    """Rows [S, S, 3] uint8 to an ImageViews batch."""
+
+    grid: Grid
+    augment: AugmentConfig
+
+    def __call__(self, rows: Sequence[Row]) -> ImageViews:
+        images, generators = to_float(np.stack([row.sample for row in rows])), [row.generator for row in rows]
+        return ImageViews(
+            keys=torch.tensor([row.index for row in rows]),
+            images=images,
+            patches=self.grid[0] * self.grid[1],
+            views=torch.stack([augment(images, self.augment, generators) for _ in range(2)], 1),
+        )
+
+
+def clean(inputs: Sequence[Any], pixels: int, grid: Grid) -> Images:
+    """User inputs (paths, bytes, Pillow images, uint8 arrays) as a batch to embed. Raises UserError for others."""
+    images = to_float(load_images(inputs, pixels))
+    return Images(keys=torch.arange(len(inputs)), images=images, patches=grid[0] * grid[1])
+
+
+def to_float(images: np.ndarray) -> Tensor:
+    """[B, S, S, 3] uint8 -> [B, 3, S, S] in [-1, 1]; mid-grey is 0."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()

@@ -1,0 +1,106 @@
+"""Where images come from: records of the scenes world, of files and of the Hugging Face hub, one at a time, undecoded.
+
+scenes                       the offline synthetic world: no file, no network
+photos/ 'photos/**/*.jpg'    image files; the folder that holds an image is its label
+train.parquet shards/        a column of image bytes, or of {bytes, path} as Hugging Face stores them
+owner/name  hub:name:config  a data set of the Hugging Face hub, downloaded or streamed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from openjepa.core.config import BaseConfig
+from openjepa.core.errors import UserError
+from openjepa.data.decode import SUFFIXES
+from openjepa.data.readers import Counts, Hints, Record, hub_shards, read_files
+from openjepa.data.sources import HUB_NAME
+
+HINTS = Hints(world="scenes")
+WORLD = "scenes"
+ENDLESS_SCENES = 20_000  # how many images "all" means for the scenes world
+
+
+class ImageDataConfig(BaseConfig):
+    """Section `data` of an image recipe. A plain string stands for `source`."""
+
+    source: str = WORLD
+    """scenes (offline world); image file, folder or glob; .parquet file or folder of them; hub owner/name[:config]"""
+    size: int = Field(48, ge=8)
+    """side in pixels of what the networks see; larger images are shrunk, and cut to a square"""
+    column: str = "image"
+    """Parquet and hub: column that holds the image"""
+    label: str | None = None
+    """Parquet and hub: column that probes predict; unset = none (image files: the name of their folder)"""
+    config: str | None = None
+    """configuration (subset) of a hub data set; may also follow the name after a colon"""
+    split: str = "train"
+    """split of a hub data set to read"""
+    streaming: bool = False
+    """hub: read over the network without keeping the files; decoded images are kept all the same"""
+    images: int = Field(0, ge=0)
+    """usable images to take from the start of the source, held-out ones included; 0 = all (scenes: 20000)"""
+    eval_source: str | None = None
+    """a source of its own for the held-out images, with the same columns; unset = a share of `source`"""
+    eval_fraction: float = Field(0.05, gt=0, lt=1)
+    """share of the images held out from training, chosen by their content; not with eval_source"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_string_is_source(cls, value: Any) -> Any:
+        return {"source": str(value)} if isinstance(value, str | Path) else value
+
+
+def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Record]:
+    """Every image of one source, undecoded, with its label and place. Raises UserError if it cannot be read."""
+    source = source.strip()
+    if source == WORLD:
+        yield from _scenes(cfg)
+    elif (files := image_files(source)) is not None:
+        pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+        tables = [file for file in files if file.suffix.lower() == ".parquet"]
+        labelled = len({file.parent for file in pictures}) > 1
+        for file in pictures:
+            yield Record(file, file.parent.name if labelled else None, str(file))
+        yield from read_files(tables, cfg.column, cfg.label, "auto", counts, HINTS)
+    else:
+        name, _, config = source.removeprefix("hub:").partition(":")
+        subset = config or cfg.config
+        for read in hub_shards(name, subset, cfg.split, cfg.streaming, cfg.column, cfg.label, HINTS, images=True):
+            yield from read(0)
+
+
+def image_files(source: str) -> list[Path] | None:
+    """Readable files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
+
+    None if `source` names a data set of the hub. Raises UserError if it names no readable file.
+    """
+    path = Path(source).expanduser()
+    suffixes = (*SUFFIXES, ".parquet")
+    if source.startswith("hub:"):
+        return None
+    if path.exists():
+        found = path.rglob("*") if path.is_dir() else [path]
+    elif HUB_NAME.fullmatch(source) and source[0] != "." and path.suffix.lower() not in suffixes:
+        return None
+    else:
+        found = map(Path, glob(str(path), recursive=True))
+    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    readable = [file for file in files if file.suffix.lower() in suffixes]
+    if not readable:
+        what = f"holds no {', '.join(suffixes)} file" if path.is_dir() or files else "matches no file or folder"
+        raise UserError(f"data.source {source} {what}; check the path, or use data.source={WORLD} (no files needed)")
+    return readable
+
+
+def _scenes(cfg: ImageDataConfig) -> Iterator[Record]:
+    from openjepa.data.worlds.scenes import Scenes
+
+    scenes = Scenes("train", cfg.images or ENDLESS_SCENES, pixels=cfg.size)
+    for index in range(len(scenes)):
+        yield Record(scenes.image(index), None, f"{WORLD}:{index}")

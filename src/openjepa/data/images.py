@@ -1,0 +1,274 @@
+"""Decoded images: decoded once, kept as raw bytes, memory-mapped for ever after; and what they can be asked.
+
+Making an `ImageSet` costs nothing. The first `len()` or `[i]` reads the source once, decodes every image with Pillow
+(on all cores: it releases the interpreter while it decodes) and writes training and held-out images under
+`cache_dir()/images/<key>/` as [N, S, S, 3] uint8; the key holds everything that could change a pixel. From then on an
+image costs a copy of S * S * 3 bytes. The folder is written aside, synced and renamed, so it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from filelock import FileLock
+from torch.utils.data import Dataset
+
+from openjepa.core.errors import UserError
+from openjepa.core.tasks import Classification, Task
+from openjepa.data.decode import decode, quiet
+from openjepa.data.image_records import WORLD, ImageDataConfig, image_files, records
+from openjepa.data.readers import Counts, Record
+from openjepa.data.sources import cache_dir
+
+FORMAT = 1  # of the cache; raise it when images are decoded or stored differently
+SPLITS = ("train", "eval")
+CHUNK = 512  # images decoded together
+KEPT = "images"
+WIDEST_RAW = 32  # pixels
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files of one split."""
+
+    folder: Path
+    split: str
+
+    @property
+    def pixels(self) -> Path:
+        return self.folder / f"{self.split}.u8"
+
+    @property
+    def rows(self) -> Path:
+        """JSON: {"labels": [...], "places": [...]}."""
+        return self.folder / f"{self.split}.json"
+
+
+class ImageSet(Dataset[np.ndarray]):
+    """Map-style data set of images [S, S, 3] uint8; lazy, memory-mapped, cheap to send to data loading processes."""
+
+    def __init__(self, cfg: ImageDataConfig, split: Literal["train", "eval"] = "train") -> None:
+        self.cfg, self.split = cfg, split
+        self._folder: Path | None = None  # found when first used, then fixed, whatever happens to the source's files
+        self._pixels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.pixels[index]
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """[N, S, S, 3] uint8, a read-only view of the cache file."""
+        if self._pixels is None:
+            self._pixels = self._open()
+        return self._pixels
+
+    @property
+    def labels(self) -> list[str | None]:
+        """[N] the label of each image, None where it has none."""
+        return self._rows()["labels"]
+
+    def place(self, index: int) -> str:
+        """Where image `index` comes from, e.g. "train.parquet:17"."""
+        return self._rows()["places"][index]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images kept, mended and dropped while the set was made (both splits), by reason."""
+        self._open()
+        return json.loads((self._keyed_folder() / "counts.json").read_text(encoding="utf-8"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pixels": None}
+
+    def _rows(self) -> dict[str, list]:
+        self._open()
+        return json.loads(_Files(self._keyed_folder(), self.split).rows.read_text(encoding="utf-8"))
+
+    def _keyed_folder(self) -> Path:
+        if self._folder is None:
+            key = hashlib.blake2b(json.dumps(source_key(self.cfg)).encode(), digest_size=16).hexdigest()
+            self._folder = cache_dir() / "images" / key
+        return self._folder
+
+    def _open(self) -> np.ndarray:
+        """Map the cache file, made first if need be."""
+        folder, size = self._keyed_folder(), self.cfg.size
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):  # ranks and parallel runs: one makes it, the others wait
+                if not (folder / "counts.json").exists():
+                    build(folder, self.cfg)
+            return np.memmap(_Files(folder, self.split).pixels, np.uint8, "r").reshape(-1, size, size, 3)
+        except OSError as error:
+            raise UserError(f"the image cache {folder}: {error}; set OPENJEPA_CACHE to a folder with room") from error
+
+
+def train_and_eval(cfg: ImageDataConfig) -> tuple[ImageSet, ImageSet]:
+    """Images to train on and images held out; nothing is read before one of them is used."""
+    return ImageSet(cfg, "train"), ImageSet(cfg, "eval")
+
+
+def build(folder: Path, cfg: ImageDataConfig) -> None:
+    """Decode the source into `folder`. Raises UserError if a split stays empty."""
+    aside = folder.with_suffix(".tmp")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+    aside.mkdir()
+    counts = Counts()
+    rows: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    try:
+        with quiet(), (aside / "train.u8").open("wb") as train, (aside / "eval.u8").open("wb") as held_out:
+            for image, record, split in _split_images(cfg, counts):
+                (train if split == "train" else held_out).write(image.tobytes())
+                rows[split].append(record)
+        for split in SPLITS:
+            if not rows[split]:
+                raise _nothing_in(split, cfg, counts)
+            labels = [None if row.label is None else str(row.label) for row in rows[split]]
+            text = json.dumps({"labels": labels, "places": [row.place for row in rows[split]]}, ensure_ascii=False)
+            _Files(aside, split).rows.write_text(text, encoding="utf-8")
+        (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
+        for file in aside.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _split_images(cfg: ImageDataConfig, counts: Counts) -> Iterator[tuple[np.ndarray, Record, str]]:
+    """Every usable image with its record (now without the image) and its split."""
+    for image, record in _decoded(cfg, cfg.source, counts, cfg.images):
+        held_out = cfg.eval_source is None and is_held_out(image, cfg.eval_fraction)
+        yield image, record, "eval" if held_out else "train"
+    if cfg.eval_source is not None:
+        for image, record in _decoded(cfg, cfg.eval_source, counts, limit=0):
+            yield image, record, "eval"
+
+
+def _decoded(cfg: ImageDataConfig, source: str, counts: Counts, limit: int) -> Iterator[tuple[np.ndarray, Record]]:
+    """The first `limit` usable images of one source (0 = all), in its order."""
+
+    def usable() -> Iterator[tuple[np.ndarray, Record]]:
+        found = records(cfg, source, counts)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            while chunk := list(islice(found, CHUNK)):
+                own = [Counts() for _ in chunk]  # counted in order afterwards, so that `first` is the first
+                images = pool.map(lambda row, c: decode(row.text, cfg.size, row.place, c), chunk, own)
+                for image, record, found_there in zip(images, chunk, own, strict=True):
+                    for reason in found_there:
+                        counts.add(reason, record.place)
+                    if image is not None:
+                        yield image, record._replace(text=None)
+
+    for image, record in islice(usable(), limit or None):
+        counts.add(KEPT, record.place)
+        yield image, record
+
+
+def is_held_out(image: np.ndarray, eval_fraction: float) -> bool:
+    """Whether the hash of the decoded pixels falls in the held-out share: copies of an image are on the same side."""
+    digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < eval_fraction * 2**64
+
+
+def _nothing_in(split: str, cfg: ImageDataConfig, counts: Counts) -> UserError:
+    if not counts[KEPT]:
+        reasons = ", ".join(f"{n} x {why} (first: {counts.first[why]})" for why, n in counts.items())
+        return UserError(f"data.source {cfg.source} holds no usable image: {reasons or 'it is empty'}")
+    if split == "eval":
+        return UserError(
+            f"data.source {cfg.source} has too few images: data.eval_fraction={cfg.eval_fraction} holds none of them "
+            "out; raise it (0.2), give more images or a data.eval_source"
+        )
+    return UserError(f"data.source {cfg.source}: nothing is left to train on ({dict(counts)})")
+
+
+def source_key(cfg: ImageDataConfig) -> dict[str, Any]:
+    """All that decides which pixels come, JSON-able: settings, and the version of what is read.
+
+    Files count by name, size and time of change, the scenes world by its code. A hub data set counts by name only:
+    when it changes on the hub, delete the cache.
+    """
+    key: dict[str, Any] = {"format": FORMAT, **cfg.model_dump()}
+    for source in filter(None, (cfg.source, cfg.eval_source)):
+        if source.strip() == WORLD:
+            from openjepa.data.worlds import scenes
+
+            code = sorted(file for file in Path(str(scenes.__file__)).parent.iterdir() if file.is_file())
+            key["world"] = hashlib.blake2b(b"".join(file.read_bytes() for file in code), digest_size=8).hexdigest()
+        else:
+            files = [(file, file.stat()) for file in image_files(source) or ()]
+            key[f"files of {source}"] = [(str(f.resolve()), stat.st_size, stat.st_mtime_ns) for f, stat in files]
+    return key
+
+
+def image_tasks(cfg: ImageDataConfig, train: int = 4000, test: int = 1000) -> list[Task]:
+    """What can be asked of an encoder trained on this source.
+
+    The scenes world asks for its factors, on combinations no model was trained on. Other sources ask for their labels:
+    probes learn on the first `train` labelled training images, the first `test` held-out ones test them.
+    """
+    if cfg.source.strip() == WORLD:
+        from openjepa.data.worlds.scenes import factor_tasks
+
+        return list(factor_tasks(pixels=cfg.size))
+    learnt, asked = (_labelled(images) for images in train_and_eval(cfg))
+    classes = tuple(sorted({label for _, label in learnt[:train]}))
+    asked = [(image, label) for image, label in asked if label in classes]
+    if len(classes) < 2 or not asked:
+        return []
+    learnt, asked = learnt[:train], asked[:test]
+    return [
+        Classification(
+            name=cfg.label or "folder",
+            train=[image for image, _ in learnt],
+            train_labels=[classes.index(label) for _, label in learnt],
+            test=[image for image, _ in asked],
+            test_labels=[classes.index(label) for _, label in asked],
+            classes=classes,
+        )
+    ]
+
+
+def _labelled(images: ImageSet) -> list[tuple[np.ndarray, str]]:
+    return [(image, label) for image, label in zip(images.pixels, images.labels, strict=True) if label is not None]
+
+
+def load_images(inputs: Sequence[Any], pixels: int) -> np.ndarray:
+    """Anything `decode` reads as [B, pixels, pixels, 3] uint8. Raises UserError naming the first that is no image."""
+    images = []
+    for number, value in enumerate(inputs):
+        counts = Counts()
+        with quiet():
+            image = decode(value, pixels, "", counts)
+        if image is None:
+            shown = value if isinstance(value, str | Path) else f"number {number}"
+            raise UserError(f"input {shown}: {next(iter(counts))}; give a path, bytes, a Pillow image or a uint8 array")
+        images.append(image)
+    return np.stack(images)
+
+
+def raw_pixels(inputs: Sequence[Any], pixels: int) -> np.ndarray:
+    """[N, 3 * side * side] float32 in [0, 1]: the baseline that learns nothing.
+
+    Images above 32 pixels are averaged over squares of 2, 3, ... pixels until they are not: probes on more numbers than
+    that take minutes and do no better.
+    """
+    images = load_images(inputs, pixels)
+    factor = -(-pixels // WIDEST_RAW)
+    side = pixels // factor
+    whole = images[:, : side * factor, : side * factor].reshape(len(images), side, factor, side, factor, 3)
+    return whole.mean((2, 4), dtype=np.float32).reshape(len(images), -1) / 255

@@ -1,0 +1,195 @@
+"""The scenes world: small synthetic pictures of shapes, drawn from known factors, with captions; images' dSprites.
+
+A scene is a group of one to four equal shapes in one quarter of the picture, and one other shape beside, above or
+below it. Ten factors: the group's shape (8), colour (8), size (3), texture (4), count (4), place (4) and relation to
+the other shape (4, two for each place), the other's shape and colour (8, 8), and the background (6). Hues, places,
+turns, light and noise vary without being asked for. All shapes of a group are alike, so a hidden part of it can be
+predicted from the rest; the other shape can be predicted from the caption alone.
+
+Scene i of (split, seed) is a pure function of these three: 4.7 million combinations of factors, each drawn anew. The
+splits share no picture's content: a fixed eighth of all combinations of shape, colour, texture, other shape and other
+colour is kept for `test`, for every seed.
+
+What may be concluded: whether a method represents what it could predict, and how methods compare at that under equal
+budgets. Nothing on photographs: here every edge is sharp, every colour is pure, and factors are independent.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from openjepa.core.errors import UserError
+from openjepa.core.seeding import seed_for
+from openjepa.core.tasks import Classification
+from openjepa.data.worlds.captions import PHRASES, Draw, caption
+from openjepa.data.worlds.drawing import RGB, Figure, draw
+
+Split = Literal["train", "test"]
+Classes = tuple[int, ...]  # per factor, in the order of NAMES
+
+KEY = ("shape", "colour", "texture", "other_shape", "other_colour")  # decides the split
+NAMES = (*KEY, "size", "count", "place", "relation", "background")
+FACTORS = {name: tuple(phrases[0] for phrases in PHRASES[name.removeprefix("other_")]) for name in NAMES}
+TEST_SHARE = 8  # one combination in eight is held out
+CAPTIONS = 5  # of each scene, as in COCO
+PIXELS = 48
+
+COLOURS: dict[str, RGB] = {
+    "red": (215, 40, 40),
+    "orange": (240, 140, 20),
+    "yellow": (235, 215, 40),
+    "green": (45, 165, 60),
+    "cyan": (50, 205, 205),
+    "blue": (45, 85, 225),
+    "purple": (140, 55, 180),
+    "pink": (245, 130, 185),
+}
+GROUNDS: dict[str, RGB] = {
+    "white": (238, 238, 238),
+    "black": (22, 22, 22),
+    "grey": (128, 128, 128),
+    "cream": (232, 214, 172),
+    "navy": (24, 28, 78),
+    "brown": (84, 56, 36),
+}
+RADII = (0.062, 0.088, 0.118)  # small, medium, large, in parts of the picture's side
+SPREAD = 0.125  # of the shapes of a group around its middle
+HUE_JITTER = 18  # largest shift of a channel, of 255
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A synthetic picture, what can be said of it, and the class of each factor it was drawn from."""
+
+    image: np.ndarray  # [S, S, 3] uint8
+    captions: tuple[str, ...]
+    factors: dict[str, int]  # factor -> index into FACTORS[factor]
+
+
+class Scenes(Dataset[Scene]):
+    """Map-style data set of synthetic scenes; item i is a function of (split, seed, i) alone.
+
+    What it shows, its picture and its captions can be had apart, each without paying for the others.
+    Raises UserError for an unknown split, a size below one or a picture of less than 16 pixels.
+    """
+
+    def __init__(self, split: Split = "train", size: int = 200_000, seed: int = 0, pixels: int = PIXELS) -> None:
+        if split not in ("train", "test"):
+            raise UserError(f"scenes: split must be 'train' or 'test', not {split!r}")
+        if size < 1:
+            raise UserError(f"scenes: size must be at least 1, not {size}")
+        if pixels < 16:
+            raise UserError(f"scenes: pixels must be at least 16, not {pixels}: shapes would not be seen")
+        self.split: Split = split
+        self.size, self.seed, self.pixels = size, seed, pixels
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Scene:
+        return Scene(self.image(index), self.captions(index), self.factors(index))
+
+    def factors(self, index: int) -> dict[str, int]:
+        """The class of each factor of scene `index`."""
+        return classes_for(self._draw("factors", index), held_out=self.split == "test")
+
+    def image(self, index: int) -> np.ndarray:
+        """The picture of scene `index`, [pixels, pixels, 3] uint8."""
+        noise = np.random.default_rng(self._seed("noise", index))
+        return render(self.factors(index), self._draw("picture", index), self.pixels, noise)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """What can be said of scene `index`, in several ways."""
+        classes, draw = self.factors(index), self._draw("captions", index)
+        return tuple(caption(classes, draw) for _ in range(CAPTIONS))
+
+    def _seed(self, what: str, index: int) -> int:
+        if not -self.size <= index < self.size:
+            raise IndexError(f"scene {index} of {self.size}")
+        return seed_for(self.seed, "scenes", self.split, index % self.size, what)
+
+    def _draw(self, what: str, index: int) -> Draw:
+        return random.Random(self._seed(what, index)).random  # the one draw that is equal on all Python versions
+
+
+def factor_tasks(train: int = 2000, test: int = 1000, seed: int = 0, pixels: int = PIXELS) -> list[Classification]:
+    """One probe task a factor, on scenes of combinations no model was trained on; images are [S, S, 3] uint8."""
+    scenes = Scenes("test", train + test, seed, pixels)
+    images = [scenes.image(index) for index in range(len(scenes))]
+    rows = [scenes.factors(index) for index in range(len(scenes))]
+    learnt, asked = images[:train], images[train:]  # the same lists for all factors: they are embedded once
+    tasks = []
+    for name, classes in FACTORS.items():
+        labels = [row[name] for row in rows]
+        tasks.append(Classification(name, learnt, labels[:train], asked, labels[train:], classes))
+    return tasks
+
+
+def classes_for(draw: Draw, *, held_out: bool) -> dict[str, int]:
+    """Classes of all factors, for a scene of the wanted side of the split."""
+    while True:
+        classes = {name: int(draw() * len(FACTORS[name])) for name in NAMES}
+        if is_held_out(tuple(classes[name] for name in KEY)) == held_out:
+            break
+    # a group on the left may be left of the other shape, but not right of it
+    across, down = classes["place"] % 2, classes["place"] // 2
+    classes["relation"] = across if classes["relation"] < 2 else 2 + down
+    return classes
+
+
+def is_held_out(key: Classes) -> bool:
+    """Whether this shape, colour, texture, other shape and other colour belong to the test split: a fixed hash."""
+    number = 0
+    for part in key:
+        number = number * 97 + part
+    number = (number ^ number >> 15) * 0x2C1B3C6D & 0xFFFFFFFF
+    number = (number ^ number >> 12) * 0x297A2D39 & 0xFFFFFFFF
+    return (number ^ number >> 15) % TEST_SHARE == 0
+
+
+def render(classes: dict[str, int], uniform: Draw, pixels: int, noise: np.random.Generator) -> np.ndarray:
+    """The picture of these classes as [pixels, pixels, 3] uint8; what they leave open is drawn from `uniform`."""
+    names = {name: FACTORS[name][index] for name, index in classes.items()}
+
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * uniform()
+
+    def near(colour: RGB) -> RGB:
+        r, g, b = (min(255, max(0, round(c + between(-HUE_JITTER, HUE_JITTER)))) for c in colour)
+        return r, g, b
+
+    across, down = classes["place"] % 2, classes["place"] // 2
+    beside = classes["relation"] < 2
+    x, y = 0.27 + 0.46 * across + between(-0.02, 0.02), 0.27 + 0.46 * down + between(-0.02, 0.02)
+    other_x = 0.27 + 0.46 * (1 - across if beside else across) + between(-0.06, 0.06)
+    other_y = 0.27 + 0.46 * (down if beside else 1 - down) + between(-0.06, 0.06)
+    radius, colour = RADII[classes["size"]], near(COLOURS[names["colour"]])
+    figures = [
+        Figure(names["shape"], names["texture"], colour, (x + dx, y + dy), radius * between(0.93, 1.07), _turn(uniform))
+        for dx, dy in _arrangement(classes["count"] + 1, uniform)
+    ]
+    other = near(COLOURS[names["other_colour"]])
+    figures.append(Figure(names["other_shape"], "plain", other, (other_x, other_y), between(0.1, 0.15), _turn(uniform)))
+    light = between(-0.15, 0.15), between(-0.15, 0.15)
+    return draw(figures, near(GROUNDS[names["background"]]), light, pixels, noise)
+
+
+def _turn(uniform: Draw) -> float:
+    return (uniform() - 0.5) * math.radians(24)
+
+
+def _arrangement(count: int, uniform: Draw) -> Sequence[tuple[float, float]]:
+    """Where `count` shapes lie around their middle: corners of a square, chosen and shaken."""
+    corners = [(-SPREAD, -SPREAD), (SPREAD, SPREAD), (SPREAD, -SPREAD), (-SPREAD, SPREAD)]
+    first = int(uniform() * 4)
+    chosen = [corners[(first + k) % 4] for k in range(count)]
+    if count == 1:
+        chosen = [(0.0, 0.0)]
+    return [(dx + 0.03 * (uniform() - 0.5), dy + 0.03 * (uniform() - 0.5)) for dx, dy in chosen]

@@ -1,0 +1,200 @@
+"""Which patches of an image are shown and which are to be predicted: a grid [H, W] -> (context, hidden), both bool.
+
+Both are sets of patches of one image, they do not touch, and neither is ever empty. With `multiblock` some patches are
+in neither: the context is a block of its own, so that its border is no sign of where the targets are.
+
+Every image gets draws of its own, and as many patches as these give: images of a batch are padded to one length, not
+cut to it. That and three more choices keep the masks free of bias, where code that is in use has it: scale and aspect
+are two draws; the last row and column can be chosen like the first; and a block may fill the grid. A patch in the
+middle is still covered more often than one at the border, as more blocks of one size reach it (`block_coverage`).
+
+Source of the multi-block masks: I-JEPA, Assran et al. 2023, section 3 and appendix A.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+
+from openjepa.core.config import BaseConfig
+from openjepa.core.errors import ConfigError
+
+LEAST_CONTEXT = 0.1  # of the patches; target blocks that would leave less are not used
+
+Range = tuple[float, float]
+Grid = tuple[int, int]  # rows H, columns W
+
+
+class PatchMask(NamedTuple):
+    """Patches of one image in raster order."""
+
+    context: np.ndarray  # [N] bool, what the context encoder reads
+    hidden: np.ndarray  # [N] bool, what is to be predicted
+
+
+PatchMasker = Callable[[Grid, torch.Generator], PatchMask]
+
+
+class PatchMaskConfig(BaseConfig):
+    """Which patches are hidden, and how."""
+
+    strategy: Literal["multiblock", "block", "random"] = "multiblock"
+    """I-JEPA's blocks, one block, or patches drawn one by one"""
+    targets: int = Field(4, ge=1)
+    """multiblock: target blocks; they may overlap"""
+    target_area: Range = (0.15, 0.2)
+    """multiblock: of each target block, as a share of the grid"""
+    target_aspect: Range = (0.75, 1.5)
+    """multiblock and block: height / width of a block"""
+    context_area: Range = (0.85, 1.0)
+    """multiblock: of the square block, less the targets, that is shown"""
+    ratio: float = Field(0.6, gt=0, lt=1)
+    """block and random: hidden part of the patches; everything else is shown"""
+
+    @field_validator("target_area", "target_aspect", "context_area")
+    @classmethod
+    def _rises_from_above_zero(cls, value: Range) -> Range:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("give two numbers above 0, the smaller one first")
+        return value
+
+
+def build_masker(config: PatchMaskConfig) -> PatchMasker:
+    """The configured masker."""
+    match config.strategy:
+        case "multiblock":
+            return MultiBlockMasker(config.targets, config.target_area, config.target_aspect, config.context_area)
+        case "block":
+            return BlockMasker(config.ratio, config.target_aspect)
+        case "random":
+            return RandomMasker(config.ratio)
+
+
+@dataclass(frozen=True)
+class MultiBlockMasker:
+    """Hides the union of some blocks; shows a large square block without them. Raises ConfigError for areas above 1."""
+
+    targets: int = 4
+    target_area: Range = (0.15, 0.2)
+    target_aspect: Range = (0.75, 1.5)
+    context_area: Range = (0.85, 1.0)
+
+    def __post_init__(self) -> None:
+        if max(self.target_area[1], self.context_area[1]) > 1:
+            raise ConfigError("mask.target_area and mask.context_area are shares of the grid: at most 1")
+
+    def __call__(self, grid: Grid, generator: torch.Generator) -> PatchMask:
+        """context, hidden [H * W]. Raises ConfigError for a grid of fewer than two patches."""
+        _require_two(grid)
+        *targets, context = torch.rand(self.targets + 1, 4, generator=generator).tolist()
+        least = max(1, math.floor(LEAST_CONTEXT * grid[0] * grid[1]))
+        hidden = np.zeros(grid, dtype=bool)
+        for draws in targets:
+            more = hidden | block_mask(grid, self.target_area, self.target_aspect, draws)
+            if (~more).sum() >= least:
+                hidden = more
+        if not hidden.any():  # the grid has room for a single patch at most
+            hidden[int(targets[0][2] * grid[0]), int(targets[0][3] * grid[1])] = True
+        shown = block_mask(grid, self.context_area, (1.0, 1.0), context) & ~hidden
+        if shown.sum() < least:
+            shown = ~hidden
+        return PatchMask(shown.ravel(), hidden.ravel())
+
+
+@dataclass(frozen=True)
+class BlockMasker:
+    """Hides one block of about `ratio` of the grid, shows the rest. Raises ConfigError for a ratio outside (0, 1).
+
+    The block may run over the border and go on at the other side, so every patch is hidden equally often: one of more
+    than a quarter of the grid that has to fit inside would hide the middle always, and the student never see it.
+    """
+
+    ratio: float = 0.6
+    aspect: Range = (0.75, 1.5)
+
+    def __post_init__(self) -> None:
+        _require_share(self.ratio)
+
+    def __call__(self, grid: Grid, generator: torch.Generator) -> PatchMask:
+        """context, hidden [H * W]. Raises ConfigError for a grid of fewer than two patches."""
+        _require_two(grid)
+        draws = torch.rand(3, generator=generator).tolist()
+        height, width = block_size(grid, self.ratio, _between(self.aspect, draws[0]))
+        hidden = np.zeros(grid, dtype=bool)
+        hidden[:height, :width] = True
+        if hidden.all():
+            hidden[-1, -1] = False
+        hidden = np.roll(hidden, (int(draws[1] * grid[0]), int(draws[2] * grid[1])), (0, 1)).ravel()
+        return PatchMask(~hidden, hidden)
+
+
+@dataclass(frozen=True)
+class RandomMasker:
+    """Hides exactly round(ratio * N) patches, at least 1 and at most N - 1, each set of them equally likely.
+
+    Raises ConfigError for a ratio outside (0, 1).
+    """
+
+    ratio: float = 0.6
+
+    def __post_init__(self) -> None:
+        _require_share(self.ratio)
+
+    def __call__(self, grid: Grid, generator: torch.Generator) -> PatchMask:
+        """context, hidden [H * W]. Raises ConfigError for a grid of fewer than two patches."""
+        _require_two(grid)
+        count = grid[0] * grid[1]
+        hidden = np.zeros(count, dtype=bool)
+        hide = min(max(1, round(self.ratio * count)), count - 1)
+        hidden[torch.randperm(count, generator=generator)[:hide].numpy()] = True
+        return PatchMask(~hidden, hidden)
+
+
+def block_mask(grid: Grid, area: Range, aspect: Range, draws: list[float]) -> np.ndarray:
+    """[H, W] bool, True within one block. `draws` are four uniform numbers in [0, 1): area, aspect, row, column."""
+    height, width = block_size(grid, _between(area, draws[0]), _between(aspect, draws[1]))
+    top, left = int(draws[2] * (grid[0] - height + 1)), int(draws[3] * (grid[1] - width + 1))  # the last one included
+    mask = np.zeros(grid, dtype=bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def block_size(grid: Grid, area: float, aspect: float) -> Grid:
+    """Rows and columns of a block with this share of the grid's area and this height / width, in patches of the grid.
+
+    On a grid that is not square the block is as much wider or higher. Cut to the grid where it would not fit.
+    """
+    height = round(grid[0] * math.sqrt(area * aspect))
+    width = round(grid[1] * math.sqrt(area / aspect))
+    return min(max(1, height), grid[0]), min(max(1, width), grid[1])
+
+
+def block_coverage(grid: Grid, size: Grid) -> np.ndarray:
+    """[H, W] probability that a block of this size, placed uniformly, covers each patch; mean: the block's area."""
+
+    def along(length: int, block: int) -> np.ndarray:
+        starts = np.arange(length - block + 1)[:, None]
+        places = np.arange(length)[None, :]
+        return ((starts <= places) & (places < starts + block)).mean(axis=0)
+
+    return np.outer(along(grid[0], size[0]), along(grid[1], size[1]))
+
+
+def _between(span: Range, draw: float) -> float:
+    return span[0] + (span[1] - span[0]) * draw
+
+
+def _require_two(grid: Grid) -> None:
+    if grid[0] * grid[1] < 2:
+        raise ConfigError(f"a grid of {grid[0]} x {grid[1]} patches has nothing to hide; make encoder.patch smaller")
+
+
+def _require_share(ratio: float) -> None:
+    if not 0 < ratio < 1:
+        raise ConfigError(f"mask ratio must lie between 0 and 1 (given: {ratio})")

@@ -1,0 +1,154 @@
+"""A vision transformer that encodes the patches it is given and no others (Dosovitskiy et al. 2021; visible ones only:
+MAE, He et al. 2022).
+
+Patches are chosen by their number in raster order *before* anything mixes them, so what is not chosen costs nothing in
+the trunk and cannot leak. Two stems turn pixels into tokens. `linear` looks at each patch alone. `conv` is a stack of
+overlapping convolutions (Xiao et al. 2021), which learns faster but reaches over patch borders: when only some patches
+are given, the pixels of all others are set to 0 (mid-grey) first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from openjepa.core.config import BaseConfig
+from openjepa.core.errors import ConfigError
+from openjepa.models.transformer import Trunk, key_mask, take
+
+LONGEST_PERIOD = 10_000.0  # of sin-cos places, over 2 pi, in patches
+
+
+class ViTConfig(BaseConfig):
+    """The image encoder."""
+
+    patch: int = Field(6, ge=1)
+    """side of a patch in pixels; must divide data.size"""
+    dim: int = Field(192, ge=8)
+    """width of the latents"""
+    depth: int = Field(4, ge=1)
+    """transformer blocks"""
+    heads: int = Field(3, ge=1)
+    """attention heads; must divide dim"""
+    stem: Literal["linear", "conv"] = "linear"
+    """how pixels become tokens: patch by patch, or by overlapping convolutions"""
+    places: Literal["sincos", "learned"] = "sincos"
+    """fixed two-dimensional sines and cosines, or learned vectors"""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """in the MLPs"""
+
+
+class ViT(nn.Module):
+    """Square images to latents of their patches. Raises ConfigError for sizes that do not fit together."""
+
+    place: Tensor
+
+    def __init__(self, config: ViTConfig, pixels: int) -> None:
+        super().__init__()
+        if pixels % config.patch:
+            raise ConfigError(
+                f"{pixels} pixels cannot be cut into patches of {config.patch}; let encoder.patch divide data.size"
+            )
+        side = pixels // config.patch
+        self.patch, self.dim, self.grid, self.max_len = config.patch, config.dim, (side, side), side * side
+        self.stem: nn.Module
+        if config.stem == "linear":
+            self.stem = nn.Linear(3 * config.patch**2, config.dim)
+        else:
+            self.stem = conv_stem(config.patch, config.dim)
+        if config.places == "sincos":
+            self.register_buffer("place", sincos_places(self.grid, config.dim))
+        else:
+            self.place = nn.Parameter(0.02 * torch.randn(self.max_len, config.dim))
+        self.trunk = Trunk(config.dim, config.depth, config.heads, dropout=config.dropout)
+
+    def states(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:
+        """images [B, 3, S, S], places [B, V] of the patches to read (None: all) -> each layer's latents, [B, V, D].
+
+        `valid` [B, V] is False where a row has fewer patches than V. No latent depends on any other patch.
+        """
+        x = self.tokens(images, places, valid)  # [B, V, D]
+        return self.trunk.states(x, None if valid is None else key_mask(valid))
+
+    def forward(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        """The last layer's latents [B, V, D]."""
+        return self.states(images, places, valid)[-1]
+
+    def tokens(self, images: Tensor, places: Tensor | None, valid: Tensor | None) -> Tensor:
+        """What the trunk reads, [B, V, D]: stem and place of each chosen patch."""
+        if isinstance(self.stem, nn.Linear):
+            pixels = patchify(images, self.patch)  # [B, N, 3 P P]
+            found = self.stem(pixels if places is None else take(pixels, places))
+        else:
+            if places is not None:
+                images = images * self._shown(places, valid)
+            found = self.stem(images).flatten(2).transpose(1, 2)  # [B, N, D]
+            found = found if places is None else take(found, places)
+        return found + (self.place if places is None else self.place[places])
+
+    def _shown(self, places: Tensor, valid: Tensor | None) -> Tensor:
+        """[B, 1, S, S], 1 on the pixels of the given patches and 0 elsewhere."""
+        real = torch.ones_like(places) if valid is None else valid.long()  # [B, V]
+        shown = places.new_zeros(len(places), self.max_len).scatter_reduce(1, places, real, "amax")  # [B, N]
+        shown = shown.view(-1, 1, *self.grid).to(self.place.dtype)
+        return shown.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """images [B, C, H, W] -> patches [B, N, C * P * P] in raster order, each with its channels one after the other."""
+    b, c, h, w = images.shape
+    x = images.view(b, c, h // patch, patch, w // patch, patch)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(b, (h // patch) * (w // patch), c * patch * patch)
+
+
+def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    """The inverse of `patchify`: [B, N, C * P * P] -> [B, C, H, W]."""
+    b, _, size = patches.shape
+    x = patches.view(b, *grid, size // patch**2, patch, patch)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(b, size // patch**2, grid[0] * patch, grid[1] * patch)
+
+
+def conv_stem(patch: int, dim: int) -> nn.Sequential:
+    """Overlapping 3 x 3 convolutions, each halving (or a 5 x 5 one cutting to a third), until a patch is one place.
+
+    Then 1 x 1 to `dim` channels. Source: Xiao et al. 2021, with GroupNorm for BatchNorm: rows do not mix.
+    Raises ConfigError for a patch size with a prime factor above 3.
+    """
+    strides, rest = [], patch
+    for factor in (2, 3):
+        while rest % factor == 0:
+            strides.append(factor)
+            rest //= factor
+    if rest > 1 or not strides:
+        raise ConfigError(f"encoder.stem=conv cannot shrink a patch of {patch} to one place; use 2, 3, 4, 6, 8 or 16")
+    layers: list[nn.Module] = []
+    channels = 3
+    for number, stride in enumerate(strides):
+        width = max(8, dim // 2 ** (len(strides) - number))
+        kernel = 2 * (stride // 2) + 3 if stride > 2 else 3
+        layers += [
+            nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False),
+            nn.GroupNorm(1, width),
+            nn.GELU(),
+        ]
+        channels = width
+    return nn.Sequential(*layers, nn.Conv2d(channels, dim, 1))
+
+
+def sincos_places(grid: tuple[int, int], dim: int) -> Tensor:
+    """[H * W, dim] fixed places: for row y and column x, sines and cosines of y w_k, then of x w_k.
+
+    The rates are w_k = 10000^(-4 k / dim).
+    Each quarter of the width holds one of sin y, cos y, sin x, cos x (Vaswani et al. 2017; two-dimensional as in MAE).
+    Raises ConfigError if `dim` cannot be divided by 4.
+    """
+    if dim % 4:
+        raise ConfigError(f"sin-cos places need a width divisible by 4, not {dim}; or encoder.places=learned")
+    rates = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(dim // 4) / (dim // 4))  # [dim / 4]
+    y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")  # each [H, W]
+    angles = [place.flatten()[:, None] * rates for place in (y, x)]  # each [H * W, dim / 4]
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)

@@ -1,0 +1,198 @@
+"""The contract on the image recipe: every law holds in every set-up, and each planted defect fails its law."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from openjepa import api
+from openjepa.check import check_experiment, failed
+from openjepa.core.evaluating import evaluating
+from openjepa.core.experiment import Experiment, Row
+from openjepa.core.method import Progress
+from openjepa.core.seeding import generator_for
+from openjepa.data.image_batches import ImageViews, MaskedImages
+from openjepa.data.loader import eval_batches, train_batches
+from openjepa.models.target import EMATarget, FrozenTarget
+from openjepa.models.transformer import take
+from openjepa.recipes import image_jepa
+from openjepa.recipes.image_jepa import MaskedImageJEPA, ViewImageJEPA
+from tests.tiny import IMAGE, build_image
+
+VARIANTS = {
+    "as shipped": (),
+    "crops": ("augment.area=[0.4,1]", "augment.flip=0.5", "augment.jitter=0.5", "regularizer.name=sigreg"),
+    "one block": ("mask.strategy=block", "teacher=stop_gradient", "objective=cosine", "encoder.places=learned"),
+    "random": ("mask.strategy=random", "teacher=frozen", "predictor.kind=mlp", "regularizer.name=none"),
+    "alone": ("teacher_reads=hidden", "invariance=0.5", "target.norm=standardize"),
+    "conv stem": ("encoder.stem=conv", "predictor.bottleneck=true"),
+    "views": ("mode=views", "augment.area=[0.4,1]", "augment.jitter=0.8", "objective=mse"),
+    "views, sigreg": ("mode=views", "augment.area=[0.4,1]", "encoder.stem=conv", "regularizer.name=sigreg"),
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def experiment(request: pytest.FixtureRequest) -> Experiment:
+    return build_image(*VARIANTS[request.param])
+
+
+def test_every_law_holds(experiment: Experiment) -> None:
+    assert list(failed(check_experiment(experiment))) == []
+
+
+def test_no_row_knows_its_batch(experiment: Experiment) -> None:
+    def rows(count: int) -> list[Row]:
+        return [Row(experiment.train_data[i], generator_for(0, "sample", 0, i), i) for i in range(count)]
+
+    method = experiment.method
+    together, alone = experiment.collate(rows(12)), experiment.collate(rows(2))
+    with evaluating(method):
+        predicted, few = method.predict_from_context(together), method.predict_from_context(alone)
+        assert torch.allclose(predicted[: len(few)], few, atol=1e-5)
+        assert torch.allclose(method.embed(together)[:2], method.embed(alone), atol=1e-5)
+
+
+def test_latents_say_where_they_belong(experiment: Experiment) -> None:
+    batch = next(eval_batches(experiment))
+    with evaluating(experiment.method):
+        latents = experiment.method(batch).latents
+    assert len(latents.predicted) == len(latents.target)
+    assert latents.context.shape == (batch.size, 32)
+    if isinstance(batch, MaskedImages):
+        assert latents.rows is not None
+        assert latents.places is not None
+        assert latents.copied is not None
+        assert batch.hidden[latents.rows, latents.places].all()
+        assert batch.hidden.sum() == len(latents.rows)
+        assert len(latents.copied) == len(latents.rows)
+
+
+def test_images_of_any_kind_become_one_finite_vector_each(experiment: Experiment) -> None:
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (side, 30, 3), dtype=np.uint8) for side in (24, 50, 10)]
+    batch = experiment.prepare(images)
+    with evaluating(experiment.method):
+        vectors = experiment.method.embed(batch)
+    assert vectors.shape == (3, 32)
+    assert vectors.isfinite().all()
+
+
+def test_batches_are_masked_as_configured() -> None:
+    batch = next(train_batches(build_image(), 0))
+    assert isinstance(batch, MaskedImages)
+    assert batch.images.shape == (15, 3, 24, 24)
+    assert -1 <= batch.images.min() < batch.images.max() <= 1
+    shown = torch.zeros_like(batch.hidden).scatter(1, batch.context_at, batch.context_valid)
+    assert not (shown & batch.hidden).any()
+    assert batch.hidden_valid.sum(1).tolist() == batch.hidden.sum(1).tolist()
+    assert len(set(batch.hidden.sum(1).tolist())) > 3  # padded, not cut to one length
+    nearest = batch.nearest_visible()
+    for row in range(batch.size):
+        places = batch.context_at[row][batch.context_valid[row]]
+        for at, found in zip(batch.hidden_at[row], nearest[row], strict=True):
+            steps = (places // 6 - at // 6) ** 2 + (places % 6 - at % 6) ** 2
+            assert (found // 6 - at // 6) ** 2 + (found % 6 - at % 6) ** 2 == steps.min()
+
+
+def test_two_views_differ_and_the_image_stays() -> None:
+    experiment = build_image(*VARIANTS["views"])
+    batch = next(train_batches(experiment, 0))
+    assert isinstance(batch, ImageViews)
+    assert batch.views.shape == (15, 2, 3, 24, 24)
+    assert not torch.equal(batch.views[:, 0], batch.views[:, 1])
+    first = torch.tensor(np.array(experiment.train_data[int(batch.keys[0])])).permute(2, 0, 1)
+    assert torch.allclose((batch.images[0] + 1) * 127.5, first.float(), atol=1e-3)
+
+
+def test_workers_change_nothing() -> None:
+    def facts(workers: int) -> list[tuple]:
+        experiment = build_image(f"train.workers={workers}", "train.steps=6", "augment.area=[0.4,1]")
+        return [(b.keys.tolist(), b.hidden.tolist(), b.images.sum().item())
+                for b in islice(train_batches(experiment, 2), 3)]  # fmt: skip
+
+    assert facts(0) == facts(2)
+
+
+def test_targets_are_whose_the_config_says() -> None:
+    kinds = {kind: build_image(f"teacher={kind}").method.teacher for kind in ("ema", "frozen", "stop_gradient")}
+    assert isinstance(kinds["ema"], EMATarget)
+    assert isinstance(kinds["frozen"], FrozenTarget)
+    assert kinds["stop_gradient"] is None
+    method = build_image("teacher=frozen").method.train()
+    before = {name: value.clone() for name, value in method.teacher.state_dict().items()}
+    with torch.no_grad():
+        method.student.stem.weight.add_(1.0)
+    method.after_step(Progress(0, 10))
+    assert all(torch.equal(value, before[name]) for name, value in method.teacher.state_dict().items())
+    assert not any(module.training for module in method.teacher.modules())
+
+
+# --- planted defects
+
+
+class MasksAfterTheEncoder(MaskedImageJEPA):
+    """All patches pass the encoder together, the hidden ones are dropped afterwards."""
+
+    def see_context(self, batch: MaskedImages) -> Tensor:
+        return take(self.student(batch.images), batch.context_at)
+
+
+class ForgetsPlaces(MaskedImageJEPA):
+    """All mask tokens are the same."""
+
+    def predict(self, batch: MaskedImages, context: Tensor) -> Tensor:
+        return super().predict(replace(batch, hidden_at=torch.zeros_like(batch.hidden_at)), context)
+
+
+class AveragesFrozenWeights(MaskedImageJEPA):
+    """An EMA of a student that nothing trains."""
+
+    def __init__(self, config: image_jepa.Config) -> None:
+        super().__init__(config)
+        self.student.requires_grad_(False)
+        self.teacher = EMATarget(self.student, config.momentum.schedule())
+
+    def after_step(self, progress: Progress) -> None:
+        self.teacher.update(self.student, progress)
+
+
+class SeesTheOtherView(ViewImageJEPA):
+    """What predicts is what is to be predicted."""
+
+    def predict_from_context(self, batch: ImageViews) -> Tensor:
+        return self.project(batch.views[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "law"),
+    [
+        (MasksAfterTheEncoder, (), "no leak"),
+        (ForgetsPlaces, (), "positions matter"),
+        (AveragesFrozenWeights, (), "the EMA target moves"),
+        (SeesTheOtherView, VARIANTS["views"], "no leak"),
+    ],
+)
+def test_a_planted_defect_fails_its_law(
+    method: type, settings: tuple, law: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_jepa, method.__mro__[1].__name__, method)
+    assert law in [result.name for result in failed(check_experiment(build_image(*settings)))]
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_judged_and_used(tmp_path: Path) -> None:
+    run = api.train("image_jepa", out=tmp_path / "run", overrides=[*IMAGE, "train.steps=4"], progress=False)
+    scenes = [np.array(image) for image in run.experiment.eval_data.pixels[:4]]
+    assert run.encode(scenes).shape == (4, 32)
+    (task, *_) = run.tasks()
+    small = replace(task, train=task.train[:60], train_labels=task.train_labels[:60],
+                    test=task.test[:30], test_labels=task.test_labels[:30])  # fmt: skip
+    ledger = run.evaluate([small]).to_json()
+    assert {"run", "init", "random", "pixels", "chance"} <= set(ledger["shape_knn"])
+    assert "tfidf" not in ledger["shape_knn"]

@@ -1,0 +1,134 @@
+"""The image encoder: hidden patches are as if they were not there, places are what they are told, sizes are checked."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from openjepa.core.errors import ConfigError
+from openjepa.core.seeding import generator_for
+from openjepa.models.transformer import take
+from openjepa.models.vit import ViT, ViTConfig, conv_stem, patchify, sincos_places, unpatchify
+
+B, PIXELS, PATCH, N = 3, 16, 4, 16
+TOLERANCE = 1e-5
+
+
+def vit(**settings: object) -> ViT:
+    torch.manual_seed(0)
+    return ViT(ViTConfig.load({"patch": PATCH, "dim": 16, "depth": 2, "heads": 2, **settings}), PIXELS).eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(B, 3, PIXELS, PIXELS, generator=generator_for(0, "images"))
+
+
+@pytest.fixture
+def order() -> Tensor:
+    """[B, N] the patches of each image in an order of its own."""
+    return torch.stack([torch.randperm(N, generator=generator_for(0, "order", i)) for i in range(B)])
+
+
+VARIANTS = [{}, {"places": "learned"}, {"stem": "conv"}]
+
+
+def test_patchify_cuts_in_raster_order_and_back(images: Tensor) -> None:
+    patches = patchify(images, PATCH)
+    assert patches.shape == (B, N, 3 * PATCH * PATCH)
+    assert torch.equal(patches[1, 6].view(3, PATCH, PATCH), images[1, :, 4:8, 8:12])
+    assert torch.equal(unpatchify(patches, (4, 4), PATCH), images)
+    wide = torch.randn(2, 5, 8, 12, generator=generator_for(0))
+    assert torch.equal(unpatchify(patchify(wide, 4), (2, 3), 4), wide)
+
+
+@pytest.mark.parametrize("settings", VARIANTS[:2])
+def test_visible_only_is_masked_attention_over_all(settings: dict, images: Tensor, order: Tensor) -> None:
+    """Leaving patches out equals reading all patches where nobody may attend to those that are hidden."""
+    encoder, visible = vit(**settings), order[:, :6]
+    shown = torch.zeros(B, N, dtype=torch.bool).scatter(1, visible, True)
+    over_all = encoder(images, torch.arange(N).expand(B, N), shown)  # [B, N, D]
+    assert torch.allclose(encoder(images, visible), take(over_all, visible), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("settings", VARIANTS)
+def test_the_content_of_hidden_patches_changes_nothing(settings: dict, images: Tensor, order: Tensor) -> None:
+    encoder, visible = vit(**settings), order[:, :6]
+    patches = patchify(images, PATCH)
+    hidden = torch.ones(B, N, dtype=torch.bool).scatter(1, visible, False)
+    other = unpatchify(torch.where(hidden[..., None], torch.randn_like(patches), patches), (4, 4), PATCH)
+    assert not torch.equal(other, images)
+    assert torch.equal(encoder(images, visible), encoder(other, visible))
+
+
+@pytest.mark.parametrize("settings", VARIANTS)
+def test_padding_changes_nothing(settings: dict, images: Tensor, order: Tensor) -> None:
+    """Rows with 6, 4 and 1 patches, padded with places that hold something."""
+    encoder = vit(**settings)
+    valid = torch.arange(6)[None, :] < torch.tensor([[6], [4], [1]])
+    together = encoder(images, order[:, :6], valid)
+    for row, count in enumerate((6, 4, 1)):
+        alone = encoder(images[row : row + 1], order[row : row + 1, :count])
+        assert torch.allclose(together[row, :count], alone[0], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("settings", VARIANTS)
+def test_patches_may_be_read_in_any_order(settings: dict, images: Tensor, order: Tensor) -> None:
+    encoder = vit(**settings)
+    assert torch.allclose(encoder(images, order), take(encoder(images), order), atol=TOLERANCE)
+
+
+def test_places_matter(images: Tensor) -> None:
+    encoder = vit()
+    turned = unpatchify(patchify(images, PATCH).roll(1, dims=1), (4, 4), PATCH)
+    assert not torch.allclose(encoder(turned).mean(1), encoder(images).mean(1), atol=1e-3)
+
+
+def test_states_are_every_layer(images: Tensor) -> None:
+    encoder = vit()
+    states = encoder.states(images)
+    assert [state.shape for state in states] == [(B, N, 16)] * 2
+    assert torch.equal(states[-1], encoder(images))
+
+
+def test_sincos_places_in_closed_form() -> None:
+    places = sincos_places((3, 5), 8)
+    assert places.shape == (15, 8)
+    y, x = 2, 4
+    slow = 10_000.0**-0.5
+    expected = [f(v * w) for v in (y, x) for f in (math.sin, math.cos) for w in (1.0, slow)]
+    assert torch.allclose(places[y * 5 + x], torch.tensor(expected), atol=1e-6)
+    assert torch.allclose(places.square().sum(1), torch.full((15,), 4.0))  # sin^2 + cos^2 for each rate
+    assert torch.unique(places, dim=0).shape[0] == 15
+
+
+def test_sincos_products_depend_on_the_distance_alone() -> None:
+    grid = sincos_places((6, 6), 32).view(6, 6, 32)
+    assert torch.allclose((grid[0, 1] * grid[2, 4]).sum(), (grid[3, 2] * grid[5, 5]).sum(), atol=1e-4)
+
+
+def test_sincos_places_are_not_trained() -> None:
+    assert "place" not in dict(vit().named_parameters())
+    assert "place" in dict(vit(places="learned").named_parameters())
+
+
+@pytest.mark.parametrize("patch", [2, 3, 4, 6, 8, 12, 16])
+def test_a_conv_stem_shrinks_each_patch_to_one_place(patch: int) -> None:
+    assert conv_stem(patch, 32)(torch.randn(1, 3, 48, 48)).shape == (1, 32, 48 // patch, 48 // patch)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"patch": 5}, "divide data.size"), ({"dim": 18}, "divisible by 4"), ({"heads": 3}, "3 heads")],
+)
+def test_sizes_that_do_not_fit_are_named(settings: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        vit(**settings)
+
+
+def test_a_patch_that_convolutions_cannot_shrink_is_named() -> None:
+    with pytest.raises(ConfigError, match="patch of 5"):
+        conv_stem(5, 16)

@@ -99,7 +99,7 @@ def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
     return KNeighborsClassifier(10).fit(train, train_labels).score(test, test_labels)
 
 
-def main(steps: int = 800) -> dict[str, float]:
+def main(steps: int = 400) -> dict[str, float]:
     """Train, print, and return the last figures."""
     torch.manual_seed(0)
     digits = load_digits()
@@ -132,7 +132,7 @@ def main(steps: int = 800) -> dict[str, float]:
         with torch.no_grad():
             for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
                 slow.lerp_(fast, 1 - EMA)
-        if step % 200 == 0 or step == steps - 1:
+        if step % 100 == 0 or step == steps - 1:
             error, spread = (predicted.detach() - target).square().mean(), target.var((0, 1)).mean()
             figures["loss"], figures["skill"] = float(prediction.detach()), 1 - float(error / spread)
             vectors = embed(student, patches)

@@ -87,10 +87,10 @@ def test_places_matter(images: Tensor) -> None:
     assert not torch.allclose(encoder(turned).mean(1), encoder(images).mean(1), atol=1e-3)
 
 
-def test_states_are_every_layer(images: Tensor) -> None:
+def test_states_begin_with_the_patches_and_end_in_the_output(images: Tensor) -> None:
     encoder = vit()
     states = encoder.states(images)
-    assert [state.shape for state in states] == [(B, N, 16)] * 2
+    assert [state.shape for state in states] == [(B, N, 16)] * 3
     assert torch.equal(states[-1], encoder(images))
 
 

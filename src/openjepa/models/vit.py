@@ -67,12 +67,13 @@ class ViT(nn.Module):
         self.trunk = Trunk(config.dim, config.depth, config.heads, dropout=config.dropout)
 
     def states(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:
-        """images [B, 3, S, S], places [B, V] of the patches to read (None: all) -> each layer's latents, [B, V, D].
+        """images [B, 3, S, S], places [B, V] of the patches to read (None: all) -> depth + 1 latents [B, V, D].
 
-        `valid` [B, V] is False where a row has fewer patches than V. No latent depends on any other patch.
+        The patches with their places come first, then the output of every block, the last one normed. `valid` [B, V] is
+        False where a row has fewer patches than V. No latent depends on any patch that is not read.
         """
         x = self.tokens(images, places, valid)  # [B, V, D]
-        return self.trunk.states(x, None if valid is None else key_mask(valid))
+        return [x, *self.trunk.states(x, None if valid is None else key_mask(valid))]
 
     def forward(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, V, D]."""

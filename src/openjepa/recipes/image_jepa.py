@@ -34,7 +34,7 @@ from openjepa.models.transformer import mean_pool, take
 from openjepa.models.vit import ViT, ViTConfig
 from openjepa.objectives.latent import mse, named_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
-from openjepa.objectives.targets import TargetConfig, make_targets
+from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
 
 
 class Config(BaseConfig):
@@ -109,7 +109,7 @@ class MaskedImageJEPA(Method[MaskedImages]):
             layers = [take(state, batch.hidden_at) for state in self.teacher_states(batch.images)]
         else:
             layers = self.teacher_states(batch.images, batch.hidden_at, batch.hidden_valid)  # each [B, H, D]
-        used = layers[-self.config.target.layers :]
+        used = target_layers(self.config.target, layers)
         return make_targets(self.config.target, [layer[batch.hidden_valid] for layer in used])
 
     def regularize(self, batch: MaskedImages, pooled: Tensor) -> dict[str, Tensor]:
@@ -130,7 +130,8 @@ class MaskedImageJEPA(Method[MaskedImages]):
             return latents
         latents.rows, latents.places = batch.hidden_valid.nonzero()[:, 0], batch.hidden_at[batch.hidden_valid]  # [M]
         whole, at = self.teacher_states(batch.images), batch.nearest_visible()  # layers x [B, N, D], [B, H]
-        latents.copied = make_targets(self.config.target, [take(state, at)[batch.hidden_valid] for state in whole])
+        used = target_layers(self.config.target, whole)
+        latents.copied = make_targets(self.config.target, [take(state, at)[batch.hidden_valid] for state in used])
         latents.context, latents.teacher = self.embed(batch), whole[-1].float().mean(1)  # [B, D]
         return latents
 

@@ -178,7 +178,7 @@ def _linear() -> nn.Linear:
 
 
 def test_two_uneven_ranks_equal_one_process(tmp_path: Path) -> None:
-    mp.start_processes(_worker, (str(tmp_path),), nprocs=2, start_method="fork")  # spawn would import torch twice more
+    mp.start_processes(_worker, (str(tmp_path),), nprocs=2, start_method="spawn")  # fork hangs once threads have run
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     x = normal(ROWS, 6)
     for name in ("vicreg", "sigreg"):

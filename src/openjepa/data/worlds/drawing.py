@@ -1,7 +1,6 @@
 """Draws a scene with Pillow: a group of equal shapes and one other shape, on a coloured ground, with some noise.
 
-Everything is drawn `OVERSAMPLE` times too large as masks and then reduced, which is Pillow's cheapest anti-aliasing. A
-48-pixel scene takes below a millisecond on one core.
+Everything is drawn `OVERSAMPLE` times too large as masks and then reduced, which is Pillow's cheapest anti-aliasing.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def evaluate(
 
     Labels and the factors of the stories world are asked by k-NN and logistic probes, paraphrases by triplets; recipes
     that predict sentences or answers have to find the right one among others. The baselines: the run's own
-    initialisation, a random one, TF-IDF, chance. Where there is nothing to ask (t_jepa on data without data.label),
+    initialisation, a random one, TF-IDF (raw pixels for images), chance. Where there is nothing to ask (t_jepa on data without data.label),
     give --sts. Results are kept in RUN/evals.
 
     Examples:
@@ -43,7 +43,7 @@ def evaluate(
     opened = api.load(run)
     tasks = [read_similarity_jsonl(file, name=file.stem) for file in sts] if sts else None
     name = "-".join(file.stem for file in sts) if sts else "default"
-    with stderr().status("evaluating the run, its initialisation, a random one and TF-IDF"):
+    with stderr().status("evaluating the run beside its initialisation, a random one and baselines without learning"):
         ledger = opened.evaluate(tasks, name)
     if as_json:
         print_json({"run": str(run), "sentence": ledger.sentence(), "eval": ledger.to_json()})

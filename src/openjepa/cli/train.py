@@ -91,7 +91,9 @@ def _judge(run: Run, as_json: bool) -> dict[str, Any]:
 
     parts: dict[str, Any] = {}
     try:
-        with stderr().status("evaluating the run, its initialisation, a random one and TF-IDF"):
+        with stderr().status(
+            "evaluating the run beside its initialisation, a random one and baselines without learning"
+        ):
             ledger = run.evaluate()
         parts["eval"] = ledger.to_json()
         if not as_json:

@@ -29,8 +29,8 @@ def evaluate(
 
     Labels and the factors of the stories world are asked by k-NN and logistic probes, paraphrases by triplets; recipes
     that predict sentences or answers have to find the right one among others. The baselines: the run's own
-    initialisation, a random one, TF-IDF (raw pixels for images), chance. Where there is nothing to ask (t_jepa on data without data.label),
-    give --sts. Results are kept in RUN/evals.
+    initialisation, a random one, TF-IDF (raw pixels for images), chance. Where there is nothing to ask (t_jepa on data
+    without data.label), give --sts. Results are kept in RUN/evals.
 
     Examples:
       openjepa eval runs/first

@@ -19,13 +19,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from openjepa.core.errors import UserError
+from openjepa.data.cache import cache_dir, cache_lock
 from openjepa.data.rows import RowMaker
-from openjepa.data.sources import DataConfig, cache_dir, source_key
+from openjepa.data.sources import DataConfig, source_key
 from openjepa.data.token_cache import build
 
 FORMAT = 3  # of the cache; raise it when rows are cut or stored differently
@@ -124,14 +123,8 @@ class TokenizedCorpus(Dataset[TokenRow]):
             self._folder = self._keyed_folder()
         if self._table is not None:
             return self._folder
-        try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._folder.with_suffix(".lock")):  # ranks and parallel runs: one makes it, the others wait
-                table = self._map_or_build(self._folder)
-        except OSError as error:
-            raise UserError(
-                f"the token cache {self._folder}: {error}; set OPENJEPA_CACHE to a folder with room"
-            ) from error
+        with cache_lock(self._folder, "token"):
+            table = self._map_or_build(self._folder)
         for batch in table.to_batches():
             lists = batch.column("ids")
             self._parts.append(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,15 +19,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock
 from torch.utils.data import Dataset
 
+from openjepa.core.aside import replaced_folder
 from openjepa.core.errors import UserError
 from openjepa.core.tasks import Classification, Task
+from openjepa.data.cache import cache_dir, cache_lock, code_version, file_versions, in_share
 from openjepa.data.decode import decode, quiet
 from openjepa.data.image_records import WORLD, ImageDataConfig, image_files, records
 from openjepa.data.readers import Counts, Record
-from openjepa.data.sources import cache_dir
+from openjepa.data.sources import nothing_usable
 
 FORMAT = 1  # of the cache; raise it when images are decoded or stored differently
 SPLITS = ("train", "eval")
@@ -106,14 +106,10 @@ class ImageSet(Dataset[np.ndarray]):
     def _open(self) -> np.ndarray:
         """Map the cache file, made first if need be."""
         folder, size = self._keyed_folder(), self.cfg.size
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):  # ranks and parallel runs: one makes it, the others wait
-                if not (folder / "counts.json").exists():
-                    build(folder, self.cfg)
+        with cache_lock(folder, "image"):
+            if not (folder / "counts.json").exists():
+                build(folder, self.cfg)
             return np.memmap(_Files(folder, self.split).pixels, np.uint8, "r").reshape(-1, size, size, 3)
-        except OSError as error:
-            raise UserError(f"the image cache {folder}: {error}; set OPENJEPA_CACHE to a folder with room") from error
 
 
 def train_and_eval(cfg: ImageDataConfig) -> tuple[ImageSet, ImageSet]:
@@ -123,12 +119,9 @@ def train_and_eval(cfg: ImageDataConfig) -> tuple[ImageSet, ImageSet]:
 
 def build(folder: Path, cfg: ImageDataConfig) -> None:
     """Decode the source into `folder`. Raises UserError if a split stays empty."""
-    aside = folder.with_suffix(".tmp")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-    aside.mkdir()
     counts = Counts()
     rows: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    try:
+    with replaced_folder(folder) as aside:
         with quiet(), (aside / "train.u8").open("wb") as train, (aside / "eval.u8").open("wb") as held_out:
             for image, record, split in _split_images(cfg, counts):
                 (train if split == "train" else held_out).write(image.tobytes())
@@ -140,12 +133,6 @@ def build(folder: Path, cfg: ImageDataConfig) -> None:
             text = json.dumps({"labels": labels, "places": [row.place for row in rows[split]]}, ensure_ascii=False)
             _Files(aside, split).rows.write_text(text, encoding="utf-8")
         (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
-        for file in aside.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _split_images(cfg: ImageDataConfig, counts: Counts) -> Iterator[tuple[np.ndarray, Record, str]]:
@@ -180,14 +167,12 @@ def _decoded(cfg: ImageDataConfig, source: str, counts: Counts, limit: int) -> I
 
 def is_held_out(image: np.ndarray, eval_fraction: float) -> bool:
     """Whether the hash of the decoded pixels falls in the held-out share: copies of an image are on the same side."""
-    digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < eval_fraction * 2**64
+    return in_share(image.tobytes(), eval_fraction)
 
 
 def _nothing_in(split: str, cfg: ImageDataConfig, counts: Counts) -> UserError:
     if not counts[KEPT]:
-        reasons = ", ".join(f"{n} x {why} (first: {counts.first[why]})" for why, n in counts.items())
-        return UserError(f"data.source {cfg.source} holds no usable image: {reasons or 'it is empty'}")
+        return nothing_usable(cfg.source, "image", counts)
     if split == "eval":
         return UserError(
             f"data.source {cfg.source} has too few images: data.eval_fraction={cfg.eval_fraction} holds none of them "
@@ -207,11 +192,9 @@ def source_key(cfg: ImageDataConfig) -> dict[str, Any]:
         if source.strip() == WORLD:
             from openjepa.data.worlds import scenes
 
-            code = sorted(file for file in Path(str(scenes.__file__)).parent.iterdir() if file.is_file())
-            key["world"] = hashlib.blake2b(b"".join(file.read_bytes() for file in code), digest_size=8).hexdigest()
+            key["world"] = code_version(scenes)
         else:
-            files = [(file, file.stat()) for file in image_files(source) or ()]
-            key[f"files of {source}"] = [(str(f.resolve()), stat.st_size, stat.st_mtime_ns) for f, stat in files]
+            key[f"files of {source}"] = file_versions(image_files(source) or ())
     return key
 
 

@@ -14,8 +14,6 @@ move when files are added, and two copies of a text are always on the same side.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
+from openjepa.data.cache import code_version, file_versions, in_share
 from openjepa.data.readers import Counts, Record, TxtRule, find_files, hub_shards, read_files, read_stories
 
 Split = Literal["all", "train", "eval"]
@@ -132,8 +131,7 @@ def documents(
 def is_held_out(text: str, eval_fraction: float) -> bool:
     """Whether the hash of the text's words, blind to case and white space, falls in the held-out share."""
     words = " ".join(text.casefold().split())
-    digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < eval_fraction * 2**64
+    return in_share(words.encode(), eval_fraction)
 
 
 def held_out_texts(cfg: DataConfig, limit: int) -> list[Document]:
@@ -166,19 +164,12 @@ def source_key(cfg: DataConfig) -> dict[str, Any]:
     key = cfg.model_dump(exclude={"shuffle_window"})
     kind, place = source_kind(cfg.source)
     if kind == "files":
-        files = [(file, file.stat()) for file in find_files(place, Counts())]
-        key["files"] = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in files]
+        key["files"] = file_versions(find_files(place, Counts()))
     elif kind == "world":
         from openjepa.data.worlds import stories
 
-        code = sorted(file for file in Path(str(stories.__file__)).parent.iterdir() if file.is_file())
-        key["world"] = hashlib.blake2b(b"".join(file.read_bytes() for file in code), digest_size=8).hexdigest()
+        key["world"] = code_version(stories)
     return key
-
-
-def cache_dir() -> Path:
-    """Where derived data is kept between runs: $OPENJEPA_CACHE, or ~/.cache/openjepa."""
-    return Path(os.environ.get("OPENJEPA_CACHE") or "~/.cache/openjepa").expanduser()
 
 
 def source_kind(source: str, world: str = "stories") -> tuple[Literal["world", "files", "hub"], str]:

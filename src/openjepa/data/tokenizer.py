@@ -25,7 +25,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
-from openjepa.data.sources import DataConfig, cache_dir, documents, source_key
+from openjepa.data.cache import cache_dir
+from openjepa.data.sources import DataConfig, documents, source_key
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said outright, so that forking loader workers is no warning
 

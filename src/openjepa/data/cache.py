@@ -1,0 +1,51 @@
+"""Derived data that is kept between runs: where, under which key, and made by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from filelock import FileLock
+
+from openjepa.core.errors import UserError
+
+
+def cache_dir() -> Path:
+    """Where derived data is kept between runs: $OPENJEPA_CACHE, or ~/.cache/openjepa."""
+    return Path(os.environ.get("OPENJEPA_CACHE") or "~/.cache/openjepa").expanduser()
+
+
+@contextmanager
+def cache_lock(folder: Path, what: str) -> Generator[None]:
+    """Alone with `folder`, whose parent exists then: ranks and parallel runs wait until one has made it.
+
+    Raises UserError naming `what` is kept there for a folder that cannot be written or read.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            yield
+    except OSError as error:
+        raise UserError(f"the {what} cache {folder}: {error}; set OPENJEPA_CACHE to a folder with room") from error
+
+
+def file_versions(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Name, size and time of change (ns) of each file: what a key holds of data that others write."""
+    found = [(file, file.stat()) for file in files]
+    return [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in found]
+
+
+def code_version(module: ModuleType) -> str:
+    """A hash of all files beside the module: what a key holds of data that our own code makes."""
+    code = sorted(file for file in Path(str(module.__file__)).parent.iterdir() if file.is_file())
+    return hashlib.blake2b(b"".join(file.read_bytes() for file in code), digest_size=8).hexdigest()
+
+
+def in_share(content: bytes, share: float) -> bool:
+    """Whether the hash of some content falls in this share of all hashes: the same on every machine, for ever."""
+    digest = hashlib.blake2b(content, digest_size=8).digest()
+    return int.from_bytes(digest, "little") < share * 2**64

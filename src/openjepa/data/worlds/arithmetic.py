@@ -32,15 +32,13 @@ names and numbers are uniform and independent, and sentences come from templates
 from __future__ import annotations
 
 import hashlib
-import random
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from torch.utils.data import Dataset
 
 from openjepa.core.errors import UserError
-from openjepa.core.seeding import seed_for
-from openjepa.data.worlds.telling import Draw, pick
+from openjepa.data.worlds.draws import Draw, draws_at, pick
 from openjepa.data.worlds.word_problems import NAMES, OPERATIONS, Step, tell
 
 Split = Literal["train", "test", "templates", "numbers"]
@@ -142,7 +140,7 @@ def _group(steps: list[Step]) -> int:
 
 
 def _problem(split: Split, seed: int, index: int, difficulty: Difficulty) -> Problem:
-    draw = random.Random(seed_for(seed, "arithmetic", split, index)).random
+    draw = draws_at(seed, "arithmetic", split, index)
     ranges = _Ranges.of(split, difficulty)
     steps = _steps(_between(difficulty.operations, draw), ranges, draw)
     names = (_TRAIN_NAMES if split in ("train", "numbers") else _HELD_OUT_NAMES)[_group(steps)]

@@ -12,7 +12,7 @@ from importlib import resources
 
 import yaml
 
-Draw = Callable[[], float]  # uniform in [0, 1)
+from openjepa.data.worlds.draws import Draw, pick
 
 _SOURCE = yaml.safe_load(
     resources.files("openjepa.data.worlds").joinpath("scenes_words.yaml").read_text(encoding="utf-8")
@@ -30,8 +30,7 @@ def caption(classes: Mapping[str, int], draw: Draw) -> str:
     """One caption of the scene with these classes, in words and form as drawn."""
 
     def phrase(name: str, factor: str | None = None) -> str:
-        options = PHRASES[name][classes[factor or name]]
-        return options[int(draw() * len(options))]
+        return pick(PHRASES[name][classes[factor or name]], draw)
 
     def fill(slot: re.Match[str]) -> str:
         match slot[1]:
@@ -44,7 +43,7 @@ def caption(classes: Mapping[str, int], draw: Draw) -> str:
             case name:
                 return phrase(name)
 
-    return _SLOT.sub(fill, FORMS[int(draw() * len(FORMS))])
+    return _SLOT.sub(fill, pick(FORMS, draw))
 
 
 def _group(phrase: Callable[[str], str], many: bool) -> str:

@@ -17,7 +17,6 @@ budgets. Nothing on photographs: here every edge is sharp, every colour is pure,
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -28,8 +27,9 @@ from torch.utils.data import Dataset
 from openjepa.core.errors import UserError
 from openjepa.core.seeding import seed_for
 from openjepa.core.tasks import Classification
-from openjepa.data.worlds.captions import PHRASES, Draw, caption
+from openjepa.data.worlds.captions import PHRASES, caption
 from openjepa.data.worlds.drawing import RGB, Figure, draw
+from openjepa.data.worlds.draws import Draw, draws_at, scrambled
 
 Split = Literal["train", "test"]
 Classes = tuple[int, ...]  # per factor, in the order of NAMES
@@ -102,7 +102,7 @@ class Scenes(Dataset[Scene]):
 
     def image(self, index: int) -> np.ndarray:
         """The picture of scene `index`, [pixels, pixels, 3] uint8."""
-        noise = np.random.default_rng(self._seed("noise", index))
+        noise = np.random.default_rng(seed_for(self.seed, *self._address("noise", index)))
         return render(self.factors(index), self._draw("picture", index), self.pixels, noise)
 
     def captions(self, index: int) -> tuple[str, ...]:
@@ -110,13 +110,13 @@ class Scenes(Dataset[Scene]):
         classes, draw = self.factors(index), self._draw("captions", index)
         return tuple(caption(classes, draw) for _ in range(CAPTIONS))
 
-    def _seed(self, what: str, index: int) -> int:
+    def _address(self, what: str, index: int) -> tuple[int | str, ...]:
         if not -self.size <= index < self.size:
             raise IndexError(f"scene {index} of {self.size}")
-        return seed_for(self.seed, "scenes", self.split, index % self.size, what)
+        return "scenes", self.split, index % self.size, what
 
     def _draw(self, what: str, index: int) -> Draw:
-        return random.Random(self._seed(what, index)).random  # the one draw that is equal on all Python versions
+        return draws_at(self.seed, *self._address(what, index))
 
 
 def factor_tasks(train: int = 2000, test: int = 1000, seed: int = 0, pixels: int = PIXELS) -> list[Classification]:
@@ -149,9 +149,7 @@ def is_held_out(key: Classes) -> bool:
     number = 0
     for part in key:
         number = number * 97 + part
-    number = (number ^ number >> 15) * 0x2C1B3C6D & 0xFFFFFFFF
-    number = (number ^ number >> 12) * 0x297A2D39 & 0xFFFFFFFF
-    return (number ^ number >> 15) % TEST_SHARE == 0
+    return scrambled(number) % TEST_SHARE == 0
 
 
 def render(classes: dict[str, int], uniform: Draw, pixels: int, noise: np.random.Generator) -> np.ndarray:

@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 
 from openjepa.core.errors import UserError
 from openjepa.core.tasks import Classification, Triplets
+from openjepa.data.worlds.draws import Draw, pick
 from openjepa.data.worlds.lexicon import FACTORS, IN_TOPIC, NAMES, PER_TOPIC, SYNONYMS, packed, unpack
 from openjepa.data.worlds.telling import (
     EVENT_TOLD,
@@ -35,7 +36,6 @@ from openjepa.data.worlds.telling import (
     TOLD,
     Classes,
     Draft,
-    Draw,
     Split,
     classes_for,
     draft_at,
@@ -43,7 +43,6 @@ from openjepa.data.worlds.telling import (
     is_held_out,
     kinds_for,
     orders_for,
-    pick,
     plan_for,
     shuffle,
 )

@@ -7,13 +7,12 @@ two sums and two masks. A document costs about 40 microseconds, 8 of them for se
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from functools import cache
 from itertools import count, permutations, product
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
-from openjepa.core.seeding import seed_for
+from openjepa.data.worlds.draws import Draw, draws_at, pick, scrambled
 from openjepa.data.worlds.lexicon import (
     BARE,
     CONCEPTS,
@@ -37,9 +36,7 @@ CORE_KINDS = ["dated_events", "recalls", "moods"]  # together they tell every fa
 PATIENCE = 200  # draws of templates before a document falls back to the core kinds
 TEST_SHARE = 8  # one event in eight is held out
 
-T = TypeVar("T")
 Split = Literal["train", "test"]
-Draw = Callable[[], float]  # uniform in [0, 1): `Random.random`, the one draw that is equal on all Python versions
 Plan = list[tuple[str, Template]]  # sentences in order, each with what leads into it
 Classes = tuple[int, ...]  # per factor, in the order of NAMES
 Order = tuple[int, ...]  # in which the words of a concept are used
@@ -88,8 +85,8 @@ class Draft(NamedTuple):
 
 
 def draw_at(seed: int, *path: int | str) -> Draw:
-    """The uniform draws that belong to this address."""
-    return random.Random(seed_for(seed, "stories", *path)).random
+    """The uniform draws that belong to this address among the stories."""
+    return draws_at(seed, "stories", *path)
 
 
 def draft_at(split: Split, seed: int, index: int) -> Draft:
@@ -98,11 +95,6 @@ def draft_at(split: Split, seed: int, index: int) -> Draft:
     classes = classes_for(draw, held_out=split == "test")
     plan = plan_for(draw, kinds_for(draw))
     return Draft(classes, plan, orders_for(draw))
-
-
-def pick(options: Sequence[T], draw: Draw) -> T:
-    """One of the options, uniformly."""
-    return options[int(draw() * len(options))]
 
 
 def orders_for(draw: Draw) -> list[Order]:
@@ -133,10 +125,7 @@ def classes_for(draw: Draw, *, held_out: bool) -> Classes:
 def is_held_out(classes: Classes) -> bool:
     """Whether this agent, action, object and place belong to the test split: a fixed hash of the four."""
     _, agent, action, thing, place, *_ = classes
-    key = ((agent * 97 + action) * 97 + thing) * 97 + place
-    key = (key ^ key >> 15) * 0x2C1B3C6D & 0xFFFFFFFF
-    key = (key ^ key >> 12) * 0x297A2D39 & 0xFFFFFFFF
-    return (key ^ key >> 15) % TEST_SHARE == 0
+    return scrambled(((agent * 97 + action) * 97 + thing) * 97 + place) % TEST_SHARE == 0
 
 
 def kinds_for(draw: Draw) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from openjepa.data.worlds.telling import Draw, pick
+from openjepa.data.worlds.draws import Draw, pick
 
 Sentences = tuple[str, ...]
 Wording = dict[str, Sentences]  # operation -> its steps

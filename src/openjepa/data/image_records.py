@@ -9,20 +9,19 @@ owner/name  hub:name:config  a data set of the Hugging Face hub, downloaded or s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from glob import glob
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.errors import UserError
 from openjepa.data.decode import SUFFIXES
-from openjepa.data.readers import Counts, Hints, Record, hub_shards, read_files
-from openjepa.data.sources import HUB_NAME
+from openjepa.data.readers import Counts, Hints, Record, files_behind, hub_shards, nothing_readable, read_files
+from openjepa.data.sources import source_kind
 
 HINTS = Hints(world="scenes")
 WORLD = "scenes"
+READABLE = (*SUFFIXES, ".parquet")
 ENDLESS_SCENES = 20_000  # how many images "all" means for the scenes world
 
 
@@ -58,10 +57,11 @@ class ImageDataConfig(BaseConfig):
 
 def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Record]:
     """Every image of one source, undecoded, with its label and place. Raises UserError if it cannot be read."""
-    source = source.strip()
-    if source == WORLD:
+    kind, place = source_kind(source, WORLD, READABLE)
+    if kind == "world":
         yield from _scenes(cfg)
-    elif (files := image_files(source)) is not None:
+    elif kind == "files":
+        files = _readable_files(place)
         pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
         tables = [file for file in files if file.suffix.lower() == ".parquet"]
         labelled = len({file.parent for file in pictures}) > 1
@@ -69,7 +69,7 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
             yield Record(file, file.parent.name if labelled else None, str(file))
         yield from read_files(tables, cfg.column, cfg.label, "auto", counts, HINTS)
     else:
-        name, _, config = source.removeprefix("hub:").partition(":")
+        name, _, config = place.partition(":")
         subset = config or cfg.config
         for read in hub_shards(name, subset, cfg.split, cfg.streaming, cfg.column, cfg.label, HINTS, images=True):
             yield from read(0)
@@ -78,23 +78,17 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
 def image_files(source: str) -> list[Path] | None:
     """Readable files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
 
-    None if `source` names a data set of the hub. Raises UserError if it names no readable file.
+    None if `source` names no files. Raises UserError if it names none that can be read.
     """
-    path = Path(source).expanduser()
-    suffixes = (*SUFFIXES, ".parquet")
-    if source.startswith("hub:"):
-        return None
-    if path.exists():
-        found = path.rglob("*") if path.is_dir() else [path]
-    elif HUB_NAME.fullmatch(source) and source[0] != "." and path.suffix.lower() not in suffixes:
-        return None
-    else:
-        found = map(Path, glob(str(path), recursive=True))
-    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
-    readable = [file for file in files if file.suffix.lower() in suffixes]
+    kind, place = source_kind(source, WORLD, READABLE)
+    return _readable_files(place) if kind == "files" else None
+
+
+def _readable_files(pattern: str) -> list[Path]:
+    files = files_behind(Path(pattern).expanduser())
+    readable = [file for file in files if file.suffix.lower() in READABLE]
     if not readable:
-        what = f"holds no {', '.join(suffixes)} file" if path.is_dir() or files else "matches no file or folder"
-        raise UserError(f"data.source {source} {what}; check the path, or use data.source={WORLD} (no files needed)")
+        raise nothing_readable(pattern, bool(files), READABLE, HINTS)
     return readable
 
 

@@ -12,7 +12,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from glob import glob
 from itertools import islice
@@ -65,17 +65,31 @@ def find_files(pattern: str, counts: Counts, hints: Hints = TEXT_HINTS) -> list[
         if not _extension(path):
             raise UserError(f"data.source {pattern}: unknown extension; give one of {', '.join(EXTENSIONS)}")
         return [path]
-    found = path.rglob("*") if path.is_dir() else (Path(name) for name in glob(str(path), recursive=True))
-    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    files = files_behind(path)
     for file in files:
         if not _extension(file):
             counts.add("file with another extension", str(file))
     readable = [file for file in files if _extension(file)]
     if not readable:
-        what = f"holds no {', '.join(EXTENSIONS)} file" if path.is_dir() or files else "matches no file or folder"
-        world = f"data.source={hints.world} (no files needed)"
-        raise UserError(f"data.source {pattern} {what}; check the path, or use {world}")
+        raise nothing_readable(pattern, bool(files), EXTENSIONS, hints)
     return readable
+
+
+def files_behind(path: Path) -> list[Path]:
+    """Files of any kind behind a file, a folder (searched recursively) or a glob pattern, sorted, but hidden ones."""
+    if path.exists():
+        found = path.rglob("*") if path.is_dir() else [path]
+    else:
+        found = map(Path, glob(str(path), recursive=True))
+    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+
+
+def nothing_readable(pattern: str, other_files: bool, extensions: Sequence[str], hints: Hints) -> UserError:
+    """The error for a source without a file of these kinds; it may hold `other_files`."""
+    is_dir = Path(pattern).expanduser().is_dir()
+    what = f"holds no {', '.join(extensions)} file" if is_dir or other_files else "matches no file or folder"
+    world = f"data.source={hints.world} (no files needed)"
+    return UserError(f"data.source {pattern} {what}; check the path, or use {world}")
 
 
 def read_files(

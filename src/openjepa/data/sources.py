@@ -172,14 +172,16 @@ def source_key(cfg: DataConfig) -> dict[str, Any]:
     return key
 
 
-def source_kind(source: str, world: str = "stories") -> tuple[Literal["world", "files", "hub"], str]:
+def source_kind(
+    source: str, world: str = "stories", suffixes: tuple[str, ...] = (".txt", ".jsonl", ".parquet", ".gz")
+) -> tuple[Literal["world", "files", "hub"], str]:
     """What a `source` names: the offline `world`, files behind a path or pattern, or a data set of the hub."""
     source = source.strip()
     if source == world:
         return "world", source
     if source.startswith("hub:"):
         return "hub", source.removeprefix("hub:")
-    is_path = Path(source).expanduser().exists() or source.lower().endswith((".txt", ".jsonl", ".parquet", ".gz"))
+    is_path = Path(source).expanduser().exists() or source.lower().endswith(suffixes)
     return ("hub", source) if not is_path and HUB_NAME.fullmatch(source) and source[0] != "." else ("files", source)
 
 

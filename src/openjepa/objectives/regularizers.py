@@ -59,6 +59,12 @@ def build_regularizer(config: RegularizerConfig) -> Regularizer:
     return lambda z, draw: {name: config.weight * term for name, term in regularizer(z, draw).items()}
 
 
+def regularize_both(regularizer: Regularizer, first: Tensor, second: Tensor, draw: int) -> dict[str, Tensor]:
+    """The mean of each term over two views [N, D] of the same rows."""
+    terms, others = regularizer(first, draw), regularizer(second, draw)
+    return {name: (term + others[name]) / 2 for name, term in terms.items()}
+
+
 def no_regularizer(z: Tensor, draw: int = 0) -> dict[str, Tensor]:
     """No terms."""
     return {}

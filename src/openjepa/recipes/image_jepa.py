@@ -33,7 +33,7 @@ from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_
 from openjepa.models.transformer import mean_pool, take
 from openjepa.models.vit import ViT, ViTConfig
 from openjepa.objectives.latent import mse, named_objective
-from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
 
 
@@ -114,14 +114,12 @@ class MaskedImageJEPA(Method[MaskedImages]):
 
     def regularize(self, batch: MaskedImages, pooled: Tensor) -> dict[str, Tensor]:
         """Terms that keep the embedding alive: on the mean of the visible patches [B, D], and on that of the hidden."""
-        terms = self.regularizer(pooled, batch.draw)
         weight = self.config.invariance * self.config.regularizer.weight
-        if weight == 0 or not terms:  # pulling without pushing collapses
-            return terms
+        if weight == 0 or self.config.regularizer.name == "none":  # pulling without pushing collapses
+            return self.regularizer(pooled, batch.draw)
         states = self.student(batch.images, batch.hidden_at, batch.hidden_valid)  # [B, H, D]
         other = mean_pool(states, batch.hidden_valid)  # [B, D]
-        others = self.regularizer(other, batch.draw)
-        terms = {name: (term + others[name]) / 2 for name, term in terms.items()}
+        terms = regularize_both(self.regularizer, pooled, other, batch.draw)
         return terms | {"invariance": weight * rank_weight(len(pooled), pooled.device) * mse(pooled, other).mean()}
 
     def _latents(self, batch: MaskedImages, predicted: Tensor, target: Tensor, pooled: Tensor) -> Latents:
@@ -166,8 +164,7 @@ class ViewImageJEPA(Method[ImageViews]):
     def forward(self, batch: ImageViews) -> StepOutput:
         first, second = self.project(batch.views.transpose(0, 1).flatten(0, 1)).chunk(2)  # each [B, Z]
         terms = {"prediction": self.objective(first, second).mean() * rank_weight(len(first), first.device)}
-        both = [self.regularizer(view, batch.draw) for view in (first, second)]
-        terms |= {name: (both[0][name] + both[1][name]) / 2 for name in both[0]}
+        terms |= regularize_both(self.regularizer, first, second, batch.draw)
         loss = torch.stack(list(terms.values())).sum()
         latents = Latents(first.detach(), second.detach(), self.embed(batch) if not self.training else first.detach())
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})

@@ -47,7 +47,7 @@ from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
 from openjepa.objectives.latent import mse, named_objective
-from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
 
 
@@ -141,8 +141,7 @@ class LangJEPA(Method[MaskedSentences]):
             sentences = (batch.hidden_part.weights @ states.float())[batch.asked_valid]  # [M, D]
             terms = self.regularizer(sentences, batch.draw)
         else:
-            first, second = self.regularizer(pooled, batch.draw), self.regularizer(other, batch.draw)
-            terms = {name: (term + second[name]) / 2 for name, term in first.items()}
+            terms = regularize_both(self.regularizer, pooled, other, batch.draw)
         share = rank_weight(len(pooled), pooled.device)
         return terms | {"invariance": weight * share * mse(pooled, other).mean()}
 

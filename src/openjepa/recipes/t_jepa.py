@@ -36,7 +36,7 @@ from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
 from openjepa.objectives.latent import mse, named_objective
-from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
 from openjepa.objectives.tokens import TokenHead
 
@@ -117,17 +117,14 @@ class TJEPA(Method[MaskedText]):
 
     def regularize(self, batch: MaskedText, pooled: Tensor) -> dict[str, Tensor]:
         """Terms that keep the embedding alive: on the pooled context [B, D], and on the pooled hidden part."""
-        terms = self.regularizer(pooled, batch.draw)
         weight = self.config.invariance * self.config.regularizer.weight
-        if weight == 0 or not terms:  # pulling without pushing collapses
-            return terms
+        if weight == 0 or self.config.regularizer.name == "none":  # pulling without pushing collapses
+            return self.regularizer(pooled, batch.draw)
         states = self.student(take(batch.ids, batch.hidden_at), *batch.packed_spans)  # [B, H, D]
         other = mean_pool(states, batch.hidden_valid)  # [B, D]
         share = rank_weight(len(pooled), pooled.device)
-        others = self.regularizer(other, batch.draw)
-        return {name: (term + others[name]) / 2 for name, term in terms.items()} | {
-            "invariance": weight * share * mse(pooled, other).mean()
-        }
+        terms = regularize_both(self.regularizer, pooled, other, batch.draw)
+        return terms | {"invariance": weight * share * mse(pooled, other).mean()}
 
     def teach(self, batch: MaskedText) -> Tensor:
         """The targets [M, D]: the teacher's latents of the hidden tokens, or the mean of each hidden span."""

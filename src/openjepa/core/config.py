@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from openjepa.core.errors import ConfigError, did_you_mean
+
+
+def _rises_from_above_zero(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1]:
+        raise ValueError("give two numbers above 0, the smaller one first")
+    return value
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_rises_from_above_zero)]  # both ends included
 
 
 class BaseConfig(BaseModel):

@@ -20,14 +20,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from openjepa.core.config import BaseConfig
+from openjepa.core.config import BaseConfig, Interval
 from openjepa.core.errors import ConfigError
 
 LEAST_CONTEXT = 0.1  # of the patches; target blocks that would leave less are not used
 
-Range = tuple[float, float]
 Grid = tuple[int, int]  # rows H, columns W
 
 
@@ -48,21 +47,14 @@ class PatchMaskConfig(BaseConfig):
     """I-JEPA's blocks, one block, or patches drawn one by one"""
     targets: int = Field(4, ge=1)
     """multiblock: target blocks; they may overlap"""
-    target_area: Range = (0.15, 0.2)
+    target_area: Interval = (0.15, 0.2)
     """multiblock: of each target block, as a share of the grid"""
-    target_aspect: Range = (0.75, 1.5)
+    target_aspect: Interval = (0.75, 1.5)
     """multiblock and block: height / width of a block"""
-    context_area: Range = (0.85, 1.0)
+    context_area: Interval = (0.85, 1.0)
     """multiblock: of the square block, less the targets, that is shown"""
     ratio: float = Field(0.6, gt=0, lt=1)
     """block and random: hidden part of the patches; everything else is shown"""
-
-    @field_validator("target_area", "target_aspect", "context_area")
-    @classmethod
-    def _rises_from_above_zero(cls, value: Range) -> Range:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("give two numbers above 0, the smaller one first")
-        return value
 
 
 def build_masker(config: PatchMaskConfig) -> PatchMasker:
@@ -81,9 +73,9 @@ class MultiBlockMasker:
     """Hides the union of some blocks; shows a large square block without them. Raises ConfigError for areas above 1."""
 
     targets: int = 4
-    target_area: Range = (0.15, 0.2)
-    target_aspect: Range = (0.75, 1.5)
-    context_area: Range = (0.85, 1.0)
+    target_area: Interval = (0.15, 0.2)
+    target_aspect: Interval = (0.75, 1.5)
+    context_area: Interval = (0.85, 1.0)
 
     def __post_init__(self) -> None:
         if max(self.target_area[1], self.context_area[1]) > 1:
@@ -116,7 +108,7 @@ class BlockMasker:
     """
 
     ratio: float = 0.6
-    aspect: Range = (0.75, 1.5)
+    aspect: Interval = (0.75, 1.5)
 
     def __post_init__(self) -> None:
         _require_share(self.ratio)
@@ -156,7 +148,7 @@ class RandomMasker:
         return PatchMask(~hidden, hidden)
 
 
-def block_mask(grid: Grid, area: Range, aspect: Range, draws: list[float]) -> np.ndarray:
+def block_mask(grid: Grid, area: Interval, aspect: Interval, draws: list[float]) -> np.ndarray:
     """[H, W] bool, True within one block. `draws` are four uniform numbers in [0, 1): area, aspect, row, column."""
     height, width = block_size(grid, _between(area, draws[0]), _between(aspect, draws[1]))
     top, left = int(draws[2] * (grid[0] - height + 1)), int(draws[3] * (grid[1] - width + 1))  # the last one included
@@ -186,7 +178,7 @@ def block_coverage(grid: Grid, size: Grid) -> np.ndarray:
     return np.outer(along(grid[0], size[0]), along(grid[1], size[1]))
 
 
-def _between(span: Range, draw: float) -> float:
+def _between(span: Interval, draw: float) -> float:
     return span[0] + (span[1] - span[0]) * draw
 
 

@@ -51,7 +51,7 @@ class Sentences:
     @cached_property
     def weights(self) -> Tensor:
         """[B, S, K] weights that turn latents of the tokens [B, K, D] into the mean of each sentence [B, S, D]."""
-        member = (self.of[:, None, :] == self.number[:, :, None]) & self.valid[:, None, :]  # [B, S, K]
+        member = self.of[:, None, :] == self.number[:, :, None]  # [B, S, K]
         return member / member.sum(2, keepdim=True).clamp_min(1)
 
 
@@ -154,8 +154,8 @@ class MaskedSentencesCollator:
         sentence, hides = pad(numbers, -1), pad(hidden, False)  # [B, T]
         context_at, context_valid = places_of(valid & ~hides)
         hidden_at, hidden_valid = places_of(hides)
-        counts = max(int(row[-1]) + 1 for row in numbers)
-        exists = torch.tensor([[n <= int(row[-1]) for n in range(counts)] for row in numbers])  # [B, N]
+        last = torch.tensor([int(row[-1]) for row in numbers])  # [B]
+        exists = torch.arange(int(last.max()) + 1) <= last[:, None]  # [B, N]
         is_asked = torch.zeros_like(exists)  # [B, N]
         row, place = hides.nonzero(as_tuple=True)
         is_asked[row, sentence[row, place]] = True

@@ -49,6 +49,8 @@ class Captioned(NamedTuple):
 
     image: np.ndarray  # [S, S, 3] uint8
     captions: Sequence[str]  # none, where the method is to see no text
+    latents: np.ndarray | None = None  # [N, D] of all patches, where the encoder is frozen and they are kept
+    words: Sequence[np.ndarray] | None = None  # of each caption [T, E], likewise
 
 
 class CaptionedImages(Dataset[Captioned]):
@@ -70,10 +72,14 @@ class CaptionedImages(Dataset[Captioned]):
 
     def captions_of(self, index: int) -> Sequence[str]:
         """What the method is told of image `index`."""
+        teller = self.teller(index)
+        return () if teller is None else self.captions[teller]
+
+    def teller(self, index: int) -> int | None:
+        """Number of the image whose captions the method is told with image `index`."""
         if self.text == "none":
-            return ()
-        shift = len(self) // 2 if self.text == "shuffled" else 0
-        return self.captions[(index + shift) % len(self)]
+            return None
+        return (index + (len(self) // 2 if self.text == "shuffled" else 0)) % len(self)
 
     @cached_property
     def captions(self) -> list[list[str]]:

@@ -99,6 +99,11 @@ class ImageSet(Dataset[np.ndarray]):
         return self._rows()["places"][index]
 
     @property
+    def key(self) -> str:
+        """Equal for sets of the same images in the same order, of both splits together."""
+        return self._keyed_folder().name
+
+    @property
     def counts(self) -> dict[str, int]:
         """Images kept, mended and dropped while the set was made (both splits), by reason."""
         self._open()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.distributed import rank_weight
@@ -23,20 +23,22 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.caption_latents import FrozenPart, WithLatents
 from openjepa.data.caption_tasks import CaptionTasks
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
 from openjepa.data.image_batches import Images, MaskedImageCollator, clean
 from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
 from openjepa.masking.blocks import PatchMaskConfig, build_masker
+from openjepa.models.caption_reader import CaptionReader
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import mean_pool, recompute_activations, take
 from openjepa.models.vision import VisionConfig, build_vision
 from openjepa.objectives.latent import cosine, named_objective, on_the_sphere
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
-from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
+from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
 
 
 class Config(BaseConfig):
@@ -63,6 +65,10 @@ class Config(BaseConfig):
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig()
     """on the mean of the visible patches' latents, where the vision encoder learns"""
+    cache: bool = True
+    """keep what frozen encoders say of the training data on disk: later epochs encode the visible patches only"""
+    recompute: bool = False
+    """compute activations again in the backward pass instead of keeping them: less memory, a third more time"""
     train: TrainConfig = TrainConfig()
 
     @property
@@ -72,23 +78,6 @@ class Config(BaseConfig):
     @property
     def text_learns(self) -> bool:
         return self.text_encoder.name is None if self.train_text is None else self.train_text
-
-
-class CaptionReader(nn.Module):
-    """The text encoder, and its words in the space of the patches."""
-
-    def __init__(self, encoder: Any, learns: bool, words: Literal["tokens", "mean"], dim: int) -> None:
-        super().__init__()
-        self.max_len, self.words = encoder.max_len, words
-        self.join = nn.Linear(encoder.dim, dim)
-        self.encoder = encoder if learns else Frozen(encoder)
-
-    def forward(self, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """ids, valid [B, T] -> latents of the tokens, or of their mean (T = 1), [B, T, D]; which are real [B, T]."""
-        states = self.encoder(ids, valid)  # [B, T, E]
-        if self.words == "mean":
-            states, valid = mean_pool(states, valid)[:, None], valid[:, :1]
-        return self.join(states), valid
 
 
 class VLJEPA(Method[CaptionedBatch]):
@@ -103,6 +92,8 @@ class VLJEPA(Method[CaptionedBatch]):
         places = self.patches + (0 if reader is None else reader.max_len)
         self.predictor = build_predictor(config.predictor, vision.dim, vision.dim, places)
         self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
+        if config.recompute:
+            recompute_activations(self)
 
     def see_context(self, batch: CaptionedBatch) -> Tensor:
         """Latents of the visible patches [B, V, D]."""
@@ -112,7 +103,7 @@ class VLJEPA(Method[CaptionedBatch]):
         """The estimated latents of the hidden patches [M, D]. Places of words come behind those of all patches."""
         places, valid = batch.context_at, batch.context_valid  # [B, V]
         if self.reader is not None and batch.text_ids.shape[1]:
-            words, real = self.reader(batch.text_ids, batch.text_valid)  # [B, T, D], [B, T]
+            words, real = self.reader(batch.text_ids, batch.text_valid, batch.words)  # [B, T, D], [B, T]
             behind = self.patches + torch.arange(real.shape[1], device=real.device)  # [T]
             context = torch.cat([context, words.to(context.dtype)], 1)  # [B, V + T, D]
             places, valid = torch.cat([places, behind.expand_as(real)], 1), torch.cat([valid, real], 1)
@@ -123,7 +114,7 @@ class VLJEPA(Method[CaptionedBatch]):
         return self.predict(batch, self.see_context(batch))
 
     def forward(self, batch: CaptionedBatch) -> StepOutput:
-        whole = self.teacher_states(batch.images)  # layers x [B, N, D]
+        whole = self.look_at(batch.images) if batch.latents is None else batch.latents  # [B, N, D]
         target = self.targets_at(whole, batch.hidden_at, batch.hidden_valid)  # [M, D]
 
         context = self.see_context(batch)  # [B, V, D]
@@ -137,16 +128,16 @@ class VLJEPA(Method[CaptionedBatch]):
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
 
     @torch.no_grad()
-    def teacher_states(self, images: Tensor) -> list[Tensor]:
-        """All layers of the target encoder for all patches; see `ViT.states`."""
-        return (self.vision if self.teacher is None else self.teacher).states(images)
+    def look_at(self, images: Tensor) -> Tensor:
+        """What targets are made of: the target encoder's latents of all patches [B, N, D]."""
+        states = (self.vision if self.teacher is None else self.teacher).states(images)
+        return merged(target_layers(self.config.target, states))
 
-    def targets_at(self, states: list[Tensor], places: Tensor, valid: Tensor) -> Tensor:
+    def targets_at(self, whole: Tensor, places: Tensor, valid: Tensor) -> Tensor:
         """Targets [M, D] of the valid places [B, H]."""
-        used = target_layers(self.config.target, states)
-        return make_targets(self.config.target, [take(state, places)[valid] for state in used])
+        return make_targets(self.config.target, [take(whole, places)[valid]])
 
-    def _latents(self, batch: CaptionedBatch, whole: list[Tensor], predicted: Tensor, target: Tensor,
+    def _latents(self, batch: CaptionedBatch, whole: Tensor, predicted: Tensor, target: Tensor,
                  pooled: Tensor) -> Latents:  # fmt: skip
         latents = Latents(predicted.detach(), target, pooled.detach())
         if self.objective is cosine:  # skill is measured in the space of the loss
@@ -156,7 +147,8 @@ class VLJEPA(Method[CaptionedBatch]):
         latents.rows, latents.places = batch.hidden_valid.nonzero()[:, 0], batch.hidden_at[batch.hidden_valid]  # [M]
         copied = self.targets_at(whole, batch.nearest_visible(), batch.hidden_valid)  # [M, D]
         latents.copied = on_the_sphere(copied, target)[0] if self.objective is cosine else copied
-        latents.context, latents.teacher = self.embed(batch), whole[-1].float().mean(1)  # [B, D]
+        teacher = self.vision if self.teacher is None else self.teacher
+        latents.context, latents.teacher = self.embed(batch), teacher(batch.images).float().mean(1)  # [B, D]
         return latents
 
     def embed(self, batch: Images) -> Tensor:
@@ -184,20 +176,25 @@ def build(config: Config, context: BuildContext) -> Experiment:
     masked = MaskedImageCollator(grid, build_masker(config.mask), AugmentConfig())  # a mirror image has other captions
     collate = CaptionCollator(masked, tokenizer, config.text_encoder.max_len)
 
-    def notes() -> dict[str, Any]:
-        found: dict[str, Any] = {"images": train_data.counts, "vocabulary": tokenizer.vocab_size}
-        if method.teacher is None:
-            found["target"] = "the frozen vision encoder itself; there is no EMA of frozen weights"
-        return found | ({"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {})
-
+    rows: WithLatents | CaptionedImages = train_data
+    if config.cache:
+        kept = None if config.vision_learns else FrozenPart(method.vision, method.look_at, vision.dim, config.target)
+        told = (
+            None if reader is None or config.text_learns else FrozenPart(reader.encoder, reader.encoder, reader.width)
+        )
+        rows = WithLatents(train_data, collate, vision.max_len, kept, told)
+    frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
+    notes = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
+    if config.mask.strategy == "random":
+        notes["mask_ratio"] = config.mask.ratio
     return Experiment(
         method=method,
-        train_data=train_data,
+        train_data=rows,
         eval_data=eval_data,
         collate=collate,
         prepare=lambda inputs: clean(inputs, pixels, grid),
         train=config.train,
         tasks=CaptionTasks(config.data, eval_data, collate).all,
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        notes=notes,
+        notes=lambda: {"images": train_data.counts, **notes},
     )

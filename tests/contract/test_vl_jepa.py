@@ -25,6 +25,8 @@ from openjepa.core.tasks import Prediction
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.captions import CaptionedImages
 from openjepa.data.loader import eval_batches, train_batches
+from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.data.worlds.scenes import Scenes
 from openjepa.evals.features import embed_all
 from openjepa.models.target import EMATarget, Frozen
 from openjepa.models.transformer import take
@@ -144,6 +146,60 @@ def test_frozen_encoders_stay_as_they_are_and_have_no_average(tmp_path: Path) ->
     trained = {name.partition(".")[0] for name, p in method.named_parameters() if p.grad is not None}
     assert trained == {"reader", "predictor"}
     assert isinstance(build_vl(tmp_path).method.teacher, EMATarget)
+
+
+# --- frozen encoders of transformers, and what is kept of them
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Settings that name a tiny ViT and a tiny BERT with its tokenizer, both in folders."""
+    from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    ViTModel(ViTConfig(**sizes, image_size=24, patch_size=4)).save_pretrained(folder / "vit")
+    BertModel(BertConfig(**sizes, vocab_size=300, max_position_embeddings=24)).save_pretrained(folder / "bert")
+    captions = Scenes("train", 120)
+    tokenizer = train_tokenizer(
+        TokenizerConfig(vocab_size=300), (text for i in range(100) for text in captions.captions(i))
+    )
+    tokenizer.save(folder / "bert" / "tokenizer.json")
+    names = ("encoder.name=vit", "text_encoder.name=bert", "tokenizer.kind=bert")
+    return tuple(name.replace("=", f"={folder}/") for name in names)
+
+
+def test_named_encoders_are_frozen_and_keep_the_laws(pretrained: tuple[str, ...], tmp_path: Path) -> None:
+    for more in (
+        (),
+        ("mask.strategy=random", "text=shuffled"),
+        ("train_vision=true", "train_text=true", "recompute=true"),
+    ):
+        experiment = build_vl(tmp_path, *pretrained, *more)
+        assert list(failed(check_experiment(experiment))) == []
+        method = experiment.method
+        assert isinstance(method, VLJEPA)
+        assert (method.teacher is None) == ("train_vision=true" not in more)
+
+
+@pytest.mark.parametrize("text", ["caption", "shuffled"])
+def test_what_is_kept_is_what_the_encoders_say(text: str, pretrained: tuple[str, ...], tmp_path: Path) -> None:
+    live, kept = (build_vl(tmp_path, *pretrained, f"text={text}", f"cache={cache}") for cache in (False, True))
+    kept.method.load_state_dict(live.method.state_dict())
+    for first, second in islice(zip(train_batches(live, 0), train_batches(kept, 0), strict=True), 3):
+        assert isinstance(first, CaptionedBatch)
+        assert isinstance(second, CaptionedBatch)
+        assert first.latents is first.words is None
+        assert second.latents is not None
+        assert second.words is not None
+        assert second.latents.shape == (15, 36, 16)
+        assert torch.equal(first.text_ids, second.text_ids)
+        with evaluating(live.method):
+            one, other = live.method(first), kept.method(second)
+        assert torch.allclose(one.latents.target, other.latents.target, atol=5e-3)
+        assert torch.allclose(one.latents.predicted, other.latents.predicted, atol=5e-3)
+        assert one.loss == pytest.approx(float(other.loss), abs=2e-3)
 
 
 # --- does the caption help?

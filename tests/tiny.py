@@ -7,7 +7,7 @@ from types import ModuleType
 
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.seeding import seed_global
-from openjepa.recipes import image_jepa, nano_jepa, t_jepa
+from openjepa.recipes import image_jepa, nano_jepa, t_jepa, vl_jepa
 
 TINY = (
     "data.documents=400",
@@ -74,3 +74,20 @@ def build_image(*overrides: str) -> Experiment:
     config = image_jepa.Config.load(overrides=[*IMAGE, *overrides])
     seed_global(config.train.seed, "init")
     return image_jepa.build(config, BuildContext(Path("unused")))
+
+
+VL = (
+    *(setting for setting in IMAGE if not setting.startswith("projector.")),
+    "tokenizer.vocab_size=300",
+    "text_encoder.dim=24",
+    "text_encoder.depth=1",
+    "text_encoder.heads=2",
+    "text_encoder.max_len=24",
+)
+
+
+def build_vl(assets: Path, *overrides: str) -> Experiment:
+    """The image-text recipe on 120 scenes of 6 x 6 patches and their captions."""
+    config = vl_jepa.Config.load(overrides=[*VL, *overrides])
+    seed_global(config.train.seed, "init")
+    return vl_jepa.build(config, BuildContext(assets))

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.data.loader import train_batches
-from tests.tiny import build_image, build_nano, build_tiny
+from tests.tiny import build_image, build_nano, build_tiny, build_vl
 
 WORLD = 2
 VARIANTS = {
@@ -34,6 +34,11 @@ IMAGE_VARIANTS = {
     "image_jepa, masks": ("invariance=0.5", "target.norm=standardize"),
     "image_jepa, views": ("mode=views", "augment.area=[0.4,1]", "regularizer.name=sigreg"),
 }
+VL_VARIANTS = {
+    "vl_jepa, captions": ("target.norm=standardize",),
+    "vl_jepa, frozen": ("train_vision=false", "text=shuffled", "regularizer.name=sigreg"),
+}
+EVERY = [*VARIANTS, *NANO_VARIANTS, *IMAGE_VARIANTS, *VL_VARIANTS]
 STEP = 3  # not the first, so that the draw of SIGReg's directions counts
 
 
@@ -42,6 +47,8 @@ def build(folder: Path, variant: str) -> Experiment:
         return build_nano(folder / "nano", *NANO_VARIANTS[variant], "train.steps=10")
     if variant in IMAGE_VARIANTS:
         return build_image(*IMAGE_VARIANTS[variant], "train.steps=10")
+    if variant in VL_VARIANTS:
+        return build_vl(folder / "vl", *VL_VARIANTS[variant], "train.steps=10")
     return build_tiny(folder, *VARIANTS[variant], "train.steps=10")
 
 
@@ -58,7 +65,7 @@ def gradients(folder: Path, variant: str, rank: int, world: int) -> tuple[dict[s
 def on_a_rank(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
-    measured = {name: gradients(folder, name, rank, WORLD) for name in [*VARIANTS, *NANO_VARIANTS, *IMAGE_VARIANTS]}
+    measured = {name: gradients(folder, name, rank, WORLD) for name in EVERY}
     torch.save(measured, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -75,12 +82,13 @@ def ranks(folder: Path) -> list[dict[str, tuple[dict[str, Tensor], int]]]:
         build_tiny(folder).train_data[0]  # tokenised once, by this process
         build_nano(folder / "nano")
         build_image().train_data[0]
+        build_vl(folder / "vl")
         mp.start_processes(on_a_rank, (folder,), nprocs=WORLD, start_method="spawn")
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [*VARIANTS, *NANO_VARIANTS, *IMAGE_VARIANTS])
+@pytest.mark.parametrize("variant", EVERY)
 def test_two_ranks_have_the_gradient_of_one(variant: str, folder: Path, ranks: list) -> None:
     single, rows = gradients(folder, variant, rank=0, world=1)
     (first, first_rows), (second, second_rows) = (measured[variant] for measured in ranks)

@@ -19,7 +19,7 @@ from openjepa.core.method import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.data.image_batches import ImageViews, MaskedImages
 from openjepa.data.loader import eval_batches, train_batches
-from openjepa.models.target import EMATarget, FrozenTarget
+from openjepa.models.target import EMATarget, Frozen
 from openjepa.models.transformer import take
 from openjepa.recipes import image_jepa
 from openjepa.recipes.image_jepa import MaskedImageJEPA, ViewImageJEPA
@@ -122,7 +122,7 @@ def test_workers_change_nothing() -> None:
 def test_targets_are_whose_the_config_says() -> None:
     kinds = {kind: build_image(f"teacher={kind}").method.teacher for kind in ("ema", "frozen", "stop_gradient")}
     assert isinstance(kinds["ema"], EMATarget)
-    assert isinstance(kinds["frozen"], FrozenTarget)
+    assert isinstance(kinds["frozen"], Frozen)
     assert kinds["stop_gradient"] is None
     method = build_image("teacher=frozen").method.train()
     before = {name: value.clone() for name, value in method.teacher.state_dict().items()}

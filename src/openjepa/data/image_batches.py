@@ -7,8 +7,8 @@ Pixels are floats in [-1, 1] from here on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -53,6 +53,11 @@ class MaskedImages(Images):
         side = round(self.patches**0.5)
         patch = self.images.shape[-1] // side
         return self.hidden.view(-1, 1, side, side).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+
+    def with_other_hidden(self, generator: torch.Generator) -> Self:
+        """The same batch with uniform noise on the hidden patches."""
+        other = torch.rand(self.images.shape, generator=generator).to(self.images) * 2 - 1
+        return replace(self, images=torch.where(self.hidden_pixels, other, self.images))
 
     def nearest_visible(self) -> Tensor:
         """[B, H] the place of the shown patch nearest to each hidden one, for the copy baseline."""

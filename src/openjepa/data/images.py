@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -37,6 +37,8 @@ KEPT = "images"
 WIDEST_RAW = 32  # pixels
 LEAST_TESTED = 1000  # held-out images that probes are asked about
 
+Read = Callable[[ImageDataConfig, str, Counts], Iterator[Record]]  # every image of one source, undecoded
+
 
 @dataclass(frozen=True)
 class _Files:
@@ -51,15 +53,22 @@ class _Files:
 
     @property
     def rows(self) -> Path:
-        """JSON: {"labels": [...], "places": [...]}."""
+        """JSON: {"labels": [...], "places": [...]}; a label is text, a list of texts or null."""
         return self.folder / f"{self.split}.json"
 
 
 class ImageSet(Dataset[np.ndarray]):
     """Map-style data set of images [S, S, 3] uint8; lazy, memory-mapped, cheap to send to data loading processes."""
 
-    def __init__(self, cfg: ImageDataConfig, split: Literal["train", "eval"] = "train") -> None:
-        self.cfg, self.split = cfg, split
+    def __init__(
+        self,
+        cfg: ImageDataConfig,
+        split: Literal["train", "eval"] = "train",
+        read: Read = records,
+        also_read: Sequence[str] = (),
+    ) -> None:
+        """`read` gives the images of a source, `also_read` names files that it reads besides these."""
+        self.cfg, self.split, self.read, self.also_read = cfg, split, read, tuple(also_read)
         self._folder: Path | None = None  # found when first used, then fixed, whatever happens to the source's files
         self._pixels: np.ndarray | None = None
 
@@ -81,9 +90,19 @@ class ImageSet(Dataset[np.ndarray]):
         """[N] the label of each image, None where it has none."""
         return self._rows()["labels"]
 
+    @property
+    def captions(self) -> list[list[str]]:
+        """[N] what is said of each image, where `read` gives labels that are tuples of texts."""
+        return self._rows()["labels"]
+
     def place(self, index: int) -> str:
         """Where image `index` comes from, e.g. "train.parquet:17"."""
         return self._rows()["places"][index]
+
+    @property
+    def key(self) -> str:
+        """Equal for sets of the same images in the same order, of both splits together."""
+        return self._keyed_folder().name
 
     @property
     def counts(self) -> dict[str, int]:
@@ -100,7 +119,7 @@ class ImageSet(Dataset[np.ndarray]):
 
     def _keyed_folder(self) -> Path:
         if self._folder is None:
-            key = hashlib.blake2b(json.dumps(source_key(self.cfg)).encode(), digest_size=16).hexdigest()
+            key = hashlib.blake2b(json.dumps(source_key(self.cfg, self.also_read)).encode(), digest_size=16).hexdigest()
             self._folder = cache_dir() / "images" / key
         return self._folder
 
@@ -109,7 +128,7 @@ class ImageSet(Dataset[np.ndarray]):
         folder, size = self._keyed_folder(), self.cfg.size
         with cache_lock(folder, "image"):
             if not (folder / "counts.json").exists():
-                build(folder, self.cfg)
+                build(folder, self.cfg, self.read)
             return np.memmap(_Files(folder, self.split).pixels, np.uint8, "r").reshape(-1, size, size, 3)
 
 
@@ -118,43 +137,46 @@ def train_and_eval(cfg: ImageDataConfig) -> tuple[ImageSet, ImageSet]:
     return ImageSet(cfg, "train"), ImageSet(cfg, "eval")
 
 
-def build(folder: Path, cfg: ImageDataConfig) -> None:
+def build(folder: Path, cfg: ImageDataConfig, read: Read = records) -> None:
     """Decode the source into `folder`. Raises UserError if a split stays empty."""
     counts = Counts()
     rows: dict[str, list[Record]] = {split: [] for split in SPLITS}
     with replaced_folder(folder) as aside:
         with quiet(), (aside / "train.u8").open("wb") as train, (aside / "eval.u8").open("wb") as held_out:
-            for image, record, split in _split_images(cfg, counts):
+            for image, record, split in _split_images(cfg, read, counts):
                 (train if split == "train" else held_out).write(image.tobytes())
                 rows[split].append(record)
         for split in SPLITS:
             if not rows[split]:
                 raise _nothing_in(split, cfg, counts)
-            labels = [None if row.label is None else str(row.label) for row in rows[split]]
+            labels = [_label(row.label) for row in rows[split]]
             text = json.dumps({"labels": labels, "places": [row.place for row in rows[split]]}, ensure_ascii=False)
             _Files(aside, split).rows.write_text(text, encoding="utf-8")
         (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
 
 
-def _split_images(cfg: ImageDataConfig, counts: Counts) -> Iterator[tuple[np.ndarray, Record, str]]:
+def _label(value: Any) -> str | tuple[str, ...] | None:
+    return value if value is None or isinstance(value, tuple) else str(value)
+
+
+def _split_images(cfg: ImageDataConfig, read: Read, counts: Counts) -> Iterator[tuple[np.ndarray, Record, str]]:
     """Every usable image with its record (now without the image) and its split."""
-    for image, record in _decoded(cfg, cfg.source, counts, cfg.images):
+    for image, record in _decoded(cfg.size, read(cfg, cfg.source, counts), counts, cfg.images):
         held_out = cfg.eval_source is None and is_held_out(image, cfg.eval_fraction)
         yield image, record, "eval" if held_out else "train"
     if cfg.eval_source is not None:
-        for image, record in _decoded(cfg, cfg.eval_source, counts, limit=0):
+        for image, record in _decoded(cfg.size, read(cfg, cfg.eval_source, counts), counts, limit=0):
             yield image, record, "eval"
 
 
-def _decoded(cfg: ImageDataConfig, source: str, counts: Counts, limit: int) -> Iterator[tuple[np.ndarray, Record]]:
-    """The first `limit` usable images of one source (0 = all), in its order."""
+def _decoded(pixels: int, found: Iterator[Record], counts: Counts, limit: int) -> Iterator[tuple[np.ndarray, Record]]:
+    """The first `limit` usable images (0 = all), in their order."""
 
     def usable() -> Iterator[tuple[np.ndarray, Record]]:
-        found = records(cfg, source, counts)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             while chunk := list(islice(found, CHUNK)):
                 own = [Counts() for _ in chunk]  # counted in order afterwards, so that `first` is the first
-                images = pool.map(lambda row, c: decode(row.text, cfg.size, row.place, c), chunk, own)
+                images = pool.map(lambda row, c: decode(row.text, pixels, row.place, c), chunk, own)
                 for image, record, found_there in zip(images, chunk, own, strict=True):
                     for reason in found_there:
                         counts.add(reason, record.place)
@@ -182,7 +204,7 @@ def _nothing_in(split: str, cfg: ImageDataConfig, counts: Counts) -> UserError:
     return UserError(f"data.source {cfg.source}: nothing is left to train on ({dict(counts)})")
 
 
-def source_key(cfg: ImageDataConfig) -> dict[str, Any]:
+def source_key(cfg: ImageDataConfig, also_read: Sequence[str] = ()) -> dict[str, Any]:
     """All that decides which pixels come, JSON-able: settings, and the version of what is read.
 
     Files count by name, size and time of change, the scenes world by its code. A hub data set counts by name only:
@@ -196,6 +218,8 @@ def source_key(cfg: ImageDataConfig) -> dict[str, Any]:
             key["world"] = code_version(scenes)
         else:
             key[f"files of {source}"] = file_versions(image_files(source) or ())
+    if also_read:
+        key["also"] = file_versions(file for file in map(Path, also_read) if file.exists())
     return key
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
 from openjepa.models.attention import attend
+from openjepa.models.transformer import key_mask
 
 ATTENTION = "openjepa"  # name under which `attention` is registered with transformers
 BEYOND_ATTEND = ("position_bias", "softcap", "cache")  # arguments of transformers' sdpa that `attend` does not have
@@ -57,12 +58,7 @@ class PretrainedEncoder(nn.Module):
         return self.states(ids, valid, places)[-1]
 
     def _mask(self, valid: Tensor) -> Tensor:
-        if valid.ndim == 2:
-            return valid.long()
-        may_read = valid[:, None]  # [B, 1, T, T], which transformers hands on as it is
-        if self.model.config._attn_implementation in ("sdpa", ATTENTION):
-            return may_read
-        return torch.zeros(may_read.shape, device=valid.device).masked_fill(~may_read, torch.finfo(torch.float32).min)
+        return valid.long() if valid.ndim == 2 else attention_mask(self.model.config, key_mask(valid))
 
     def _moved_embeddings(self, ids: Tensor, places: Tensor) -> Tensor:
         table = self.model.embeddings
@@ -118,6 +114,13 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
         sdpa = AttentionInterface()["sdpa"]
         return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)
     return attend(query, key, value, attention_mask, dropout).transpose(1, 2).contiguous(), None
+
+
+def attention_mask(config: Any, may_read: Tensor) -> Tensor:
+    """may_read [B, 1, T, T] (or broadcastable) as the model's attention wants it: boolean, else added to scores."""
+    if config._attn_implementation in ("sdpa", ATTENTION):
+        return may_read
+    return torch.zeros(may_read.shape, device=may_read.device).masked_fill(~may_read, torch.finfo(torch.float32).min)
 
 
 def first_place(model: Any) -> int:

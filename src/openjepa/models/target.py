@@ -64,29 +64,30 @@ class EMATarget(nn.Module):
             mine.copy_(theirs)
 
 
-class FrozenTarget(nn.Module):
-    """A copy of `online` that stays as it is: targets that do not move, e.g. of a pretrained encoder.
+class Frozen(nn.Module):
+    """A network that stays as it is: never trained by gradient, always in eval mode, and never averaged."""
 
-    Never trained by gradient and always in eval mode.
-    """
-
-    def __init__(self, online: nn.Module) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module: Any = copy.deepcopy(online).requires_grad_(False)
+        self.module: Any = module.requires_grad_(False)
         self.eval()
 
-    def train(self, mode: bool = True) -> FrozenTarget:
+    def train(self, mode: bool = True) -> Frozen:
         """Stays in eval mode whatever the rest of the method does."""
         return super().train(False)
 
     @torch.no_grad()
+    def forward(self, *args: Any) -> Any:
+        return self.module(*args)
+
+    @torch.no_grad()
     def states(self, *args: Any) -> list[torch.Tensor]:
-        """All layers of the copy, see `TextEncoder.states`."""
+        """All layers of the network, see `TextEncoder.states`."""
         return self.module.states(*args)
 
 
-def build_target(kind: TargetKind, online: nn.Module, momentum: MomentumConfig) -> EMATarget | FrozenTarget | None:
+def build_target(kind: TargetKind, online: nn.Module, momentum: MomentumConfig) -> EMATarget | Frozen | None:
     """The target encoder of this kind; None where it is `online` itself, without gradient."""
     if kind == "ema":
         return EMATarget(online, momentum.schedule())
-    return FrozenTarget(online) if kind == "frozen" else None
+    return Frozen(copy.deepcopy(online)) if kind == "frozen" else None

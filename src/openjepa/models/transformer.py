@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from openjepa.core.errors import ConfigError
 from openjepa.models.attention import attend
@@ -39,18 +40,35 @@ class Trunk(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
+        self.recompute = False  # see `recompute_activations`
 
     def states(self, x: Tensor, may_attend: Tensor | None = None) -> list[Tensor]:
         """Outputs of all blocks, the last one normed: depth x [B, T, D]."""
         states = []
         for block in self.blocks:
-            x = block(x, may_attend)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, may_attend, use_reentrant=False)
+            else:
+                x = block(x, may_attend)
             states.append(x)
         return [*states[:-1], self.norm(x)]
 
     def forward(self, x: Tensor, may_attend: Tensor | None = None) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         return self.states(x, may_attend)[-1]
+
+
+def recompute_activations(module: nn.Module) -> None:
+    """Let every trunk in `module`, ours and those of transformers, keep the inputs of its blocks only.
+
+    What the backward pass needs is computed again: a third more time, and the memory of one block instead of all
+    (Chen et al. 2016). Gradients stay what they are.
+    """
+    for part in module.modules():
+        if isinstance(part, Trunk):
+            part.recompute = True
+        elif callable(enable := getattr(part, "activation_checkpointing_enable", None)):  # a model of transformers
+            enable({"use_reentrant": False})
 
 
 class TextEncoder(nn.Module):

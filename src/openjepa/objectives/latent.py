@@ -13,6 +13,8 @@ from torch import Tensor
 from openjepa.core.locate import named_function
 from openjepa.core.method import Objective
 
+LEAST_LENGTH = 1e-3  # of predictions under a cosine: its square is the most that skill can lose by it
+
 
 def mse(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error over D, [M, D] x [M, D] -> [M].
@@ -56,10 +58,11 @@ def on_the_sphere(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
     A cosine leaves the length of a prediction open, while skill is a squared error, in which unit predictions with a
     cosine below 0.5 lose to a constant. So they all get the length that suits them best, their mean cosine (at least
-    0): skill is then about the mean cosine squared where targets point everywhere, and 0 for unrelated directions.
+    LEAST_LENGTH, so that what differs stays different): skill is then about the mean cosine squared where targets point
+    everywhere, and 0 for unrelated directions.
     """
     p, t = F.normalize(predicted.float(), dim=-1), F.normalize(target.float(), dim=-1)
-    return (p * t).sum(-1).mean().clamp(min=0) * p, t
+    return (p * t).sum(-1).mean().clamp(min=LEAST_LENGTH) * p, t
 
 
 OBJECTIVES: dict[str, Objective] = {"mse": mse, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}

@@ -54,8 +54,12 @@ def make_targets(config: TargetConfig, states: Sequence[Tensor], valid: Tensor |
 
     Raises UserError for an unknown normalisation.
     """
-    latents = states[0] if len(states) == 1 else mean_of_layers(states)
-    return named_target_norm(config.norm)(latents, valid)
+    return named_target_norm(config.norm)(merged(states), valid)
+
+
+def merged(states: Sequence[Tensor]) -> Tensor:
+    """One layer as it is, more as the mean of their normed outputs: k x [..., D] -> [..., D]."""
+    return states[0] if len(states) == 1 else mean_of_layers(states)
 
 
 def none(latents: Tensor, valid: Tensor | None = None) -> Tensor:

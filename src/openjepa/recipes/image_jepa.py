@@ -137,8 +137,7 @@ class MaskedImageJEPA(Method[MaskedImages]):
         return self.student(batch.images).float().mean(1)
 
     def scramble_hidden(self, batch: MaskedImages, generator: torch.Generator) -> MaskedImages:
-        other = torch.rand(batch.images.shape, generator=generator).to(batch.images) * 2 - 1
-        return replace(batch, images=torch.where(batch.hidden_pixels, other, batch.images))
+        return batch.with_other_hidden(generator)
 
     def after_step(self, progress: Progress) -> None:
         if isinstance(self.teacher, EMATarget):

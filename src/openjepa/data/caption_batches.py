@@ -1,0 +1,74 @@
+"""Images with captions to batches: some patches hidden, and one caption of each image as token ids.
+
+Which of an image's captions, and which patches, is drawn from the generator of the row, the caption last: with another
+text, or with none, the very same patches are hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from openjepa.core.experiment import Row
+from openjepa.data.captions import Captioned
+from openjepa.data.corpus import pad
+from openjepa.data.image_batches import MaskedImageCollator, MaskedImages
+from openjepa.data.tokenizer import TextTokenizer
+
+SILENCE = np.zeros(0, dtype=np.int32)
+
+
+@dataclass(kw_only=True)
+class CaptionedBatch(MaskedImages):
+    """Images of which some patches are hidden, with a caption each. T = tokens of the longest, 0 if there is none."""
+
+    text_ids: Tensor  # [B, T] int64
+    text_valid: Tensor  # [B, T] bool, False on padding and throughout for an image without a caption
+    latents: Tensor | None = None  # [B, N, D] of all patches, where they are kept; see `caption_latents`
+    words: Tensor | None = None  # [B, T, E] of the caption's tokens, likewise
+
+
+@dataclass(frozen=True)
+class CaptionCollator:
+    """Rows of `Captioned` to a CaptionedBatch; captions are cut at `max_len` tokens."""
+
+    images: MaskedImageCollator
+    tokenizer: TextTokenizer
+    max_len: int
+
+    def __call__(self, rows: Sequence[Row]) -> CaptionedBatch:
+        masked = self.images([row._replace(sample=row.sample.image) for row in rows])
+        samples: list[Captioned] = [row.sample for row in rows]
+        chosen = [_one_of(sample.captions, row.generator) for sample, row in zip(samples, rows, strict=True)]
+        captions = [None if k is None else row.captions[k] for row, k in zip(samples, chosen, strict=True)]
+        text_ids, text_valid = self.padded(self.encode(captions))
+        latents = [row.latents for row in samples if row.latents is not None]
+        told = [(row.words, k) for row, k in zip(samples, chosen, strict=True)]
+        words = [torch.tensor(kept[k], dtype=torch.float32) for kept, k in told if kept is not None and k is not None]
+        return CaptionedBatch(
+            **{field.name: getattr(masked, field.name) for field in fields(masked)},
+            text_ids=text_ids,
+            text_valid=text_valid,
+            latents=torch.from_numpy(np.stack(latents)).float() if latents else None,
+            words=pad_sequence(words, batch_first=True) if words else None,
+        )
+
+    def padded(self, ids: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """ids, which of them are real, both [B, T]."""
+        lengths = torch.tensor([len(one) for one in ids])
+        padded = pad(ids, self.tokenizer.pad_id)
+        return padded, torch.arange(padded.shape[1])[None, :] < lengths[:, None]
+
+    def encode(self, captions: Sequence[str | None]) -> list[np.ndarray]:
+        """[L] int32 for each caption, of no token where there is none."""
+        encoded = iter(self.tokenizer.encode([text for text in captions if text is not None], self.max_len))
+        return [SILENCE if text is None else next(encoded) for text in captions]
+
+
+def _one_of(captions: Sequence[str], generator: torch.Generator) -> int | None:
+    return int(torch.randint(len(captions), (), generator=generator)) if captions else None

@@ -1,0 +1,86 @@
+"""What can be asked of a method that predicts hidden patches with the help of a caption: does the caption help?
+
+On held-out images, with the same patches hidden throughout:
+
+    captions_skill_right      skill with the image's own captions
+    captions_skill_shuffled   with those of another image: a method that reads no text has the same skill
+    captions_skill_none       with no text at all; unusual for a method that was trained with captions
+    captions_gap              right less shuffled: what the predictor takes from the words' content
+
+Skill is 1 - error / error of the best constant, over all hidden patches; an image's item is its share of that, so that
+the mean over images is the skill and the interval of the ledger is one over images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openjepa.core.experiment import Row
+from openjepa.core.method import Latents, Method
+from openjepa.core.seeding import generator_for
+from openjepa.core.tasks import Answers, Prediction, Task
+from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
+from openjepa.data.image_records import WORLD
+
+MOST_ASKED = 512  # held-out images
+BATCH = 64
+NAMES: dict[TextKind, str] = {"caption": "right", "shuffled": "shuffled", "none": "none"}
+
+
+@dataclass(frozen=True)
+class CaptionTasks:
+    """Makes the tasks of one experiment."""
+
+    data: CaptionDataConfig
+    held_out: CaptionedImages
+    collate: CaptionCollator
+
+    def all(self) -> list[Task]:
+        """Whether captions help; of the scenes world also its factors, on combinations no model was trained on."""
+        tasks: list[Task] = [Prediction("captions", self.ask)]
+        if self.data.source.strip() == WORLD:
+            from openjepa.data.worlds.scenes import factor_tasks
+
+            tasks += factor_tasks(pixels=self.data.size)
+        return tasks
+
+    def ask(self, method: Method) -> dict[str, Answers]:
+        """Skill of each image with each text, and the gap."""
+        items = {text: self.skills(method, text) for text in get_args(TextKind)}  # [N] each
+        found = {f"captions_skill_{NAMES[text]}": Answers(skills, 0.0) for text, skills in items.items()}
+        return found | {"captions_gap": Answers(items["caption"] - items["shuffled"], 0.0)}
+
+    def skills(self, method: Method, text: TextKind) -> np.ndarray:
+        """[N] float64, the share of each held-out image in the skill with this text; the mean is the skill."""
+        images = self.held_out.told(text)
+        count = min(len(images), MOST_ASKED)
+        device = next(method.parameters()).device
+        parts = []
+        for start in range(0, count, BATCH):
+            batch = self.batch(images, range(start, min(start + BATCH, count)))
+            parts.append((method(batch.to(device)).latents, batch.size))
+        return image_skills(parts)
+
+    def batch(self, images: CaptionedImages, indices: Sequence[int]) -> CaptionedBatch:
+        """These images, the same patches hidden whatever the text is."""
+        return self.collate([Row(images[i], generator_for(0, "captions", i), i) for i in indices])
+
+
+def image_skills(parts: Sequence[tuple[Latents, int]]) -> np.ndarray:
+    """Latents of batches with their numbers of images -> [N], an item an image, of which skill is the mean."""
+    targets = torch.cat([latents.target for latents, _ in parts]).double()
+    centre = targets.mean(0)
+    constant = float((targets - centre).square().sum()) / sum(size for _, size in parts)  # error an image
+    errors: list[Tensor] = []
+    for latents, size in parts:
+        assert latents.rows is not None
+        error = (latents.predicted.double() - latents.target.double()).square().sum(1)  # [M]
+        errors.append(error.new_zeros(size).index_add_(0, latents.rows, error))
+    return (1 - torch.cat(errors) / max(constant, 1e-12)).cpu().numpy()

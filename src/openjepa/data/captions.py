@@ -1,0 +1,181 @@
+"""Images with captions: the data of recipes that let a text help to predict an image.
+
+    scenes                       the offline world, five captions an image: no file, no network
+    photos/ + captions_*.json    a folder of images and COCO's annotations (Chen et al. 2015), or any in its schema
+    train.parquet  owner/name    a table or a hub data set; `data.label` names the column of captions, one or a list
+
+Images are decoded once and kept as in `images`, their captions beside them. An image without a caption is left out;
+so is a caption whose image is missing. Both are counted, like everything else that could not be used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from openjepa.core.errors import UserError
+from openjepa.data.image_records import ENDLESS_SCENES, WORLD, ImageDataConfig, records
+from openjepa.data.images import ImageSet
+from openjepa.data.readers import Counts, Record
+from openjepa.data.sources import clean_text, source_kind
+
+TextKind = Literal["caption", "none", "shuffled"]
+
+
+class CaptionDataConfig(ImageDataConfig):
+    """Section `data` of an image-text recipe. A plain string stands for `source`."""
+
+    captions: str | None = None
+    """file of captions in COCO's schema (captions_train2017.json); its file names are looked up in `source`"""
+    label: str | None = None
+    """Parquet and hub: column that holds the captions, one text or a list of texts"""
+    eval_captions: str | None = None
+    """the file of captions that belongs to `eval_source`"""
+
+    @property
+    def caption_files(self) -> list[str]:
+        """Paths of both, as far as they are given."""
+        return [str(Path(file).expanduser()) for file in (self.captions, self.eval_captions) if file is not None]
+
+
+class Captioned(NamedTuple):
+    """An image and what is said of it."""
+
+    image: np.ndarray  # [S, S, 3] uint8
+    captions: Sequence[str]  # none, where the method is to see no text
+    latents: np.ndarray | None = None  # [N, D] of all patches, where the encoder is frozen and they are kept
+    words: Sequence[np.ndarray] | None = None  # of each caption [T, E], likewise
+
+
+class CaptionedImages(Dataset[Captioned]):
+    """Map-style data set of images with their captions, with those of another image each, or with none.
+
+    `shuffled` gives image i the captions of image i + N / 2: always the same ones, and right for other images, so that
+    they differ from the true ones in nothing but what they are about.
+    """
+
+    def __init__(self, cfg: CaptionDataConfig, split: Literal["train", "eval"], text: TextKind = "caption") -> None:
+        self.cfg, self.split, self.text = cfg, split, text
+        self.images = ImageSet(cfg, split, captioned, cfg.caption_files)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Captioned:
+        return Captioned(self.images[index], self.captions_of(index))
+
+    def captions_of(self, index: int) -> Sequence[str]:
+        """What the method is told of image `index`."""
+        teller = self.teller(index)
+        return () if teller is None else self.captions[teller]
+
+    def teller(self, index: int) -> int | None:
+        """Number of the image whose captions the method is told with image `index`."""
+        if self.text == "none":
+            return None
+        return (index + (len(self) // 2 if self.text == "shuffled" else 0)) % len(self)
+
+    @cached_property
+    def captions(self) -> list[list[str]]:
+        """[N] the captions of each image."""
+        return self.images.captions
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images and captions kept, mended and left out (both splits), by reason."""
+        return self.images.counts
+
+    def texts(self) -> Iterator[str]:
+        """All captions, one after the other: what a tokenizer learns from."""
+        return (caption for captions in self.captions for caption in captions)
+
+    def told(self, text: TextKind) -> CaptionedImages:
+        """The same images with another text."""
+        return CaptionedImages(self.cfg, self.split, text)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "captions"}
+
+
+def captioned(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Record]:
+    """Every image of one source that has a caption, undecoded, with its captions (a tuple) as its label.
+
+    Raises UserError if the source cannot be read or nothing says where its captions are.
+    """
+    assert isinstance(cfg, CaptionDataConfig)
+    annotations = cfg.captions if source == cfg.source else cfg.eval_captions
+    kind, place = source_kind(source, WORLD)
+    if kind == "world":
+        found = _scenes(cfg, counts)
+    elif annotations is not None:
+        found = coco_records(Path(annotations).expanduser(), Path(place).expanduser(), counts)
+    elif cfg.label is not None:
+        found = records(cfg, source, counts)
+    else:
+        key = "data.captions" if source == cfg.source else "data.eval_captions"
+        raise UserError(
+            f"nothing says where the captions of {source} are; give {key}=captions.json (COCO's schema), or data.label "
+            f"for a table's column of captions, or use data.source={WORLD} (no files needed)"
+        )
+    for record in found:
+        texts = tuple(_usable(record, counts))
+        if texts:
+            yield record._replace(label=texts)
+        else:
+            counts.add("image without a caption", record.place)
+
+
+def coco_records(annotations: Path, folder: Path, counts: Counts) -> Iterator[Record]:
+    """The images that a file in COCO's schema lists, in its order, each with all its captions.
+
+    Captions of images that it does not list are counted. Raises UserError for a file in another schema.
+    """
+    data = _read_annotations(annotations)
+    told: dict[Any, list[Any]] = {}
+    for row in data["annotations"]:
+        told.setdefault(row["image_id"], []).append(row["caption"])
+    listed = {row["id"] for row in data["images"]}
+    for image, texts in told.items():
+        if image not in listed:
+            for _ in texts:
+                counts.add("caption of an image that is not listed", f"{annotations.name}:image {image}")
+    for row in data["images"]:
+        file = folder / row["file_name"]
+        yield Record(file, told.get(row["id"], []), str(file))
+
+
+def _read_annotations(file: Path) -> dict[str, list[dict[str, Any]]]:
+    needed = {"images": {"id", "file_name"}, "annotations": {"image_id", "caption"}}
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"captions file {file} cannot be read ({error})") from error
+    for section, keys in needed.items():
+        rows = data.get(section) if isinstance(data, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
+            raise UserError(f"{file} is not in COCO's schema: it needs a list {section!r} of {', '.join(sorted(keys))}")
+    return data
+
+
+def _scenes(cfg: ImageDataConfig, counts: Counts) -> Iterator[Record]:
+    from openjepa.data.worlds.scenes import Scenes
+
+    world = Scenes("train", cfg.images or ENDLESS_SCENES)
+    for number, record in enumerate(records(cfg, WORLD, counts)):
+        yield record._replace(label=world.captions(number))
+
+
+def _usable(record: Record, counts: Counts) -> Iterator[str]:
+    """Clean captions of a record; what is no text or empty is counted."""
+    for value in record.label if isinstance(record.label, list | tuple) else [record.label]:
+        text = clean_text(value, "caption", record.place, counts)
+        if text:
+            yield " ".join(text.split())
+        elif text == "" and value is not None:
+            counts.add("empty caption", record.place)

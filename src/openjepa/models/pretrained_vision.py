@@ -1,0 +1,81 @@
+"""A ViT of the `transformers` library, by hub id or local folder, behind the interface of `ViT`.
+
+Patches are embedded and given their places, those that are not read are taken out, and only then come the layers: what
+is hidden costs nothing and cannot leak. The [CLS] token is always read and never returned.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openjepa.core.errors import ConfigError, UserError
+from openjepa.models.pretrained import attention_mask, load_model
+from openjepa.models.transformer import key_mask, take
+
+OUR_MEAN, OUR_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # images come in [-1, 1]
+
+
+class PretrainedViT(nn.Module):
+    """Wraps a transformers ViT. `name` is a hub id or a folder; `weights=False` builds it from its config alone.
+
+    Raises UserError for a model of another family, ConfigError if it was made for images of another size.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, pixels: int, weights: bool = True) -> None:
+        super().__init__()
+        self.model: Any = load_model(name, weights)
+        config = self.model.config
+        if config.model_type != "vit":
+            raise UserError(f"encoder.name={name!r} is a {config.model_type!r}; vision encoders of type 'vit' are read")
+        if config.image_size != pixels:
+            raise ConfigError(f"{name} was made for {config.image_size} pixels; set data.size={config.image_size}")
+        side = config.image_size // config.patch_size
+        self.dim, self.grid, self.max_len = int(config.hidden_size), (side, side), side * side
+        mean, std = pixel_statistics(name)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        for parameter in self.model.pooler.parameters() if self.model.pooler is not None else ():
+            parameter.requires_grad_(False)
+
+    def states(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:
+        """Embeddings and the latents of every layer, the last one normed, each [B, V, D]; arguments as `ViT.states`."""
+        table = self.model.embeddings
+        pixels = (images * 0.5 + 0.5 - self.mean) / self.std
+        x = table.patch_embeddings(pixels) + table.position_embeddings[:, 1:]  # [B, N, D]
+        x = x if places is None else take(x, places)  # [B, V, D]
+        first = (table.cls_token + table.position_embeddings[:, :1]).expand(len(x), -1, -1)
+        x = table.dropout(torch.cat([first, x], 1))  # [B, 1 + V, D]
+        mask = None
+        if valid is not None:
+            mask = attention_mask(self.model.config, key_mask(torch.cat([torch.ones_like(valid[:, :1]), valid], 1)))
+        states = [x]
+        for layer in self.model.layers:
+            states.append(layer(states[-1], mask))
+        states[-1] = self.model.layernorm(states[-1])
+        return [state[:, 1:] for state in states]
+
+    def forward(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        """The last layer's latents [B, V, D]."""
+        return self.states(images, places, valid)[-1]
+
+    def save_config(self, folder: Path) -> None:
+        """Write config.json, from which the architecture can be rebuilt without the hub."""
+        self.model.config.save_pretrained(folder)
+
+
+def pixel_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel that the model's images were normed by; ours where it does not say."""
+    from transformers.image_processing_utils import BaseImageProcessor
+
+    try:
+        found, _ = BaseImageProcessor.get_image_processor_dict(name)
+    except (OSError, ValueError):
+        return OUR_MEAN, OUR_STD
+    return tuple(found.get("image_mean") or OUR_MEAN), tuple(found.get("image_std") or OUR_STD)

@@ -1,0 +1,38 @@
+"""One config section for every vision encoder: OpenJEPA's own from scratch, or a ViT of the transformers library."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from openjepa.core.experiment import BuildContext
+from openjepa.core.rates import scale_lr
+from openjepa.models.pretrained_vision import PretrainedViT
+from openjepa.models.vit import ViT, ViTConfig
+
+
+class VisionConfig(ViTConfig):
+    """Which image encoder."""
+
+    name: str | None = None
+    """transformers hub id or local folder of a ViT; unset = OpenJEPA's own with the sizes below"""
+    weights: bool = True
+    """start a named encoder from its pretrained weights; false = its architecture from the config alone"""
+    lr_scale: float = Field(1.0, gt=0)
+    """learning rate of the encoder relative to train.lr; a good start wants about a hundredth"""
+
+
+def build_vision(config: VisionConfig, pixels: int, context: BuildContext) -> ViT | PretrainedViT:
+    """The encoder of this config, for images of `pixels` x `pixels`. Of a named one the architecture is left in the
+    assets, so a run needs no hub later."""
+    encoder = ViT(config, pixels) if config.name is None else _named(config.name, config, pixels, context)
+    scale_lr(encoder, config.lr_scale)
+    return encoder
+
+
+def _named(name: str, config: VisionConfig, pixels: int, context: BuildContext) -> PretrainedViT:
+    saved = context.assets / "vision"
+    if (saved / "config.json").is_file() and (context.random_init or not config.weights):
+        return PretrainedViT(str(saved), pixels, weights=False)
+    encoder = PretrainedViT(name, pixels, config.weights and not context.random_init)
+    encoder.save_config(saved)
+    return encoder

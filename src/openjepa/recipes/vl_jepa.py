@@ -1,0 +1,200 @@
+"""VL-JEPA: predict the latents of an image's hidden patches from the visible ones and from its caption.
+
+The vision encoder reads the visible patches and no others. A predictor reads their latents, those of the caption's
+tokens and a mask token for each hidden patch, all told their places, and estimates what the target encoder says of the
+hidden patches; the loss is 1 - cosine. What the visible patches leave open only the caption can tell: `eval` asks how
+much it does (skill with the right captions less skill with those of other images).
+
+An encoder that is trained has a slow average of itself (EMA) as its target, and its pooled latents are kept from
+collapsing. A frozen one, the default for pretrained encoders, is its own target: its average would be itself.
+The mean of the vision encoder's latents of all patches is the image's embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.distributed import rank_weight
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.data.augment import AugmentConfig
+from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.caption_latents import FrozenPart, WithLatents
+from openjepa.data.caption_tasks import CaptionTasks
+from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
+from openjepa.data.image_batches import Images, MaskedImageCollator, clean
+from openjepa.data.images import raw_pixels
+from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
+from openjepa.masking.blocks import PatchMaskConfig, build_masker
+from openjepa.models.caption_reader import CaptionReader
+from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.predictors import PredictorConfig, build_predictor
+from openjepa.models.target import EMATarget, Frozen, MomentumConfig
+from openjepa.models.transformer import mean_pool, recompute_activations, take
+from openjepa.models.vision import VisionConfig, build_vision
+from openjepa.objectives.latent import cosine, named_objective, on_the_sphere
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
+from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
+
+
+class Config(BaseConfig):
+    """Everything that defines a VL-JEPA run."""
+
+    data: CaptionDataConfig = CaptionDataConfig()
+    text: TextKind = "caption"
+    """what the predictor reads beside the patches: the image's caption, none, or that of another image (ablation)"""
+    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=1000)
+    encoder: VisionConfig = VisionConfig()
+    text_encoder: EncoderConfig = EncoderConfig(depth=2, max_len=32)
+    train_vision: bool | None = None
+    """whether the vision encoder learns; unset = own encoders do, those with a name are frozen"""
+    train_text: bool | None = None
+    """whether the text encoder learns; unset = own encoders do, those with a name are frozen"""
+    words: Literal["tokens", "mean"] = "tokens"
+    """whether the predictor reads every token of the caption or their mean"""
+    mask: PatchMaskConfig = PatchMaskConfig(strategy="block", ratio=0.6)
+    predictor: PredictorConfig = PredictorConfig()
+    target: TargetConfig = TargetConfig()
+    momentum: MomentumConfig = MomentumConfig()
+    """of the target encoder, where the vision encoder learns"""
+    objective: str = "cosine"
+    """mse | l1 | smooth_l1 | cosine | package.module:function"""
+    regularizer: RegularizerConfig = RegularizerConfig()
+    """on the mean of the visible patches' latents, where the vision encoder learns"""
+    cache: bool = True
+    """keep what frozen encoders say of the training data on disk: later epochs encode the visible patches only"""
+    recompute: bool = False
+    """compute activations again in the backward pass instead of keeping them: less memory, a third more time"""
+    train: TrainConfig = TrainConfig()
+
+    @property
+    def vision_learns(self) -> bool:
+        return self.encoder.name is None if self.train_vision is None else self.train_vision
+
+    @property
+    def text_learns(self) -> bool:
+        return self.text_encoder.name is None if self.train_text is None else self.train_text
+
+
+class VLJEPA(Method[CaptionedBatch]):
+    """Vision encoder, its target, caption reader, predictor and their loss."""
+
+    def __init__(self, config: Config, vision: Any, reader: CaptionReader | None) -> None:
+        super().__init__()
+        self.config, self.patches = config, int(vision.max_len)
+        self.vision: Any = vision if config.vision_learns else Frozen(vision)
+        self.teacher = EMATarget(vision, config.momentum.schedule()) if config.vision_learns else None
+        self.reader = reader
+        places = self.patches + (0 if reader is None else reader.max_len)
+        self.predictor = build_predictor(config.predictor, vision.dim, vision.dim, places)
+        self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
+        if config.recompute:
+            recompute_activations(self)
+
+    def see_context(self, batch: CaptionedBatch) -> Tensor:
+        """Latents of the visible patches [B, V, D]."""
+        return self.vision(batch.images, batch.context_at, batch.context_valid)
+
+    def predict(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
+        """The estimated latents of the hidden patches [M, D]. Places of words come behind those of all patches."""
+        places, valid = batch.context_at, batch.context_valid  # [B, V]
+        if self.reader is not None and batch.text_ids.shape[1]:
+            words, real = self.reader(batch.text_ids, batch.text_valid, batch.words)  # [B, T, D], [B, T]
+            behind = self.patches + torch.arange(real.shape[1], device=real.device)  # [T]
+            context = torch.cat([context, words.to(context.dtype)], 1)  # [B, V + T, D]
+            places, valid = torch.cat([places, behind.expand_as(real)], 1), torch.cat([valid, real], 1)
+        asked = (batch.hidden_at, batch.hidden_valid)
+        return self.predictor(context, places, valid, None, *asked)[batch.hidden_valid]  # [B, H, D] -> [M, D]
+
+    def predict_from_context(self, batch: CaptionedBatch) -> Tensor:
+        return self.predict(batch, self.see_context(batch))
+
+    def forward(self, batch: CaptionedBatch) -> StepOutput:
+        whole = self.look_at(batch.images) if batch.latents is None else batch.latents  # [B, N, D]
+        target = self.targets_at(whole, batch.hidden_at, batch.hidden_valid)  # [M, D]
+
+        context = self.see_context(batch)  # [B, V, D]
+        predicted = self.predict(batch, context)  # [M, D]
+        pooled = mean_pool(context, batch.context_valid)  # [B, D]
+        terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
+        if self.teacher is not None:
+            terms |= self.regularizer(pooled, batch.draw)
+        loss = torch.stack(list(terms.values())).sum()
+        latents = self._latents(batch, whole, predicted, target, pooled)
+        return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
+
+    @torch.no_grad()
+    def look_at(self, images: Tensor) -> Tensor:
+        """What targets are made of: the target encoder's latents of all patches [B, N, D]."""
+        states = (self.vision if self.teacher is None else self.teacher).states(images)
+        return merged(target_layers(self.config.target, states))
+
+    def targets_at(self, whole: Tensor, places: Tensor, valid: Tensor) -> Tensor:
+        """Targets [M, D] of the valid places [B, H]."""
+        return make_targets(self.config.target, [take(whole, places)[valid]])
+
+    def _latents(self, batch: CaptionedBatch, whole: Tensor, predicted: Tensor, target: Tensor,
+                 pooled: Tensor) -> Latents:  # fmt: skip
+        latents = Latents(predicted.detach(), target, pooled.detach())
+        if self.objective is cosine:  # skill is measured in the space of the loss
+            latents.predicted, latents.target = on_the_sphere(latents.predicted, target)
+        if self.training:
+            return latents
+        latents.rows, latents.places = batch.hidden_valid.nonzero()[:, 0], batch.hidden_at[batch.hidden_valid]  # [M]
+        copied = self.targets_at(whole, batch.nearest_visible(), batch.hidden_valid)  # [M, D]
+        latents.copied = on_the_sphere(copied, target)[0] if self.objective is cosine else copied
+        teacher = self.vision if self.teacher is None else self.teacher
+        latents.context, latents.teacher = self.embed(batch), teacher(batch.images).float().mean(1)  # [B, D]
+        return latents
+
+    def embed(self, batch: Images) -> Tensor:
+        return self.vision(batch.images).float().mean(1)
+
+    def scramble_hidden(self, batch: CaptionedBatch, generator: torch.Generator) -> CaptionedBatch:
+        return batch.with_other_hidden(generator)
+
+    def after_step(self, progress: Progress) -> None:
+        if self.teacher is not None:
+            self.teacher.update(self.vision, progress)
+
+
+def build(config: Config, context: BuildContext) -> Experiment:
+    """The experiment that `config` describes. Decodes the images if the tokenizer has to learn from their captions."""
+    train_data, eval_data = (CaptionedImages(config.data, split, config.text) for split in ("train", "eval"))
+    tokenizer = load_or_learn(config.tokenizer, train_data.texts, context.assets / "tokenizer.json")
+    vision = build_vision(config.encoder, config.data.size, context)
+    reader = None
+    if config.text != "none":
+        encoder = build_encoder(config.text_encoder, tokenizer.vocab_size, context)
+        reader = CaptionReader(encoder, config.text_learns, config.words, vision.dim)
+    method = VLJEPA(config, vision, reader)
+    pixels, grid = config.data.size, vision.grid
+    masked = MaskedImageCollator(grid, build_masker(config.mask), AugmentConfig())  # a mirror image has other captions
+    collate = CaptionCollator(masked, tokenizer, config.text_encoder.max_len)
+
+    rows: WithLatents | CaptionedImages = train_data
+    if config.cache:
+        kept = None if config.vision_learns else FrozenPart(method.vision, method.look_at, vision.dim, config.target)
+        told = (
+            None if reader is None or config.text_learns else FrozenPart(reader.encoder, reader.encoder, reader.width)
+        )
+        rows = WithLatents(train_data, collate, vision.max_len, kept, told)
+    frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
+    notes = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
+    if config.mask.strategy == "random":
+        notes["mask_ratio"] = config.mask.ratio
+    return Experiment(
+        method=method,
+        train_data=rows,
+        eval_data=eval_data,
+        collate=collate,
+        prepare=lambda inputs: clean(inputs, pixels, grid),
+        train=config.train,
+        tasks=CaptionTasks(config.data, eval_data, collate).all,
+        baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
+        notes=lambda: {"images": train_data.counts, **notes},
+    )

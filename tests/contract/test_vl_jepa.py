@@ -1,0 +1,341 @@
+"""The contract on the image-text recipe: every law holds in every set-up, and each planted defect fails its law."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from openjepa import api
+from openjepa.check import check_experiment, failed
+from openjepa.core.evaluating import evaluating
+from openjepa.core.experiment import Experiment, Row
+from openjepa.core.locate import built_in_recipes
+from openjepa.core.method import Latents, Progress, StepOutput
+from openjepa.core.seeding import generator_for
+from openjepa.core.tasks import Prediction
+from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.captions import CaptionedImages
+from openjepa.data.loader import eval_batches, train_batches
+from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.data.worlds.scenes import Scenes
+from openjepa.evals.features import embed_all
+from openjepa.models.target import EMATarget, Frozen
+from openjepa.models.transformer import take
+from openjepa.recipes import vl_jepa
+from openjepa.recipes.vl_jepa import VLJEPA
+from openjepa.train import checkpoint
+from tests.tiny import VL, build_vl
+
+VARIANTS = {
+    "as shipped": (),
+    "no text": ("text=none", "mask.strategy=random", "target.norm=standardize"),
+    "shuffled": ("text=shuffled", "mask.strategy=multiblock", "regularizer.name=sigreg"),
+    "frozen": ("train_vision=false", "train_text=false"),
+    "frozen text, its mean": ("train_text=false", "words=mean", "objective=mse"),
+    "mlp": ("predictor.kind=mlp", "encoder.stem=conv", "objective=smooth_l1"),
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def experiment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    return build_vl(tmp_path_factory.mktemp("assets"), *VARIANTS[request.param])
+
+
+def rows_of(experiment: Experiment, count: int) -> list[Row]:
+    data: Any = experiment.train_data
+    return [Row(data[i], generator_for(0, "sample", 0, i), i) for i in range(count)]
+
+
+def test_the_recipe_is_listed() -> None:
+    assert "vl_jepa" in built_in_recipes()
+
+
+def test_every_law_holds(experiment: Experiment) -> None:
+    assert list(failed(check_experiment(experiment))) == []
+
+
+def test_no_row_knows_its_batch(experiment: Experiment) -> None:
+    """Neither its neighbours' longer captions nor their larger masks move a prediction."""
+    method = experiment.method
+    together, alone = (experiment.collate(rows_of(experiment, count)) for count in (12, 2))
+    with evaluating(method):
+        predicted, few = method.predict_from_context(together), method.predict_from_context(alone)
+        assert torch.allclose(predicted[: len(few)], few, atol=1e-5)
+        assert torch.allclose(method.embed(together)[:2], method.embed(alone), atol=1e-5)
+
+
+def test_latents_say_where_they_belong(experiment: Experiment) -> None:
+    batch = next(eval_batches(experiment))
+    assert isinstance(batch, CaptionedBatch)
+    with evaluating(experiment.method):
+        latents = experiment.method(batch).latents
+    assert latents.rows is not None
+    assert latents.places is not None
+    assert latents.copied is not None
+    assert batch.hidden[latents.rows, latents.places].all()
+    assert batch.hidden.sum() == len(latents.rows) == len(latents.predicted) == len(latents.target)
+    assert latents.copied.shape == latents.target.shape
+    assert latents.context.shape == (batch.size, 32)
+
+
+def test_predictions_listen_to_the_caption_where_there_is_one(experiment: Experiment) -> None:
+    batch = next(train_batches(experiment, 0))
+    assert isinstance(batch, CaptionedBatch)
+    method = experiment.method
+    assert isinstance(method, VLJEPA)
+    other = replace(batch, text_ids=batch.text_ids.flip(0), text_valid=batch.text_valid.flip(0))
+    silent = replace(batch, text_ids=batch.text_ids[:, :0], text_valid=batch.text_valid[:, :0])
+    with evaluating(method):
+        first, second, third = (method.predict_from_context(b) for b in (batch, other, silent))
+        assert torch.equal(method.embed(batch), method.embed(other))
+    assert third.isfinite().all()
+    reads = method.reader is not None
+    assert torch.equal(first, second) != reads
+    assert torch.equal(first, third) != reads
+
+
+def test_padding_of_captions_changes_nothing(tmp_path: Path) -> None:
+    experiment = build_vl(tmp_path)
+    batch = next(train_batches(experiment, 0))
+    assert isinstance(batch, CaptionedBatch)
+    padded = replace(batch, text_ids=torch.where(batch.text_valid, batch.text_ids, 7))
+    assert not torch.equal(padded.text_ids, batch.text_ids)
+    with evaluating(experiment.method):
+        assert torch.equal(*(experiment.method.predict_from_context(b) for b in (batch, padded)))
+
+
+def test_images_become_one_finite_vector_each(experiment: Experiment) -> None:
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (side, 30, 3), dtype=np.uint8) for side in (24, 50, 10)]
+    vectors = embed_all(experiment.method, experiment.prepare, images)
+    assert vectors.shape == (3, 32)
+    assert np.isfinite(vectors).all()
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    def facts(workers: int) -> list[tuple]:
+        experiment = build_vl(tmp_path, f"train.workers={workers}", "train.steps=6")
+        return [(b.keys.tolist(), b.hidden.tolist(), b.text_ids.tolist())
+                for b in islice(train_batches(experiment, 2), 3)]  # fmt: skip
+
+    assert facts(0) == facts(2)
+
+
+def test_frozen_encoders_stay_as_they_are_and_have_no_average(tmp_path: Path) -> None:
+    experiment = build_vl(tmp_path, "train_vision=false", "train_text=false")
+    method = experiment.method
+    assert isinstance(method, VLJEPA)
+    assert method.reader is not None
+    assert method.teacher is None
+    assert isinstance(method.vision, Frozen)
+    assert isinstance(method.reader.encoder, Frozen)
+    assert "no EMA of frozen weights" in experiment.notes()["target"]
+    method.train()
+    assert not any(module.training for part in (method.vision, method.reader.encoder) for module in part.modules())
+    batch = next(train_batches(experiment, 0))
+    method(batch).loss.backward()
+    trained = {name.partition(".")[0] for name, p in method.named_parameters() if p.grad is not None}
+    assert trained == {"reader", "predictor"}
+    assert isinstance(build_vl(tmp_path).method.teacher, EMATarget)
+
+
+# --- frozen encoders of transformers, and what is kept of them
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Settings that name a tiny ViT and a tiny BERT with its tokenizer, both in folders."""
+    from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    ViTModel(ViTConfig(**sizes, image_size=24, patch_size=4)).save_pretrained(folder / "vit")
+    BertModel(BertConfig(**sizes, vocab_size=300, max_position_embeddings=24)).save_pretrained(folder / "bert")
+    captions = Scenes("train", 120)
+    tokenizer = train_tokenizer(
+        TokenizerConfig(vocab_size=300), (text for i in range(100) for text in captions.captions(i))
+    )
+    tokenizer.save(folder / "bert" / "tokenizer.json")
+    names = ("encoder.name=vit", "text_encoder.name=bert", "tokenizer.kind=bert")
+    return tuple(name.replace("=", f"={folder}/") for name in names)
+
+
+def test_named_encoders_are_frozen_and_keep_the_laws(pretrained: tuple[str, ...], tmp_path: Path) -> None:
+    for more in (
+        (),
+        ("mask.strategy=random", "text=shuffled"),
+        ("train_vision=true", "train_text=true", "recompute=true"),
+    ):
+        experiment = build_vl(tmp_path, *pretrained, *more)
+        assert list(failed(check_experiment(experiment))) == []
+        method = experiment.method
+        assert isinstance(method, VLJEPA)
+        assert (method.teacher is None) == ("train_vision=true" not in more)
+
+
+@pytest.mark.parametrize("text", ["caption", "shuffled"])
+def test_what_is_kept_is_what_the_encoders_say(text: str, pretrained: tuple[str, ...], tmp_path: Path) -> None:
+    live, kept = (build_vl(tmp_path, *pretrained, f"text={text}", f"cache={cache}") for cache in (False, True))
+    kept.method.load_state_dict(live.method.state_dict())
+    for first, second in islice(zip(train_batches(live, 0), train_batches(kept, 0), strict=True), 3):
+        assert isinstance(first, CaptionedBatch)
+        assert isinstance(second, CaptionedBatch)
+        assert first.latents is first.words is None
+        assert second.latents is not None
+        assert second.words is not None
+        assert second.latents.shape == (15, 36, 16)
+        assert torch.equal(first.text_ids, second.text_ids)
+        with evaluating(live.method):
+            one, other = live.method(first), kept.method(second)
+        assert torch.allclose(one.latents.target, other.latents.target, atol=5e-3)
+        assert torch.allclose(one.latents.predicted, other.latents.predicted, atol=5e-3)
+        assert one.loss == pytest.approx(float(other.loss), abs=2e-3)
+
+
+# --- does the caption help?
+
+
+def asked(experiment: Experiment, method: Any = None) -> dict[str, float]:
+    task, method = experiment.tasks()[0], method or experiment.method
+    assert isinstance(task, Prediction)
+    with evaluating(method):
+        return {name: float(items.mean()) for name, (items, _) in task.ask(method).items()}
+
+
+def test_without_text_there_is_no_gap(tmp_path: Path) -> None:
+    found = asked(build_vl(tmp_path, "text=none"))
+    assert set(found) == {f"captions_{name}" for name in ("skill_right", "skill_shuffled", "skill_none", "gap")}
+    assert found["captions_gap"] == 0
+    assert found["captions_skill_right"] == found["captions_skill_shuffled"] == found["captions_skill_none"]
+
+
+class Listener(torch.nn.Module):
+    """Predicts the target where the caption is one of the image's own, half of it where it is not, else nothing."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        super().__init__()
+        self.experiment, self.idle = experiment, torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch: CaptionedBatch) -> StepOutput:
+        data, collate = self.experiment.eval_data, self.experiment.collate
+        assert isinstance(data, CaptionedImages)
+        assert isinstance(collate, CaptionCollator)
+        target = torch.eye(len(data))[batch.keys]  # [B, N]
+        shares = []
+        for key, ids, valid in zip(batch.keys.tolist(), batch.text_ids, batch.text_valid, strict=True):
+            own = [one.tolist() for one in collate.encode(data.captions_of(key))]
+            shares.append(1.0 if ids[valid].tolist() in own else 0.5 if valid.any() else 0.0)
+        predicted = torch.tensor(shares)[:, None] * target
+        return StepOutput(self.idle.sum(), Latents(predicted, target, target, rows=torch.arange(batch.size)))
+
+
+def test_the_gap_is_what_right_captions_are_worth(tmp_path: Path) -> None:
+    experiment = build_vl(tmp_path)
+    found = asked(experiment, Listener(experiment))
+    constant = 1 - 1 / len(experiment.eval_data)  # error of the mean of N unit vectors
+    assert found["captions_skill_right"] == pytest.approx(1)
+    assert found["captions_skill_shuffled"] == pytest.approx(1 - 0.25 / constant)
+    assert found["captions_skill_none"] == pytest.approx(1 - 1 / constant)
+    assert found["captions_gap"] == pytest.approx(0.25 / constant)
+
+
+# --- planted defects
+
+
+class MasksAfterTheEncoder(VLJEPA):
+    """All patches pass the encoder together, the hidden ones are dropped afterwards."""
+
+    def see_context(self, batch: CaptionedBatch) -> Tensor:
+        return take(self.vision(batch.images), batch.context_at)
+
+
+class ForgetsPlaces(VLJEPA):
+    """All mask tokens are the same."""
+
+    def predict(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
+        return super().predict(replace(batch, hidden_at=torch.zeros_like(batch.hidden_at)), context)
+
+
+class AveragesFrozenWeights(VLJEPA):
+    """An EMA of an encoder that nothing trains."""
+
+    def __init__(self, config: vl_jepa.Config, *parts: Any) -> None:
+        super().__init__(config, *parts)
+        self.teacher = EMATarget(self.vision.module, config.momentum.schedule())
+
+    def after_step(self, progress: Progress) -> None:
+        self.teacher.update(self.vision.module, progress)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "law"),
+    [
+        (MasksAfterTheEncoder, (), "no leak"),
+        (ForgetsPlaces, (), "positions matter"),
+        (AveragesFrozenWeights, ("train_vision=false",), "the EMA target moves"),
+    ],
+)
+def test_a_planted_defect_fails_its_law(
+    method: type, settings: tuple, law: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vl_jepa, "VLJEPA", method)
+    assert law in [result.name for result in failed(check_experiment(build_vl(tmp_path, *settings)))]
+
+
+# --- a run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    settings = (*VL, "train.steps=6", "train.checkpoint_every=3", "train.accumulate=2", "train.health_every=3")
+    return api.train("vl_jepa", out=tmp_path_factory.mktemp("runs") / "run", overrides=settings, progress=False)
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_judged_and_used(run: api.Run) -> None:
+    data: Any = run.experiment.eval_data
+    images = [np.array(row.image) for row in (data[i] for i in range(4))]
+    assert run.encode(images).shape == (4, 32)
+    assert run.summary()["notes"]["images"]["images"] == 120
+    captions, factor, *_ = run.tasks()
+    small = replace(factor, train=factor.train[:60], train_labels=factor.train_labels[:60],
+                    test=factor.test[:30], test_labels=factor.test_labels[:30])  # fmt: skip
+    ledger = run.evaluate([captions, small]).to_json()
+    assert {"run", "init", "random", "pixels", "chance"} <= set(ledger["shape_knn"])
+    assert {"run", "init", "random", "chance"} <= set(ledger["captions_gap"])
+
+
+@pytest.mark.slow
+def test_a_probe_reads_the_trained_weights(run: api.Run) -> None:
+    """Loaded weights are those of the checkpoint, and embed otherwise than the initialisation."""
+    data: Any = run.experiment.eval_data
+    images = [np.array(data[i].image) for i in range(4)]
+    saved = load_file(checkpoint.newest(run.folder.checkpoints) / checkpoint.WEIGHTS)
+    loaded, fresh = run.experiment.method.state_dict(), run.fresh().method.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in saved.items())
+    assert not torch.equal(loaded["vision.stem.weight"], fresh["vision.stem.weight"])
+    start = embed_all(run.fresh().method, run.experiment.prepare, images)
+    assert not np.allclose(run.encode(images), start, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_the_run_that_was_not_stopped(run: api.Run, tmp_path: Path) -> None:
+    again = tmp_path / "copy"
+    shutil.copytree(run.path, again)
+    *_, last = checkpoint.finished(again / "checkpoints")
+    shutil.rmtree(last)
+    api.train("", out=again, resume=True, progress=False)
+    mine, theirs = (
+        load_file(checkpoint.newest(path / "checkpoints") / checkpoint.WEIGHTS) for path in (again, run.path)
+    )
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)

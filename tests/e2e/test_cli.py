@@ -215,6 +215,24 @@ def test_diagnose_gives_the_latest_verdict_and_an_override_that_is_valid(
     assert f"verdict: {result['latest']['status']}" in capsys.readouterr().out
 
 
+def test_masks_of_a_run_and_of_a_recipe_are_one_page_each(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    result = answer(capsys, "masks", run, "mask.ratio=0.25", "--samples", 2)
+    assert (result["page"], result["recipe"]) == (str(run / "masks.html"), "t_jepa")
+    assert result["samples"] == len(openjepa.load(run).experiment.train_data)
+    assert result["figures"]["hidden_share"]["mean"] == pytest.approx(0.25, abs=0.02)
+    page = (run / "masks.html").read_text()
+    assert page.count('class="text"') == 2 * 2  # samples, epochs
+    assert "http" not in page.replace("http://www.w3.org", "")  # nothing from elsewhere
+    words = ["image_jepa", "data.images=60", "data.size=24", "encoder.patch=4", "--out", str(tmp_path / "page.html")]
+    assert main(["masks", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "smallest context" in shown
+    assert str(tmp_path / "page.html") in shown
+    assert (tmp_path / "page.html").read_text().count("<img ") == 6 * 5
+
+
 @pytest.mark.parametrize("passed", [True, False])
 def test_check_exits_with_1_if_a_law_is_broken(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, passed: bool
@@ -265,6 +283,9 @@ def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
         ("embed {run} {data} --column body --out {tmp}/v.npy", "has no column 'body'"),
         ("eval {run} --sts {data}", "no field 'sentence1'"),
         ("eval", "Missing argument 'RUN'"),
+        ("masks mask.ratio=0.5", "give a run folder or a recipe"),
+        ("masks {run} --preset tiny", "no --preset"),
+        ("masks image_jepa mode=views data.images=60 --out {tmp}/m.html", "nothing is hidden with these settings"),
         ("config explain t_jepa mosk", "did you mean 'mask'"),
         ("config validate {broken}", "line 3 is not valid YAML"),
     ],

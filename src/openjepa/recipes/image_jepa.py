@@ -193,5 +193,6 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         tasks=lambda: image_tasks(config.data),
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
+        pictures=collate.pictures,
         notes=lambda: {"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {},
     )

@@ -192,9 +192,8 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate)],
         readable=Readable(
-            lambda method, batch: read_back(method, batch, tokenizer.special_ids),
-            tokenizer.decode,
-            tokenizer.vocab_size,
+            lambda *asked: read_back(*asked, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size
         ),
+        pictures=collate.pictures,
         notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},
     )

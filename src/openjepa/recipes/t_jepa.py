@@ -186,6 +186,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         prepare=lambda texts: collate.clean(texts, method.student.max_len),
         train=config.train,
         tasks=lambda: text_tasks(config.data),
+        pictures=collate.pictures,
         notes=lambda: {
             "mask_ratio": config.mask.ratio,
             "teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1),

@@ -194,6 +194,18 @@ def test_eval_on_rated_pairs_is_kept_in_the_run(run: Path, capsys: pytest.Captur
     assert json.loads((run / "evals" / "rated.json").read_text()) == result["eval"]
 
 
+def test_a_sweep_names_the_best_latents_and_keeps_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = answer(capsys, "eval", run, "--sweep")
+    best = max(point["validation"] for point in result["points"])
+    assert result["chosen"]["validation"] == best
+    assert {point["encoder"] for point in result["points"]} == {"embedding", "student", "teacher"}
+    assert json.loads((run / "evals" / "audit.json").read_text())["chosen"] == result["chosen"]
+    assert main(["eval", str(run), "--sweep"]) == 0
+    shown = capsys.readouterr().out
+    assert "best on validation" in shown
+    assert "attentive" in shown
+
+
 @pytest.mark.parametrize(("interval", "code"), [((-0.3, -0.1), 1), ((-0.3, 0.1), 0)])
 def test_eval_fails_where_training_hurt_and_only_there(
     run: Path, monkeypatch: pytest.MonkeyPatch, interval: tuple[float, float], code: int
@@ -283,6 +295,7 @@ def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
         ("embed {run} {data} --column body --out {tmp}/v.npy", "has no column 'body'"),
         ("eval {run} --sts {data}", "no field 'sentence1'"),
         ("eval", "Missing argument 'RUN'"),
+        ("eval {run} --sweep --fail-if-worse", "a question of its own"),
         ("masks mask.ratio=0.5", "give a run folder or a recipe"),
         ("masks {run} --preset tiny", "no --preset"),
         ("masks image_jepa mode=views data.images=60 --out {tmp}/m.html", "nothing is hidden with these settings"),

@@ -105,6 +105,8 @@ def test_a_run_folder_holds_what_the_documentation_says(run: Path) -> None:
         summary
     )
     assert summary["steps"] == 6
+    assert summary["notes"]["data"]["documents"] == 120
+    assert json.loads((run / "env.json").read_text())["notes"] == summary["notes"]
     assert set(summary["eval"]) == {"topic_knn", "topic_logistic"}
     assert {"run", "init", "random", "tfidf", "chance"} <= set(summary["eval"]["topic_knn"])
     assert summary["semantic"]["labels"] == ["first half", "second half", "another text"]

@@ -167,4 +167,7 @@ def image_layers(method: Any, batch: Any) -> dict[str, Layers]:
         found["teacher"] = teacher.states(batch.images)
     if hasattr(method, "projector"):
         found["projected"] = [method.projector(student[-1].mean(1, keepdim=True))]
-    return {name: Layers(states, torch.ones(states[0].shape[:2], dtype=torch.bool)) for name, states in found.items()}
+    return {
+        name: Layers(states, states[0].new_ones(states[0].shape[:2], dtype=torch.bool))
+        for name, states in found.items()
+    }

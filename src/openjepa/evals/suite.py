@@ -18,7 +18,7 @@ from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Classification, Prediction, Retrieval, Similarity, Task, Triplets
 from openjepa.evals.alignment import retrieved
-from openjepa.evals.features import Embedder, Vectors, require_finite
+from openjepa.evals.features import Embedder, Vectors, input_key, require_finite
 from openjepa.evals.ledger import LEVEL, NETWORKS, Ledger, Measure
 from openjepa.evals.probes import knn, logistic
 from openjepa.evals.scores import Score, difference_interval
@@ -141,7 +141,7 @@ def _remembering(column: str, embedder: Embedder) -> Embedder:
     known: dict[Any, Vectors] = {}
 
     def embed(inputs: Sequence[Any]) -> Vectors:
-        key = tuple(inputs) if all(isinstance(item, str) for item in inputs) else id(inputs)
+        key = input_key(inputs)
         if key not in known:
             vectors = embedder(inputs)  # [N, D]
             if vectors.shape[0] != len(inputs):

@@ -98,10 +98,20 @@ def crossed_interval(
     for start in range(0, resamples, rows):
         shape = (min(rows, resamples - start), count)
         draws = torch.randint(count, shape, generator=generator).numpy()  # [R, N]
-        parts.append([a.resampled(draws) - b.resampled(draws) for a, b in zip(first, second, strict=True)])
+        parts.append(_differences(first, second, draws))
     values = np.concatenate(parts, axis=1)  # [S, resamples]
     seeds = torch.randint(len(first), (len(first), resamples), generator=generator).numpy()
     return _percentiles(np.take_along_axis(values, seeds, axis=0).mean(axis=0), level)
+
+
+def _differences(first: Sequence[Score], second: Sequence[Score], draws: np.ndarray) -> np.ndarray:
+    """[S, R] what each seed's difference is on each of the resamples [R, N]."""
+    if any(score.gold is not None for score in (*first, *second)):
+        return np.stack([a.resampled(draws) - b.resampled(draws) for a, b in zip(first, second, strict=True)])
+    by_item = np.stack([a.items - b.items for a, b in zip(first, second, strict=True)], axis=1)  # [N, S]
+    rows, count = draws.shape
+    drawn = np.bincount((draws + count * np.arange(rows)[:, None]).ravel(), minlength=rows * count)  # [R * N]
+    return (drawn.reshape(rows, count) @ by_item / count).T  # means in one product: each item, as often as drawn
 
 
 def sign_flip_p(differences: np.ndarray, generator: torch.Generator, flips: int = FLIPS) -> float:
@@ -120,9 +130,10 @@ def sign_flip_p(differences: np.ndarray, generator: torch.Generator, flips: int 
         return float((np.abs((1 - 2 * bits) @ values) >= limit).mean())
     extreme, rows = 1, max(1, DRAWS_AT_ONCE // len(values))
     for start in range(0, flips, rows):
-        shape = (min(rows, flips - start), len(values))
-        signs = 1 - 2 * torch.randint(2, shape, generator=generator, dtype=torch.int8).numpy().astype(np.float64)
-        extreme += int((np.abs(signs @ values) >= limit).sum())
+        shape = (min(rows, flips - start), -(-len(values) // 8))
+        drawn = torch.randint(256, shape, generator=generator, dtype=torch.uint8).numpy()  # eight signs a byte
+        turned = np.unpackbits(drawn, axis=1, count=len(values)).astype(np.float64) @ values  # [R]
+        extreme += int((np.abs(values.sum() - 2 * turned) >= limit).sum())
     return extreme / (flips + 1)
 
 

@@ -51,6 +51,42 @@ def ablate(
     _study(lambda: run(recipe, overrides, out=out, console=None if as_json else stderr(), **options), as_json)
 
 
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE[:PRESET][+KEY=VALUE] ... [KEY=VALUE ...]", help="Arms, and settings for all."),
+    ],
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="tokens=N, flops=N or minutes=N; default: the first one's tokens.")
+    ] = None,
+    seeds: Seeds = 3,
+    jobs: Jobs = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which method is better for the same money? Train recipes on the same data and encoder, with the same budget.
+
+    All arms take data, tokenizer and encoder of the first; masks, rates and batches stay their own. Compared with the
+    first one, in pairs of seeds and test items, with cost beside quality. FLOPs are counted on a few real batches.
+    Every cell is a run folder; finished cells are kept, so the same command with the same --out goes on.
+
+    Examples:
+      openjepa compare t_jepa lang_jepa baselines/mlm baselines/simcse --budget flops=2e13 --out runs/objectives
+      openjepa compare t_jepa t_jepa+regularizer.name=sigreg baselines/mlm --budget minutes=2 data=corpus.jsonl
+    """
+    from openjepa.studies.comparison import compare as run
+
+    arms, overrides = _arms_and_settings(words)
+    options: dict[str, Any] = {"budget": budget, "seeds": seeds, "jobs": jobs}
+    _study(lambda: run(arms, overrides, out=out, console=None if as_json else stderr(), **options), as_json)
+
+
+def _arms_and_settings(words: list[str]) -> tuple[list[str], list[str]]:
+    """A setting has its "=" before any "+"; everything else names an arm."""
+    settings = [word for word in words if "=" in word.partition("+")[0]]
+    return [word for word in words if word not in settings], settings
+
+
 def _study(run: Callable[[], dict[str, Any]], as_json: bool) -> None:
     hush_fabric()
     try:

@@ -4,9 +4,9 @@ A result would come out a little different with other training seeds and with ot
 configurations are paired in both: seed by seed, and item by item of the same test set. What the pairs share (a lucky
 seed, a hard item) cancels, so a difference is seen that two separate averages would hide.
 
-    crossed_interval   draws seeds and items anew, independently of each other: what both kinds of chance allow
-    sign_flip_p        under "no difference" each pair is as likely the other way round: how often is that as extreme?
-    holm               many comparisons at once: the corrected p-values under which one false alarm in all is rare
+    paired_interval   what both kinds of chance allow: a bootstrap over items, Student's t over seeds
+    sign_flip_p       under "no difference" each pair is as likely the other way round: how often is that as extreme?
+    holm              many comparisons at once: the corrected p-values under which one false alarm in all is rare
 
 With few seeds the p-value over seeds cannot be small: flipping S signs gives 2^(1 - S) at best, 0.25 for three seeds,
 0.03 for six. A p-value over items can, but it speaks of these trained networks only, not of the next seed.
@@ -33,7 +33,7 @@ class Difference:
     """How far the runs of one configuration are above those of another on one measure, seed by seed."""
 
     value: float  # mean over seeds of first - second
-    interval: tuple[float, float] | None  # 95 %, over seeds and items where both vary; None for one seed without items
+    interval: tuple[float, float] | None  # 95 %, see `paired_interval`; None for one seed without items
     agreeing: int  # seeds whose difference has the sign of the mean; 0 if there is none
     seeds: int
     p_seeds: float  # two-sided, exact over seeds; at least 2^(1 - seeds)
@@ -55,18 +55,20 @@ def difference(first: Sequence[Score], second: Sequence[Score], generator: torch
         p_items = sign_flip_p(by_item, generator)
     return Difference(
         value=float(by_seed.mean()),
-        interval=crossed_interval(first, second, generator),
+        interval=paired_interval(first, second, generator),
         p_items=p_items,
         **_over_seeds(by_seed, generator),
     )
 
 
 def seeds_difference(by_seed: np.ndarray, generator: torch.Generator) -> Difference:
-    """The same for a figure without test items (skill, say): differences [S], one a seed."""
+    """The same for a figure without test items (skill, say): differences [S], one a seed; the interval is Student's."""
+    from scipy import stats
+
     interval = None
     if len(by_seed) > 1:
-        chosen = torch.randint(len(by_seed), (RESAMPLES, len(by_seed)), generator=generator).numpy()
-        interval = _percentiles(by_seed[chosen].mean(axis=1), LEVEL)
+        half = float(stats.t.ppf((1 + LEVEL) / 2, len(by_seed) - 1)) * _standard_error(by_seed)
+        interval = (float(by_seed.mean()) - half, float(by_seed.mean()) + half)
     return Difference(value=float(by_seed.mean()), interval=interval, p_items=None, **_over_seeds(by_seed, generator))
 
 
@@ -79,18 +81,19 @@ def _over_seeds(by_seed: np.ndarray, generator: torch.Generator) -> dict:
     }
 
 
-def crossed_interval(
+def paired_interval(
     first: Sequence[Score],
     second: Sequence[Score],
     generator: torch.Generator,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over seeds of `first.value - second.value`; one Score a seed, paired in order.
+    """Interval of the mean over seeds of `first.value - second.value`; one Score a seed, paired in order.
 
-    Each resample draws test items (the same for all seeds and both sides) and, independently, seeds; with one seed it
-    equals `scores.difference_interval`. It errs on the wide side (Owen 2007, the pigeonhole bootstrap), but three seeds
-    are three seeds: it cannot know what a fourth would do.
+    Each resample draws the test items anew (the same for all seeds and both sides) and moves the mean as another choice
+    of S seeds might: by Student's t with S - 1 degrees of freedom, times the standard error over seeds. Drawing from
+    the seeds themselves would not do: of three, it makes the interval a third as wide as t does. One seed says nothing
+    of others, and leaves the bootstrap over items alone, `scores.difference_interval`.
     """
     count = len(first[0].items)
     assert all(len(score.items) == count for score in (*first, *second)), "a paired bootstrap needs the same items"
@@ -98,10 +101,25 @@ def crossed_interval(
     for start in range(0, resamples, rows):
         shape = (min(rows, resamples - start), count)
         draws = torch.randint(count, shape, generator=generator).numpy()  # [R, N]
-        parts.append(_differences(first, second, draws))
-    values = np.concatenate(parts, axis=1)  # [S, resamples]
-    seeds = torch.randint(len(first), (len(first), resamples), generator=generator).numpy()
-    return _percentiles(np.take_along_axis(values, seeds, axis=0).mean(axis=0), level)
+        parts.append(_differences(first, second, draws).mean(axis=0))
+    values = np.concatenate(parts)  # [resamples]
+    if len(first) > 1:
+        by_seed = np.array([a.value - b.value for a, b in zip(first, second, strict=True)])
+        values = values + _standard_error(by_seed) * _student(len(first) - 1, resamples, generator)
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Of the mean of independent values [S], S > 1."""
+    return float(values.std(ddof=1) / len(values) ** 0.5)
+
+
+def _student(degrees: int, count: int, generator: torch.Generator) -> np.ndarray:
+    """[count] draws from Student's t: a standard normal over the root of a mean of `degrees` squared others."""
+    normal = torch.randn(count, degrees + 1, generator=generator, dtype=torch.float64).numpy()
+    return normal[:, 0] / np.sqrt((normal[:, 1:] ** 2).mean(axis=1))
 
 
 def _differences(first: Sequence[Score], second: Sequence[Score], draws: np.ndarray) -> np.ndarray:
@@ -148,9 +166,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(stepped, 1.0)
     return corrected.tolist()
-
-
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)

@@ -56,7 +56,7 @@ def differences(found: Mapping[str, Any]) -> Table:
     last = None
     ordered = {arm["label"]: number for number, arm in enumerate(found["arms"])}
     rows = [row for row in found["differences"] if row["headline"]]
-    for row in sorted(rows, key=lambda row: ordered[row["arm"]]):
+    for row in sorted(rows, key=lambda row: (ordered[row["arm"]], found["headlines"].index(row["measure"]))):
         interval = row["interval"]
         shown = "-" if interval is None else f"{interval[0]:+.3f} {interval[1]:+.3f}"
         word = verdict(row)
@@ -109,10 +109,10 @@ def caption(found: Mapping[str, Any]) -> str:
     seeds = len(found["seeds"])
     lowest = 2.0 ** (1 - seeds)
     return (
-        "paired, mean over seeds; 95 %: bootstrap over seeds and test items; seeds: how many agree in sign; p: sign "
+        "paired, mean over seeds; 95 %: test items and seeds drawn anew; seeds: how many agree in sign; p: sign "
         "flips over test items (these networks) and over seeds, Holm-corrected; better, worse: the interval leaves 0 "
         f"out and a p is below {LEVEL}. With {seeds} {'seed' if seeds == 1 else 'seeds'} no p over seeds is below "
-        f"{min(1, lowest):.2g}."
+        f"{min(1, lowest):.2g}{'' if seeds > 1 else ', and nothing here speaks of other seeds'}."
     )
 
 

@@ -98,6 +98,8 @@ def test_cells_come_seed_by_seed_in_folders_of_their_own(tmp_path: Path) -> None
     assert len({cell.path for cell in cells}) == 4
     with pytest.raises(UserError, match="at least 1 seed"):
         cells_of(arms_of_two(), 0, tmp_path)
+    with pytest.raises(UserError, match=r"train\.devices=1"):
+        cells_of(ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.4", "train.devices=2"]), 1, tmp_path)
 
 
 def test_folder_names_are_readable_and_differ_where_labels_differ() -> None:
@@ -214,7 +216,7 @@ def test_the_correction_counts_every_comparison_of_its_group() -> None:
 
 
 def study() -> dict[str, Any]:
-    about = {"kind": "ablate", "recipe": "t_jepa", "grid": False, "out": "runs/x", "seeds": [0, 1, 2]}
+    about = {"kind": "ablate", "recipe": "t_jepa", "grid": False, "out": "runs/x", "seeds": [0, 1, 2], "jobs": 2}
     baselines = Scored({"tfidf": {name: answers(0.6, 77) for name in MEASURES}}, {})
     return summary(three_arms(), about, baselines)
 
@@ -233,7 +235,7 @@ def test_the_summary_has_every_arm_with_its_cost() -> None:
 def test_an_arm_without_results_is_shown_and_not_compared(tmp_path: Path) -> None:
     base, other, third = three_arms()
     dead = ArmResult(third.arm, {}, {0: "non-finite", 1: "non-finite", 2: "non-finite"})
-    about = {"kind": "ablate", "recipe": "t_jepa", "out": "x", "seeds": [0, 1, 2]}
+    about = {"kind": "ablate", "recipe": "t_jepa", "out": "x", "seeds": [0, 1, 2], "jobs": 1}
     found = summary([base, other, dead], about, Scored({}, {}))
     assert {row["arm"] for row in found["differences"]} == {"mask.ratio=0.3"}
     assert found["arms"][2]["verdict"] == "stopped"

@@ -76,6 +76,8 @@ def cells_of(arms: Sequence[Arm], seeds: int, out: Path) -> list[Cell]:
     """Every arm with `seeds` seeds, counted up from its own `train.seed`. Seed by seed, so that early results pair."""
     if seeds < 1:
         raise UserError(f"a study needs at least 1 seed (given: {seeds})")
+    if any(arm.config.train.devices > 1 for arm in arms):
+        raise UserError("a study trains every cell in one process: set train.devices=1; --jobs trains more at once")
     return [
         Cell(arm, seed, out / "cells" / folder_name(arm.label) / f"seed-{seed}")
         for number in range(seeds)

@@ -35,9 +35,9 @@ class Cost:
     tokens_per_step: float
 
 
-def measure(experiment: Experiment) -> Cost:
-    """Count the FLOPs of COUNTED batches and the tokens of SIZED ones. The method is not changed, only read."""
-    batches = list(islice(train_batches(experiment, 0), max(COUNTED, SIZED)))
+def measure(experiment: Experiment, sized: int = SIZED) -> Cost:
+    """Count the FLOPs of COUNTED batches and the tokens of `sized` ones. The method is not changed, only read."""
+    batches = list(islice(train_batches(experiment, 0), max(COUNTED, sized)))
     probe = copy.deepcopy(experiment.method).train()
     flops = tokens = 0
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):  # fused kernels hide their products

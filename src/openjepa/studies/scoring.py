@@ -7,7 +7,7 @@ tasks alone and are asked once a study. Every figure is made by the code that `o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,12 @@ class Scored:
 
 def score(run: Run) -> None:
     """Ask everything of a trained run and of its initialisation; keep it in evals/study.{json,npz}."""
-    tasks, columns = run.tasks(), {}
-    for column, experiment in ((RUN, run.experiment), (START, run.fresh())):
-        columns[column] = score_column(tasks, column, _embedder(experiment), experiment.method)
-    _write(scores_file(run.path), Scored(columns, _facts(run)))
+    tasks, start = run.tasks(), run.fresh()
+    columns = {
+        column: score_column(tasks, column, _embedder(experiment), experiment.method)
+        for column, experiment in ((RUN, run.experiment), (START, start))
+    }
+    _write(scores_file(run.path), Scored(columns, _facts(run, start)))
 
 
 def read(file: Path) -> Scored:
@@ -80,13 +82,12 @@ def _values(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
     return {name: {"value": found.value, "chance": found.chance} for name, found in scores.items()}
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _facts(run: Run, start: Experiment) -> dict[str, Any]:
     summary = run.summary()
     tokens = sum(row["tokens"] for row in read_jsonl(run.folder.metrics))
-    cost = costs.measure(run.fresh())
     kept = {name: summary[name] for name in ("steps", "train_s", "skill", "verdict")}
-    kind = summary["health"].get("kind")
-    return kept | {"kind": kind, "tokens": tokens, "flops": cost.flops_per_token * tokens, **asdict(cost)}
+    each = costs.measure(start, costs.COUNTED).flops_per_token
+    return kept | {"kind": summary["health"].get("kind"), "tokens": tokens, "flops": each * tokens}
 
 
 def _embedder(experiment: Experiment) -> Embedder:

@@ -30,10 +30,11 @@ def conduct(
     KeyboardInterrupt leaves a folder that the same call goes on from.
     """
     cells = cells_of(arms, seeds, out)
+    at_a_time = processes_for(cells, jobs)
     prepare(cells)
     try:
         with StudyProgress(cells, console) as progress:
-            run_cells(cells, processes_for(cells, jobs), progress)
+            run_cells(cells, at_a_time, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; go on with the same command and --out {out}") from None
     found = results.collect(cells)
@@ -42,7 +43,7 @@ def conduct(
         raise UserError(f"{found[0].arm.label}, which all others are compared with, has no result: {reasons}")
     baselines = scoring.references(api.load(_first_scored(cells).path), out / results.REFERENCES)
     numbers = list(dict.fromkeys(cell.seed for cell in cells))
-    summary = results.summary(found, {**about, "out": str(out), "seeds": numbers}, baselines)
+    summary = results.summary(found, {**about, "out": str(out), "seeds": numbers, "jobs": at_a_time}, baselines)
     results.write(out, found, summary)
     plot.draw(summary, out / results.FIGURE)
     return summary

@@ -25,7 +25,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
 
 def overview(found: Mapping[str, Any]) -> Table:
     """One row an arm: verdict, headlines (mean over seeds) and cost; then the start and baselines without learning."""
-    table = _table("What each arm reached", "mean over seeds; train: wall time of training alone")
+    note = f"mean over seeds; train: wall time of training alone, {found['jobs']} at a time; untrained: own start"
+    table = _table("What each arm reached", note)
     headlines = found["headlines"]
     for name in ("arm", "verdict"):
         table.add_column(name, overflow="fold")

@@ -116,11 +116,16 @@ def run_suite(
         raise UserError(f"two evaluation tasks share a name: {', '.join(sorted(task.name for task in tasks))}")
     scores: dict[str, Scores] = {}
     for column in (*NETWORKS, *baselines):
-        embedder = _remembering(column, columns[column]) if column in columns else _no_vectors
         method = (methods or {}).get("run" if column in extra else column)
         asked = [task for task in tasks if column in columns or isinstance(task, ASKED)]
-        scores[column] = {n: s for task in asked for n, s in evaluate(task, embedder, method, column).items()}
+        scores[column] = score_column(asked, column, columns.get(column, _no_vectors), method)
     return Ledger({name: _measure(name, scores, seed) for name in scores["run"]})
+
+
+def score_column(tasks: Sequence[Task], column: str, embedder: Embedder, method: Method | None = None) -> Scores:
+    """The measures of all tasks for one column; a list of inputs that tasks share is embedded once."""
+    embed = _remembering(column, embedder)
+    return {name: score for task in tasks for name, score in evaluate(task, embed, method, column).items()}
 
 
 def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:

@@ -52,17 +52,21 @@ def mlp(dims: list[int]) -> nn.Sequential:
 class ProjectorConfig(BaseConfig):
     """The head that a loss between views sees; embeddings are taken before it."""
 
+    kind: Literal["mlp", "none"] = "mlp"
+    """three layers, or nothing: the loss then sees the embeddings themselves, and shapes them sooner"""
     width: int = Field(512, ge=8)
     """of its two hidden layers"""
     out_dim: int = Field(128, ge=8)
     """of its output"""
 
 
-def build_projector(config: ProjectorConfig, dim: int) -> nn.Sequential:
-    """[..., dim] -> [..., out_dim] in three layers, with LayerNorm between them.
+def build_projector(config: ProjectorConfig, dim: int) -> nn.Module:
+    """[..., dim] -> [..., out_dim] in three layers, with LayerNorm between them; or the identity.
 
     The papers' BatchNorm would make a row depend on its batch, and on the number of devices.
     """
+    if config.kind == "none":
+        return nn.Identity()
     width = config.width
     hidden = (nn.Linear(dim, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
     return nn.Sequential(*hidden, nn.GELU(), nn.Linear(width, config.out_dim))

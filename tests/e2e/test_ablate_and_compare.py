@@ -150,6 +150,7 @@ def test_a_cell_has_one_worker_at_a_time(ablation: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # four processes import everything anew
 def test_processes_give_the_same_results(ablation: Path, data: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "parallel"
     result = answer(capsys, "ablate", "t_jepa", *ablated(data, seeds=1), "train.threads=1", "--jobs", 2, "--out", out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,12 @@ def test_a_real_difference_is_called_one_and_none_is_not() -> None:
     assert not rows["mask.ratio=0.3", "topic_knn"].headline
 
 
+def test_skill_is_not_compared_between_recipes() -> None:
+    base, other, _ = three_arms()
+    foreign = ArmResult(Arm("baselines/mlm", "baselines/mlm", other.arm.config), other.scored, {})
+    assert "skill" not in {row.measure for row in compared([base, foreign])}
+
+
 def test_the_correction_counts_every_comparison_of_its_group() -> None:
     rows = [row for row in compared(three_arms()) if row.headline]
     assert len(rows) == 2 * 4  # two arms; skill, triplets, two means
@@ -245,7 +252,7 @@ def test_an_arm_without_results_is_shown_and_not_compared(tmp_path: Path) -> Non
 
 
 def shown(found: dict[str, Any], width: int = 140) -> str:
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=width, record=True, file=io.StringIO())
     for one in table.tables(found):
         console.print(one)
     return console.export_text()

@@ -137,7 +137,7 @@ def processes_for(cells: Sequence[Cell], asked: int | None) -> int:
     on_gpu = torch.cuda.is_available() and any(train.accelerator != "cpu" for train in settings)
     if on_gpu or any(train.threads == 0 for train in settings):  # 0 = torch takes all cores
         return 1
-    each = max((train.threads * train.devices for train in settings), default=cores)
+    each = max((train.threads for train in settings), default=cores)
     return max(1, min(cores // each, len(cells)))
 
 

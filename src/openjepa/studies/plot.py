@@ -62,7 +62,8 @@ def _cost(axes: Any, found: Mapping[str, Any], name: str) -> None:
         values = _by_seed(arm, name)
         if values and arm["flops"]:
             axes.plot(arm["flops"], np.mean(values), "o", color=OTHER if row else FIRST)
-            axes.annotate(arm["label"], (arm["flops"], np.mean(values)), (4, 4), textcoords="offset points", fontsize=8)
+            place = (4, -11 if row % 2 else 4)  # arms of one cost are not written over each other
+            axes.annotate(arm["label"], (arm["flops"], np.mean(values)), place, textcoords="offset points", fontsize=8)
     axes.margins(0.25)
     axes.set(title=f"{name} against cost", xlabel="FLOPs of training", xscale="log")
 

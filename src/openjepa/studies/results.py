@@ -1,7 +1,8 @@
 """From finished cells to one answer: what each arm reached at what cost, and how far it is from the first one.
 
 Compared are skill and probes, never training losses: losses of different tasks have different units. Skill itself is
-relative to each arm's own targets, so arms that change the targets are told apart by the probes alone.
+relative to each arm's own targets, so it is compared within a recipe only, and even there arms that change the targets
+are told apart by the probes alone.
 
 Measures of a kind (the k-NN accuracies of all factors, say) are also averaged, item by item, into one headline each.
 Headlines are few, so a correction for many comparisons leaves them something to say; all measures are in results.json
@@ -118,9 +119,9 @@ def shared_measures(results: Sequence[ArmResult]) -> list[str]:
 
 
 def compared(results: Sequence[ArmResult]) -> list[Compared]:
-    """Every arm beside the first one, on skill and every shared measure, over the seeds that both have finished.
+    """Every arm beside the first one, on every shared measure, over the seeds that both have finished.
 
-    Headlines are corrected together, and so are all other measures.
+    Also on skill, between arms of the same recipe. Headlines are corrected together, and so are all other measures.
     """
     base, *others = results
     first = headline_names(results)
@@ -132,7 +133,8 @@ def compared(results: Sequence[ArmResult]) -> list[Compared]:
         pairs = [(result.scored[seed], base.scored[seed]) for seed in seeds]
         label = result.arm.label
         skills = [(a.facts[SKILL], b.facts[SKILL]) for a, b in pairs]
-        if all(value is not None for pair in skills for value in pair):
+        same_recipe = result.arm.recipe == base.arm.recipe
+        if same_recipe and all(value is not None for pair in skills for value in pair):
             by_seed = np.array([a - b for a, b in skills])
             found.append((label, SKILL, seeds_difference(by_seed, generator_for(0, "study", SKILL))))
         sides = [[with_headlines(side.columns[RUN]) for side in pair] for pair in pairs]

@@ -34,13 +34,12 @@ class Watcher(Protocol):
 
 def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher) -> None:
     """Finish all cells, `jobs` at a time. Raises UserError with the words of the first cell that cannot be run."""
-    todo = [cell for cell in cells if not cell.finished]
     if jobs == 1:
-        for cell in todo:
+        for cell in cells:
             finish(cell.path, [lambda progress, output, stats, cell=cell: watcher.on_step(cell, progress.step)])
             watcher.on_end(cell)
     else:
-        _in_processes(todo, jobs, watcher)
+        _in_processes(list(cells), jobs, watcher)
 
 
 def _in_processes(todo: list[Cell], jobs: int, watcher: Watcher) -> None:

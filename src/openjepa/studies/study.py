@@ -10,6 +10,7 @@ from rich.console import Console
 
 from openjepa import api
 from openjepa.core.errors import UserError
+from openjepa.core.rundir import read_json
 from openjepa.studies import plot, results, scoring
 from openjepa.studies.cells import Arm, Cell, cells_of, prepare, processes_for
 from openjepa.studies.progress import StudyProgress
@@ -30,11 +31,12 @@ def conduct(
     KeyboardInterrupt leaves a folder that the same call goes on from.
     """
     cells = cells_of(arms, seeds, out)
-    at_a_time = processes_for(cells, jobs)
+    todo = [cell for cell in cells if not cell.finished]
+    at_a_time = processes_for(todo, jobs)
     prepare(cells)
     try:
         with StudyProgress(cells, console) as progress:
-            run_cells(cells, at_a_time, progress)
+            run_cells(todo, at_a_time, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; go on with the same command and --out {out}") from None
     found = results.collect(cells)
@@ -43,10 +45,17 @@ def conduct(
         raise UserError(f"{found[0].arm.label}, which all others are compared with, has no result: {reasons}")
     baselines = scoring.references(api.load(_first_scored(cells).path), out / results.REFERENCES)
     numbers = list(dict.fromkeys(cell.seed for cell in cells))
-    summary = results.summary(found, {**about, "out": str(out), "seeds": numbers, "jobs": at_a_time}, baselines)
+    most = max(at_a_time, _jobs_before(out))
+    summary = results.summary(found, {**about, "out": str(out), "seeds": numbers, "jobs": most}, baselines)
     results.write(out, found, summary)
     plot.draw(summary, out / results.FIGURE)
     return summary
+
+
+def _jobs_before(out: Path) -> int:
+    """How many cells were trained at a time when the study was run before."""
+    file = out / results.RESULTS
+    return read_json(file)["jobs"] if file.exists() else 1
 
 
 def _first_scored(cells: Sequence[Cell]) -> Cell:

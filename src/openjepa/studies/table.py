@@ -25,7 +25,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
 
 def overview(found: Mapping[str, Any]) -> Table:
     """One row an arm: verdict, headlines (mean over seeds) and cost; then the start and baselines without learning."""
-    note = f"mean over seeds; train: wall time of training alone, {found['jobs']} at a time; untrained: own start"
+    at_a_time = f", up to {found['jobs']} cells at a time" if found["jobs"] > 1 else ""
+    note = f"mean over seeds; skill is relative to an arm's own targets; train: wall time of training alone{at_a_time}"
     table = _table("What each arm reached", note)
     headlines = found["headlines"]
     for name in ("arm", "verdict"):

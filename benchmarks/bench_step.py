@@ -3,14 +3,15 @@
     python benchmarks/bench_step.py t_jepa --data summaries.parquet --seconds 60
     python benchmarks/bench_step.py lang_jepa --data summaries.parquet --seconds 120
     python benchmarks/bench_step.py nano_jepa --data gsm8k.jsonl --seconds 120
+    python benchmarks/bench_step.py image_jepa --seconds 60
     python benchmarks/bench_step.py vl_jepa --seconds 120
 
 Of vl_jepa both sides are our own: with the latents of its frozen encoders read from disk, and computed in every step.
 Both sides train the same architecture from the same data, by turns in short blocks, so that whatever else the machine
-does slows both. Speed is real tokens, hidden sentences or questions per second, data loading and masking included,
-warm-up excluded. The bf16 matrix products of the machine are timed in each block too: the share of that rate which our
-step reaches says how much is left to gain. What of a ratio is due to bf16, and what to padding, two more runs say: with
---precision 32-true (our side), and with --padding batch (the reference).
+does slows both. Speed is real tokens, hidden sentences, questions or images per second, data loading and masking
+included, warm-up excluded. The bf16 matrix products of the machine are timed in each block too: the share of that rate
+which our step reaches says how much is left to gain. What of a ratio is due to bf16, and what to padding, two more runs
+say: with --precision 32-true (our side), and with --padding batch (the reference).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sides import Asked, Recipe, Size
 from stepping import compare, machine, profile
 
 RESULTS = Path(__file__).parent / "results"
-RECIPES = ("lang_jepa", "nano_jepa", "t_jepa", "vl_jepa")  # the RECIPE of sides_*.py
+RECIPES = ("image_jepa", "lang_jepa", "nano_jepa", "t_jepa", "vl_jepa")  # the RECIPE of sides_*.py
 PRECISIONS = ("bf16-mixed", "32-true")
 TOY = Size(layers=2, dim=64, heads=2, vocab=1000, batch_tokens=512)
 
@@ -37,7 +38,8 @@ def table(result: dict[str, Any]) -> str:
     unit = unit_of(result["item"])
     lines = [
         f"{result['name']} on {result['data']}, {result['threads']} threads, load average {result['load_average']}",
-        f"ours in {result['precision']}, rows of the reference padded to the longest: {result['reference_padding']}",
+        f"ours in {result['precision']}, rows of the reference padded to the longest: "
+        f"{result['reference_padding'] or 'of one length'}",
         f"{'':12}{result['item'] + 's/s':>20}{'ms/step':>10}{'steps':>7}{'padding':>9}{'parameters':>13}",
     ]
     for name in ("ours", "reference"):
@@ -70,7 +72,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the recipe, for our side")
-    parser.add_argument("--data", help="file or folder, or the offline world (default): stories, arithmetic")
+    parser.add_argument("--data", help="file or folder, or the offline world (default): stories, arithmetic, scenes")
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="time to measure, about; a block has at least 1 step"
     )
@@ -89,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe: Recipe = import_module(f"sides_{args.recipe}").RECIPE
     size = TOY if args.toy else recipe.size
     size = replace(size, batch_tokens=args.batch_tokens or size.batch_tokens)
+    if args.padding and recipe.padding is None:
+        raise SystemExit(f"all rows of {args.recipe} are of one length: there is no --padding to choose")
     source, padding = args.data or recipe.world, args.padding or recipe.padding
     other_padding = None if padding == recipe.padding else padding
     with tempfile.TemporaryDirectory() as folder:

@@ -52,7 +52,7 @@ class Asked:
     source: str  # of the data
     folder: Path  # a new one
     precision: str  # of our side
-    padding: Padding  # of the reference
+    padding: Padding | None  # of the reference's rows
     overrides: Sequence[str]  # key=value for the recipe, our side
 
     @property
@@ -98,7 +98,7 @@ class Recipe:
     item: str  # what speed counts, e.g. "real token"
     world: str  # data
     size: Size
-    padding: Padding  # the original's own
+    padding: Padding | None  # the original's own; None = all rows are of one length
     ours: Callable[[Asked], Built]
     original: Callable[[Asked, Built], Side]
 
@@ -121,8 +121,8 @@ def make_encoder(asked: Asked) -> TextTokenizer:
 
 
 def made(recipe: ModuleType, asked: Asked, values: Mapping[str, Any]) -> tuple[Any, Experiment]:
-    """A recipe's config, from `values` and what is asked of every side, and the experiment it describes."""
-    config = recipe.Config.load({**values, "data": asked.data, "train": asked.train}, asked.overrides)
+    """A recipe's config, from what is asked of every side and `values`, and the experiment it describes."""
+    config = recipe.Config.load({"data": asked.data, "train": asked.train, **values}, asked.overrides)
     seed_global(config.train.seed, "weights")
     return config, recipe.build(config, BuildContext(asked.assets))
 

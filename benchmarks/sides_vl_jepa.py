@@ -55,4 +55,4 @@ def original(asked: Asked, built: Built) -> Side:
     return side(replace(asked, precision=built.config.train.precision), cache=False).side
 
 
-RECIPE = Recipe("image", "scenes", BASE, "batch", ours, original)
+RECIPE = Recipe("image", "scenes", BASE, None, ours, original)

@@ -31,6 +31,7 @@ from openjepa.data.embedding import embed_file
 from openjepa.data.examples import semantic_trio
 from openjepa.data.sources import DataConfig, held_out_texts
 from openjepa.data.vectors import text_rows
+from openjepa.evals.audit import Audit, audit
 from openjepa.evals.baselines import has_words, tfidf_for
 from openjepa.evals.features import Embedder, embed_all
 from openjepa.evals.ledger import Ledger
@@ -120,7 +121,7 @@ class Run:
             raise UserError(
                 f"nothing to evaluate in {self.path}: its data has no labels; set data.label or give --sts FILE"
             )
-        networks = {"run": self.experiment, "init": self.fresh(), "random": self.fresh(random_init=True, seed=-1)}
+        networks = self.networks()
         columns = {name: _embedder(network) for name, network in networks.items()}
         columns |= self.experiment.baselines
         if not self.experiment.baselines and has_words(asked):
@@ -128,6 +129,19 @@ class Run:
         ledger = run_suite(asked, columns, {name: network.method for name, network in networks.items()})
         write_json(self.folder.evals / f"{name}.json", ledger.to_json())
         return ledger
+
+    def networks(self) -> dict[str, Experiment]:
+        """The run, its initialisation and a random one."""
+        return {"run": self.experiment, "init": self.fresh(), "random": self.fresh(random_init=True, seed=-1)}
+
+    def audit(self) -> Audit:
+        """Probe every encoder, layer and pooling; the best on validation is tested once. Kept in `evals/audit.json`.
+
+        Raises UserError if the data has no labels, or if the recipe does not say which layers it has.
+        """
+        found = audit(self.tasks(), self.networks())
+        write_json(self.folder.evals / "audit.json", found.to_json())
+        return found
 
     def tasks(self) -> list[Task]:
         """What the recipe asks by default; empty where the data has no labels."""

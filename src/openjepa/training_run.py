@@ -39,6 +39,9 @@ def train_into(
     main = fabric.is_global_zero
     if main:
         folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
+        folder.add_notes(_notes(experiment))
+        if progress and (counted := data_counts(experiment)):
+            Console(stderr=True).print("data: " + _listed(counted), markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
     with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
         monitor = _health_monitor(experiment, folder, observers.on_health)
@@ -48,7 +51,22 @@ def train_into(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with: openjepa train --resume {folder.path}") from None
     if main:
-        write_json(folder.summary, {**_summary(folder), "notes": experiment.notes()})
+        write_json(folder.summary, {**_summary(folder), "notes": _notes(experiment)})
+
+
+def data_counts(experiment: Experiment) -> dict[str, int]:
+    """What the training data counted while it was made: rows kept, mended and dropped, by reason; empty if nothing."""
+    return dict(getattr(experiment.train_data, "counts", {}))  # optional part of the data set protocol
+
+
+def _notes(experiment: Experiment) -> dict[str, Any]:
+    counted = data_counts(experiment)
+    return {**({"data": counted} if counted else {}), **experiment.notes()}
+
+
+def _listed(counted: Mapping[str, int]) -> str:
+    """The most frequent first: what was kept, as a rule."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counted.items(), key=lambda one: -one[1]))
 
 
 @contextlib.contextmanager

@@ -105,6 +105,8 @@ def test_a_run_folder_holds_what_the_documentation_says(run: Path) -> None:
         summary
     )
     assert summary["steps"] == 6
+    assert summary["notes"]["data"]["documents"] == 120
+    assert json.loads((run / "env.json").read_text())["notes"] == summary["notes"]
     assert set(summary["eval"]) == {"topic_knn", "topic_logistic"}
     assert {"run", "init", "random", "tfidf", "chance"} <= set(summary["eval"]["topic_knn"])
     assert summary["semantic"]["labels"] == ["first half", "second half", "another text"]
@@ -194,6 +196,18 @@ def test_eval_on_rated_pairs_is_kept_in_the_run(run: Path, capsys: pytest.Captur
     assert json.loads((run / "evals" / "rated.json").read_text()) == result["eval"]
 
 
+def test_a_sweep_names_the_best_latents_and_keeps_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = answer(capsys, "eval", run, "--sweep")
+    best = max(point["validation"] for point in result["points"])
+    assert result["chosen"]["validation"] == best
+    assert {point["encoder"] for point in result["points"]} == {"embedding", "student", "teacher"}
+    assert json.loads((run / "evals" / "audit.json").read_text())["chosen"] == result["chosen"]
+    assert main(["eval", str(run), "--sweep"]) == 0
+    shown = capsys.readouterr().out
+    assert "best on validation" in shown
+    assert "attentive" in shown
+
+
 @pytest.mark.parametrize(("interval", "code"), [((-0.3, -0.1), 1), ((-0.3, 0.1), 0)])
 def test_eval_fails_where_training_hurt_and_only_there(
     run: Path, monkeypatch: pytest.MonkeyPatch, interval: tuple[float, float], code: int
@@ -213,6 +227,24 @@ def test_diagnose_gives_the_latest_verdict_and_an_override_that_is_valid(
     configure("t_jepa", overrides=result["override"])
     assert main(["diagnose", str(run)]) == 0
     assert f"verdict: {result['latest']['status']}" in capsys.readouterr().out
+
+
+def test_masks_of_a_run_and_of_a_recipe_are_one_page_each(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    result = answer(capsys, "masks", run, "mask.ratio=0.25", "--samples", 2)
+    assert (result["page"], result["recipe"]) == (str(run / "masks.html"), "t_jepa")
+    assert result["samples"] == len(openjepa.load(run).experiment.train_data)
+    assert result["figures"]["hidden_share"]["mean"] == pytest.approx(0.25, abs=0.02)
+    page = (run / "masks.html").read_text()
+    assert page.count('class="text"') == 2 * 2  # samples, epochs
+    assert "http" not in page.replace("http://www.w3.org", "")  # nothing from elsewhere
+    words = ["image_jepa", "data.images=60", "data.size=24", "encoder.patch=4", "--out", str(tmp_path / "page.html")]
+    assert main(["masks", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "smallest context" in shown
+    assert str(tmp_path / "page.html") in shown
+    assert (tmp_path / "page.html").read_text().count("<img ") == 6 * 5
 
 
 @pytest.mark.parametrize("passed", [True, False])
@@ -265,6 +297,10 @@ def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
         ("embed {run} {data} --column body --out {tmp}/v.npy", "has no column 'body'"),
         ("eval {run} --sts {data}", "no field 'sentence1'"),
         ("eval", "Missing argument 'RUN'"),
+        ("eval {run} --sweep --fail-if-worse", "a question of its own"),
+        ("masks mask.ratio=0.5", "give a run folder or a recipe"),
+        ("masks {run} --preset tiny", "no --preset"),
+        ("masks image_jepa mode=views data.images=60 --out {tmp}/m.html", "nothing is hidden with these settings"),
         ("config explain t_jepa mosk", "did you mean 'mask'"),
         ("config validate {broken}", "line 3 is not valid YAML"),
     ],

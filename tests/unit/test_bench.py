@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -38,7 +39,12 @@ def corpora(tmp_path: Path) -> dict[str, Path]:
     (tmp_path / "corpus.txt").write_text("\n".join(texts))
     (tmp_path / "documents.txt").write_text("\n".join(documents))
     (tmp_path / "asked.jsonl").write_text("\n".join(json.dumps(row) for row in asked))
-    files = {"t_jepa": "corpus.txt", "lang_jepa": "documents.txt", "nano_jepa": "asked.jsonl"}
+    pixels = np.random.default_rng(0)
+    for number in range(60):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        image = Image.fromarray(pixels.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        image.save(tmp_path / "images" / f"{number}.png")
+    files = {"t_jepa": "corpus.txt", "lang_jepa": "documents.txt", "nano_jepa": "asked.jsonl", "image_jepa": "images"}
     return {**{recipe: tmp_path / file for recipe, file in files.items()}, "vl_jepa": Path("scenes")}
 
 
@@ -48,11 +54,12 @@ def corpora(tmp_path: Path) -> dict[str, Path]:
         ("t_jepa", "real token", "token", "max", "mask.ratio=0.3"),
         ("lang_jepa", "hidden sentence", "sentence", "batch", "mask.ratio=0.3"),
         ("nano_jepa", "question", "question", "max", "decoder.max_len=48"),
-        ("vl_jepa", "image", "image", "batch", "mask.ratio=0.5"),
+        ("image_jepa", "image", "image", None, "mask.targets=3"),
+        ("vl_jepa", "image", "image", None, "mask.ratio=0.5"),
     ],
 )
 def test_bench_step_writes_what_the_readme_lists(
-    recipe: str, item: str, unit: str, padding: str, override: str,
+    recipe: str, item: str, unit: str, padding: str | None, override: str,
     corpora: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     result = run(tmp_path, recipe, corpora[recipe], override)
@@ -182,6 +189,27 @@ def test_the_nano_jepa_reference_makes_three_passes_and_learns() -> None:
     for _ in range(20):
         reference.step(rows)
     assert agreement() > before
+
+
+def test_the_image_jepa_reference_hides_blocks_and_learns() -> None:
+    from reference_image_jepa import ReferenceImageJEPA, Sizes
+
+    reference = ReferenceImageJEPA(Sizes(32, 4, 16, 1, 2, 8, 1, 2))
+    context_at, hidden_at = reference.masks(6)
+    for seen, hidden in zip(context_at.tolist(), hidden_at.tolist(), strict=True):
+        assert not set(seen) & set(hidden)
+        assert seen == sorted(set(seen))
+        assert max(seen + hidden) < 64
+    images = list(np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8))
+    before = [copy.deepcopy(part) for part in (reference.student, reference.teacher, reference.predictor)]
+    reference.step(images)
+    after = (reference.student, reference.teacher, reference.predictor)
+    assert all(moved(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_padding_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="of one length"):
+        run(tmp_path, "image_jepa", tmp_path, "--padding", "max")
 
 
 def moved(before: torch.nn.Module, after: torch.nn.Module) -> bool:

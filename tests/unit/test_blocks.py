@@ -35,7 +35,7 @@ GRIDS = st.tuples(st.integers(1, 16), st.integers(1, 16)).filter(lambda grid: gr
 def draws(masker: PatchMasker, grid: tuple[int, int], count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
     """contexts, hiddens, each [count, H, W] bool."""
     masks = [masker(grid, generator_for(0, "mask", index)) for index in range(count)]
-    contexts, hiddens = (np.stack(part).reshape(count, *grid) for part in zip(*masks, strict=True))
+    contexts, hiddens, _ = (np.stack(part).reshape(count, *grid) for part in zip(*masks, strict=True))
     return contexts, hiddens
 
 
@@ -43,11 +43,12 @@ def draws(masker: PatchMasker, grid: tuple[int, int], count: int = 3000) -> tupl
 @given(grid=GRIDS, index=st.integers(0, 10**6))
 @settings(max_examples=150, deadline=None)
 def test_something_is_shown_something_hidden_nothing_both(name: str, grid: tuple[int, int], index: int) -> None:
-    context, hidden = MASKERS[name](grid, generator_for(0, index))
+    context, hidden, times = MASKERS[name](grid, generator_for(0, index))
     assert context.shape == hidden.shape == (grid[0] * grid[1],)
     assert context.any()
     assert hidden.any()
     assert not (context & hidden).any()
+    assert np.array_equal(times > 0, hidden)
 
 
 @pytest.mark.parametrize("name", MASKERS)
@@ -126,7 +127,7 @@ def test_target_blocks_are_whole() -> None:
 @settings(max_examples=150, deadline=None)
 def test_random_patches_are_exactly_as_many_as_asked(grid: tuple[int, int], ratio: float, index: int) -> None:
     count = grid[0] * grid[1]
-    context, hidden = RandomMasker(ratio)(grid, generator_for(0, index))
+    context, hidden, _ = RandomMasker(ratio)(grid, generator_for(0, index))
     assert hidden.sum() == min(max(1, round(ratio * count)), count - 1)
     assert (context ^ hidden).all()
 

@@ -264,9 +264,9 @@ def test_the_scenes_world_is_a_source() -> None:
 
 def test_labels_become_a_task(tmp_path: Path) -> None:
     cfg = config(folder_of(tmp_path / "pets"))
-    (task,) = image_tasks(cfg, train=20, test=5)
+    (task,) = image_tasks(cfg.model_copy(update={"probe_images": 20}))
     assert task.classes == ("cats", "dogs")
-    assert (len(task.train), len(task.test)) == (20, min(5, len(ImageSet(cfg, "eval"))))
+    assert (len(task.train), len(task.test)) == (20, min(1000, len(ImageSet(cfg, "eval"))))
     label = task.classes[task.test_labels[0]]
     assert label == ImageSet(cfg, "eval").labels[0]
     assert image_tasks(config(parquet_of(tmp_path / "a.parquet"), column="img")) == []

@@ -34,7 +34,8 @@ def test_built_in_recipes_are_found_and_say_what_they_are() -> None:
     assert "t_jepa" in built_in_recipes()
     for name in built_in_recipes():
         assert recipe_summary(name).endswith(".")
-        assert locate_recipe(name).__name__ == f"openjepa.recipes.{name}"
+        assert locate_recipe(name).__name__ == f"openjepa.recipes.{name.replace('/', '.')}"
+    assert "baselines/mlm" in built_in_recipes()
 
 
 def test_summaries_and_presets_import_no_recipe() -> None:

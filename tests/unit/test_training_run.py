@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from openjepa import api
+from openjepa.core.rundir import read_json
 from openjepa.training_run import compute_threads
+from tests.tiny import IMAGE
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +32,19 @@ def test_threads_are_set_within_and_put_back_even_after_an_error(wanted: int, wi
         raise RuntimeError("stopped")
     assert seen == [within]
     assert torch.get_num_threads() == 3
+
+
+def test_what_the_data_dropped_and_mended_is_said_at_the_start_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0)
+    for number in range(30):
+        image = Image.fromarray(pixels.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+        image.convert("CMYK" if number < 2 else "RGB").save(tmp_path / f"{number}.jpg", quality=95)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    settings = [*IMAGE, f"data.source={tmp_path}", "data.images=0", "train.steps=1", "train.batch_size=8"]
+    run = api.train("image_jepa", out=tmp_path / "run", overrides=settings)
+    counted = {"images": 30, "mended: CMYK": 2, "image cannot be decoded": 1}
+    assert run.summary()["notes"]["data"] == counted
+    assert read_json(run.path / "env.json")["notes"]["data"] == counted
+    assert "data: 30 images, 2 mended: CMYK, 1 image cannot be decoded" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from openjepa.cli.output import stdout
 
 if TYPE_CHECKING:
+    from openjepa.evals.audit import Audit
     from openjepa.evals.ledger import Ledger
 
 SHOWN_TEXT = 160  # characters of a text that name it in a table
@@ -36,6 +37,31 @@ def print_ledger(ledger: Ledger) -> None:
     console = stdout()
     console.print(ledger.table())
     console.print(ledger.sentence(), soft_wrap=True, markup=False)
+
+
+def print_audit(audit: Audit) -> None:
+    """Validation accuracy by encoder and layer (rows) and pooling (columns), then the chosen one on test."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    poolings = list(dict.fromkeys(point.pooling for point in audit.points))
+    table = Table(title="Which latents? (mean accuracy on validation)", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("encoder")
+    table.add_column("layer", justify="right")
+    for pooling in poolings:
+        table.add_column(pooling, justify="right")
+    for encoder, layer in dict.fromkeys(point[:2] for point in audit.points):
+        cells = []
+        for pooling in poolings:
+            point = next((p for p in audit.points if p == (encoder, layer, pooling)), None)
+            value = "-" if point is None else f"{audit.mean(point):.3f}"
+            cells.append(Text(f"{value} *", style="bold") if point == audit.chosen else Text(value))
+        table.add_row(encoder, "" if encoder == "embedding" else str(layer), *cells)
+    console = stdout()
+    console.print(table)
+    console.print(f"* best on validation: {audit.chosen.name}. On test, and only it:")
+    print_ledger(audit.test)
 
 
 def print_similar(result: Mapping[str, Any]) -> None:

@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
+from openjepa.core.layers import Layers
 from openjepa.core.method import Method
+from openjepa.core.picture import Picture
 from openjepa.core.reading import Readable
 from openjepa.core.tasks import Retrieval, Task
 
@@ -79,4 +81,7 @@ class Experiment:
     baselines: Mapping[str, Callable[[Sequence[Any]], np.ndarray]] = field(default_factory=dict)
     watch: Callable[[], Retrieval] | None = None  # asked at every health check, for curves over training
     readable: Readable | None = None  # what a readout turns back into text, if anything
+    # (method, batch of `prepare`) -> latents of every place, by encoder: what an audit compares
+    layers: Callable[[Any, Any], Mapping[str, Layers]] | None = None
+    pictures: Callable[[Any], Sequence[Picture]] | None = None  # how the rows of a batch look, place by place
     notes: Callable[[], dict[str, Any]] = dict  # counted facts on the data and the method, for logs and env.json

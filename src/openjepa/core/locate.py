@@ -1,5 +1,7 @@
 """Turn a name, a dotted path or a file into a recipe module: 't_jepa', 'my_package.my_recipe', './my_recipe.py'.
 
+Built-in recipes in a folder have it in their name: 'baselines/mlm'.
+
 Smaller parts (objectives, maskers, probes) are named the same way: 'package.module:function'.
 """
 
@@ -10,7 +12,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -22,19 +24,28 @@ BUILT_IN = "openjepa.recipes"
 
 
 def built_in_recipes() -> list[str]:
-    """Names of the recipes that ship with OpenJEPA, without importing them."""
+    """Names of the recipes that ship with OpenJEPA, without importing them; those in folders last."""
+    return sorted(_modules_in(_recipes_folder()), key=lambda name: ("/" in name, name))
+
+
+def _modules_in(folder: Path, prefix: str = "") -> Iterator[str]:
+    for module in pkgutil.iter_modules([str(folder)]):
+        if module.ispkg:
+            yield from _modules_in(folder / module.name, f"{prefix}{module.name}/")
+        else:
+            yield prefix + module.name
+
+
+def _recipes_folder() -> Path:
     spec = importlib.util.find_spec(BUILT_IN)
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    return sorted(m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if not m.ispkg)
+    return Path(spec.submodule_search_locations[0])
 
 
 def recipe_summary(name: str) -> str:
     """First line of a built-in recipe's docstring, read from its source without importing it."""
-    spec = importlib.util.find_spec(BUILT_IN)
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    source = Path(spec.submodule_search_locations[0], f"{name}.py").read_text(encoding="utf-8")
+    source = (_recipes_folder() / f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
@@ -46,14 +57,15 @@ def presets(recipe: str) -> dict[str, Path]:
 
 def locate_recipe(name: str) -> ModuleType:
     """The recipe module behind `name`. Raises UserError for an unknown name, a missing file or no `build`."""
-    if name.endswith(".py"):
+    known = built_in_recipes()
+    if name in known:
+        module = importlib.import_module(f"{BUILT_IN}.{name.replace('/', '.')}")
+    elif name.endswith(".py"):
         module = _from_file(Path(name))
     elif "/" in name or name.startswith("."):
         raise UserError(f"recipe {name!r} is no module; a recipe file ends in .py, a configuration goes to --config")
     elif "." in name:
         module = _import(name, f"recipe {name!r}")
-    elif name in (known := built_in_recipes()):
-        module = importlib.import_module(f"{BUILT_IN}.{name}")
     else:
         raise UserError(
             f"unknown recipe {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}; "

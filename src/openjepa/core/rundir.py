@@ -1,6 +1,6 @@
 """A run folder: the one place a run writes to, and all that anything after the run reads.
 
-config.yaml      recipe and every setting            env.json        versions, machine, command
+config.yaml      recipe and every setting            env.json        versions, machine, command, notes
 metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
 checkpoints/     step-000500/{model.safetensors, state.pt}          assets/  tokenizer and the like
 evals/           one file an evaluation              summary.json    the result in one object
@@ -109,6 +109,12 @@ class RunDir:
             os.replace(tmp, log)
         if self.metrics_csv.exists():
             write_csv(self.metrics_csv, list(read_jsonl(self.metrics)))
+
+    def add_notes(self, notes: Mapping[str, Any]) -> None:
+        """Keep counted facts in env.json from the start, so that a run that does not end has them too."""
+        file = self.path / "env.json"
+        known = read_json(file) if file.is_file() else {}
+        write_json(file, {**known, "notes": dict(notes)})
 
     def recipe_and_values(self) -> tuple[str, dict[str, Any]]:
         """The recipe's name and the raw config values of this run."""

@@ -16,12 +16,15 @@ from torch import Tensor
 
 from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
+from openjepa.core.picture import Patches
 from openjepa.data.augment import AugmentConfig, augment
 from openjepa.data.images import load_images
 from openjepa.data.masked_text import places_of
+from openjepa.data.pictures import image_pictures
 
 Grid = tuple[int, int]
-Masker = Callable[[Grid, torch.Generator], tuple[np.ndarray, np.ndarray]]  # -> context, hidden [N] bool
+Masks = tuple[np.ndarray, np.ndarray, np.ndarray]  # context, hidden [N] bool, times hidden [N] uint8
+Masker = Callable[[Grid, torch.Generator], Masks]
 
 
 @dataclass(kw_only=True)
@@ -42,10 +45,16 @@ class MaskedImages(Images):
 
     valid: Tensor  # [B, N] bool, True: every patch is real
     hidden: Tensor  # [B, N] bool, True where a latent is to be predicted
+    times_hidden: Tensor  # [B, N] uint8, how many hidden blocks hold each patch
     context_at: Tensor  # [B, V] int64, places of the patches that are shown, in raster order
     context_valid: Tensor  # [B, V] bool
     hidden_at: Tensor  # [B, H] int64, places of the hidden patches
     hidden_valid: Tensor  # [B, H] bool
+
+    @property
+    def shown(self) -> Tensor:
+        """[B, N] bool, True on the patches that the context encoder reads; some may be neither shown nor hidden."""
+        return torch.zeros_like(self.hidden).scatter(1, self.context_at, self.context_valid)
 
     @property
     def hidden_pixels(self) -> Tensor:
@@ -88,7 +97,7 @@ class MaskedImageCollator:
         images = to_float(np.stack([row.sample for row in rows]))
         images = augment(images, self.augment, [row.generator for row in rows])
         masks = [self.masker(self.grid, row.generator) for row in rows]
-        context, hidden = (torch.from_numpy(np.stack(part)) for part in zip(*masks, strict=True))  # each [B, N]
+        context, hidden, times_hidden = (torch.from_numpy(np.stack(part)) for part in zip(*masks, strict=True))
         context_at, context_valid = places_of(context)
         hidden_at, hidden_valid = places_of(hidden)
         return MaskedImages(
@@ -97,11 +106,16 @@ class MaskedImageCollator:
             patches=hidden.shape[1],
             valid=torch.ones_like(hidden),
             hidden=hidden,
+            times_hidden=times_hidden,
             context_at=context_at,
             context_valid=context_valid,
             hidden_at=hidden_at,
             hidden_valid=hidden_valid,
         )
+
+    def pictures(self, batch: Images) -> list[Patches]:
+        """What the images of a batch look like, patch by patch."""
+        return image_pictures(batch)
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,10 @@ class ViewCollator:
             patches=self.grid[0] * self.grid[1],
             views=torch.stack([augment(images, self.augment, generators) for _ in range(2)], 1),
         )
+
+    def pictures(self, batch: Images) -> list[Patches]:
+        """What the images of a batch look like, patch by patch."""
+        return image_pictures(batch)
 
 
 def clean(inputs: Sequence[Any], pixels: int, grid: Grid) -> Images:

@@ -48,6 +48,8 @@ class ImageDataConfig(BaseConfig):
     """a source of its own for the held-out images, with the same columns; unset = a share of `source`"""
     eval_fraction: float = Field(0.05, gt=0, lt=1)
     """share of the images held out from training, chosen by their content; not with eval_source"""
+    probe_images: int = Field(4000, ge=10)
+    """labelled training images that probes learn from; at least 1000 held-out ones test them, or a quarter as many"""
 
     @model_validator(mode="before")
     @classmethod

@@ -35,6 +35,7 @@ SPLITS = ("train", "eval")
 CHUNK = 512  # images decoded together
 KEPT = "images"
 WIDEST_RAW = 32  # pixels
+LEAST_TESTED = 1000  # held-out images that probes are asked about
 
 Read = Callable[[ImageDataConfig, str, Counts], Iterator[Record]]  # every image of one source, undecoded
 
@@ -209,7 +210,7 @@ def source_key(cfg: ImageDataConfig, also_read: Sequence[str] = ()) -> dict[str,
     Files count by name, size and time of change, the scenes world by its code. A hub data set counts by name only:
     when it changes on the hub, delete the cache.
     """
-    key: dict[str, Any] = {"format": FORMAT, **cfg.model_dump()}
+    key: dict[str, Any] = {"format": FORMAT, **cfg.model_dump(exclude={"probe_images"})}
     for source in filter(None, (cfg.source, cfg.eval_source)):
         if source.strip() == WORLD:
             from openjepa.data.worlds import scenes
@@ -222,16 +223,17 @@ def source_key(cfg: ImageDataConfig, also_read: Sequence[str] = ()) -> dict[str,
     return key
 
 
-def image_tasks(cfg: ImageDataConfig, train: int = 4000, test: int = 1000) -> list[Task]:
+def image_tasks(cfg: ImageDataConfig) -> list[Task]:
     """What can be asked of an encoder trained on this source.
 
     The scenes world asks for its factors, on combinations no model was trained on. Other sources ask for their labels:
-    probes learn on the first `train` labelled training images, the first `test` held-out ones test them.
+    probes learn on the first `data.probe_images` labelled training images, and the first held-out ones test them.
     """
     if cfg.source.strip() == WORLD:
         from openjepa.data.worlds.scenes import factor_tasks
 
         return list(factor_tasks(pixels=cfg.size))
+    train, test = cfg.probe_images, max(LEAST_TESTED, cfg.probe_images // 4)
     learnt, asked = (_labelled(images) for images in train_and_eval(cfg))
     classes = tuple(sorted({label for _, label in learnt[:train]}))
     asked = [(image, label) for image, label in asked if label in classes]

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
+from openjepa.core.picture import Pieces
 from openjepa.data.corpus import pad
 from openjepa.data.masked_text import places_of
+from openjepa.data.pictures import text_pictures
 from openjepa.data.rows import SentenceRows
 
 
@@ -142,6 +144,10 @@ class MaskedSentencesCollator:
             ids.append(self.rows.join(sentences or [self.rows.tokenizer.blank])[:max_len])
         numbers = [self._numbers(row) for row in ids]
         return self._batch(range(len(texts)), ids, numbers, [np.zeros(len(row), dtype=bool) for row in ids])
+
+    def pictures(self, batch: MaskedSentences) -> list[Pieces]:
+        """What the rows of a batch look like, token by token."""
+        return text_pictures(self.rows.tokenizer, batch)
 
     def _numbers(self, ids: np.ndarray) -> np.ndarray:
         """[L] the number of each token's sentence: how many [SEP] stand before it."""

@@ -17,7 +17,9 @@ from torch import Tensor
 from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
 from openjepa.core.method import Masker
+from openjepa.core.picture import Pieces
 from openjepa.data.corpus import pad
+from openjepa.data.pictures import text_pictures
 from openjepa.data.tokenizer import TextTokenizer
 
 
@@ -80,6 +82,10 @@ class MaskedTextCollator:
         """Texts with nothing hidden, cut at `max_len` tokens, for embedding."""
         ids, valid = self._pad(self.tokenizer.encode(texts, max_len))
         return self._batch(torch.arange(len(texts)), ids, valid, torch.zeros_like(valid))
+
+    def pictures(self, batch: MaskedText) -> list[Pieces]:
+        """What the rows of a batch look like, token by token."""
+        return text_pictures(self.tokenizer, batch)
 
     def _pad(self, rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         ids = pad(rows, self.tokenizer.pad_id)  # [B, T]

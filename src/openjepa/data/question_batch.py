@@ -18,7 +18,9 @@ from torch.utils.data import Dataset
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Row
+from openjepa.core.picture import Pieces
 from openjepa.data.corpus import pad
+from openjepa.data.pictures import text_pictures
 from openjepa.data.questions import Question
 from openjepa.data.readers import Counts
 from openjepa.data.tokenizer import TextTokenizer
@@ -118,6 +120,10 @@ class QuestionCollator:
         nothing = np.zeros(0, dtype=np.int32)
         rows = [QuestionRow(ids[:room] if len(ids) else self.tokenizer.blank, nothing) for ids in content]
         return self._batch(rows, torch.arange(len(rows)))
+
+    def pictures(self, batch: QuestionBatch) -> list[Pieces]:
+        """What the rows of a batch look like, token by token."""
+        return text_pictures(self.tokenizer, batch)
 
     def asked(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each question with its [SEP]."""

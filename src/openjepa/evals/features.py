@@ -52,6 +52,11 @@ def embed_all(
     return features
 
 
+def input_key(inputs: Sequence[Any]) -> Any:
+    """Equal for lists of the same inputs: texts by content, others by identity."""
+    return tuple(inputs) if all(isinstance(item, str) for item in inputs) else id(inputs)
+
+
 def unit_rows(vectors: Vectors) -> Vectors:
     """[N, D] -> rows of length 1 in float64; a zero row stays zero, so its cosine with anything is 0."""
     vectors = vectors.astype(np.float64)

@@ -18,7 +18,7 @@ from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Classification, Prediction, Retrieval, Similarity, Task, Triplets
 from openjepa.evals.alignment import retrieved
-from openjepa.evals.features import Embedder, Vectors, require_finite
+from openjepa.evals.features import Embedder, Vectors, input_key, require_finite
 from openjepa.evals.ledger import LEVEL, NETWORKS, Ledger, Measure
 from openjepa.evals.probes import knn, logistic
 from openjepa.evals.scores import Score, difference_interval
@@ -116,11 +116,16 @@ def run_suite(
         raise UserError(f"two evaluation tasks share a name: {', '.join(sorted(task.name for task in tasks))}")
     scores: dict[str, Scores] = {}
     for column in (*NETWORKS, *baselines):
-        embedder = _remembering(column, columns[column]) if column in columns else _no_vectors
         method = (methods or {}).get("run" if column in extra else column)
         asked = [task for task in tasks if column in columns or isinstance(task, ASKED)]
-        scores[column] = {n: s for task in asked for n, s in evaluate(task, embedder, method, column).items()}
+        scores[column] = score_column(asked, column, columns.get(column, _no_vectors), method)
     return Ledger({name: _measure(name, scores, seed) for name in scores["run"]})
+
+
+def score_column(tasks: Sequence[Task], column: str, embedder: Embedder, method: Method | None = None) -> Scores:
+    """The measures of all tasks for one column; a list of inputs that tasks share is embedded once."""
+    embed = _remembering(column, embedder)
+    return {name: score for task in tasks for name, score in evaluate(task, embed, method, column).items()}
 
 
 def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:
@@ -141,7 +146,7 @@ def _remembering(column: str, embedder: Embedder) -> Embedder:
     known: dict[Any, Vectors] = {}
 
     def embed(inputs: Sequence[Any]) -> Vectors:
-        key = tuple(inputs) if all(isinstance(item, str) for item in inputs) else id(inputs)
+        key = input_key(inputs)
         if key not in known:
             vectors = embedder(inputs)  # [N, D]
             if vectors.shape[0] != len(inputs):

@@ -35,6 +35,7 @@ class PatchMask(NamedTuple):
 
     context: np.ndarray  # [N] bool, what the context encoder reads
     hidden: np.ndarray  # [N] bool, what is to be predicted
+    times_hidden: np.ndarray  # [N] uint8, how many hidden blocks hold it: their overlap
 
 
 PatchMasker = Callable[[Grid, torch.Generator], PatchMask]
@@ -45,7 +46,7 @@ class PatchMaskConfig(BaseConfig):
 
     strategy: Literal["multiblock", "block", "random"] = "multiblock"
     """I-JEPA's blocks, one block, or patches drawn one by one"""
-    targets: int = Field(4, ge=1)
+    targets: int = Field(4, ge=1, le=255)
     """multiblock: target blocks; they may overlap"""
     target_area: Interval = (0.15, 0.2)
     """multiblock: of each target block, as a share of the grid"""
@@ -86,17 +87,18 @@ class MultiBlockMasker:
         _require_two(grid)
         *targets, context = torch.rand(self.targets + 1, 4, generator=generator).tolist()
         least = max(1, math.floor(LEAST_CONTEXT * grid[0] * grid[1]))
-        hidden = np.zeros(grid, dtype=bool)
+        times = np.zeros(grid, dtype=np.uint8)
         for draws in targets:
-            more = hidden | block_mask(grid, self.target_area, self.target_aspect, draws)
-            if (~more).sum() >= least:
-                hidden = more
-        if not hidden.any():  # the grid has room for a single patch at most
-            hidden[int(targets[0][2] * grid[0]), int(targets[0][3] * grid[1])] = True
+            more = times + block_mask(grid, self.target_area, self.target_aspect, draws)
+            if (more == 0).sum() >= least:
+                times = more
+        if not times.any():  # the grid has room for a single patch at most
+            times[int(targets[0][2] * grid[0]), int(targets[0][3] * grid[1])] = 1
+        hidden = times > 0
         shown = block_mask(grid, self.context_area, (1.0, 1.0), context) & ~hidden
         if shown.sum() < least:
             shown = ~hidden
-        return PatchMask(shown.ravel(), hidden.ravel())
+        return PatchMask(shown.ravel(), hidden.ravel(), times.ravel())
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class BlockMasker:
         if hidden.all():
             hidden[-1, -1] = False
         hidden = np.roll(hidden, (int(draws[1] * grid[0]), int(draws[2] * grid[1])), (0, 1)).ravel()
-        return PatchMask(~hidden, hidden)
+        return PatchMask(~hidden, hidden, hidden.astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class RandomMasker:
         hidden = np.zeros(count, dtype=bool)
         hide = min(max(1, round(self.ratio * count)), count - 1)
         hidden[torch.randperm(count, generator=generator)[:hide].numpy()] = True
-        return PatchMask(~hidden, hidden)
+        return PatchMask(~hidden, hidden, hidden.astype(np.uint8))
 
 
 def block_mask(grid: Grid, area: Interval, aspect: Interval, draws: list[float]) -> np.ndarray:

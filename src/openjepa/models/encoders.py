@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.experiment import BuildContext
+from openjepa.core.layers import Layers
 from openjepa.core.rates import scale_lr
 from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.transformer import TextEncoder
@@ -50,3 +53,9 @@ def _named_encoder(config: EncoderConfig, context: BuildContext) -> PretrainedEn
     encoder = PretrainedEncoder(config.name, config.weights and not context.random_init, config.max_len)
     encoder.save_config(saved)
     return encoder
+
+
+def text_layers(method: Any, batch: Any) -> dict[str, Layers]:
+    """All layers of a method's `student` and `teacher` for a batch of texts with `ids` and `valid` [B, T]."""
+    encoders = {"student": method.student, "teacher": method.teacher}
+    return {name: Layers(one.states(batch.ids, batch.valid), batch.valid) for name, one in encoders.items()}

@@ -10,7 +10,7 @@ are given, the pixels of all others are set to 0 (mid-grey) first.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import ConfigError
+from openjepa.core.layers import Layers
 from openjepa.models.transformer import Trunk, key_mask, take
 
 LONGEST_PERIOD = 10_000.0  # of sin-cos places, over 2 pi, in patches
@@ -153,3 +154,20 @@ def sincos_places(grid: tuple[int, int], dim: int) -> Tensor:
     y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")  # each [H, W]
     angles = [place.flatten()[:, None] * rates for place in (y, x)]  # each [H * W, dim / 4]
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
+
+
+def image_layers(method: Any, batch: Any) -> dict[str, Layers]:
+    """All layers of a method's `student`, and of its `teacher` or `projector` if it has one, for a batch of `images`.
+
+    A projector gives one vector an image: what the loss saw.
+    """
+    student = method.student.states(batch.images)
+    found = {"student": student}
+    if (teacher := getattr(method, "teacher", None)) is not None:
+        found["teacher"] = teacher.states(batch.images)
+    if hasattr(method, "projector"):
+        found["projected"] = [method.projector(student[-1].mean(1, keepdim=True))]
+    return {
+        name: Layers(states, states[0].new_ones(states[0].shape[:2], dtype=torch.bool))
+        for name, states in found.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,3 +21,18 @@ class TokenHead(nn.Module):
         """latents [M, D], ids [M] -> scalar mean over all ranks' tokens."""
         logits = self.vocabulary(self.transform(latents))  # [M, V]
         return F.cross_entropy(logits.float(), ids) * rank_weight(len(ids), ids.device)
+
+    @torch.no_grad()
+    def expected(self, latents: Tensor) -> Tensor:
+        """latents [M, D] -> [M, D] fp32, the mean output embedding under the predicted distribution.
+
+        What a token model "predicts" in a latent space: of `embeddings`, it explains nothing where the distribution is
+        the same for every place (skill 0), and all where it is certain and right (skill 1).
+        """
+        probabilities = self.vocabulary(self.transform(latents)).float().softmax(-1)  # [M, V]
+        return probabilities @ self.vocabulary.weight.float()
+
+    @torch.no_grad()
+    def embeddings(self, ids: Tensor) -> Tensor:
+        """ids [M] -> [M, D] fp32, the output embeddings of these very tokens."""
+        return self.vocabulary.weight[ids].float()

@@ -31,7 +31,7 @@ from openjepa.masking.blocks import PatchMaskConfig, build_masker
 from openjepa.models.predictors import PredictorConfig, ProjectorConfig, build_predictor, build_projector
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target
 from openjepa.models.transformer import mean_pool, take
-from openjepa.models.vit import ViT, ViTConfig
+from openjepa.models.vit import ViT, ViTConfig, image_layers
 from openjepa.objectives.latent import mse, named_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
@@ -192,5 +192,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         tasks=lambda: image_tasks(config.data),
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
+        layers=image_layers,
+        pictures=collate.pictures,
         notes=lambda: {"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {},
     )

@@ -42,7 +42,7 @@ from openjepa.data.text import (
     train_and_eval,
 )
 from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
-from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
@@ -192,9 +192,9 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate)],
         readable=Readable(
-            lambda method, batch: read_back(method, batch, tokenizer.special_ids),
-            tokenizer.decode,
-            tokenizer.vocab_size,
+            lambda *asked: read_back(*asked, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size
         ),
+        layers=text_layers,
+        pictures=collate.pictures,
         notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},
     )

@@ -195,5 +195,6 @@ def build(config: Config, context: BuildContext) -> Experiment:
         tasks=tasks.all,
         watch=tasks.watched,
         readable=Readable(read_back, collate.tokenizer.decode, vocab),
+        pictures=collate.pictures,
         notes=lambda: {"left_out": dict(train_data.counts + eval_data.counts), "vocabulary": vocab},
     )

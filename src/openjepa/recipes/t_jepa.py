@@ -31,7 +31,7 @@ from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
 from openjepa.masking.spans import MaskConfig, SpanMasker
-from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
@@ -186,6 +186,8 @@ def build(config: Config, context: BuildContext) -> Experiment:
         prepare=lambda texts: collate.clean(texts, method.student.max_len),
         train=config.train,
         tasks=lambda: text_tasks(config.data),
+        layers=text_layers,
+        pictures=collate.pictures,
         notes=lambda: {
             "mask_ratio": config.mask.ratio,
             "teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1),

@@ -1,0 +1,62 @@
+"""The verb `masks`: a page that shows what is hidden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openjepa.cli.output import AsJson, print_json, stderr, stdout
+from openjepa.cli.words import ConfigFile, Preset, words_of
+from openjepa.core.errors import UserError
+
+
+def masks(
+    context: typer.Context,
+    words: Annotated[
+        list[str], typer.Argument(metavar="RUN|RECIPE|KEY=VALUE", help="A run folder or a recipe, and settings.")
+    ],
+    preset: Preset = None,
+    config: ConfigFile = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The page; default RUN/masks.html or masks-RECIPE.html.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, max=64, help="Samples to show.")] = 6,
+    as_json: AsJson = False,
+) -> None:
+    """What does a recipe hide? Writes one HTML page with masks over real samples, and figures over 512 of them.
+
+    Texts and images are shown with their context and what is to be predicted, as training draws them in two epochs;
+    beside them how often each place is chosen, shares, the smallest context, and overlaps of blocks and of epochs.
+    Nothing is trained; settings can be tried out.
+
+    Examples:
+      openjepa masks image_jepa
+      openjepa masks image_jepa mask.strategy=random mask.ratio=0.75 --out random.html
+      openjepa masks runs/first
+    """
+    from openjepa.mask_page.figures import figures, to_json
+    from openjepa.mask_page.html import page
+    from openjepa.mask_page.sampling import built, sample
+
+    target, overrides = words_of(context, words)
+    if target is None:
+        raise UserError("give a run folder or a recipe (openjepa masks image_jepa)")
+    with stderr().status("reading samples"), built(target, preset, config, overrides) as (recipe, settings, experiment):
+        sampled = sample(experiment, samples)
+    found = figures(sampled)
+    is_run = Path(target, "config.yaml").is_file()
+    file = out or (Path(target, "masks.html") if is_run else Path(f"masks-{Path(recipe).stem}.html"))
+    command = " ".join(["openjepa masks", target, *overrides])
+    file.write_text(page(recipe, settings, sampled, found, command), encoding="utf-8")
+    if as_json:
+        print_json({"page": str(file), "recipe": recipe, **to_json(found, sampled)})
+        return
+    shares = [
+        f"{name.removesuffix('_share')} {found[name].mean:.1%} ({found[name].least:.0%} to {found[name].most:.0%})"
+        for name in ("hidden_share", "shown_share")
+    ]
+    smallest = f"smallest context {found['shown_places'].least:.0f} of {found['places'].most:.0f} places"
+    stdout().print(", ".join([*shares, smallest]), soft_wrap=True)
+    stdout().print(f"page: {file}", soft_wrap=True, markup=False)

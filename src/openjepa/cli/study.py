@@ -1,0 +1,106 @@
+"""The verbs that train many runs to answer one question: `ablate`, within a recipe, and `compare`, between recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from openjepa.cli.output import AsJson, Interrupted, hush_fabric, print_json, stderr, stdout
+from openjepa.cli.words import ConfigFile, Preset, words_of
+from openjepa.core.errors import UserError
+
+Seeds = Annotated[int, typer.Option("--seeds", help="Runs of every arm, with seeds counted up from train.seed.")]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", help="Cells trained at a time; default: as many as there are cores for.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the study; an unfinished one is gone on with.")]
+
+
+def ablate(
+    context: typer.Context,
+    words: Annotated[
+        list[str], typer.Argument(metavar="RECIPE|KEY=VALUE,VALUE", help="What to vary, and settings for all.")
+    ],
+    preset: Preset = None,
+    config: ConfigFile = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Every combination; default: one factor at a time.")] = False,
+    seeds: Seeds = 3,
+    jobs: Jobs = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which setting matters? Train a recipe with other values of some keys, and compare with the preset's own.
+
+    A key with several values is varied, a key with one is set for all. A comma within [] or quotes is no separator.
+    Same budget, same seeds; compared are skill and probes, in pairs of seeds and test items. Every cell is a run
+    folder; finished cells are kept, so the same command with the same --out goes on, also with more values or seeds.
+
+    Examples:
+      openjepa ablate t_jepa mask.ratio=0.3,0.5,0.7 regularizer.name=vicreg,sigreg,none --out runs/masks
+      openjepa ablate t_jepa mask.ratio=0.3,0.7 mask.mean_span=4,16 --grid --seeds 6 steps=300
+    """
+    from openjepa.studies.ablation import ablate as run
+
+    recipe, overrides = words_of(context, words)
+    if recipe is None:
+        raise UserError("give a recipe to ablate (openjepa recipes lists them)")
+    options: dict[str, Any] = {"preset": preset, "config": config, "grid": grid, "seeds": seeds, "jobs": jobs}
+    _study(lambda: run(recipe, overrides, out=out, console=None if as_json else stderr(), **options), as_json)
+
+
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE[:PRESET][+KEY=VALUE] ... [KEY=VALUE ...]", help="Arms, and settings for all."),
+    ],
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="tokens=N, flops=N or minutes=N; default: the first one's tokens.")
+    ] = None,
+    seeds: Seeds = 3,
+    jobs: Jobs = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which method is better for the same money? Train recipes on the same data and encoder, with the same budget.
+
+    All arms take data, tokenizer and encoder of the first; masks, rates and batches stay their own. Compared with the
+    first one, in pairs of seeds and test items, with cost beside quality. FLOPs are counted on a few real batches.
+    Every cell is a run folder; finished cells are kept, so the same command with the same --out goes on.
+
+    Examples:
+      openjepa compare t_jepa lang_jepa baselines/mlm baselines/simcse --budget flops=2e13 --out runs/objectives
+      openjepa compare t_jepa t_jepa+regularizer.name=sigreg baselines/mlm --budget minutes=2 data=corpus.jsonl
+    """
+    from openjepa.studies.comparison import compare as run
+
+    arms, overrides = _arms_and_settings(words)
+    options: dict[str, Any] = {"budget": budget, "seeds": seeds, "jobs": jobs}
+    _study(lambda: run(arms, overrides, out=out, console=None if as_json else stderr(), **options), as_json)
+
+
+def _arms_and_settings(words: list[str]) -> tuple[list[str], list[str]]:
+    """A setting has its "=" before any "+"; everything else names an arm."""
+    settings = [word for word in words if "=" in word.partition("+")[0]]
+    return [word for word in words if word not in settings], settings
+
+
+def _study(run: Callable[[], dict[str, Any]], as_json: bool) -> None:
+    hush_fabric()
+    try:
+        found = run()
+    except KeyboardInterrupt as stop:
+        raise Interrupted(str(stop)) from None
+    if as_json:
+        print_json(found)
+        return
+    from openjepa.studies.results import FIGURE, RESULTS, TABLE
+    from openjepa.studies.table import tables
+
+    console = stdout()
+    for table in tables(found):
+        console.print(table)
+    folder = Path(found["out"])
+    console.print(f"results: {folder / RESULTS}  {folder / TABLE}  {folder / FIGURE}", soft_wrap=True, markup=False)

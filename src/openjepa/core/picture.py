@@ -1,0 +1,30 @@
+"""What the rows of a batch look like to people, place by place, so that pages can show any recipe's masks.
+
+A place is what a mask counts: a token of a text, a patch of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A text, cut into its places."""
+
+    texts: Sequence[str]  # [N] text of each place, with a space in front where a word begins; anything on padding
+
+
+@dataclass(frozen=True)
+class Patches:
+    """An image; its places are the cells of a grid in raster order."""
+
+    pixels: np.ndarray  # [H, W, 3] uint8
+    grid: tuple[int, int]  # rows, columns
+    caption: str = ""  # a text that belongs to it, if any
+
+
+Picture = Pieces | Patches

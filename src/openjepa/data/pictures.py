@@ -1,0 +1,55 @@
+"""How rows of texts and of images look to people: `core.picture` of every batch that has `ids` or `images`."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from openjepa.core.picture import Patches, Pieces
+from openjepa.data.tokenizer import TextTokenizer
+
+
+class HasIds(Protocol):
+    """A batch of token rows."""
+
+    @property
+    def ids(self) -> Tensor: ...  # [B, T] int64
+
+
+class HasImages(Protocol):
+    """A batch of images, cut into patches of a square grid."""
+
+    @property
+    def images(self) -> Tensor: ...  # [B, 3, S, S] in [-1, 1]
+
+    @property
+    def patches(self) -> int: ...
+
+
+def text_pictures(tokenizer: TextTokenizer, batch: HasIds) -> list[Pieces]:
+    """The texts of a batch, token by token; special tokens by their names."""
+
+    @cache
+    def piece(token: int) -> str:
+        return token_text(tokenizer, token)
+
+    return [Pieces([piece(token) for token in row]) for row in batch.ids.tolist()]
+
+
+def token_text(tokenizer: TextTokenizer, token: int) -> str:
+    """Text of a token as it stands within a text: a space comes first where it begins a word."""
+    name = tokenizer.backend.id_to_token(token) or ""
+    decoder = tokenizer.backend.decoder
+    if token in tokenizer.special_ids or decoder is None:
+        return f" {name}"
+    return decoder.decode(["a", name]).removeprefix("a")  # decoders leave the space before a first token out
+
+
+def image_pictures(batch: HasImages) -> list[Patches]:
+    """The images of a batch as the networks get them: augmented, if the recipe does that."""
+    side = round(batch.patches**0.5)
+    pixels = ((batch.images.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255)  # [B, S, S, 3]
+    return [Patches(image, (side, side)) for image in pixels.numpy().astype(np.uint8)]

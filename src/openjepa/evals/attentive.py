@@ -1,0 +1,134 @@
+"""Probes that may look where they like: a learned query for each question attends over frozen latents of all places.
+
+    weights = softmax over t of (query . x_t)      pooled = sum of weights_t x_t      logits = W pooled + b
+
+With one query this is cross-attention of a learned token with keys and values of its own (as in V-JEPA, Bardes et al.
+2024): the key matrix is absorbed by the query, the value matrix by W. Over a single place it is a linear probe, so all
+poolings are judged by one and the same training. Many questions on the same inputs are learned together, and share
+nothing but the pass. Early choice: of all epochs, each question keeps the weights that do best on held-out rows.
+Cost on one core: 40 epochs on 2000 x 36 places of 128 dimensions with 10 questions, 19 s; on one place, 2 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openjepa.core.seeding import generator_for
+
+HEADS = 4  # queries of a question, where there is more than one place
+EPOCHS = 40
+BATCH = 256
+LR = 0.02  # at the start; falls to 0 on a line
+DECAY = 0.05
+
+
+@dataclass(frozen=True)
+class Places:
+    """Latents of N inputs at T places each."""
+
+    latents: np.ndarray  # [N, T, D]
+    valid: np.ndarray  # [N, T] bool
+
+    @classmethod
+    def single(cls, vectors: np.ndarray) -> Places:
+        """One vector an input [N, D]."""
+        return cls(vectors[:, None], np.ones((len(vectors), 1), dtype=bool))
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def rows(self, which: np.ndarray) -> tuple[Tensor, Tensor]:
+        """latents [n, T, D] float32 and valid [n, T] of some rows."""
+        return torch.from_numpy(self.latents[which]).float(), torch.from_numpy(self.valid[which])
+
+
+class Probe(nn.Module):
+    """K questions about the same inputs; the k-th has classes[k] answers."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, places: Places, rows: np.ndarray, classes: Sequence[int], generator: torch.Generator) -> None:
+        super().__init__()
+        kept = places.latents[rows][places.valid[rows]].astype(np.float32)  # [n, D]
+        deviation = kept.std(0)
+        self.register_buffer("mean", torch.from_numpy(kept.mean(0)))
+        self.register_buffer("deviation", torch.from_numpy(np.where(deviation > 0, deviation, 1)))
+        dim, heads = kept.shape[1], HEADS if places.latents.shape[1] > 1 else 1
+        self.query = nn.ParameterList(0.1 * torch.randn(heads, dim, generator=generator) for _ in classes)
+        self.head = nn.ModuleList(nn.Linear(heads * dim, count) for count in classes)
+        for layer in self.head:
+            assert isinstance(layer, nn.Linear)
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, valid: Tensor) -> list[Tensor]:
+        """x [B, T, D], valid [B, T] -> logits of each question [B, C_k]."""
+        x = (x - self.mean) / (self.deviation * x.shape[-1] ** 0.5)  # rows have length about 1
+        if x.shape[1] == 1:
+            pooled = x.expand(-1, len(self.head), -1)  # [B, K, D]
+        else:
+            asked = torch.stack(list(self.query))  # [K, H, D]
+            scores = torch.einsum("btd,khd->bkht", x, asked).masked_fill(~valid[:, None, None], -torch.inf)
+            pooled = torch.einsum("bkht,btd->bkhd", scores.softmax(-1), x).flatten(2)  # [B, K, H D]
+        return [layer(pooled[:, number]) for number, layer in enumerate(self.head)]
+
+    def right(self, places: Places, labels: np.ndarray) -> np.ndarray:
+        """labels [N, K] -> [N, K] 1.0 where the answer is right."""
+        with torch.no_grad():
+            found = [
+                torch.stack([logits.argmax(1) for logits in self(*places.rows(rows))], 1).numpy()
+                for rows in np.array_split(np.arange(len(places)), -(-len(places) // BATCH))
+            ]
+        return (np.concatenate(found) == labels).astype(np.float64)
+
+
+def fit_probe(
+    places: Places, labels: np.ndarray, classes: Sequence[int], held_out: np.ndarray, seed: int = 0
+) -> tuple[Probe, np.ndarray]:
+    """A probe of labels [N, K], learned on the rows that are not `held_out` [N] bool.
+
+    Returns it with its accuracy in [0, 1] on the held-out rows [K], which chose the epoch of each question.
+    """
+    generator = generator_for(seed, "attentive probe")
+    rows = np.flatnonzero(~held_out)
+    probe, answers = Probe(places, rows, classes, generator), torch.from_numpy(labels)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=LR, weight_decay=DECAY, foreach=True)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, EPOCHS)
+    asked, kept = Places(places.latents[held_out], places.valid[held_out]), _parts(probe)
+    best = np.full(len(classes), -1.0)  # [K]
+    for _ in range(EPOCHS):
+        order = rows[torch.randperm(len(rows), generator=generator).numpy()]
+        for some in np.array_split(order, -(-len(order) // BATCH)):
+            logits = probe(*places.rows(some))
+            loss = torch.stack([F.cross_entropy(one, answers[some, k]) for k, one in enumerate(logits)]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+        reached = probe.right(asked, labels[held_out]).mean(0)  # [K]
+        now = _parts(probe)
+        kept = [new if better else old for old, new, better in zip(kept, now, reached > best, strict=True)]
+        best = np.maximum(best, reached)
+    _put_back(probe, kept)
+    return probe, best
+
+
+def _parts(probe: Probe) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    """A copy of the weights of each question."""
+    return [
+        (query.detach().clone(), {name: value.clone() for name, value in layer.state_dict().items()})
+        for query, layer in zip(probe.query, probe.head, strict=True)
+    ]
+
+
+def _put_back(probe: Probe, parts: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> None:
+    for query, layer, (kept, state) in zip(probe.query, probe.head, parts, strict=True):
+        query.data.copy_(kept)
+        layer.load_state_dict(state)

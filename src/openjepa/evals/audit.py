@@ -1,0 +1,155 @@
+"""A representation audit: which encoder, layer and pooling should be used? Validation chooses, test answers.
+
+Every point (`evals.layers`) is probed by the same training (`evals.attentive`) on the same rows. The accuracies on
+held-out *training* rows, averaged over the tasks, choose a point; only that one is then asked about the test rows,
+beside the same point of the run's initialisation and of a random one, beside the run's own embedding and beside
+features that take no learning. Learned pooling is tried on the best layer of each encoder: elsewhere it would cost
+minutes for little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import Experiment
+from openjepa.core.seeding import generator_for
+from openjepa.core.tasks import Classification, Task
+from openjepa.evals.attentive import Places, fit_probe
+from openjepa.evals.baselines import majority
+from openjepa.evals.features import input_key
+from openjepa.evals.layers import EMBEDDING, Point, place_features, point_features, pooled_features
+from openjepa.evals.ledger import LEVEL, Ledger, Measure
+from openjepa.evals.probes import HELD_OUT
+from openjepa.evals.scores import Score, difference_interval
+
+Features = Callable[[Sequence[Any]], Places]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Validation accuracy of every point on every task, the chosen point, and its answers on test."""
+
+    points: dict[Point, dict[str, float]]  # in [0, 1], by task
+    chosen: Point
+    test: Ledger  # of the chosen point; `embedding` is the run's embedding under the same probe
+
+    def mean(self, point: Point) -> float:
+        """Validation accuracy of a point over all tasks: what chooses."""
+        return float(np.mean(list(self.points[point].values())))
+
+    def to_json(self) -> dict[str, Any]:
+        """{"chosen": a point, "points": [{"encoder", "layer", "pooling", "validation", "tasks"}], "test": ledger}."""
+        rows = [
+            {**point._asdict(), "validation": self.mean(point), "tasks": tasks} for point, tasks in self.points.items()
+        ]
+        chosen = {**self.chosen._asdict(), "validation": self.mean(self.chosen)}
+        return {"chosen": chosen, "points": rows, "test": self.test.to_json()}
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Tasks that ask different questions about the same inputs."""
+
+    tasks: list[Classification]
+    held_out: np.ndarray  # [N] bool, training rows that choose
+
+    @property
+    def classes(self) -> list[int]:
+        return [len(task.classes) for task in self.tasks]
+
+    def labels(self, part: str) -> np.ndarray:
+        """[N, K] int64 of `train` or `test`."""
+        return np.stack([np.asarray(getattr(task, f"{part}_labels"), dtype=np.int64) for task in self.tasks], 1)
+
+    def validate(self, features: Places, seed: int) -> dict[str, float]:
+        _, accuracy = fit_probe(features, self.labels("train"), self.classes, self.held_out, seed)
+        return {task.name: float(value) for task, value in zip(self.tasks, accuracy, strict=True)}
+
+    def answer(self, features: Features, seed: int) -> dict[str, Score]:
+        """On test, by the probe that was learned on train."""
+        first = self.tasks[0]
+        probe, _ = fit_probe(features(first.train), self.labels("train"), self.classes, self.held_out, seed)
+        right = probe.right(features(first.test), self.labels("test"))  # [N, K]
+        return {
+            task.name: Score(right[:, k], majority(task.train_labels, task.test_labels))
+            for k, task in enumerate(self.tasks)
+        }
+
+
+def audit(tasks: Sequence[Task], networks: Mapping[str, Experiment], seed: int = 0) -> Audit:
+    """Sweep the network `run` over `tasks` (classifications; others are passed over), then test the best point.
+
+    `networks` are those of a ledger: run, init and random. Raises UserError if there is nothing to classify, or if the
+    recipe does not say which layers it has.
+    """
+    groups = _groups([task for task in tasks if isinstance(task, Classification)], seed)
+    run = networks["run"]
+    points: dict[Point, dict[str, float]] = {}
+    for group in groups:
+        inputs = group.tasks[0].train
+        for point, vectors in pooled_features(run, inputs).items():
+            points.setdefault(point, {}).update(group.validate(Places.single(vectors), seed))
+    for point in _best_layers(points):
+        points[point] = {}
+        for group in groups:
+            places = place_features(run, group.tasks[0].train, point.encoder, point.layer)
+            points[point] |= group.validate(places, seed)
+    chosen = max(points, key=lambda point: np.mean(list(points[point].values())))
+    return Audit(points, chosen, _tested(groups, networks, chosen, seed))
+
+
+def _tested(groups: Sequence[_Group], networks: Mapping[str, Experiment], chosen: Point, seed: int) -> Ledger:
+    columns: dict[str, Features] = {
+        name: (lambda inputs, network=network: point_features(network, inputs, chosen))
+        for name, network in networks.items()
+    }
+    run = networks["run"]
+    columns["embedding"] = lambda inputs: point_features(run, inputs, EMBEDDING)
+    for name, embed in run.baselines.items():
+        columns[name] = lambda inputs, embed=embed: Places.single(embed(inputs))
+    scores = {name: _merged(group.answer(features, seed) for group in groups) for name, features in columns.items()}
+    measures = {}
+    for task, score in scores["run"].items():
+        interval = difference_interval(score, scores["init"][task], generator_for(seed, "audit", task), level=LEVEL)
+        measures[task] = Measure({name: found[task].value for name, found in scores.items()}, score.chance, interval)
+    return Ledger(measures)
+
+
+def _groups(tasks: Sequence[Classification], seed: int) -> list[_Group]:
+    if not tasks:
+        raise UserError("a sweep needs labels to predict: set data.label (the worlds and image folders have some)")
+    by_inputs: dict[Any, list[Classification]] = {}
+    for task in tasks:
+        by_inputs.setdefault((input_key(task.train), input_key(task.test)), []).append(task)
+    return [_Group(group, _a_fifth(len(group[0].train), seed)) for group in by_inputs.values()]
+
+
+def _a_fifth(count: int, seed: int) -> np.ndarray:
+    """[count] bool, True on the rows that choose."""
+    if count < 2:
+        raise UserError("a sweep needs two training inputs at least: one to learn from and one to choose by")
+    order = torch.randperm(count, generator=generator_for(seed, "audit", "validation")).numpy()
+    held_out = np.zeros(count, dtype=bool)
+    held_out[order[: max(1, round(HELD_OUT * count))]] = True
+    return held_out
+
+
+def _best_layers(points: Mapping[Point, Mapping[str, float]]) -> list[Point]:
+    """For each encoder that has more than one place, learned pooling of the layer that is best without."""
+    best: dict[str, tuple[float, Point]] = {}
+    for point, accuracies in points.items():
+        several = Point(point.encoder, point.layer, "max") in points
+        value = float(np.mean(list(accuracies.values())))
+        if several and value > best.get(point.encoder, (-1.0, point))[0]:
+            best[point.encoder] = value, Point(point.encoder, point.layer, "attentive")
+    return [point for _, point in best.values()]
+
+
+def _merged(parts: Any) -> dict[str, Score]:
+    return {name: score for part in parts for name, score in part.items()}

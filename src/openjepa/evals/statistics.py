@@ -1,0 +1,168 @@
+"""Is one set of runs better than another, or did the dice say so? Intervals and p-values for paired seeds and items.
+
+A result would come out a little different with other training seeds and with other test items. Runs of two
+configurations are paired in both: seed by seed, and item by item of the same test set. What the pairs share (a lucky
+seed, a hard item) cancels, so a difference is seen that two separate averages would hide.
+
+    paired_interval   what both kinds of chance allow: a bootstrap over items, Student's t over seeds
+    sign_flip_p       under "no difference" each pair is as likely the other way round: how often is that as extreme?
+    holm              many comparisons at once: the corrected p-values under which one false alarm in all is rare
+
+With few seeds the p-value over seeds cannot be small: flipping S signs gives 2^(1 - S) at best, 0.25 for three seeds,
+0.03 for six. A p-value over items can, but it speaks of these trained networks only, not of the next seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from openjepa.evals.ledger import LEVEL
+from openjepa.evals.scores import DRAWS_AT_ONCE, Score
+
+RESAMPLES = 2000  # of a bootstrap: the ends of a 95 % interval then move by some hundredths of its length
+FLIPS = 10_000  # drawn where there are more combinations of signs than this; the smallest p-value is then 1e-4
+TIE = 1e-9  # relative: sums of the same numbers in another order count as equal
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the runs of one configuration are above those of another on one measure, seed by seed."""
+
+    value: float  # mean over seeds of first - second
+    interval: tuple[float, float] | None  # 95 %, see `paired_interval`; None for one seed without items
+    agreeing: int  # seeds whose difference has the sign of the mean; 0 if there is none
+    seeds: int
+    p_seeds: float  # two-sided, exact over seeds; at least 2^(1 - seeds)
+    p_items: float | None  # two-sided, over test items for these very networks; None where items cannot be swapped
+
+
+def difference(first: Sequence[Score], second: Sequence[Score], generator: torch.Generator) -> Difference:
+    """Compare the scores of two configurations on one measure, one score a seed, seeds in the same order.
+
+    Test items are paired where all scores have equally many; else only the seeds are.
+    """
+    assert len(first) == len(second) > 0, "paired seeds are needed"
+    by_seed = np.array([a.value - b.value for a, b in zip(first, second, strict=True)])  # [S]
+    if len({len(score.items) for score in (*first, *second)}) > 1:
+        return seeds_difference(by_seed, generator)
+    p_items = None
+    if all(score.gold is None for score in (*first, *second)):  # a rank correlation has no items to swap
+        by_item = np.mean([a.items - b.items for a, b in zip(first, second, strict=True)], axis=0)  # [N]
+        p_items = sign_flip_p(by_item, generator)
+    return Difference(
+        value=float(by_seed.mean()),
+        interval=paired_interval(first, second, generator),
+        p_items=p_items,
+        **_over_seeds(by_seed, generator),
+    )
+
+
+def seeds_difference(by_seed: np.ndarray, generator: torch.Generator) -> Difference:
+    """The same for a figure without test items (skill, say): differences [S], one a seed; the interval is Student's."""
+    from scipy import stats
+
+    interval = None
+    if len(by_seed) > 1:
+        half = float(stats.t.ppf((1 + LEVEL) / 2, len(by_seed) - 1)) * _standard_error(by_seed)
+        interval = (float(by_seed.mean()) - half, float(by_seed.mean()) + half)
+    return Difference(value=float(by_seed.mean()), interval=interval, p_items=None, **_over_seeds(by_seed, generator))
+
+
+def _over_seeds(by_seed: np.ndarray, generator: torch.Generator) -> dict:
+    mean = by_seed.mean()
+    return {
+        "agreeing": int((np.sign(by_seed) == np.sign(mean)).sum()) if mean else 0,
+        "seeds": len(by_seed),
+        "p_seeds": sign_flip_p(by_seed, generator),
+    }
+
+
+def paired_interval(
+    first: Sequence[Score],
+    second: Sequence[Score],
+    generator: torch.Generator,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> tuple[float, float]:
+    """Interval of the mean over seeds of `first.value - second.value`; one Score a seed, paired in order.
+
+    Each resample draws the test items anew (the same for all seeds and both sides) and moves the mean as another choice
+    of S seeds might: by Student's t with S - 1 degrees of freedom, times the standard error over seeds. Drawing from
+    the seeds themselves would not do: of three, it makes the interval a third as wide as t does. One seed says nothing
+    of others, and leaves the bootstrap over items alone, `scores.difference_interval`.
+    """
+    count = len(first[0].items)
+    assert all(len(score.items) == count for score in (*first, *second)), "a paired bootstrap needs the same items"
+    rows, parts = max(1, DRAWS_AT_ONCE // count), []
+    for start in range(0, resamples, rows):
+        shape = (min(rows, resamples - start), count)
+        draws = torch.randint(count, shape, generator=generator).numpy()  # [R, N]
+        parts.append(_differences(first, second, draws).mean(axis=0))
+    values = np.concatenate(parts)  # [resamples]
+    if len(first) > 1:
+        by_seed = np.array([a.value - b.value for a, b in zip(first, second, strict=True)])
+        values = values + _standard_error(by_seed) * _student(len(first) - 1, resamples, generator)
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Of the mean of independent values [S], S > 1."""
+    return float(values.std(ddof=1) / len(values) ** 0.5)
+
+
+def _student(degrees: int, count: int, generator: torch.Generator) -> np.ndarray:
+    """[count] draws from Student's t: a standard normal over the root of a mean of `degrees` squared others."""
+    normal = torch.randn(count, degrees + 1, generator=generator, dtype=torch.float64).numpy()
+    return normal[:, 0] / np.sqrt((normal[:, 1:] ** 2).mean(axis=1))
+
+
+def _differences(first: Sequence[Score], second: Sequence[Score], draws: np.ndarray) -> np.ndarray:
+    """[S, R] what each seed's difference is on each of the resamples [R, N]."""
+    if any(score.gold is not None for score in (*first, *second)):
+        return np.stack([a.resampled(draws) - b.resampled(draws) for a, b in zip(first, second, strict=True)])
+    by_item = np.stack([a.items - b.items for a, b in zip(first, second, strict=True)], axis=1)  # [N, S]
+    rows, count = draws.shape
+    drawn = np.bincount((draws + count * np.arange(rows)[:, None]).ravel(), minlength=rows * count)  # [R * N]
+    return (drawn.reshape(rows, count) @ by_item / count).T  # means in one product: each item, as often as drawn
+
+
+def sign_flip_p(differences: np.ndarray, generator: torch.Generator, flips: int = FLIPS) -> float:
+    """Two-sided p-value, in (0, 1], of paired differences [N] with mean 0 under "either sign is as likely".
+
+    Exact where there are at most `flips` combinations of signs, else by drawing that many, the observed one counted in
+    (Phipson & Smyth 2010), so never 0. Pairs without a difference say nothing and are left out. On differences of +1
+    and -1 this is McNemar's exact test.
+    """
+    values = differences[differences != 0]
+    if not len(values):
+        return 1.0
+    limit = abs(values.sum()) - TIE * np.abs(values).sum()
+    if 2 ** len(values) <= flips:
+        bits = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
+        return float((np.abs((1 - 2 * bits) @ values) >= limit).mean())
+    extreme, rows = 1, max(1, DRAWS_AT_ONCE // len(values))
+    for start in range(0, flips, rows):
+        shape = (min(rows, flips - start), -(-len(values) // 8))
+        drawn = torch.randint(256, shape, generator=generator, dtype=torch.uint8).numpy()  # eight signs a byte
+        turned = np.unpackbits(drawn, axis=1, count=len(values)).astype(np.float64) @ values  # [R]
+        extreme += int((np.abs(values.sum() - 2 * turned) >= limit).sum())
+    return extreme / (flips + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979), each in [0, 1] and in the order given.
+
+    The chance that even one true "no difference" comes out below alpha is at most alpha, whatever depends on what.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1.0)
+    return corrected.tolist()

@@ -1,0 +1,134 @@
+"""Masks of real samples, drawn as training draws them: the same rows in two epochs, with the addresses of a run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from openjepa.core.batch import Batch
+from openjepa.core.configure import configure
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import BuildContext, Experiment, Row, StreamedData
+from openjepa.core.locate import locate_recipe
+from openjepa.core.picture import Patches, Picture
+from openjepa.core.rundir import RunDir
+from openjepa.core.seeding import generator_for, seed_global
+
+EPOCHS = 2
+ROWS = 512  # that figures are made from
+AT_ONCE = 64  # rows in a batch
+
+
+@dataclass(frozen=True)
+class Masks:
+    """R rows of N places in one epoch; rows shorter than N end in places that are not valid."""
+
+    valid: np.ndarray  # [R, N] bool
+    hidden: np.ndarray  # [R, N] bool, to be predicted
+    shown: np.ndarray  # [R, N] bool, what the context encoder reads
+    times_hidden: np.ndarray | None  # [R, N] how many hidden blocks hold each place, where the recipe counts that
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Masks of the same rows in EPOCHS epochs, and what the first rows look like."""
+
+    epochs: tuple[Masks, ...]
+    pictures: tuple[Sequence[Picture], ...]  # one sequence an epoch (augmentations differ); empty if nobody says how
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the places, if these are patches of an image."""
+        first = self.pictures[0][0] if self.pictures[0] else None
+        return first.grid if isinstance(first, Patches) else None
+
+
+@contextmanager
+def built(
+    target: str, preset: str | None, config: Path | None, overrides: Sequence[str]
+) -> Generator[tuple[str, Any, Experiment]]:
+    """Name of the recipe, its config and the experiment of a run folder or a recipe, untrained.
+
+    Raises UserError for what cannot be built, or a preset given beside a run.
+    """
+    with tempfile.TemporaryDirectory() as new:
+        if Path(target, "config.yaml").is_file():
+            if preset or config:
+                raise UserError("a run has a configuration of its own: give no --preset or --config beside it")
+            folder = RunDir.open(Path(target))
+            recipe, values = folder.recipe_and_values()
+            module, assets = locate_recipe(recipe), folder.assets
+            settings = module.Config.load(values, overrides)
+        else:
+            recipe, assets = target, Path(new)
+            module, settings = configure(target, preset, config, overrides)
+        seed_global(settings.train.seed, "init")
+        yield recipe, settings, module.build(settings, BuildContext(assets, random_init=True))
+
+
+def sample(experiment: Experiment, pictured: int, rows: int = ROWS) -> Sampled:
+    """Masks of up to `rows` training rows spread over the data; the first `pictured` of them with their pictures.
+
+    Raises UserError if the recipe's batches have no masks.
+    """
+    data = experiment.train_data
+    if isinstance(data, StreamedData):
+        samples: list[Any] = list(islice(next(iter(data.windows())).rows, rows))
+        numbers = list(range(len(samples)))
+    else:
+        size = len(data)  # ty: ignore[invalid-argument-type]
+        numbers = [int(number) for number in np.unique(np.linspace(0, size - 1, min(rows, size)).round())]
+        numbers = numbers[:: max(1, len(numbers) // pictured)] + numbers  # pictured ones are spread over all as well
+        numbers = list(dict.fromkeys(numbers))
+        samples = [data[number] for number in numbers]
+    drawn = [_epoch(experiment, samples, numbers, epoch, pictured) for epoch in range(EPOCHS)]
+    return Sampled(tuple(masks for masks, _ in drawn), tuple(pictures for _, pictures in drawn))
+
+
+def _epoch(
+    experiment: Experiment, samples: Sequence[Any], numbers: Sequence[int], epoch: int, pictured: int
+) -> tuple[Masks, list[Picture]]:
+    view = getattr(experiment.train_data, "training_view", None)  # optional, see Experiment
+    parts: list[Masks] = []
+    pictures: list[Picture] = []
+    for start in range(0, len(samples), AT_ONCE):
+        some = []
+        for item, number in zip(samples[start : start + AT_ONCE], numbers[start : start + AT_ONCE], strict=True):
+            generator = generator_for(experiment.train.seed, "sample", epoch, number)  # the loader's address
+            some.append(Row(item if view is None else view(item, generator), generator, number))
+        batch = experiment.collate(some)
+        parts.append(masks_of(batch))
+        if experiment.pictures is not None and len(pictures) < pictured:
+            pictures += experiment.pictures(batch)
+    return _together(parts), pictures[:pictured]
+
+
+def masks_of(batch: Batch) -> Masks:
+    """The masks of a batch. Raises UserError if it has none."""
+    valid, hidden = getattr(batch, "valid", None), getattr(batch, "hidden", None)
+    if not isinstance(valid, Tensor) or not isinstance(hidden, Tensor):
+        raise UserError(
+            "nothing is hidden with these settings: the recipe's batches have no masks (`valid` and `hidden` [B, N])"
+        )
+    shown, times = getattr(batch, "shown", valid & ~hidden), getattr(batch, "times_hidden", None)
+    return Masks(valid.numpy(), hidden.numpy(), shown.numpy(), None if times is None else times.numpy())
+
+
+def _together(parts: Sequence[Masks]) -> Masks:
+    """One array each, as wide as the widest."""
+    width = max(part.valid.shape[1] for part in parts)
+
+    def stack(name: str) -> np.ndarray:
+        arrays = [getattr(part, name) for part in parts]
+        return np.concatenate([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays])
+
+    times = None if parts[0].times_hidden is None else stack("times_hidden")
+    return Masks(stack("valid"), stack("hidden"), stack("shown"), times)

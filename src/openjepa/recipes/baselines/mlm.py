@@ -1,0 +1,108 @@
+"""MLM baseline: guess hidden tokens from the rest of the text (Devlin et al. 2019), on the encoder of a text JEPA.
+
+A share of the tokens is shown as [MASK], and the encoder's latents there are read into a distribution over the
+vocabulary. All hidden tokens become [MASK]: BERT's 10 % random and 10 % kept ones bring nothing (Wettig et al. 2023),
+and a kept token would be seen by its own prediction. The mean of the latents is the text's embedding, as in T-JEPA.
+
+Health is read in the head's space of output embeddings: the prediction is the expected embedding under the predicted
+distribution, the target that of the true token, so skill is the explained variance of token embeddings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.data.masked_text import MaskedText, MaskedTextCollator
+from openjepa.data.sources import DataConfig
+from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
+from openjepa.masking.spans import SpanMasker
+from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.transformer import mean_pool, take
+from openjepa.objectives.tokens import TokenHead
+
+
+class Config(BaseConfig):
+    """Everything that defines an MLM run."""
+
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    mask_ratio: float = Field(0.15, gt=0, lt=1)
+    """hidden part of each text's real tokens"""
+    train: TrainConfig = TrainConfig()
+
+
+class MLM(Method[MaskedText]):
+    """An encoder and a token head."""
+
+    def __init__(self, config: Config, vocab: int, mask_id: int, context: BuildContext) -> None:
+        super().__init__()
+        self.vocab, self.mask_id = vocab, mask_id
+        self.student = build_encoder(config.encoder, vocab, context)
+        self.head = TokenHead(self.student.dim, vocab)
+
+    def read_masked(self, batch: MaskedText) -> tuple[Tensor, Tensor]:
+        """The latents of the text with [MASK] in it: of all tokens [B, T, D], and of the hidden ones [M, D]."""
+        states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)
+        return states, take(states, batch.hidden_at)[batch.hidden_valid]
+
+    def forward(self, batch: MaskedText) -> StepOutput:
+        states, hidden = self.read_masked(batch)
+        loss = self.head(hidden, take(batch.ids, batch.hidden_at)[batch.hidden_valid])
+        return StepOutput(loss, self._latents(batch, states, hidden), {"tokens": loss.detach()})
+
+    def _latents(self, batch: MaskedText, states: Tensor, hidden: Tensor) -> Latents:
+        if self.training:  # none are made: they would cost a third more of the softmax
+            none = hidden.new_zeros(0, hidden.shape[-1])
+            return Latents(none, none, mean_pool(states.detach(), batch.valid))
+
+        def embeddings(places: Tensor) -> Tensor:
+            return self.head.embeddings(take(batch.ids, places)[batch.hidden_valid])  # [M, D]
+
+        return Latents(
+            predicted=self.head.expected(hidden),
+            target=embeddings(batch.hidden_at),
+            context=self.embed(batch),
+            rows=batch.hidden_valid.nonzero()[:, 0],
+            places=batch.hidden_at[batch.hidden_valid],
+            copied=embeddings(batch.nearest_visible()),
+        )
+
+    def predict_from_context(self, batch: MaskedText) -> Tensor:
+        return self.head.expected(self.read_masked(batch)[1])
+
+    def embed(self, batch: MaskedText) -> Tensor:
+        return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
+
+    def scramble_hidden(self, batch: MaskedText, generator: torch.Generator) -> MaskedText:
+        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
+        return replace(batch, ids=torch.where(batch.hidden, other, batch.ids))
+
+
+def build(config: Config, context: BuildContext) -> Experiment:
+    """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
+    wanted = config.tokenizer
+    if config.encoder.name is not None:  # a pretrained encoder brings its own
+        wanted = wanted.model_copy(update={"kind": config.encoder.name})
+    tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
+    method = MLM(config, tokenizer.vocab_size, tokenizer.mask_id, context)
+    train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
+    run_length = 1 / (1 - config.mask_ratio)  # of neighbours hidden together, as if each were drawn by itself
+    collate = MaskedTextCollator(tokenizer, SpanMasker(config.mask_ratio, run_length))
+    return Experiment(
+        method=method,
+        train_data=train_data,
+        eval_data=eval_data,
+        collate=collate,
+        prepare=lambda texts: collate.clean(texts, method.student.max_len),
+        train=config.train,
+        tasks=lambda: text_tasks(config.data),
+        notes=lambda: {"mask_ratio": config.mask_ratio},
+    )

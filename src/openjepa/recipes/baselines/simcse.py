@@ -1,0 +1,106 @@
+"""SimCSE baseline: a text twice through the encoder, told apart by dropout alone (Gao et al. 2021, unsupervised).
+
+InfoNCE: of all second views in the batch, the first view of a text has to find its own. The mean of the latents is the
+text's embedding, as in T-JEPA; the projection that the loss sees is for training alone, as in the original.
+
+Health is read between the two views, dropout on in held-out batches as well: the prediction is the first view's
+projection, the target the second's. Skill is then what dropout leaves of a text, high from the start, and no measure of
+progress; rank, spread and cosine tell how the embeddings fare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.distributed import gather_rows
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.data.sources import DataConfig
+from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
+from openjepa.data.text_views import TextViews, TextViewsCollator
+from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.transformer import mean_pool
+
+
+class Config(BaseConfig):
+    """Everything that defines a SimCSE run."""
+
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    dropout: float = Field(0.1, gt=0, lt=1)
+    """what makes the two views; replaces encoder.dropout (a pretrained encoder brings its own)"""
+    temperature: float = Field(0.05, gt=0)
+    """cosines are divided by it"""
+    train: TrainConfig = TrainConfig()
+
+
+class SimCSE(Method[TextViews]):
+    """An encoder, a projection and the loss between two views."""
+
+    def __init__(self, config: Config, vocab: int, context: BuildContext) -> None:
+        super().__init__()
+        self.vocab, self.temperature = vocab, config.temperature
+        self.student = build_encoder(config.encoder.model_copy(update={"dropout": config.dropout}), vocab, context)
+        self.head = nn.Sequential(nn.Linear(self.student.dim, self.student.dim), nn.Tanh())
+
+    def project(self, ids: Tensor, valid: Tensor) -> Tensor:
+        """ids, valid [B, T] -> unit vectors [B, D] of one view: dropout is on, whatever the mode."""
+        training = self.student.training
+        self.student.train()
+        try:
+            return F.normalize(self.head(mean_pool(self.student(ids, valid), valid)).float(), dim=-1)
+        finally:
+            self.student.train(training)
+
+    def forward(self, batch: TextViews) -> StepOutput:
+        first = gather_rows(self.project(batch.ids, batch.valid))  # [B, D] of all ranks
+        second = gather_rows(self.project(batch.second_ids, batch.valid))  # [B, D]
+        loss = info_nce(first, second, self.temperature)
+        context = first if self.training else self.embed(batch)
+        return StepOutput(loss, Latents(first.detach(), second.detach(), context.detach()), {"contrast": loss.detach()})
+
+    def predict_from_context(self, batch: TextViews) -> Tensor:
+        return self.project(batch.ids, batch.valid)
+
+    def embed(self, batch: TextViews) -> Tensor:
+        return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
+
+    def scramble_hidden(self, batch: TextViews, generator: torch.Generator) -> TextViews:
+        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
+        return replace(batch, second_ids=other)
+
+
+def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Unit vectors [B, D], [B, D] -> scalar: mean -log softmax of the own pair among all B, in nats; log B = chance.
+
+    Source: Gao et al. 2021, eq. 4; van den Oord et al. 2018.
+    """
+    similar = first @ second.T / temperature  # [B, B]
+    return F.cross_entropy(similar, torch.arange(len(first), device=first.device))
+
+
+def build(config: Config, context: BuildContext) -> Experiment:
+    """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
+    wanted = config.tokenizer
+    if config.encoder.name is not None:  # a pretrained encoder brings its own
+        wanted = wanted.model_copy(update={"kind": config.encoder.name})
+    tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
+    method = SimCSE(config, tokenizer.vocab_size, context)
+    train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
+    collate = TextViewsCollator(tokenizer)
+    return Experiment(
+        method=method,
+        train_data=train_data,
+        eval_data=eval_data,
+        collate=collate,
+        prepare=lambda texts: collate.clean(texts, method.student.max_len),
+        train=config.train,
+        tasks=lambda: text_tasks(config.data),
+    )

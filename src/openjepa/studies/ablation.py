@@ -1,0 +1,43 @@
+"""ablate: one recipe, some of its keys varied, the same budget and seeds for every arm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from openjepa.studies.factors import ablation_arms
+from openjepa.studies.study import conduct
+
+
+def ablate(
+    recipe: str,
+    overrides: Sequence[str],
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    grid: bool = False,
+    seeds: int = 3,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train `recipe` once for every arm and seed, score all cells alike, and compare each arm with the preset's own.
+
+    Args:
+        recipe: as for `api.train`, with `preset` or `config`.
+        overrides: "key=value" for all arms, "key=value1,value2" for a factor.
+        grid: every combination of values instead of one factor at a time.
+        seeds: of every arm, counted up from train.seed.
+        out: the study's folder; one that exists is gone on with. Default `runs/ablate-<recipe>-<time>`.
+        jobs: cells trained at a time; default: as many as there are cores for.
+        console: where progress is shown; None = nowhere.
+
+    Returns what results.json holds. Raises UserError for mistakes in the arms before anything is trained.
+    """
+    arms = ablation_arms(recipe, preset, config, overrides, grid)
+    folder = Path(out) if out else Path("runs") / f"ablate-{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return conduct(arms, seeds, folder, jobs, {"kind": "ablate", "recipe": recipe, "grid": grid}, console)

@@ -1,0 +1,158 @@
+"""Arms and cells of a study. An arm is one configuration; a cell is one arm with one seed, in a run folder of its own.
+
+The folder is the truth: a cell is found by its arm's name, and what is in the folder says what is left to do. So a
+study that was interrupted goes on where it was, and one that gets more values or seeds keeps what it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openjepa.core.errors import UserError
+from openjepa.core.rundir import RunDir, read_json, read_jsonl
+
+LONGEST_NAME = 80  # characters of a folder
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration under study. The first arm of a study is what the others are compared with."""
+
+    label: str
+    recipe: str
+    config: Any  # the recipe's Config: a BaseConfig with a section `train`
+    changed: dict[str, Any] = field(default_factory=dict)  # dotted key -> value, where the study varies keys
+
+    def with_seed(self, seed: int) -> Any:
+        """The configuration of one cell."""
+        return self.config.model_copy(update={"train": self.config.train.model_copy(update={"seed": seed})})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one seed."""
+
+    arm: Arm
+    seed: int
+    path: Path
+
+    @property
+    def folder(self) -> RunDir:
+        return RunDir(self.path)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.arm.config.train.steps
+
+    @property
+    def done_steps(self) -> int:
+        """Logged so far."""
+        return max((row["step"] for row in read_jsonl(self.folder.metrics)), default=0)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why training could not go on (a non-finite gradient, say); it would not the next time either."""
+        return stop_reason(self.path)
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to do: trained and scored, or stopped."""
+        return self.stopped is not None or self.scores_file.exists()
+
+    @property
+    def scores_file(self) -> Path:
+        return scores_file(self.path)
+
+
+def cells_of(arms: Sequence[Arm], seeds: int, out: Path) -> list[Cell]:
+    """Every arm with `seeds` seeds, counted up from its own `train.seed`. Seed by seed, so that early results pair."""
+    if seeds < 1:
+        raise UserError(f"a study needs at least 1 seed (given: {seeds})")
+    if any(arm.config.train.devices > 1 for arm in arms):
+        raise UserError("a study trains every cell in one process: set train.devices=1; --jobs trains more at once")
+    return [
+        Cell(arm, seed, out / "cells" / folder_name(arm.label) / f"seed-{seed}")
+        for number in range(seeds)
+        for arm in arms
+        for seed in [arm.config.train.seed + number]
+    ]
+
+
+def prepare(cells: Sequence[Cell]) -> None:
+    """Stamp the folders of cells that have none. Raises UserError for a folder that holds another configuration."""
+    for cell in cells:
+        wanted = cell.arm.with_seed(cell.seed)
+        if cell.folder.config_file.is_file():
+            recipe, values = cell.folder.recipe_and_values()
+            if recipe != cell.arm.recipe or values != wanted.model_dump(mode="json"):
+                raise UserError(
+                    f"{cell.path} holds a run with other settings ({', '.join(_differing(values, wanted)) or recipe}); "
+                    "choose another --out, or remove that folder"
+                )
+        else:
+            RunDir.create(cell.path, cell.arm.recipe, wanted)
+
+
+def folder_name(label: str) -> str:
+    """A label as the name of a folder: readable, and different for different labels."""
+    name = re.sub(r"[^\w.=,+-]+", "_", label)
+    if name == label and len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.blake2b(label.encode(), digest_size=4).hexdigest()}"
+
+
+def scores_file(run: Path) -> Path:
+    """Where the scores of a cell are kept."""
+    return RunDir(run).evals / "study.json"
+
+
+def stop_file(run: Path) -> Path:
+    """Where a cell says why it stopped."""
+    return run / "stopped.json"
+
+
+def stop_reason(run: Path) -> str | None:
+    """What `stop_file` says; None if the cell did not stop."""
+    file = stop_file(run)
+    return read_json(file)["error"] if file.exists() else None
+
+
+def processes_for(cells: Sequence[Cell], asked: int | None) -> int:
+    """How many cells to train at a time: `asked`, or as many as there are cores for their threads; one on a GPU."""
+    if asked is not None:
+        if asked < 1:
+            raise UserError(f"--jobs must be at least 1 (given: {asked})")
+        return min(asked, max(1, len(cells)))
+    import torch
+
+    cores, settings = os.cpu_count() or 1, [cell.arm.config.train for cell in cells]
+    on_gpu = torch.cuda.is_available() and any(train.accelerator != "cpu" for train in settings)
+    if on_gpu or any(train.threads == 0 for train in settings):  # 0 = torch takes all cores
+        return 1
+    each = max((train.threads * train.devices for train in settings), default=cores)
+    return max(1, min(cores // each, len(cells)))
+
+
+def _differing(values: dict[str, Any], wanted: Any) -> Iterator[str]:
+    """Keys in which a folder's configuration is another one, as "train.steps=6 there, 8 here"."""
+    here = dict(_flat(wanted.model_dump(mode="json")))
+    there = dict(_flat(values))
+    for key in dict.fromkeys([*there, *here]):
+        if there.get(key) != here.get(key):
+            yield f"{key}={json.dumps(there.get(key))} there, {json.dumps(here.get(key))} here"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

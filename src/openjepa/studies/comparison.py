@@ -1,0 +1,190 @@
+"""compare: recipes side by side, on the same data and encoder, with the same budget and seeds.
+
+The first arm lends its data, tokenizer and encoder to all others; what belongs to a method (masks, learning rate,
+batches) stays its own. The budget decides the steps of each arm: equal tokens, equal FLOPs (a few real batches are
+counted, see `costs`) or equal minutes of training on this machine (a few real steps are timed). Steps are fixed before
+anything is trained and kept in plan.json, so that schedules are whole and a study that goes on does not change them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from openjepa.core.configure import configure
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import BuildContext
+from openjepa.core.locate import locate_recipe
+from openjepa.core.rundir import read_json, write_json
+from openjepa.core.seeding import seed_global
+from openjepa.studies import costs
+from openjepa.studies.cells import Arm
+from openjepa.studies.study import conduct
+from openjepa.studies.table import amount
+from openjepa.training_run import compute_threads
+
+SHARED = ("data", "tokenizer", "encoder")  # sections of a configuration that all arms have in common
+UNITS = ("tokens", "flops", "minutes")
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every arm may spend in training."""
+
+    unit: str  # one of UNITS
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """From "tokens=2e6", "flops=1e12" or "minutes=3". Raises UserError for anything else."""
+        unit, _, number = text.partition("=")
+        try:
+            budget = cls(unit.strip(), float(number))
+        except ValueError:
+            budget = cls("", 0.0)
+        if budget.unit not in UNITS or not 0 < budget.amount < float("inf"):
+            raise UserError(f"--budget {text}: write tokens=2e6, flops=1e12 or minutes=3, with a number above 0")
+        return budget
+
+
+def compare(
+    words: Sequence[str],
+    overrides: Sequence[str] = (),
+    *,
+    budget: str | None = None,
+    seeds: int = 3,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train recipes with the same budget, score all cells alike, and compare each with the first.
+
+    Args:
+        words: recipes, each perhaps with a preset and settings of its own: "t_jepa:small+regularizer.name=sigreg".
+        overrides: "key=value" for all arms.
+        budget: "tokens=N", "flops=N" or "minutes=N"; default: the tokens that the first arm's own steps take.
+        seeds, out, jobs, console: as for `ablation.ablate`; `out` defaults to `runs/compare-<time>`.
+
+    Returns what results.json holds. Raises UserError for mistakes before anything is trained.
+    """
+    given = None if budget is None else Budget.parse(budget)
+    arms = comparison_arms(words, overrides)
+    folder = Path(out) if out else Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
+    spent, arms = within_budget(arms, given, folder, console)
+    about = {"kind": "compare", "recipes": list(words), "settings": list(overrides), "budget": asdict(spent)}
+    return conduct(arms, seeds, folder, jobs, about, console)
+
+
+def comparison_arms(words: Sequence[str], overrides: Sequence[str]) -> list[Arm]:
+    """One arm a word, with the first one's data, tokenizer and encoder. Raises UserError or ConfigError."""
+    if len(words) < 2:
+        raise UserError("give at least two recipes to compare: openjepa compare t_jepa baselines/mlm")
+    if len(set(words)) < len(words):
+        raise UserError(f"an arm is given twice: {' '.join(words)}")
+    arms: list[Arm] = []
+    for word in words:
+        recipe, preset, own = read_arm(word)
+        _, config = configure(recipe, preset, None, [*overrides, *own])
+        if arms:
+            for key in own:
+                if (section := config.full_key(key.partition("=")[0]).partition(".")[0]) in SHARED:
+                    raise UserError(f"{word}: {section} is the same for all arms; set it as {key}, apart from the arm")
+            config = _with_shared(word, config, arms[0])
+        arms.append(Arm(word, recipe, config))
+    return arms
+
+
+def read_arm(word: str) -> tuple[str, str | None, list[str]]:
+    """(recipe, preset or None, settings) of "recipe:preset+key=value+key=value"."""
+    head, *settings = word.split("+")
+    recipe, _, preset = head.partition(":")
+    if bad := next((item for item in settings if "=" not in item), None):
+        raise UserError(f"{word}: {bad!r} is not of the form key=value")
+    return recipe, preset or None, settings
+
+
+def within_budget(
+    arms: Sequence[Arm], budget: Budget | None, out: Path, console: Console | None
+) -> tuple[Budget, list[Arm]]:
+    """The budget, and the arms with the steps that it allows each of them; from `out`/plan.json where they are known.
+
+    Raises UserError if that folder was planned with another budget.
+    """
+    file = out / PLAN
+    plan = read_json(file) if file.exists() else {"steps": {}}
+    if budget is None:
+        budget = Budget(**plan["budget"]) if "budget" in plan else Budget("tokens", _own_tokens(arms[0]))
+    if plan.setdefault("budget", asdict(budget)) != asdict(budget):
+        raise UserError(f"{out} was planned with another --budget ({plan['budget']}); choose another --out")
+    planned = []
+    for arm in arms:
+        key = _digest(arm)
+        if key not in plan["steps"]:
+            plan["steps"][key] = _steps(arm, budget)
+        steps = plan["steps"][key]
+        if console is not None:
+            console.print(f"{arm.label}: {steps} steps", markup=False, highlight=False, soft_wrap=True)
+        train = arm.config.train
+        shortened = type(train).model_validate({**train.model_dump(), "steps": steps})  # warm-up has to fit as well
+        planned.append(replace(arm, config=arm.config.model_copy(update={"train": shortened})))
+    if console is not None:
+        console.print(f"budget of each: {amount(budget.amount)} {budget.unit}", markup=False, highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(file, plan)
+    return budget, planned
+
+
+def _with_shared(word: str, config: Any, first: Arm) -> Any:
+    for section in SHARED:
+        wanted = vars(first.config).get(section)
+        if type(vars(config).get(section)) is not type(wanted):
+            raise UserError(
+                f"{word} cannot be compared with {first.label} on the same {section}: "
+                f"it has {_kind(config, section)}, not {_kind(first.config, section)}"
+            )
+        if wanted is not None:
+            config = config.model_copy(update={section: wanted})
+    return config
+
+
+def _kind(config: Any, section: str) -> str:
+    value = vars(config).get(section)
+    return f"no section {section}" if value is None else type(value).__name__
+
+
+def _own_tokens(arm: Arm) -> float:
+    return arm.config.train.steps * _experiment_cost(arm).tokens_per_step
+
+
+def _steps(arm: Arm, budget: Budget) -> int:
+    if budget.unit == "minutes":
+        with tempfile.TemporaryDirectory() as assets, compute_threads(arm.config.train.threads):
+            each = costs.seconds_per_step(_build(arm, Path(assets))) / 60
+    else:
+        cost = _experiment_cost(arm)
+        each = cost.tokens_per_step * (cost.flops_per_token if budget.unit == "flops" else 1)
+    return max(1, round(budget.amount / each))
+
+
+def _experiment_cost(arm: Arm) -> costs.Cost:
+    with tempfile.TemporaryDirectory() as assets, compute_threads(arm.config.train.threads):
+        return costs.measure(_build(arm, Path(assets)))
+
+
+def _build(arm: Arm, assets: Path) -> Any:
+    seed_global(arm.config.train.seed, "init")
+    return locate_recipe(arm.recipe).build(arm.config, BuildContext(assets))
+
+
+def _digest(arm: Arm) -> str:
+    content = json.dumps([arm.recipe, arm.config.model_dump(mode="json")], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,71 @@
+"""What a step of a method costs: floating-point operations, tokens and time, from a few real batches.
+
+FLOPs are counted by torch's own counter (two a multiply-add, matrix products only) over the forward and backward pass
+of real training batches, and stated per token: other batches have other shapes, but nearly the same cost per token.
+Attention is counted as the matrix products it is. Not counted: element-wise work, embedding look-ups, the optimiser and
+the EMA update, together a few per cent at most widths. A teacher's forward pass is counted, as is every second view.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from openjepa.core.experiment import Experiment
+from openjepa.core.method import Progress
+from openjepa.data.loader import train_batches
+from openjepa.train.optim import build_optimizer
+
+COUNTED = 2  # batches whose FLOPs are counted
+SIZED = 20  # batches whose tokens are counted
+WARM, TIMED = 2, 6  # steps before the clock starts, and on the clock
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of training on the CPU or any device: FLOPs do not depend on it."""
+
+    flops_per_token: float
+    tokens_per_step: float
+
+
+def measure(experiment: Experiment, sized: int = SIZED) -> Cost:
+    """Count the FLOPs of COUNTED batches and the tokens of `sized` ones. The method is not changed, only read."""
+    batches = list(islice(train_batches(experiment, 0), max(COUNTED, sized)))
+    probe = copy.deepcopy(experiment.method).train()
+    flops = tokens = 0
+    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):  # fused kernels hide their products
+        for batch in batches[:COUNTED]:
+            with FlopCounterMode(display=False) as counter:
+                probe(batch).loss.backward()
+            flops, tokens = flops + counter.get_total_flops(), tokens + batch.tokens
+    mean_tokens = sum(batch.tokens for batch in batches) / len(batches)
+    return Cost(flops / tokens, mean_tokens * experiment.train.accumulate)
+
+
+def seconds_per_step(experiment: Experiment) -> float:
+    """Wall time of an optimiser step as it is now on this machine: the median of TIMED steps, after WARM others."""
+    train = experiment.train
+    batches = islice(train_batches(experiment, 0), (WARM + TIMED) * train.accumulate)
+    probe = copy.deepcopy(experiment.method).train()
+    optimizer = build_optimizer(probe, train)
+    spans = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(min(WARM + TIMED, train.steps)):
+            began = time.perf_counter()
+            for batch in islice(batches, train.accumulate):
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=train.precision == "bf16-mixed"):
+                    loss = probe(batch).loss
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            probe.after_step(Progress(0, train.steps))
+            spans.append(time.perf_counter() - began)
+    timed = sorted(spans[WARM:] or spans)
+    return timed[len(timed) // 2]

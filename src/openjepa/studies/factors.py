@@ -1,0 +1,101 @@
+"""What an ablation varies: `mask.ratio=0.3,0.5,0.7` is a factor with three values, `train.steps=200` a setting of all.
+
+One factor at a time (default): the preset as it is, and every value alone in place of the preset's own. As a grid:
+every combination. Both are compared with the preset's own values, which are always trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from openjepa.core.config import BaseConfig
+from openjepa.core.configure import configure
+from openjepa.core.errors import ConfigError, UserError
+from openjepa.studies.cells import Arm
+
+BASE = "base"
+OPENING, CLOSING, QUOTES = "[{", "]}", "'\""
+
+
+def split_values(text: str) -> list[str]:
+    """YAML values between the commas of `text`; commas within brackets or quotes belong to a value."""
+    values, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in QUOTES and not values[-1].strip():  # a quote within a word is a letter
+            quote = letter
+        elif letter in OPENING + CLOSING:
+            depth += 1 if letter in OPENING else -1
+        if letter == "," and not depth and not quote:
+            values.append("")
+        else:
+            values[-1] += letter
+    return [value.strip() for value in values]
+
+
+def split_factors(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """(factors: key -> values, settings for all) of "key=value" strings. Raises UserError for an empty value."""
+    factors: dict[str, list[str]] = {}
+    fixed = []
+    for item in overrides:
+        key, _, text = item.partition("=")
+        values = split_values(text)
+        if len(values) == 1:
+            fixed.append(item)
+        elif "" in values:
+            raise UserError(f"{item}: there is an empty value between its commas")
+        elif key in factors:
+            raise UserError(f"{key} is given twice; list all of its values once")
+        else:
+            factors[key] = list(dict.fromkeys(values))
+    return factors, fixed
+
+
+def ablation_arms(
+    recipe: str,
+    preset: str | None,
+    config: str | Path | None,
+    overrides: Sequence[str],
+    grid: bool = False,
+) -> list[Arm]:
+    """The preset's own values first, then every arm that differs from all before it. Raises UserError or ConfigError.
+
+    All arms are validated here, so that no mistake shows itself after hours of training.
+    """
+    given, fixed = split_factors(overrides)
+    if not given:
+        raise UserError("nothing to ablate: give a key several values, such as mask.ratio=0.3,0.5,0.7")
+    _, base = configure(recipe, preset, config, fixed)
+    factors = {base.full_key(key.removeprefix("--")): values for key, values in given.items()}
+    if "train.seed" in factors:
+        raise UserError("train.seed is varied for every arm: give --seeds N")
+    changes: list[dict[str, str]] = [{key: value} for key, values in factors.items() for value in values]
+    if grid:
+        changes = [dict(zip(factors, values, strict=True)) for values in product(*factors.values())]
+    arms, problems = [Arm(BASE, recipe, base)], []
+    for change in changes:
+        settings = [f"{key}={value}" for key, value in change.items()]
+        try:
+            _, values = configure(recipe, preset, config, [*fixed, *settings])
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        if all(values != arm.config for arm in arms):
+            arms.append(Arm(" ".join(settings), recipe, values, {key: _value_at(values, key) for key in change}))
+    if problems:
+        raise ConfigError("; ".join(dict.fromkeys(problems)))
+    if len(arms) == 1:
+        raise UserError(f"nothing to ablate: {', '.join(factors)} takes only the values that {recipe} has anyway")
+    return arms
+
+
+def _value_at(config: BaseConfig, key: str) -> Any:
+    """The validated value behind a dotted key, as JSON holds it."""
+    value: Any = config.model_dump(mode="json")
+    for part in key.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,78 @@
+"""A study as one figure: a panel a headline, a row an arm, a dot a seed; for a comparison also quality against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openjepa.studies.table import SKILL
+
+MOST_PANELS = 4
+FIRST, OTHER, PALE = "#0b6e4f", "#2f4b7c", "#8d99ae"  # dark enough on white, and different in lightness
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Write the PNG. Arms without a finished cell keep an empty row."""
+    from matplotlib.figure import Figure  # 0.5 s, and no window system is needed
+
+    names = found["headlines"][:MOST_PANELS]
+    costs = found["kind"] == "compare"
+    arms = found["arms"]
+    width = 3.1 * (len(names) + costs) + 0.09 * max(len(arm["label"]) for arm in arms)
+    figure = Figure(figsize=(width, 1.7 + 0.42 * (len(arms) + 1)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(names) + costs))
+    for number, (axes, name) in enumerate(zip(panels, names, strict=False)):
+        _panel(axes, found, name)
+        if number:
+            axes.set_yticklabels([])
+    if costs:
+        _cost(panels[-1], found, names[-1])
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.suptitle(_title(found))
+    figure.savefig(path, dpi=130)
+
+
+def _panel(axes: Any, found: Mapping[str, Any], name: str) -> None:
+    arms = found["arms"]
+    for row, arm in enumerate(arms):
+        values = _by_seed(arm, name)
+        if values:
+            colour = OTHER if row else FIRST
+            axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.45, markersize=5, markeredgewidth=0)
+            axes.plot([np.mean(values)] * 2, [row - 0.28, row + 0.28], color=colour, linewidth=2.6)
+    own = _by_seed(arms[0], name)
+    if own:
+        axes.axvline(np.mean(own), color=FIRST, linewidth=0.9, linestyle=":")
+    for label, values in found["baselines"].items():
+        if name in values:
+            axes.axvline(values[name], color=PALE, linewidth=1.2, linestyle="--", label=label)
+            axes.legend(loc="best", frameon=False, fontsize="small")
+    axes.set(title=name, ylim=(len(arms) - 0.5, -0.5), yticks=range(len(arms)))
+    axes.set_yticklabels([arm["label"] for arm in arms])
+
+
+def _cost(axes: Any, found: Mapping[str, Any], name: str) -> None:
+    """Quality against the FLOPs of training."""
+    for row, arm in enumerate(found["arms"]):
+        values = _by_seed(arm, name)
+        if values and arm["flops"]:
+            axes.plot(arm["flops"], np.mean(values), "o", color=OTHER if row else FIRST)
+            axes.annotate(arm["label"], (arm["flops"], np.mean(values)), (4, 4), textcoords="offset points", fontsize=8)
+    axes.margins(0.25)
+    axes.set(title=f"{name} against cost", xlabel="FLOPs of training", xscale="log")
+
+
+def _by_seed(arm: Mapping[str, Any], name: str) -> list[float]:
+    values = arm["skill_by_seed"].values() if name == SKILL else arm["measures"].get(name, {}).get("by_seed", [])
+    return [value for value in values if value is not None]
+
+
+def _title(found: Mapping[str, Any]) -> str:
+    seeds = len(found["seeds"])
+    what = found["recipe"] if found["kind"] == "ablate" else f"at equal {found['budget']['unit']}"
+    return f"{found['kind']}: {what}, {seeds} {'seed' if seeds == 1 else 'seeds'} (dots), means (bars)"

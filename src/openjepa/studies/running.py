@@ -1,0 +1,94 @@
+"""Trains the cells of a study that are not finished: here one after another, or several at a time in processes.
+
+Where a cell is, is read from its run folder; the processes tell nothing else. Ctrl-C stops all of them; what they have
+written stays, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from openjepa.core.errors import UserError
+from openjepa.studies.cells import Cell
+from openjepa.studies.worker import finish
+
+POLL_S = 0.3
+GRACE_S = 20  # for an interrupted process to end by itself
+LOG = "cell.log"  # what a process says, in its run folder
+
+
+class Watcher(Protocol):
+    """Told how a study gets on."""
+
+    def on_step(self, cell: Cell, step: int) -> None: ...
+
+    def on_end(self, cell: Cell) -> None: ...
+
+
+def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher) -> None:
+    """Finish all cells, `jobs` at a time. Raises UserError with the words of the first cell that cannot be run."""
+    todo = [cell for cell in cells if not cell.finished]
+    if jobs == 1:
+        for cell in todo:
+            finish(cell.path, [lambda progress, output, stats, cell=cell: watcher.on_step(cell, progress.step)])
+            watcher.on_end(cell)
+    else:
+        _in_processes(todo, jobs, watcher)
+
+
+def _in_processes(todo: list[Cell], jobs: int, watcher: Watcher) -> None:
+    running: dict[subprocess.Popen, Cell] = {}
+    try:
+        while todo or running:
+            while todo and len(running) < jobs:
+                cell = todo.pop(0)
+                running[_start(cell, jobs)] = cell
+            time.sleep(POLL_S)
+            for process, cell in list(running.items()):
+                watcher.on_step(cell, cell.done_steps)
+                if process.poll() is not None:
+                    del running[process]
+                    _require_end(process, cell)
+                    watcher.on_end(cell)
+    finally:
+        _stop(list(running))
+
+
+def _start(cell: Cell, jobs: int) -> subprocess.Popen:
+    threads = cell.arm.config.train.threads or max(1, (os.cpu_count() or 1) // jobs)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-m", "openjepa.studies.worker", str(cell.path)]
+    with (cell.path / LOG).open("w", encoding="utf-8") as log:
+        return subprocess.Popen(  # a session of its own: Ctrl-C reaches it once, through `_stop`
+            command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+
+def _require_end(process: subprocess.Popen, cell: Cell) -> None:
+    if process.returncode in (130, -signal.SIGINT):
+        raise KeyboardInterrupt
+    if process.returncode or not cell.finished:
+        raise UserError(f"{cell.arm.label}, seed {cell.seed}: {_last_line(cell.path / LOG)} (all in {cell.path / LOG})")
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "the process ended without a word"
+
+
+def _stop(processes: Sequence[subprocess.Popen]) -> None:
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

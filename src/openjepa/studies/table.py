@@ -1,0 +1,160 @@
+"""A study in the terminal: what each arm reached and cost, its differences to the first arm, and every measure.
+
+Made from results.json alone, so that a finished study can be shown again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LEVEL = 0.05  # of a corrected p-value: below it the word is "better" or "worse"
+SKILL = "skill"
+UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+
+
+def tables(found: Mapping[str, Any]) -> list[Table]:
+    """Overview, differences of the headlines, and all measures where there are more than the headlines."""
+    shown = [overview(found), differences(found)]
+    names = _all_measures(found)
+    return [*shown, every_measure(found, names)] if len(names) > len(found["headlines"]) else shown
+
+
+def overview(found: Mapping[str, Any]) -> Table:
+    """One row an arm: verdict, headlines (mean over seeds) and cost; then the start and baselines without learning."""
+    note = f"mean over seeds; train: wall time of training alone, {found['jobs']} at a time; untrained: own start"
+    table = _table("What each arm reached", note)
+    headlines = found["headlines"]
+    for name in ("arm", "verdict"):
+        table.add_column(name, overflow="fold")
+    for name in (*headlines, "train", "tokens", "FLOPs"):
+        table.add_column(name, justify="right", overflow="fold")
+    for arm in found["arms"]:
+        values = [arm[SKILL] if name == SKILL else _mean(arm, name) for name in headlines]
+        cost = (_seconds(arm["train_s"]), amount(arm["tokens"]), amount(arm["flops"]))
+        table.add_row(_escaped(arm["label"]), arm["verdict"], *map(_number, values), *cost)
+    base = found["arms"][0]
+    starts = [base["measures"].get(name, {}).get("init") for name in headlines]
+    table.add_row(f"{_escaped(base['label'])}, untrained", "", *map(_number, starts), "", "", "", style="dim")
+    for name, values in found["baselines"].items():
+        table.add_row(name, "", *(_number(values.get(headline)) for headline in headlines), "", "", "", style="dim")
+    chances = [base["measures"].get(name, {}).get("chance") for name in headlines]
+    table.add_row("chance", "", *map(_number, chances), "", "", "", style="dim")
+    return table
+
+
+def differences(found: Mapping[str, Any]) -> Table:
+    """One row an arm and headline."""
+    table = _table(f"Differences to {found['base']}", caption(found))
+    table.add_column("arm", overflow="fold")
+    table.add_column("measure", overflow="fold")
+    for name in ("difference", "95 %", "seeds", "p items", "p seeds"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    last = None
+    ordered = {arm["label"]: number for number, arm in enumerate(found["arms"])}
+    rows = [row for row in found["differences"] if row["headline"]]
+    for row in sorted(rows, key=lambda row: (ordered[row["arm"]], found["headlines"].index(row["measure"]))):
+        interval = row["interval"]
+        shown = "-" if interval is None else f"{interval[0]:+.3f} {interval[1]:+.3f}"
+        word = verdict(row)
+        colour = {"better": "green", "worse": "red"}.get(word, "default")
+        table.add_row(
+            "" if row["arm"] == last else _escaped(row["arm"]),
+            row["measure"],
+            f"[{colour}]{row['value']:+.3f}[/]",
+            shown,
+            f"{row['agreeing']}/{row['seeds']}",
+            _p(row["p_items_holm"]),
+            _p(row["p_seeds_holm"]),
+            f"[{colour}]{word}[/]",
+        )
+        last = row["arm"]
+    return table
+
+
+def every_measure(found: Mapping[str, Any], names: Sequence[str]) -> Table:
+    """One row a measure, one column an arm."""
+    table = _table("Every measure", "mean over seeds; * = better or worse than the first arm, as above")
+    table.add_column("measure", overflow="fold")
+    columns = [*found["arms"]]
+    for arm in columns:
+        table.add_column(_escaped(arm["label"]), justify="right", overflow="fold")
+    for name in (*found["baselines"], "chance"):
+        table.add_column(name, justify="right")
+    words = {(row["arm"], row["measure"]): verdict(row) for row in found["differences"]}
+    for name in names:
+        stars = ["*" if words.get((arm["label"], name)) in ("better", "worse") else "" for arm in columns]
+        cells = [_number(_mean(arm, name)) + star for arm, star in zip(columns, stars, strict=True)]
+        chance = columns[0]["measures"].get(name, {}).get("chance")
+        table.add_row(
+            name, *cells, *(_number(values.get(name)) for values in found["baselines"].values()), _number(chance)
+        )
+    return table
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """ "better" or "worse" if the interval leaves 0 out and a corrected p-value is below 5 %, else "unclear"."""
+    interval = row["interval"]
+    shown = any(p is not None and p < LEVEL for p in (row["p_items_holm"], row["p_seeds_holm"]))
+    if not shown or interval is None or interval[0] <= 0 <= interval[1]:
+        return "unclear"
+    return "better" if row["value"] > 0 else "worse"
+
+
+def caption(found: Mapping[str, Any]) -> str:
+    """How to read the differences, with what this number of seeds cannot show."""
+    seeds = len(found["seeds"])
+    lowest = 2.0 ** (1 - seeds)
+    return (
+        "paired, mean over seeds; 95 %: test items and seeds drawn anew; seeds: how many agree in sign; p: sign "
+        "flips over test items (these networks) and over seeds, Holm-corrected; better, worse: the interval leaves 0 "
+        f"out and a p is below {LEVEL}. With {seeds} {'seed' if seeds == 1 else 'seeds'} no p over seeds is below "
+        f"{min(1, lowest):.2g}{'' if seeds > 1 else ', and nothing here speaks of other seeds'}."
+    )
+
+
+def amount(value: float | None) -> str:
+    """1234567 -> "1.23 M"."""
+    if value is None:
+        return "-"
+    for unit, size in UNITS:
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def _all_measures(found: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name for arm in found["arms"] for name in arm["measures"]))
+
+
+def _mean(arm: Mapping[str, Any], name: str) -> float | None:
+    return arm["measures"].get(name, {}).get("mean")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} s"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "< .001" if value < 1e-3 else f"{value:.3f}"
+
+
+def _escaped(label: str) -> str:
+    from rich.markup import escape
+
+    return escape(label)
+
+
+def _table(title: str, note: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, caption=note, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

@@ -1,0 +1,64 @@
+"""One cell from wherever it is to its end: train, or go on training; then score. Also a process of its own.
+
+    python -m openjepa.studies.worker runs/study/cells/base/seed-0
+
+A process a cell, so that each has its own threads and memory, and one that dies takes no other with it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from openjepa import api
+from openjepa.core.errors import TrainingStopped, UserError
+from openjepa.core.method import Hook
+from openjepa.core.rundir import write_json
+from openjepa.studies import scoring
+from openjepa.studies.cells import scores_file, stop_file, stop_reason
+from openjepa.training_run import compute_threads
+
+
+def finish(path: Path, hooks: Sequence[Hook] = ()) -> None:
+    """Bring the cell in the run folder `path` to its end. Training that stops by itself is an end, too.
+
+    Raises UserError if another process is at it.
+    """
+    try:
+        with FileLock(path / ".lock", timeout=0):
+            _finish(path, hooks)
+    except Timeout:
+        raise UserError(f"another process is working on {path}; wait for it or stop it") from None
+
+
+def _finish(path: Path, hooks: Sequence[Hook]) -> None:
+    if stop_reason(path) is not None or scores_file(path).exists():
+        return
+    run = api.load(path)
+    if not run.folder.summary.exists():
+        try:
+            run = api.train(run.recipe, out=path, resume=True, hooks=hooks, progress=False)
+        except TrainingStopped as stop:
+            write_json(stop_file(path), {"error": str(stop)})
+            return
+    with compute_threads(run.config.train.threads):
+        scoring.score(run)
+
+
+def main() -> int:
+    """One line on stderr and exit code 2 for what a user can mend; 130 if interrupted."""
+    try:
+        finish(Path(sys.argv[1]))
+    except UserError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""`ablate` and `compare` as a user meets them: small studies on 120 labelled texts, interrupted, resumed, extended."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openjepa import api
+from openjepa.cli import main
+from openjepa.core.errors import UserError
+from openjepa.core.rundir import read_json, read_jsonl
+from openjepa.studies import comparison, costs, worker
+from openjepa.studies.cells import stop_reason
+from openjepa.studies.comparison import Budget, comparison_arms, read_arm, within_budget
+from openjepa.train.hooks import CsvHook
+from tests.e2e.test_cli import TINY, answer, corpus
+
+SETTINGS = [item for item in TINY if not item.startswith("predictor.")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("studies")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENJEPA_CACHE", str(folder / "cache"))
+        yield corpus(folder)
+
+
+@pytest.fixture(scope="module")
+def ablation(data: Path) -> Path:
+    """A finished ablation of two arms and two seeds."""
+    out = data.parent / "ablation"
+    assert main(["ablate", "t_jepa", *ablated(data), "--jobs", "1", "--out", str(out)]) == 0
+    return out
+
+
+def ablated(data: Path, seeds: int = 2) -> list[str]:
+    return ["mask.ratio=0.3,0.5", f"data.source={data}", *TINY, "--seeds", str(seeds)]
+
+
+def cells(out: Path) -> dict[str, Path]:
+    return {f"{path.parent.name} {path.name}": path for path in sorted(out.glob("cells/*/seed-*"))}
+
+
+def test_a_study_leaves_results_a_table_a_figure_and_a_run_for_each_cell(ablation: Path) -> None:
+    found = read_json(ablation / "results.json")
+    assert [arm["label"] for arm in found["arms"]] == ["base", "mask.ratio=0.3"]
+    assert found["headlines"] == ["skill", "topic_knn", "topic_logistic"]
+    assert {row["measure"] for row in found["differences"]} == {"skill", "topic_knn", "topic_logistic"}
+    assert set(found["baselines"]) == {"tfidf"}
+    assert found["seeds"] == [0, 1]
+    with (ablation / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["arm"], row["seed"]) for row in rows] == [
+        ("base", "0"), ("base", "1"), ("mask.ratio=0.3", "0"), ("mask.ratio=0.3", "1")]  # fmt: skip
+    assert (ablation / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert len(cells(ablation)) == 4
+    for path in cells(ablation).values():
+        assert api.load(path).summary()["steps"] == 6
+
+
+def test_scores_are_those_of_an_evaluation_of_the_same_run(ablation: Path) -> None:
+    run = api.load(cells(ablation)["base seed-1"])
+    ledger = run.evaluate(name="again").to_json()
+    arm = read_json(ablation / "results.json")["arms"][0]
+    for name in ("topic_knn", "topic_logistic"):
+        assert arm["measures"][name]["by_seed"][1] == pytest.approx(ledger[name]["run"])
+    assert arm["skill_by_seed"]["1"] == run.summary()["skill"]
+    assert arm["tokens"] == pytest.approx(sum(row["tokens"] for row in read_jsonl(run.folder.metrics)), rel=0.1)
+
+
+def test_an_interrupted_study_goes_on_and_ends_like_an_uninterrupted_one(
+    ablation: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, seen = CsvHook.__call__, []
+
+    def interrupt(hook: CsvHook, progress, output, stats) -> None:
+        log(hook, progress, output, stats)
+        seen.append(progress.step)
+        if len(seen) == 6 + 5:  # in the second cell, after its checkpoint of step 4
+            raise KeyboardInterrupt
+
+    out = tmp_path / "study"
+    command = ["ablate", "t_jepa", *ablated(data), "--jobs", "1", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(CsvHook, "__call__", interrupt)
+        assert main(command) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"openjepa: interrupted; go on with the same command and --out {out}"
+    first, second = out / "cells" / "base" / "seed-0", out / "cells" / "mask.ratio=0.3" / "seed-0"
+    assert (first / "summary.json").exists()
+    assert not (second / "summary.json").exists()
+    before = (first / "summary.json").stat().st_mtime_ns
+
+    steps: list[int] = []
+    monkeypatch.setattr(CsvHook, "__call__", lambda h, p, o, s: (log(h, p, o, s), steps.append(p.step))[0])
+    result = answer(capsys, *command)
+    assert (first / "summary.json").stat().st_mtime_ns == before  # finished cells are kept
+    assert steps == [5, 6, *range(1, 7), *range(1, 7)]  # the unfinished one resumes at its checkpoint
+    whole = read_json(ablation / "results.json")
+    for mine, theirs in zip(result["arms"], whole["arms"], strict=True):
+        assert (mine["skill"], mine["measures"], mine["flops"]) == (
+            theirs["skill"], theirs["measures"], theirs["flops"])  # fmt: skip
+    assert result["differences"] == whole["differences"]
+
+
+def test_more_seeds_are_added_to_what_there_is(
+    ablation: Path, data: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    train = api.train
+    monkeypatch.setattr(api, "train", lambda *a, **k: trained.append(k["out"]) or train(*a, **k))
+    result = answer(capsys, "ablate", "t_jepa", *ablated(data, seeds=3), "--jobs", "1", "--out", ablation)
+    assert sorted(path.name for path in trained) == ["seed-2", "seed-2"]
+    assert result["seeds"] == [0, 1, 2]
+    assert result["differences"][0]["seeds"] == 3
+
+
+def test_a_cell_that_diverges_is_a_result(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    settings = [f"data.source={data}", *TINY, "train.lr=0.001,1e30", "--seeds", "1"]
+    result = answer(capsys, "ablate", "t_jepa", *settings, "--jobs", "1", "--out", tmp_path / "x")
+    assert result["arms"][1]["verdict"] == "stopped"
+    reason = stop_reason(cells(tmp_path / "x")["train.lr=1e30 seed-0"])
+    assert reason is not None
+    assert "non-finite" in reason
+    assert {row["arm"] for row in result["differences"]} == set()
+    assert main(["ablate", "t_jepa", *settings, "--jobs", "1", "--out", str(tmp_path / "x")]) == 0
+    assert "stopped" in capsys.readouterr().out
+
+
+def test_a_cell_has_one_worker_at_a_time(ablation: Path) -> None:
+    from filelock import FileLock
+
+    path = cells(ablation)["base seed-0"]
+    with FileLock(path / ".lock"), pytest.raises(UserError, match="another process"):
+        worker.finish(path)
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_results(ablation: Path, data: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "parallel"
+    result = answer(capsys, "ablate", "t_jepa", *ablated(data, seeds=1), "train.threads=1", "--jobs", 2, "--out", out)
+    whole = read_json(ablation / "results.json")
+    for mine, theirs in zip(result["arms"], whole["arms"], strict=True):
+        assert mine["measures"]["topic_knn"]["by_seed"][0] == theirs["measures"]["topic_knn"]["by_seed"][0]
+    broken = ["ablate", "t_jepa", "mask.ratio=0.3,0.5", "data.source=none.jsonl", *TINY, "--seeds", 1, "--jobs", 2]
+    assert main([*map(str, broken), "--out", str(tmp_path / "broken")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def comparison_folder(data: Path) -> Path:
+    out = data.parent / "comparison"
+    words = ["t_jepa", "t_jepa+mask.ratio=0.3", "baselines/mlm", f"data.source={data}", *SETTINGS[:-1]]
+    assert main(["compare", *words, "--budget", "tokens=1500", "--seeds", "2", "--jobs", "1", "--out", str(out)]) == 0
+    return out
+
+
+def test_a_comparison_gives_every_arm_the_same_data_encoder_and_tokens(comparison_folder: Path) -> None:
+    found = read_json(comparison_folder / "results.json")
+    assert [arm["label"] for arm in found["arms"]] == ["t_jepa", "t_jepa+mask.ratio=0.3", "baselines/mlm"]
+    assert found["budget"] == {"unit": "tokens", "amount": 1500}
+    runs = [api.load(path) for path in cells(comparison_folder).values()]
+    assert {run.recipe for run in runs} == {"t_jepa", "baselines/mlm"}
+    assert all((run.config.data, run.config.encoder) == (runs[0].config.data, runs[0].config.encoder) for run in runs)
+    for arm in found["arms"]:
+        assert arm["tokens"] == pytest.approx(1500, rel=0.15)
+        assert arm["flops"] > 0
+    assert found["arms"][0]["flops"] != found["arms"][2]["flops"]
+    assert (comparison_folder / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_flops_are_the_matrix_products_of_a_step(data: Path, tmp_path: Path) -> None:
+    """An MLM step of one block, by hand: 6 FLOPs a weight and token, attention, and the head at hidden tokens."""
+    from openjepa.core.experiment import BuildContext
+    from openjepa.data.loader import train_batches
+    from openjepa.recipes.baselines import mlm
+
+    config = mlm.Config.load(overrides=[f"data.source={data}", *SETTINGS])
+    experiment = mlm.build(config, BuildContext(tmp_path))
+    cost = costs.measure(experiment)
+    batches = [batch for batch, _ in zip(train_batches(experiment, 0), range(costs.COUNTED), strict=False)]
+    dim, vocab, flops, tokens = 16, experiment.method.vocab, 0.0, 0
+    for batch in batches:
+        rows, length, hidden = *batch.ids.shape, int(batch.hidden.sum())
+        block = 6 * rows * length * 12 * dim * dim + 3 * 2 * 2 * rows * length * length * dim
+        flops += block + 6 * hidden * (dim * dim + dim * vocab)
+        tokens += batch.tokens
+    assert cost.flops_per_token == pytest.approx(flops / tokens, rel=0.02)
+    assert costs.seconds_per_step(experiment) > 0
+
+
+def test_equal_flops_mean_fewer_steps_for_the_dearer_method(data: Path, tmp_path: Path) -> None:
+    arms = comparison_arms(["t_jepa", "baselines/mlm"], [f"data.source={data}", *SETTINGS])
+    budget, planned = within_budget(arms, Budget("flops", 3e8), tmp_path, None)
+    assert planned[0].config.train.steps != planned[1].config.train.steps
+    again = within_budget(arms, None, tmp_path, None)
+    assert again == (budget, planned)  # the plan is kept
+    assert all(arm.config.train.warmup_steps <= arm.config.train.steps for arm in planned)
+    with pytest.raises(UserError, match="another --budget"):
+        within_budget(arms, Budget("tokens", 5), tmp_path, None)
+
+
+def test_without_a_budget_all_get_the_tokens_of_the_first(data: Path, tmp_path: Path) -> None:
+    arms = comparison_arms(["t_jepa", "baselines/simcse"], [f"data.source={data}", *SETTINGS])
+    budget, planned = within_budget(arms, None, tmp_path, None)
+    assert budget.unit == "tokens"
+    assert [arm.config.train.steps for arm in planned] == [6, 6]
+
+
+def test_an_arm_is_a_recipe_a_preset_and_settings() -> None:
+    assert read_arm("t_jepa") == ("t_jepa", None, [])
+    assert read_arm("baselines/mlm:tiny+mask_ratio=0.3+train.lr=1e-3") == (
+        "baselines/mlm", "tiny", ["mask_ratio=0.3", "train.lr=1e-3"])  # fmt: skip
+    first, second = comparison_arms(["t_jepa", "lang_jepa+mask.ratio=0.2"], ["encoder.dim=64"])
+    assert (second.config.encoder, second.config.data) == (first.config.encoder, first.config.data)
+    assert second.config.mask.ratio == 0.2
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("ablate t_jepa", "give a key several values"),
+        ("ablate mask.ratio=0.3,0.5", "give a recipe"),
+        ("ablate t_jepa mosk.ratio=0.3,0.5", "mosk"),
+        ("ablate t_jepa mask.ratio=0.3,7", "mask.ratio"),
+        ("ablate t_jepa mask.ratio=0.3,0.4 --seeds 0", "at least 1 seed"),
+        ("ablate t_jepa mask.ratio=0.3,0.4 --jobs 0 --out {tmp}", "--jobs"),
+        ("ablate t_jepa mask.ratio=0.3,0.4 --grids", "did you mean --grid"),
+        ("compare t_jepa", "at least two recipes"),
+        ("compare t_jepa t_jepa", "given twice"),
+        ("compare t_jepa t_jepb", "did you mean 't_jepa'"),
+        ("compare t_jepa t_jepa:huge", "has no preset 'huge'"),
+        ("compare t_jepa lang_jepa --budget steps=3", "write tokens=2e6"),
+        ("compare t_jepa lang_jepa --budget tokens=-3", "above 0"),
+        ("compare t_jepa lang_jepa+encoder.dim=8", "encoder is the same for all arms"),
+        ("compare t_jepa image_jepa", "on the same data"),
+        ("compare t_jepa lang_jepa+mask", "not of the form key=value"),
+        ("compare t_jepa lang_jepa --sees 3", "No such option"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
+    line: str, hint: str, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    capsys.readouterr()
+    code = main(line.format(tmp=tmp_path).split())
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    (message,) = captured.err.splitlines()
+    assert hint in message
+
+
+def test_json_is_all_there_is_on_stdout(comparison_folder: Path, data: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["t_jepa", "t_jepa+mask.ratio=0.3", "baselines/mlm", f"data.source={data}", *SETTINGS[:-1]]
+    result = answer(capsys, "compare", *words, "--budget", "tokens=1500", "--seeds", 2, "--out", comparison_folder)
+    assert result == json.loads((comparison_folder / "results.json").read_text())
+    assert comparison.PLAN in {file.name for file in comparison_folder.iterdir()}

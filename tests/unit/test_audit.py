@@ -1,0 +1,108 @@
+"""The audit: every point is asked, validation chooses, and only the chosen one meets the test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import Experiment
+from openjepa.core.tasks import Classification, Triplets
+from openjepa.evals import attentive
+from openjepa.evals.audit import audit
+from openjepa.evals.layers import EMBEDDING, Point, place_features, pooled_features
+from tests.tiny import build_image, build_tiny
+
+TEXTS = [f"the {'cook' if i % 2 else 'sailor'} saw {'a' * (i % 5 + 1)} {i}" for i in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attentive, "EPOCHS", 6)
+
+
+def colours(experiment: Experiment) -> Classification:
+    """Which of two tints has a noisy image?"""
+    draw = np.random.default_rng(0)
+    labels = [i % 2 for i in range(60)]
+    tints = [(90, 120, 90 + 60 * label) for label in labels]
+    images = [draw.normal(tint, 20, (24, 24, 3)).clip(0, 255).astype(np.uint8) for tint in tints]
+    return Classification("tint", images[:40], labels[:40], images[40:], labels[40:], ("green", "blue"))
+
+
+def networks(build: Any) -> dict[str, Experiment]:
+    return {name: build() for name in ("run", "init", "random")}
+
+
+@pytest.mark.parametrize(
+    ("settings", "encoders"),
+    [
+        ((), {"student", "teacher"}),
+        (("mode=views",), {"student", "projected"}),
+        (("teacher=stop_gradient",), {"student"}),
+    ],
+)
+def test_an_image_run_is_asked_everywhere(settings: Sequence[str], encoders: set[str]) -> None:
+    found = networks(lambda: build_image(*settings))
+    result = audit([colours(found["run"])], found)
+    assert {point.encoder for point in result.points} == encoders | {"embedding"}
+    assert {point.layer for point in result.points if point.encoder == "student"} == {0, 1}
+    learned = [point for point in result.points if point.pooling == "attentive"]
+    assert {point.encoder for point in learned} == encoders - {"projected"}
+    assert result.mean(result.chosen) == max(map(result.mean, result.points))
+    measure = result.test.measures["tint"]
+    assert {"run", "init", "random", "embedding", "pixels"} == set(measure.values)
+    assert measure.values["run"] > 0.8
+    assert result.to_json()["chosen"]["validation"] == result.mean(result.chosen)
+
+
+def test_test_rows_are_seen_by_the_chosen_point_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = networks(lambda: build_tiny(tmp_path))
+    labels = [i % 2 for i in range(40)]
+    tasks = [Classification(name, TEXTS[:30], labels[:30], TEXTS[30:], labels[30:], ("a", "b")) for name in "xy"]
+    seen: list[int] = []
+    prepare = found["run"].prepare
+
+    def noting(texts: Sequence[str]) -> Any:
+        seen.append(sum(text in TEXTS[30:] for text in texts))
+        return prepare(texts)
+
+    found["run"] = replace(found["run"], prepare=noting)
+    result = audit([*tasks, Triplets("t", [], [], [])], found)
+    assert set(result.test.measures) == {"x", "y"}
+    assert seen.count(0) > 0
+    assert sum(seen) == 10 * 2  # the chosen point and the embedding beside it
+
+
+def test_pooled_features_are_what_they_are_called(tmp_path: Path) -> None:
+    experiment = build_tiny(tmp_path)
+    method = experiment.method.eval()
+    found, texts = pooled_features(experiment, TEXTS), experiment.prepare(TEXTS[:1])
+    with torch.no_grad():
+        states = method.student.states(texts.ids, texts.valid)
+        embedding = method.embed(texts)
+    for layer, state in enumerate(states):
+        expected = {"mean": state[0].mean(0), "max": state[0].amax(0)}
+        for pooling, vector in expected.items():
+            np.testing.assert_allclose(found[Point("student", layer, pooling)][0], vector.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found[EMBEDDING][0], embedding[0].numpy(), atol=1e-5)
+    places = place_features(experiment, TEXTS, "teacher", 1)
+    assert places.valid.sum(1).tolist() == [int(experiment.prepare([text]).valid.sum()) for text in TEXTS]
+    mean = (places.latents.astype(np.float32) * places.valid[..., None]).sum(1) / places.valid.sum(1)[:, None]
+    np.testing.assert_allclose(mean, found[Point("teacher", 1, "mean")], atol=2e-2)
+
+
+def test_what_cannot_be_asked_is_said() -> None:
+    found = networks(build_image)
+    with pytest.raises(UserError, match=r"data\.label"):
+        audit([], found)
+    task = colours(found["run"])
+    found["run"] = replace(found["run"], layers=None)
+    with pytest.raises(UserError, match=r"Experiment\.layers"):
+        audit([task], found)

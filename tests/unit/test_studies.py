@@ -1,0 +1,295 @@
+"""Studies without training: what is varied, where cells go, what their results say, and how they are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from openjepa.core.errors import ConfigError, UserError
+from openjepa.core.rundir import RunDir, write_json
+from openjepa.core.seeding import generator_for
+from openjepa.evals.scores import Score
+from openjepa.studies import plot, results, table
+from openjepa.studies.cells import Arm, Cell, cells_of, folder_name, prepare, processes_for, stop_file
+from openjepa.studies.factors import ablation_arms, split_factors, split_values
+from openjepa.studies.results import ArmResult, compared, headlines, summary, with_headlines
+from openjepa.studies.scoring import Scored
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0.3", ["0.3"]),
+        ("0.3,0.5", ["0.3", "0.5"]),
+        ("[0.9,0.99],[0.9,0.95]", ["[0.9,0.99]", "[0.9,0.95]"]),
+        ("{a: [1,2]},null", ["{a: [1,2]}", "null"]),
+        ("'a,b.jsonl',c", ["'a,b.jsonl'", "c"]),
+        ("it's,so", ["it's", "so"]),
+        ("a,", ["a", ""]),
+        ("", [""]),
+    ],
+)
+def test_commas_separate_values_but_not_within_brackets_or_quotes(text: str, values: list[str]) -> None:
+    assert split_values(text) == values
+
+
+def test_a_key_with_one_value_is_a_setting() -> None:
+    assert split_factors(["mask.ratio=0.3,0.5", "train.steps=9"]) == ({"mask.ratio": ["0.3", "0.5"]}, ["train.steps=9"])
+
+
+def test_one_factor_at_a_time_leaves_the_rest_as_it_is() -> None:
+    arms = ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5,0.7", "regularizer.name=sigreg,vicreg", "steps=50"])
+    assert [arm.label for arm in arms] == ["base", "mask.ratio=0.3", "mask.ratio=0.7", "regularizer.name=sigreg"]
+    assert all(arm.config.train.steps == 50 for arm in arms)  # 0.5 and vicreg are the preset's own
+    assert [arm.config.mask.ratio for arm in arms] == [0.5, 0.3, 0.7, 0.5]
+    assert arms[1].changed == {"mask.ratio": 0.3}
+    assert arms[1].config.model_copy(update={"mask": arms[0].config.mask}) == arms[0].config
+
+
+def test_a_grid_has_every_combination_and_the_base() -> None:
+    factors = ["mask.ratio=0.3,0.7", "train.betas=[0.9,0.99],[0.8,0.9]"]
+    arms = ablation_arms("t_jepa", None, None, factors, grid=True)
+    assert [arm.label for arm in arms] == [
+        "base",
+        "mask.ratio=0.3 train.betas=[0.9,0.99]",
+        "mask.ratio=0.3 train.betas=[0.8,0.9]",
+        "mask.ratio=0.7 train.betas=[0.9,0.99]",
+        "mask.ratio=0.7 train.betas=[0.8,0.9]",
+    ]
+    assert arms[2].config.train.betas == (0.8, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["train.steps=5"], "give a key several values"),
+        (["mask.ratio=0.3,"], "empty value"),
+        (["mask.ratio=0.3,0.4", "mask.ratio=0.6,0.7"], "given twice"),
+        (["seed=1,2"], "--seeds N"),
+        (["mask.ratio=0.5,0.50"], "only the values"),
+        (["mask.ratio=2,3", "mosk=1,2"], "mask.ratio.*mask.ratio.*mosk"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_trained(overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ablation_arms("t_jepa", None, None, overrides)
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,2", "train.lr=-1,1e-3"])
+    assert "mask.ratio" in str(error.value)
+    assert "train.lr" in str(error.value)
+
+
+def arms_of_two() -> list[Arm]:
+    return ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5"])
+
+
+def test_cells_come_seed_by_seed_in_folders_of_their_own(tmp_path: Path) -> None:
+    cells = cells_of(arms_of_two(), 2, tmp_path)
+    assert [(cell.arm.label, cell.seed) for cell in cells] == [
+        ("base", 0), ("mask.ratio=0.3", 0), ("base", 1), ("mask.ratio=0.3", 1)]  # fmt: skip
+    assert len({cell.path for cell in cells}) == 4
+    with pytest.raises(UserError, match="at least 1 seed"):
+        cells_of(arms_of_two(), 0, tmp_path)
+    with pytest.raises(UserError, match=r"train\.devices=1"):
+        cells_of(ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.4", "train.devices=2"]), 1, tmp_path)
+
+
+def test_folder_names_are_readable_and_differ_where_labels_differ() -> None:
+    labels = ["base", "mask.ratio=0.3", "a b", "a/b", "x" * 200, "x" * 201]
+    names = [folder_name(label) for label in labels]
+    assert names[:2] == labels[:2]
+    assert len(set(names)) == len(labels)
+    assert not any("/" in name or len(name) > 100 for name in names)
+
+
+def test_a_prepared_folder_is_kept_and_another_configuration_in_it_refused(tmp_path: Path) -> None:
+    cells = cells_of(arms_of_two(), 2, tmp_path)
+    prepare(cells)
+    before = [cell.folder.config_file.read_bytes() for cell in cells]
+    prepare(cells)
+    assert [cell.folder.config_file.read_bytes() for cell in cells] == before
+    assert [RunDir.open(cell.path).recipe_and_values()[1]["train"]["seed"] for cell in cells] == [0, 0, 1, 1]
+    other = ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5", "train.steps=7"])
+    with pytest.raises(UserError, match=r"train.steps=1150 there, 7 here.*another --out"):
+        prepare(cells_of(other, 1, tmp_path))
+
+
+def test_a_cell_that_stopped_is_finished(tmp_path: Path) -> None:
+    cell = cells_of(arms_of_two(), 1, tmp_path)[0]
+    prepare([cell])
+    assert not cell.finished
+    write_json(stop_file(cell.path), {"error": "non-finite gradient"})
+    assert cell.finished
+    assert cell.stopped == "non-finite gradient"
+
+
+def test_processes_fit_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def asked(threads: int, jobs: int | None = None) -> int:
+        arms = ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5", f"train.threads={threads}"])
+        return processes_for(cells_of(arms, 3, tmp_path), jobs)
+
+    assert asked(1) == 6  # no more than there are cells
+    assert asked(4) == 2
+    assert asked(0) == 1  # torch takes all cores for one
+    assert asked(0, jobs=3) == 3
+    with pytest.raises(UserError, match="--jobs"):
+        asked(1, jobs=0)
+
+
+def answers(rate: float, draw: int, count: int = 400) -> Score:
+    return Score((torch.rand(count, generator=generator_for(0, "test", draw)).numpy() < rate).astype(float), 0.1)
+
+
+def scored(rate: float, seed: int, skill: float | None = 0.3, draws: int = 0) -> Scored:
+    run = {name: answers(rate, 10 * seed + number + draws) for number, name in enumerate(MEASURES)}
+    start = {name: answers(0.1, 1000 + number) for number, name in enumerate(MEASURES)}
+    facts: dict[str, Any] = {"skill": skill, "verdict": "healthy", "kind": None, "train_s": 2.0, "tokens": 1e4}
+    return Scored({"run": run, "init": start}, facts | {"flops": 1e9 * (1 + rate), "steps": 9})
+
+
+MEASURES = ("triplets", "topic_knn", "topic_logistic", "agent_knn", "agent_logistic")
+
+
+def three_arms() -> list[ArmResult]:
+    base, other = arms_of_two()
+    third = Arm("mask.ratio=0.9", "t_jepa", other.config)
+    return [
+        ArmResult(base, {s: scored(0.5, s, 0.3 + 0.01 * s) for s in range(3)}, {}),
+        ArmResult(other, {s: scored(0.7, s, 0.2 + 0.01 * s, draws=500) for s in range(3)}, {}),
+        ArmResult(third, {s: scored(0.5, s, 0.3, draws=700) for s in range(2)}, {2: "non-finite gradient"}),
+    ]
+
+
+def test_probes_are_averaged_item_by_item_and_the_rest_stands_alone() -> None:
+    assert headlines(MEASURES) == {
+        "triplets": ["triplets"],
+        "mean knn": ["topic_knn", "agent_knn"],
+        "mean logistic": ["topic_logistic", "agent_logistic"],
+    }
+    assert headlines(["topic_knn", "topic_logistic"]) == {
+        "topic_knn": ["topic_knn"],
+        "topic_logistic": ["topic_logistic"],
+    }
+    scores = scored(0.5, 0).columns["run"]
+    mean = with_headlines(scores)["mean knn"]
+    np.testing.assert_allclose(mean.items, (scores["topic_knn"].items + scores["agent_knn"].items) / 2)
+    assert "mean knn" not in with_headlines({"a_knn": answers(0.5, 1), "b_knn": answers(0.5, 2, count=300)})
+
+
+def test_a_real_difference_is_called_one_and_none_is_not() -> None:
+    rows = {(row.arm, row.measure): row for row in compared(three_arms())}
+    row = rows["mask.ratio=0.3", "mean knn"]
+    assert row.headline
+    assert row.found.value == pytest.approx(0.2, abs=0.04)
+    assert row.found.interval is not None
+    assert row.found.interval[0] > 0.1
+    assert row.p_items_holm is not None
+    assert row.p_items_holm < 0.01
+    assert row.found.p_seeds == 0.25
+    same = rows["mask.ratio=0.9", "mean knn"]
+    assert same.found.seeds == 2  # the third one stopped
+    assert same.found.interval is not None
+    assert same.found.interval[0] < 0 < same.found.interval[1]
+    skill = rows["mask.ratio=0.3", "skill"]
+    assert skill.found.value == pytest.approx(-0.1)
+    assert skill.p_items_holm is None
+    assert not rows["mask.ratio=0.3", "topic_knn"].headline
+
+
+def test_the_correction_counts_every_comparison_of_its_group() -> None:
+    rows = [row for row in compared(three_arms()) if row.headline]
+    assert len(rows) == 2 * 4  # two arms; skill, triplets, two means
+    smallest = min(row.found.p_items for row in rows if row.found.p_items is not None)
+    corrected = min(row.p_items_holm for row in rows if row.p_items_holm is not None)
+    assert corrected == pytest.approx(smallest * 6)
+
+
+def study() -> dict[str, Any]:
+    about = {"kind": "ablate", "recipe": "t_jepa", "grid": False, "out": "runs/x", "seeds": [0, 1, 2], "jobs": 2}
+    baselines = Scored({"tfidf": {name: answers(0.6, 77) for name in MEASURES}}, {})
+    return summary(three_arms(), about, baselines)
+
+
+def test_the_summary_has_every_arm_with_its_cost() -> None:
+    found = study()
+    assert found["headlines"] == ["skill", "triplets", "mean knn", "mean logistic"]
+    assert [arm["label"] for arm in found["arms"]] == ["base", "mask.ratio=0.3", "mask.ratio=0.9"]
+    assert found["arms"][1]["skill"] == pytest.approx(0.21)
+    assert found["arms"][1]["flops"] == pytest.approx(1.7e9)
+    assert found["arms"][2]["verdict"] == "2 healthy, 1 stopped"
+    assert found["arms"][0]["measures"]["triplets"]["init"] < 0.2
+    assert found["baselines"]["tfidf"]["mean knn"] == pytest.approx(0.6, abs=0.1)
+
+
+def test_an_arm_without_results_is_shown_and_not_compared(tmp_path: Path) -> None:
+    base, other, third = three_arms()
+    dead = ArmResult(third.arm, {}, {0: "non-finite", 1: "non-finite", 2: "non-finite"})
+    about = {"kind": "ablate", "recipe": "t_jepa", "out": "x", "seeds": [0, 1, 2], "jobs": 1}
+    found = summary([base, other, dead], about, Scored({}, {}))
+    assert {row["arm"] for row in found["differences"]} == {"mask.ratio=0.3"}
+    assert found["arms"][2]["verdict"] == "stopped"
+    assert "mask.ratio=0.9" in shown(found)
+    plot.draw(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def shown(found: dict[str, Any], width: int = 140) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for one in table.tables(found):
+        console.print(one)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_tables_hide_no_number(width: int) -> None:
+    text = shown(study(), width)
+    for word in ("triplets", "mean knn", "0.25", "3/3", "tfidf", "chance", "better", "topic_logistic"):
+        assert word in text, word
+    assert "…" not in text
+
+
+@pytest.mark.parametrize(
+    ("interval", "items", "seeds", "word"),
+    [
+        ((0.1, 0.2), 0.01, 0.25, "better"),
+        ((-0.2, -0.1), 0.01, 0.25, "worse"),
+        ((-0.1, 0.2), 0.01, 0.25, "unclear"),
+        ((0.1, 0.2), 0.2, 0.25, "unclear"),
+        ((0.1, 0.2), None, 0.25, "unclear"),
+        ((0.1, 0.2), None, 0.03, "better"),
+        (None, None, 1.0, "unclear"),
+    ],
+)
+def test_a_word_needs_an_interval_and_a_p_value(interval: Any, items: Any, seeds: float, word: str) -> None:
+    value = sum(interval) if interval else 0.1
+    row = {"value": value, "interval": interval, "p_items_holm": items, "p_seeds_holm": seeds}
+    assert table.verdict(row) == word
+
+
+def test_amounts_are_readable() -> None:
+    assert [table.amount(value) for value in (None, 12, 1234567, 2.5e12)] == ["-", "12", "1.23 M", "2.5 T"]
+
+
+def test_the_csv_has_one_row_a_cell(tmp_path: Path) -> None:
+    results.write(tmp_path, three_arms(), study())
+    rows = (tmp_path / "results.csv").read_text().splitlines()
+    assert len(rows) == 1 + 9
+    assert rows[0].startswith("arm,recipe,seed,skill,verdict")
+    assert "mean knn" in rows[0]
+    assert sum("stopped" in row for row in rows) == 1
+
+
+def test_a_cell_knows_its_steps(tmp_path: Path) -> None:
+    cell = Cell(arms_of_two()[0], 0, tmp_path)
+    assert (cell.steps, cell.done_steps) == (1150, 0)

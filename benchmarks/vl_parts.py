@@ -31,6 +31,5 @@ def make_encoders(folder: Path, layers: int, dim: int, heads: int, vocab: int, p
         "encoder.weights=false",
         f"text_encoder.name={folder / 'bert'}",
         "text_encoder.weights=false",
-        f"tokenizer.kind={folder / 'bert'}",
         f"data.size={pixels}",
     ]

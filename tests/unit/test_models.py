@@ -74,6 +74,10 @@ def test_states_begin_with_the_words_and_end_in_the_output(encoder: TextEncoder,
     assert [state.shape for state in states] == [(B, T, D)] * 3
     assert torch.equal(states[0], encoder.token(ids) + encoder.place.weight[:T])
     assert torch.equal(states[-1], encoder(ids, valid))
+    for left_out in (1, 2, 9):  # the words always stay
+        below = encoder.states(ids, valid, None, left_out)
+        assert len(below) == max(1, len(states) - left_out)
+        assert all(torch.equal(a, b) for a, b in zip(below, states, strict=False))
 
 
 def test_dropout_is_for_training_only(ids: Tensor, valid: Tensor) -> None:

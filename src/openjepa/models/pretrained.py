@@ -42,8 +42,11 @@ class PretrainedEncoder(nn.Module):
         for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
 
-    def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> list[Tensor]:
-        """Embeddings and the latents of every layer, each [B, T, D]; arguments as for `TextEncoder.states`."""
+    def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
+        """Embeddings and the latents of every layer, each [B, T, D]; arguments as for `TextEncoder.states`.
+
+        The model computes all layers, also those that `skip_top` leaves out.
+        """
         inputs: dict[str, Any] = {"attention_mask": self._mask(valid), "output_hidden_states": True}
         if places is None:
             inputs["input_ids"] = ids
@@ -51,7 +54,8 @@ class PretrainedEncoder(nn.Module):
             inputs |= {"input_ids": ids, "position_ids": places + self.first_place}
         else:
             inputs["inputs_embeds"] = self._moved_embeddings(ids, places)
-        return list(self.model(**inputs).hidden_states)
+        found = list(self.model(**inputs).hidden_states)
+        return found[: max(1, len(found) - skip_top)]
 
     def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""

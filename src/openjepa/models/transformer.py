@@ -42,16 +42,16 @@ class Trunk(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.recompute = False  # see `recompute_activations`
 
-    def states(self, x: Tensor, may_attend: Tensor | None = None) -> list[Tensor]:
-        """Outputs of all blocks, the last one normed: depth x [B, T, D]."""
+    def states(self, x: Tensor, may_attend: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
+        """Outputs of all blocks, the last one normed: depth x [B, T, D]; the top `skip_top` are not computed."""
         states = []
-        for block in self.blocks:
+        for block in self.blocks[: max(0, len(self.blocks) - skip_top)]:
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, may_attend, use_reentrant=False)
             else:
                 x = block(x, may_attend)
             states.append(x)
-        return [*states[:-1], self.norm(x)]
+        return states if skip_top else [*states[:-1], self.norm(x)]
 
     def forward(self, x: Tensor, may_attend: Tensor | None = None) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -83,16 +83,17 @@ class TextEncoder(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.trunk = Trunk(dim, depth, heads, dropout=dropout)
 
-    def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> list[Tensor]:
+    def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
         """ids, valid, places [B, T] (places default to 0..T-1) -> depth + 1 latents, each [B, T, D].
 
-        The words with their places come first, then the output of every block, the last one normed.
+        The words with their places come first, then the output of every block, the last one normed. The top `skip_top`
+        are left out, and not computed.
         `valid` [B, T] says which tokens are real; [B, T, T] says which token may read which.
         """
         if places is None:
             places = torch.arange(ids.shape[1], device=ids.device)  # [T]
         x = self.drop(self.token(ids) + self.place(places))  # [B, T, D]
-        return [x, *self.trunk.states(x, key_mask(valid))]
+        return [x, *self.trunk.states(x, key_mask(valid), skip_top)]
 
     def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""

@@ -123,11 +123,12 @@ class LangJEPA(Method[MaskedSentences]):
 
     def teach(self, batch: MaskedSentences, some: Sentences) -> Tensor:
         """Targets [M, D]: the mean of the teacher's latents over each sentence. Others are not even encoded."""
+        top = self.config.target.skip_top  # layers that are not computed
         if self.config.teacher_reads == "alone":
-            layers = self.teacher.states(take(batch.ids, some.at), *some.alone)  # each [B, K, D]
+            layers = self.teacher.states(take(batch.ids, some.at), *some.alone, top)  # each [B, K, D]
         else:
-            layers = [take(state, some.at) for state in self.teacher.states(batch.ids, batch.valid)]
-        used = target_layers(self.config.target, layers)
+            layers = [take(state, some.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)]
+        used = target_layers(self.config.target.model_copy(update={"skip_top": 0}), layers)
         return make_targets(self.config.target, [(some.weights @ layer.float())[some.real] for layer in used])
 
     def regularize(self, batch: MaskedSentences, pooled: Tensor) -> dict[str, Tensor]:
@@ -149,8 +150,7 @@ class LangJEPA(Method[MaskedSentences]):
         latents = Latents(predicted.detach(), target, pooled.detach())
         if self.training:
             return latents
-        latents.rows = batch.asked_valid.nonzero()[:, 0]  # [M]
-        latents.places = batch.asked[batch.asked_valid]  # [M]
+        latents.rows, latents.places = batch.asked_valid.nonzero()[:, 0], batch.asked[batch.asked_valid]  # [M]
         latents.copied = self.sentence_targets(batch, batch.nearest_visible(), batch.asked_valid)  # [M, D]
         latents.context = self.embed(batch)  # [B, D]
         latents.teacher = mean_pool(self.teacher.states(batch.ids, batch.valid)[-1], batch.valid)  # [B, D]

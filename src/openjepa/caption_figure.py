@@ -9,6 +9,7 @@ image, and the same patches are hidden, so all that differs between the two maps
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from openjepa.data.captions import CaptionedImages, TextKind
 
 SHOWN = "0.5"  # grey of hidden patches
 WORST, BEST = -1.0, 1.0  # of a cosine
+WIDTH = 44  # characters of a line of caption
 
 
 class Told(NamedTuple):
@@ -78,8 +80,8 @@ def draw_captions(run: Any, out: str | Path, numbers: Sequence[int] = (0, 1, 2, 
                 cell.set_title(title, fontsize=8)
             else:
                 heat = cell.imshow(one.cosines[row], cmap="RdYlGn", vmin=WORST, vmax=BEST, extent=extent)
-                mean = np.nanmean(one.cosines[row])
-                cell.set_title(f"{title}: mean cosine {mean:.2f}\n{one.captions[row]}", fontsize=8, wrap=True)
+                caption = textwrap.fill(one.captions[row], WIDTH)
+                cell.set_title(f"{title}: mean cosine {np.nanmean(one.cosines[row]):.2f}\n{caption}", fontsize=8)
             cell.set_axis_off()
     figure.colorbar(heat, ax=axes, shrink=0.5, label="cosine of predicted and target latent")
     figure.savefig(out, dpi=120)

@@ -4,7 +4,9 @@
     python benchmarks/bench_step.py lang_jepa --data summaries.parquet --seconds 120
     python benchmarks/bench_step.py nano_jepa --data gsm8k.jsonl --seconds 120
     python benchmarks/bench_step.py image_jepa --seconds 60
+    python benchmarks/bench_step.py vl_jepa --seconds 120
 
+Of vl_jepa both sides are our own: with the latents of its frozen encoders read from disk, and computed in every step.
 Both sides train the same architecture from the same data, by turns in short blocks, so that whatever else the machine
 does slows both. Speed is real tokens, hidden sentences, questions or images per second, data loading and masking
 included, warm-up excluded. The bf16 matrix products of the machine are timed in each block too: the share of that rate
@@ -27,7 +29,7 @@ from sides import Asked, Recipe, Size
 from stepping import compare, machine, profile
 
 RESULTS = Path(__file__).parent / "results"
-RECIPES = ("image_jepa", "lang_jepa", "nano_jepa", "t_jepa")  # the RECIPE of sides_*.py
+RECIPES = ("image_jepa", "lang_jepa", "nano_jepa", "t_jepa", "vl_jepa")  # the RECIPE of sides_*.py
 PRECISIONS = ("bf16-mixed", "32-true")
 TOY = Size(layers=2, dim=64, heads=2, vocab=1000, batch_tokens=512)
 

@@ -35,7 +35,7 @@ IMAGE_VARIANTS = {
     "image_jepa, views": ("mode=views", "augment.area=[0.4,1]", "regularizer.name=sigreg"),
 }
 VL_VARIANTS = {
-    "vl_jepa, captions": ("target.norm=standardize",),
+    "vl_jepa, captions": ("words=mean",),
     "vl_jepa, frozen": ("train_vision=false", "text=shuffled", "regularizer.name=sigreg"),
 }
 EVERY = [*VARIANTS, *NANO_VARIANTS, *IMAGE_VARIANTS, *VL_VARIANTS]

@@ -45,7 +45,7 @@ def corpora(tmp_path: Path) -> dict[str, Path]:
         image = Image.fromarray(pixels.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         image.save(tmp_path / "images" / f"{number}.png")
     files = {"t_jepa": "corpus.txt", "lang_jepa": "documents.txt", "nano_jepa": "asked.jsonl", "image_jepa": "images"}
-    return {recipe: tmp_path / file for recipe, file in files.items()}
+    return {**{recipe: tmp_path / file for recipe, file in files.items()}, "vl_jepa": Path("scenes")}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,7 @@ def corpora(tmp_path: Path) -> dict[str, Path]:
         ("lang_jepa", "hidden sentence", "sentence", "batch", "mask.ratio=0.3"),
         ("nano_jepa", "question", "question", "max", "decoder.max_len=48"),
         ("image_jepa", "image", "image", None, "mask.targets=3"),
+        ("vl_jepa", "image", "image", None, "mask.ratio=0.5"),
     ],
 )
 def test_bench_step_writes_what_the_readme_lists(
@@ -76,6 +77,16 @@ def test_bench_step_writes_what_the_readme_lists(
     assert str(tmp_path) not in json.dumps(result)  # results are shared: no paths of this machine
     if recipe != "t_jepa":  # whose original has another predictor
         assert result["ours"]["trained_parameters"] == result["reference"]["trained_parameters"]
+
+
+@pytest.mark.slow
+def test_bench_memory_measures_a_whole_training_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_memory
+
+    monkeypatch.setenv("OPENJEPA_CACHE", str(tmp_path / "cache"))  # put back afterwards
+    bench_memory.main(["--toy", "--steps", "2", "--results", str(tmp_path)])
+    result = json.loads((tmp_path / "memory_vl_jepa_toy.json").read_text())
+    assert 0.1 < result["peak_gb"] < 8
 
 
 def test_precision_and_padding_are_told_apart(corpora: dict[str, Path], tmp_path: Path) -> None:

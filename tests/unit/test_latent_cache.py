@@ -53,7 +53,7 @@ def test_what_is_read_is_what_was_computed_once(capfd: pytest.CaptureFixture[str
     for number in (3, 0, N - 1, 70):
         assert np.array_equal(cache[number], latents(number))
     assert computed == list(range(N))
-    assert f"{N} to keep, 0.00 GB" in capfd.readouterr().err
+    assert f"{N} to keep, 0.0 MB" in capfd.readouterr().err
     again, computed = made()
     assert np.array_equal(again[7], latents(7))
     assert computed == []

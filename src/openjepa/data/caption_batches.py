@@ -7,7 +7,7 @@ text, or with none, the very same patches are hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from openjepa.core.experiment import Row
+from openjepa.core.picture import Patches
 from openjepa.data.captions import Captioned
 from openjepa.data.corpus import pad
 from openjepa.data.image_batches import MaskedImageCollator, MaskedImages
@@ -63,6 +64,13 @@ class CaptionCollator:
         lengths = torch.tensor([len(one) for one in ids])
         padded = pad(ids, self.tokenizer.pad_id)
         return padded, torch.arange(padded.shape[1])[None, :] < lengths[:, None]
+
+    def pictures(self, batch: CaptionedBatch) -> list[Patches]:
+        """The images with the captions that they came with, as people see them."""
+        shown = self.images.pictures(batch)
+        rows = zip(batch.text_ids, batch.text_valid, strict=True)
+        texts = [self.tokenizer.decode(ids[valid].tolist()) for ids, valid in rows]
+        return [replace(picture, caption=text) for picture, text in zip(shown, texts, strict=True)]
 
     def encode(self, captions: Sequence[str | None]) -> list[np.ndarray]:
         """[L] int32 for each caption, of no token where there is none."""

@@ -99,7 +99,7 @@ class LatentCache:
                 "OPENJEPA_CACHE to a folder with room, take fewer data.images, or train with cache=false"
             )
         going_on = f", {done} of them are there" if done else ""
-        text = f"{self.what}: {count} to keep, {size / 1e9:.2f} GB in {folder}{going_on}"
+        text = f"{self.what}: {count} to keep, {size / 1e6:,.1f} MB in {folder}{going_on}"
         Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 

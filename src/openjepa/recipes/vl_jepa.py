@@ -5,9 +5,8 @@ tokens and a mask token for each hidden patch, all told their places, and estima
 hidden patches; the loss is 1 - cosine. What the visible patches leave open only the caption can tell: `eval` asks how
 much it does (skill with the right captions less skill with those of other images).
 
-An encoder that is trained has a slow average of itself (EMA) as its target, and its pooled latents are kept from
-collapsing. A frozen one, the default for pretrained encoders, is its own target: its average would be itself.
-The mean of the vision encoder's latents of all patches is the image's embedding.
+An encoder that is trained has a slow average of itself (EMA) as its target, and its mean latents are kept from
+collapse; a frozen one (all with a name, by default) is its own. The mean of all patches is the image's embedding.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
 from openjepa.models.transformer import mean_pool, recompute_activations, take
 from openjepa.models.vision import VisionConfig, build_vision
+from openjepa.models.vit import image_layers
 from openjepa.objectives.latent import cosine, named_objective, on_the_sphere
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
@@ -86,7 +86,7 @@ class VLJEPA(Method[CaptionedBatch]):
     def __init__(self, config: Config, vision: Any, reader: CaptionReader | None) -> None:
         super().__init__()
         self.config, self.patches = config, int(vision.max_len)
-        self.vision: Any = vision if config.vision_learns else Frozen(vision)
+        self.student: Any = vision if config.vision_learns else Frozen(vision)
         self.teacher = EMATarget(vision, config.momentum.schedule()) if config.vision_learns else None
         self.reader = reader
         places = self.patches + (0 if reader is None else reader.max_len)
@@ -97,7 +97,7 @@ class VLJEPA(Method[CaptionedBatch]):
 
     def see_context(self, batch: CaptionedBatch) -> Tensor:
         """Latents of the visible patches [B, V, D]."""
-        return self.vision(batch.images, batch.context_at, batch.context_valid)
+        return self.student(batch.images, batch.context_at, batch.context_valid)
 
     def predict(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
         """The estimated latents of the hidden patches [M, D]. Places of words come behind those of all patches."""
@@ -130,8 +130,7 @@ class VLJEPA(Method[CaptionedBatch]):
     @torch.no_grad()
     def look_at(self, images: Tensor) -> Tensor:
         """What targets are made of: the target encoder's latents of all patches [B, N, D]."""
-        states = (self.vision if self.teacher is None else self.teacher).states(images)
-        return merged(target_layers(self.config.target, states))
+        return merged(target_layers(self.config.target, (self.teacher or self.student).states(images)))
 
     def targets_at(self, whole: Tensor, places: Tensor, valid: Tensor) -> Tensor:
         """Targets [M, D] of the valid places [B, H]."""
@@ -147,25 +146,26 @@ class VLJEPA(Method[CaptionedBatch]):
         latents.rows, latents.places = batch.hidden_valid.nonzero()[:, 0], batch.hidden_at[batch.hidden_valid]  # [M]
         copied = self.targets_at(whole, batch.nearest_visible(), batch.hidden_valid)  # [M, D]
         latents.copied = on_the_sphere(copied, target)[0] if self.objective is cosine else copied
-        teacher = self.vision if self.teacher is None else self.teacher
-        latents.context, latents.teacher = self.embed(batch), teacher(batch.images).float().mean(1)  # [B, D]
+        latents.context = self.embed(batch)  # [B, D]
+        latents.teacher = (self.teacher or self.student)(batch.images).float().mean(1)  # [B, D]
         return latents
 
     def embed(self, batch: Images) -> Tensor:
-        return self.vision(batch.images).float().mean(1)
+        return self.student(batch.images).float().mean(1)
 
     def scramble_hidden(self, batch: CaptionedBatch, generator: torch.Generator) -> CaptionedBatch:
         return batch.with_other_hidden(generator)
 
     def after_step(self, progress: Progress) -> None:
         if self.teacher is not None:
-            self.teacher.update(self.vision, progress)
+            self.teacher.update(self.student, progress)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Decodes the images if the tokenizer has to learn from their captions."""
     train_data, eval_data = (CaptionedImages(config.data, split, config.text) for split in ("train", "eval"))
-    tokenizer = load_or_learn(config.tokenizer, train_data.texts, context.assets / "tokenizer.json")
+    wanted = config.tokenizer.model_copy(update={"kind": config.text_encoder.name or config.tokenizer.kind})
+    tokenizer = load_or_learn(wanted, train_data.texts, context.assets / "tokenizer.json")
     vision = build_vision(config.encoder, config.data.size, context)
     reader = None
     if config.text != "none":
@@ -174,19 +174,17 @@ def build(config: Config, context: BuildContext) -> Experiment:
     method = VLJEPA(config, vision, reader)
     pixels, grid = config.data.size, vision.grid
     masked = MaskedImageCollator(grid, build_masker(config.mask), AugmentConfig())  # a mirror image has other captions
-    collate = CaptionCollator(masked, tokenizer, config.text_encoder.max_len)
+    collate = CaptionCollator(masked, tokenizer, (reader or config.text_encoder).max_len)
 
     rows: WithLatents | CaptionedImages = train_data
     if config.cache:
-        kept = None if config.vision_learns else FrozenPart(method.vision, method.look_at, vision.dim, config.target)
-        told = (
-            None if reader is None or config.text_learns else FrozenPart(reader.encoder, reader.encoder, reader.width)
-        )
+        kept = None if config.vision_learns else FrozenPart(method.student, method.look_at, vision.dim, config.target)
+        read = None if config.text_learns else reader
+        told = None if read is None else FrozenPart(read.encoder, read.encoder, read.width)
         rows = WithLatents(train_data, collate, vision.max_len, kept, told)
     frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
-    notes = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
-    if config.mask.strategy == "random":
-        notes["mask_ratio"] = config.mask.ratio
+    notes: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
+    notes |= {"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {}
     return Experiment(
         method=method,
         train_data=rows,
@@ -196,5 +194,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         tasks=CaptionTasks(config.data, eval_data, collate).all,
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        notes=lambda: {"images": train_data.counts, **notes},
+        notes=lambda: notes,
+        layers=image_layers,
+        pictures=collate.pictures,
     )

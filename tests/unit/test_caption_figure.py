@@ -1,0 +1,50 @@
+"""The picture of captions: cosines of the hidden patches alone, the same patches with either caption, and a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from openjepa.caption_figure import draw_captions, patch_cosines, told
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import Experiment
+from openjepa.data.caption_batches import CaptionedBatch
+from openjepa.data.loader import eval_batches
+from tests.tiny import build_image, build_vl
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    return build_vl(tmp_path_factory.mktemp("assets"))
+
+
+def test_hidden_patches_have_a_cosine_and_no_others(experiment: Experiment) -> None:
+    batch = next(eval_batches(experiment))
+    assert isinstance(batch, CaptionedBatch)
+    cosines = patch_cosines(experiment.method, batch)
+    assert np.array_equal(~np.isnan(cosines), batch.hidden.numpy())
+    assert -1 <= np.nanmin(cosines) < np.nanmax(cosines) <= 1
+
+
+def test_only_the_caption_differs(experiment: Experiment) -> None:
+    right, wrong = (told(experiment, text, (0, 3)) for text in ("caption", "shuffled"))
+    assert all(map(np.array_equal, right.pixels, wrong.pixels))
+    assert right.captions != wrong.captions
+    assert right.cosines.shape == wrong.cosines.shape == (2, 6, 6)
+    assert np.array_equal(np.isnan(right.cosines), np.isnan(wrong.cosines))
+    assert not np.array_equal(right.cosines[~np.isnan(right.cosines)], wrong.cosines[~np.isnan(wrong.cosines)])
+
+
+def test_it_is_drawn(experiment: Experiment, tmp_path: Path) -> None:
+    draw_captions(SimpleNamespace(experiment=experiment), tmp_path / "captions.png", (0, 1))
+    with Image.open(tmp_path / "captions.png") as image:
+        assert min(image.size) > 300
+
+
+def test_other_recipes_have_no_captions() -> None:
+    with pytest.raises(UserError, match="not vl_jepa"):
+        told(build_image(), "caption", (0,))

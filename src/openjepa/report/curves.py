@@ -46,16 +46,16 @@ def _rank_limits(last: Mapping[str, Any]) -> list[Limit]:
 FELL = "Limits count where the value has also fallen to half of its start."
 PANELS = (
     Panel(
-        "Skill: how much better than the best constant guess",
-        {"skill": "beside a constant", "skill_position": "beside the position", "skill_copy": "beside a copy"},
+        "Skill: how much better than a guess",
+        {"skill": "beside the best constant", "skill_position": "beside the position", "skill_copy": "beside a copy"},
         "1 = perfect, 0 = useless. The limit counts after a quarter of the run.",
         lambda last: (-0.2, None),
         lambda last: [Limit(signs.SKILL_FLOOR, f"not learning < {signs.SKILL_FLOOR}", "at-risk")],
     ),
     Panel(
-        "Effective rank of the embeddings: dimensions in use",
+        "Effective rank of the embeddings",
         {"rank": "rank"},
-        FELL,
+        f"Dimensions in use. {FELL}",
         lambda last: (0.0, last.get("rank_cap")),
         _rank_limits,
     ),
@@ -78,7 +78,7 @@ PANELS = (
         ],
     ),
     Panel(
-        "Size of the embeddings, relative to step 0",
+        "Size relative to step 0",
         {"scale": "mean norm", "std": "standard deviation"},
         "Limits count where both are below them.",
         lambda last: (signs.SCALE_COLLAPSED / 3, 3.0),
@@ -90,7 +90,7 @@ PANELS = (
         relative=True,
     ),
     Panel(
-        "Targets explained by their position alone",
+        "Explained by position alone",
         {"position_share": "targets", "predicted_position_share": "predictions"},
         f"Limits count for targets, with skill beside the position below {signs.POSITION_SKILL:g}.",
         lambda last: (0.0, 1.0),

@@ -65,7 +65,7 @@ def ledger_table(ledger: Ledger, name: str) -> str:
         '<p class="note">gain = run - own start, with its 95 % paired bootstrap interval over test items, '
         "drawn beside 0. Within it, nothing is claimed.</p>"
     )
-    return f"{title}<p>{_sentence(ledger)}</p>{table(head, rows, f'ledger {name}')}{note}"
+    return f"{title}<p>{_sentence(ledger)}</p>{table(head, rows, f'ledger {name}', 'dense')}{note}"
 
 
 def _sentence(ledger: Ledger) -> str:

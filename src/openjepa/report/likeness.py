@@ -56,7 +56,7 @@ def semantic_check(found: Mapping[str, Any]) -> str:
         for j in range(i + 1, len(texts))
     ]
     shown = table(["pair", "cosine", "z", "above random pairs"], rows, "similarity check")
-    return f'<ul class="plain">{listed}</ul>{shown}{_random_note(chance)}'
+    return f'<h3>Similarity check</h3><ul class="plain">{listed}</ul>{shown}{_random_note(chance)}'
 
 
 def matrix(samples: Samples) -> str:
@@ -77,7 +77,7 @@ def matrix(samples: Samples) -> str:
         if values
         else ""
     )
-    return f'<p class="note">{what}{_beside(chance)}</p>{table(head, rows, "cosines of all pairs", "matrix")}'
+    return f'<h3>A few inputs</h3><p class="note">{what}{_beside(chance)}</p>{table(head, rows, "cosines of all pairs", "matrix")}'
 
 
 def neighbours(samples: Samples) -> str:
@@ -95,7 +95,9 @@ def neighbours(samples: Samples) -> str:
             )
             columns.append(f"<div><h4>{escape(name)}</h4><ol>{items}</ol></div>")
         asked = samples.show([int(query)])[0]
-        blocks.append(f'<div class="query"><p class="asked">{asked}</p><div class="sides">{"".join(columns)}</div></div>')
+        blocks.append(
+            f'<div class="query"><p class="asked">{asked}</p><div class="sides">{"".join(columns)}</div></div>'
+        )
     note = (
         f'<p class="note">The {NEIGHBOURS} nearest of {samples.origin}, by cosine; z counts standard deviations above '
         "the mean of random pairs of the same network.</p>"
@@ -133,7 +135,9 @@ def _chance(samples: Samples, network: str) -> Chance:
 
 
 def _beside(chance: Chance) -> str:
-    return f"Random pairs have mean {chance.mean:.3f}, standard deviation {chance.std:.3f}; colour begins above that mean."
+    return (
+        f"Random pairs have mean {chance.mean:.3f}, standard deviation {chance.std:.3f}; colour begins above that mean."
+    )
 
 
 def _random_note(chance: Chance) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -145,23 +145,31 @@ def _masks(run: api.Run) -> str:
 
 def reproduce(logs: Logs) -> str:
     """Commands, versions and the whole configuration."""
-    environment = logs.environment
-    versions = environment.get("versions", {})
     again = f"openjepa train --config {shlex.quote(str(logs.folder.config_file))} --out NEW"
-    rows = [[escape(name), escape(str(version))] for name, version in versions.items()]
-    rows += [[name, escape(str(environment[name]))] for name in ("python", "platform", "cpus") if name in environment]
-    config = yaml.safe_dump({"recipe": logs.recipe, **logs.config}, sort_keys=False, allow_unicode=True)
-    asked = f"<p>It was started with</p><pre>{escape(_command(environment))}</pre>" if environment.get("command") else ""
-    notes = logs.summary.get("notes") or environment.get("notes")
+    config = _yaml({"recipe": logs.recipe, **logs.config})
+    notes = logs.summary.get("notes") or logs.environment.get("notes")
     counted = details("What was counted", f"<pre>{escape(_yaml(notes))}</pre>") if notes else ""
     return (
-        f"{asked}<p>The same configuration and seed, anew:</p><pre>{escape(again)}</pre>"
-        f"{table(['', 'version'], rows, 'environment')}{counted}"
-        f"{details('The whole configuration', f'<pre>{escape(config)}</pre>')}"
+        f"{commands(logs.environment)}<p>The same configuration and seed, anew:</p><pre>{escape(again)}</pre>"
+        f"{versions(logs.environment)}{counted}{details('The whole configuration', f'<pre>{escape(config)}</pre>')}"
     )
 
 
-def _command(environment: dict[str, Any]) -> str:
+def commands(environment: Mapping[str, Any]) -> str:
+    """How it was started, if that is known."""
+    if not environment.get("command"):
+        return ""
+    return f"<p>It was started with</p><pre>{escape(_command(environment))}</pre>"
+
+
+def versions(environment: Mapping[str, Any]) -> str:
+    """Packages and machine."""
+    rows = [[escape(name), escape(str(version))] for name, version in environment.get("versions", {}).items()]
+    rows += [[name, escape(str(environment[name]))] for name in ("python", "platform", "cpus") if name in environment]
+    return table(["", "version"], rows, "environment", "dense left") if rows else left_out("env.json is missing")
+
+
+def _command(environment: Mapping[str, Any]) -> str:
     """The command line as a person would type it: the program by its name alone."""
     program, space_between, rest = environment["command"].partition(" ")
     return f"{Path(program).name}{space_between}{rest}"

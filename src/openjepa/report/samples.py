@@ -7,11 +7,12 @@ held-out texts (the factor is their length); else rows of the batches that healt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from openjepa.api import Run
@@ -24,13 +25,14 @@ from openjepa.core.tasks import Classification
 from openjepa.data.loader import eval_batches
 from openjepa.data.pictures import image_pictures
 from openjepa.evals.features import embed_all, input_key, require_finite
+from openjepa.health.skill import within_share
 from openjepa.webpage.images import png_uri
 
 INPUTS = 400
 BATCHES = 4
-FACTORS = 4  # that maps are coloured by
+FACTORS = 4  # those that say most about the vectors
 CLASSES = 8  # of a factor; rarer ones are one class together
-SHOWN_CHARS = 220  # of a text
+SHOWN_CHARS = 180  # of a text
 
 Show = Callable[[Sequence[int]], list[str]]  # numbers of inputs -> HTML of each
 
@@ -42,6 +44,7 @@ class Factor:
     name: str
     labels: np.ndarray  # [N] int64
     classes: tuple[str, ...]
+    share: float = 0.0  # of the variance of the run's vectors that it explains
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,14 @@ def held_out_samples(run: Run) -> Samples:
         require_finite(vectors, f"the network {name!r}")
     if samples.count < 3:
         raise UserError("there are fewer than 3 held-out inputs")
-    return samples
+    shares = {factor.name: explained(samples.vectors["run"], factor.labels) for factor in samples.factors}
+    telling = sorted(samples.factors, key=lambda factor: -shares[factor.name])[:FACTORS]
+    return replace(samples, factors=tuple(replace(factor, share=shares[factor.name]) for factor in telling))
+
+
+def explained(vectors: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the variance of vectors [N, D] between the means of the labels [N], in [0, 1]."""
+    return 1 - within_share(torch.from_numpy(vectors).double(), torch.from_numpy(labels))
 
 
 def _asked_inputs(run: Run) -> tuple[list[Any], tuple[Factor, ...], str] | None:
@@ -88,8 +98,7 @@ def _asked_inputs(run: Run) -> tuple[list[Any], tuple[Factor, ...], str] | None:
         return None
     tasks = max(groups.values(), key=len)
     chosen = np.unique(np.linspace(0, len(tasks[0].test) - 1, INPUTS).round().astype(int))
-    few_first = sorted(tasks, key=lambda task: len(task.classes) > CLASSES)
-    factors = tuple(_factor(task, chosen) for task in few_first[:FACTORS])
+    factors = tuple(_factor(task, chosen) for task in tasks)
     return [tasks[0].test[i] for i in chosen], factors, f"{len(chosen)} test inputs of the recipe's own evaluation"
 
 
@@ -169,5 +178,9 @@ def _picture(picture: Picture) -> str:
 def text_html(text: str) -> str:
     """One line of a text, cut after a word."""
     line = " ".join(text.split())
-    short = line if len(line) <= SHOWN_CHARS else (line[: SHOWN_CHARS + 1].rpartition(" ")[0] or line[:SHOWN_CHARS]) + " ..."
+    short = (
+        line
+        if len(line) <= SHOWN_CHARS
+        else (line[: SHOWN_CHARS + 1].rpartition(" ")[0] or line[:SHOWN_CHARS]) + " ..."
+    )
     return f'<span class="said">{escape(short)}</span>'

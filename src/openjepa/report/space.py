@@ -48,19 +48,20 @@ def maps(samples: Samples) -> str:
     note = f"Before training: the plane holds {start_share:.0%} of the variance."
     drawn.append(_map("PCA of the own start", start, note, samples))
     if importlib.util.find_spec("umap") is not None and samples.count >= FEWEST_FOR_UMAP:
-        drawn.append(_map("UMAP", umap_plane(samples.vectors["run"]), "Distances between clusters mean little.", samples))
-    names = [factor.name for factor in samples.factors]
-    count = max(1, len(names))
+        drawn.append(
+            _map("UMAP", umap_plane(samples.vectors["run"]), "Distances between clusters mean little.", samples)
+        )
+    count = max(1, len(samples.factors))
     choice = "".join(
         f'<input type="radio" name="factor" id="factor-{i}"{" checked" if i == 0 else ""}>'
-        f'<label for="factor-{i}">{escape(name.replace("_", " "))}</label>'
-        for i, name in enumerate(names)
+        f'<label for="factor-{i}">{escape(factor.name.replace("_", " "))} ({factor.share:.0%})</label>'
+        for i, factor in enumerate(samples.factors)
         if count > 1
     )
     shown = "".join(
         f'<div class="plots two map-{i}">{"".join(views[i] for views in drawn)}</div>' for i in range(count)
     )
-    legend = '<legend>Coloured by</legend>' if count > 1 else ""
+    legend = "<legend>Coloured by (and what that explains of all variance)</legend>" if count > 1 else ""
     frame = "fieldset" if count > 1 else "div"
     return f'<{frame} class="maps">{legend}{choice}{shown}</{frame}>'
 
@@ -88,10 +89,11 @@ def _map(name: str, flat: np.ndarray, note: str, samples: Samples) -> Sequence[s
     """One drawing a factor; one in all where there is none."""
     if not samples.factors:
         return [cloud(name, [Dot(float(x), float(y), f"input {i + 1}") for i, (x, y) in enumerate(flat)], [], note)]
-    return [_coloured(f"{name}, coloured by {factor.name.replace('_', ' ')}", flat, note, factor) for factor in samples.factors]
+    return [_coloured(name, flat, note, factor) for factor in samples.factors]
 
 
-def _coloured(title: str, flat: np.ndarray, note: str, factor: Factor) -> str:
+def _coloured(name: str, flat: np.ndarray, note: str, factor: Factor) -> str:
+    title = f"{name}, coloured by {factor.name.replace('_', ' ')}"
     dots = [
         Dot(float(x), float(y), factor.classes[label], int(label))
         for (x, y), label in zip(flat, factor.labels, strict=True)

@@ -31,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Limit:
-    """A threshold: `kind` is "collapsed" or "at-risk", and the bad side is below it or above it."""
+    """A threshold: `kind` is "collapsed", "at-risk" or "level"; the bad side is below it or above it."""
 
     y: float
     label: str
@@ -47,7 +47,6 @@ class Dot:
     y: float
     tip: str
     group: int = 0
-    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,15 +101,23 @@ def line_chart(
 
 
 def scatter(
-    title: str, dots: Sequence[Dot], x: Axis, y: Axis, groups: Sequence[str], *, labels: tuple[str, str], note: str = ""
+    title: str,
+    dots: Sequence[Dot],
+    x: Axis,
+    y: Axis,
+    groups: Sequence[str],
+    *,
+    x_label: str,
+    levels: Sequence[Limit] = (),
+    note: str = "",
 ) -> str:
-    """Dots in groups; `labels` name the axes. Dots with a label of their own carry it beside them."""
-    drawn = _frame(x, y, labels[0])
-    drawn += [_mark(dot.group, *_at(dot.x, dot.y, x, y), dot.tip) for dot in dots]
-    drawn += _names(dots, x, y)
+    """Dots in groups, with lines at `levels` (what takes no training, say)."""
+    drawn = _frame(x, y, x_label) + [_zone(level, x, y) for level in levels]
+    drawn += [_mark(dot.group, *_at(dot.x, dot.y, x, y), dot.tip, 4.5) for dot in dots]
+    drawn += [_limit_label(level, y) for level in levels]
     keys = [(name, f'<svg viewBox="0 0 14 14" aria-hidden="true">{_mark(number, 7, 7, "", 5)}</svg>')
             for number, name in enumerate(groups)]  # fmt: skip
-    return _figure(title, drawn, keys, " ".join(part for part in (labels[1], note) if part))
+    return _figure(title, drawn, keys, note)
 
 
 def cloud(title: str, dots: Sequence[Dot], groups: Sequence[str], note: str = "") -> str:
@@ -223,22 +230,6 @@ def _mark(group: int, x: float, y: float, tip: str, r: float = 4) -> str:
     size = 0.9 * r
     points = " ".join(f"{x + size * dx:.1f},{y + size * dy:.1f}" for dx, dy in corners)
     return f'<polygon class="dot {colour}" points="{points}">{title}</polygon>'
-
-
-def _names(dots: Sequence[Dot], x: Axis, y: Axis) -> list[str]:
-    """Labels beside their dots, pushed apart where they would overlap."""
-    placed: list[tuple[float, float]] = []
-    found = []
-    for dot in sorted((d for d in dots if d.label), key=lambda d: -d.y):
-        left, height = _at(dot.x, dot.y, x, y)
-        end = left > LEFT + 0.6 * WIDE
-        at = height + 4
-        for _, taken in placed:
-            at = max(at, taken + 13) if abs(at - taken) < 13 else at
-        placed.append((left, at))
-        anchor, place = ("end", left - 8) if end else ("start", left + 8)
-        found.append(f'<text class="on" x="{place:.1f}" y="{at:.1f}" text-anchor="{anchor}">{escape(dot.label)}</text>')
-    return found
 
 
 def _key_line(line: Line) -> str:

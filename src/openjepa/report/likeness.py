@@ -65,10 +65,10 @@ def matrix(samples: Samples) -> str:
     unit = unit_rows(samples.vectors["run"])
     cosines = unit[chosen] @ unit[chosen].T  # [P, P]
     chance = _chance(samples, "run")
-    shown = samples.show(chosen)
+    inputs = samples.show(chosen)
     rows = [
         [f'<span class="input"><b>{i + 1}</b> {html}{_value(values, i)}</span>', *(chance.cell(c) for c in cosines[i])]
-        for i, html in enumerate(shown)
+        for i, html in enumerate(inputs)
     ]
     head = ["input", *(str(i + 1) for i in range(len(chosen)))]
     what = (
@@ -77,7 +77,8 @@ def matrix(samples: Samples) -> str:
         if values
         else ""
     )
-    return f'<h3>A few inputs</h3><p class="note">{what}{_beside(chance)}</p>{table(head, rows, "cosines of all pairs", "matrix")}'
+    shown = table(head, rows, "cosines of all pairs", "matrix")
+    return f'<h3>A few inputs</h3><p class="note">{what}{_beside(chance)}</p>{shown}'
 
 
 def neighbours(samples: Samples) -> str:

@@ -1,6 +1,6 @@
 """A page of a run that is still training, made anew after each health check, from the log files alone.
 
-It is a hook: it only reads, and takes some milliseconds a check. Whatever goes wrong in it is said once; training goes on.
+It is a hook: it only reads, and takes some milliseconds a check. What goes wrong in it is said once; training goes on.
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ def _section(name: str, heading: str, make: Callable[[], str]) -> str:
         inside = make()
     except UserError as error:
         inside = left_out(str(error))
-    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{escape(heading)}</h2>{inside}</section>'
+    title = f'<h2 id="{name}-title">{escape(heading)}</h2>'
+    return f'<section id="{name}" aria-labelledby="{name}-title">{title}{inside}</section>'
 
 
 def header(logs: Logs) -> str:
@@ -172,7 +173,8 @@ def versions(environment: Mapping[str, Any]) -> str:
 def _command(environment: Mapping[str, Any]) -> str:
     """The command line as a person would type it: the program by its name alone."""
     program, space_between, rest = environment["command"].partition(" ")
-    return f"{Path(program).name}{space_between}{rest}"
+    name = Path(program).name
+    return f"{'openjepa' if name == '__main__.py' else name}{space_between}{rest}"
 
 
 def _yaml(value: Any) -> str:

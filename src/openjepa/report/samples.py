@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ INPUTS = 400
 BATCHES = 4
 FACTORS = 4  # those that say most about the vectors
 CLASSES = 8  # of a factor; rarer ones are one class together
+OTHERS = "others"  # the name of the rarer classes together
 SHOWN_CHARS = 180  # of a text
 
 Show = Callable[[Sequence[int]], list[str]]  # numbers of inputs -> HTML of each
@@ -110,7 +112,7 @@ def _factor(task: Classification, chosen: np.ndarray) -> Factor:
         frequent = np.argsort(-np.bincount(labels), kind="stable")[: CLASSES - 1]
         place = np.full(len(task.classes), CLASSES - 1)
         place[frequent] = np.arange(CLASSES - 1)
-        return Factor(task.name, place[labels], (*(str(task.classes[i]) for i in frequent), "others"))
+        return Factor(task.name, place[labels], (*(str(task.classes[i]) for i in frequent), OTHERS))
     place = np.zeros(len(task.classes), dtype=np.int64)
     place[known] = np.arange(len(known))
     return Factor(task.name, place[labels], tuple(str(task.classes[i]) for i in known))
@@ -128,7 +130,7 @@ def _texts(run: Run) -> tuple[list[Any], tuple[Factor, ...], str] | None:
     ends = ["", *map(str, cuts), ""]
     names = [
         f"{low} or more words" if not high else f"below {high}" if not low else f"{low} to {int(high) - 1}"
-        for low, high in zip(ends, ends[1:], strict=False)
+        for low, high in pairwise(ends)
     ]
     return texts, (Factor("length", labels, tuple(names)),), f"{len(texts)} held-out texts"
 

@@ -11,7 +11,7 @@ import torch
 
 from openjepa.core.seeding import seed_for
 from openjepa.health.metrics import rank_of, singular_values
-from openjepa.report.samples import Factor, Samples
+from openjepa.report.samples import OTHERS, Factor, Samples
 from openjepa.webpage.chart import Axis, Dot, Line, cloud, line_chart
 
 LEAST_SHARE = 1e-7  # of the variance: axes below it are not drawn
@@ -98,4 +98,6 @@ def _coloured(name: str, flat: np.ndarray, note: str, factor: Factor) -> str:
         Dot(float(x), float(y), factor.classes[label], int(label))
         for (x, y), label in zip(flat, factor.labels, strict=True)
     ]
+    if factor.classes[-1] == OTHERS:
+        dots.sort(key=lambda dot: dot.group != len(factor.classes) - 1)  # drawn first, so that they hide nothing
     return cloud(title, dots, factor.classes, note)

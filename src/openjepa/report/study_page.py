@@ -78,10 +78,10 @@ def overview(found: Mapping[str, Any]) -> str:
     rows.append(["chance", "", *(number(base.get(n, {}).get("chance")) for n in headlines), *none])
     head = ["arm", "verdict", *map(escape, headlines), "train", "tokens", "FLOPs"]
     note = (
-        '<p class="note">Means over seeds, the best arm in bold (differences, not this, say whether it is better). train '
+        '<p class="note">Means over seeds, the best arm in bold (whether it is better is in the differences). train '
         f"is the wall time of training alone, {found['jobs']} at a time.</p>"
     )
-    return table(head, rows, "what each arm reached", "dense") + note
+    return table(head, rows, "what each arm reached", "dense second-left") + note
 
 
 def differences(found: Mapping[str, Any]) -> str:
@@ -115,7 +115,7 @@ def differences(found: Mapping[str, Any]) -> str:
         last = row["arm"]
     head = ["arm", "measure", "difference", "95 %", "", "seeds", "p items", "p seeds", ""]
     note = f'<p class="note">{escape(caption(found))}</p>'
-    return f"<p><b>{_sentence(found, rows)}</b></p>{table(head, cells, 'differences', 'dense')}{note}"
+    return f"<p><b>{_sentence(found, rows)}</b></p>{table(head, cells, 'differences', 'dense second-left')}{note}"
 
 
 def _sentence(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -45,7 +45,7 @@ def in_words(now: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator[str]:
             else "Predictions are no better than the best constant guess."
         )
     if (beyond := now.get("skill_position")) is not None:
-        yield f"<b>Skill beside the position {beyond:.2f}</b>. The same, beside a guess that knows where each part stood."
+        yield f"<b>Skill beside the position {beyond:.2f}</b>. The same, beside a guess from where each part stood."
     if (rank := now.get("rank")) is not None:
         cap = now.get("rank_cap", 0)
         began = f"; at step {start['step']} it was {start['rank']:.1f}" if "rank" in start else ""
@@ -53,9 +53,9 @@ def in_words(now: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator[str]:
     if (spread := now.get("spread")) is not None:
         yield f"<b>Spread {spread:.2g}</b>. {_spread_words(spread)}"
     if (cosine := now.get("mean_cosine")) is not None:
-        yield f"<b>Mean cosine {cosine:.2f}</b>. So alike are two unrelated inputs; near 1 they would all be one direction."
+        yield f"<b>Mean cosine {cosine:.2f}</b>. So alike are unrelated inputs; near 1 all have one direction."
     if now.get("scale") and start.get("scale"):
-        yield f"<b>Size {now['scale'] / start['scale']:.2g} x step 0</b>. The mean norm of the embeddings, then and now."
+        yield f"<b>Size {now['scale'] / start['scale']:.2g} x step 0</b>. The mean norm of the embeddings."
     if (distance := now.get("teacher_distance")) is not None:
         yield f"<b>Teacher {distance:.2f} from its student</b>. 0 = equal, 1 = unrelated."
 

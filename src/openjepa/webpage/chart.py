@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDE, HIGH = 340, 168  # of the area that is drawn into
 LEFT, RIGHT, TOP, BOTTOM = 40, 8, 8, 30  # room for labels
@@ -71,8 +72,7 @@ class Axis:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             found = [10.0**power for power in range(first, last + 1, max(1, math.ceil((last - first) / (most - 1))))]
             if len(found) > 1:
-                return found
-            return [self.low, self.high]
+                return found  # decades; a range within one of them has round values as any other
         step = _round_step((self.high - self.low) / (most - 1))
         first = math.ceil(self.low / step - 1e-9)
         return [step * k for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
@@ -194,7 +194,7 @@ def thinned(points: Sequence[Point], most: int = POINTS) -> list[Point]:
     if len(points) <= most:
         return list(points)
     cuts = [round(i * (len(points) - 1) / (most - 1)) for i in range(most)]
-    stretches = [points[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    stretches = [points[a:b] for a, b in pairwise(cuts)]
     means = [(sum(a for a, _ in part) / len(part), sum(b for _, b in part) / len(part)) for part in stretches]
     return [*means, points[-1]]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from openjepa.report.ledger import ledgers
 from openjepa.report.logs import Logs, read_logs
 from openjepa.report.samples import Samples, held_out_samples
 from openjepa.report.verdict import verdict
+from openjepa.train import checkpoint
 from openjepa.webpage.document import base_styles, details, document, left_out, style_sheet, table
 
 Section = tuple[str, str, Callable[[], str]]  # id, title, what makes it
@@ -35,7 +35,7 @@ LIVE_REFRESH_S = 15
 def run_page(path: Path) -> str:
     """The whole page of a run folder. Raises UserError if it is none."""
     logs, run = read_logs(path), api.load(path)
-    samples = cache(lambda: held_out_samples(run))  # an error is met again by each section that asks
+    samples = _once(lambda: held_out_samples(run))
     sections: list[Section] = [
         *_from_logs(logs),
         ("spectrum", "Spectrum", lambda: _sampled(samples, space.spectrum)),
@@ -53,7 +53,7 @@ def live_page(path: Path) -> str:
     logs = read_logs(path)
     sections = [*_from_logs(logs), ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs))]
     note = (
-        f'<p class="note">Training goes on: step {logs.step} of {logs.total_steps}. This page loads itself anew every '
+        f'<p class="note">Made during training, at step {logs.step} of {logs.total_steps}; it loads itself anew every '
         f"{LIVE_REFRESH_S} s. Embeddings, similarity and masks follow at the end.</p>"
     )
     return assemble(f"OpenJEPA: {logs.name}", header(logs) + note, sections, LIVE_REFRESH_S)
@@ -85,7 +85,7 @@ def assemble(title: str, head: str, sections: Sequence[Section], refresh_s: int 
 def _section(name: str, heading: str, make: Callable[[], str]) -> str:
     try:
         inside = make()
-    except UserError as error:
+    except (UserError, OSError) as error:  # the data may have gone since
         inside = left_out(str(error))
     title = f'<h2 id="{name}-title">{escape(heading)}</h2>'
     return f'<section id="{name}" aria-labelledby="{name}-title">{title}{inside}</section>'
@@ -127,6 +127,23 @@ def _source(source: Any) -> str:
     return f"{escape(str(source))}{synthetic}"
 
 
+def _once(make: Callable[[], Samples]) -> Callable[[], Samples]:
+    """Called the first time, remembered then; a UserError as well, so that no section tries in vain again."""
+    made: list[Samples | UserError] = []
+
+    def ask() -> Samples:
+        if not made:
+            try:
+                made.append(make())
+            except UserError as error:
+                made.append(error)
+        if isinstance(made[0], UserError):
+            raise made[0]
+        return made[0]
+
+    return ask
+
+
 def _sampled(samples: Callable[[], Samples], draw: Callable[[Samples], str]) -> str:
     found = samples()
     return f'<p class="note">Of {escape(found.origin)}.</p>{draw(found)}'
@@ -138,6 +155,7 @@ def _similarity(logs: Logs, samples: Callable[[], Samples]) -> str:
 
 
 def _masks(run: api.Run) -> str:
+    checkpoint.newest(run.folder.checkpoints)  # raises: to read the data of a run that never began may take minutes
     sampled = sampling.sample(run.fresh(random_init=True), MASKED_SHOWN, MASKED_ROWS)
     settings = mask_html.settings(run.config) if isinstance(run.config, BaseConfig) else ""
     more = f'<p class="note">All figures: <code>openjepa masks {escape(str(run.path))}</code></p>'

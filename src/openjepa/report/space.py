@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from html import escape
@@ -79,10 +80,10 @@ def pca(vectors: np.ndarray) -> tuple[np.ndarray, float]:
 
 def umap_plane(vectors: np.ndarray) -> np.ndarray:
     """[N, D] -> [N, 2] by UMAP with cosine distances and its own settings."""
-    import umap
-
     seed = seed_for(0, "report", "umap") % 2**31
-    return np.asarray(umap.UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(vectors))
+    return np.asarray(
+        importlib.import_module("umap").UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(vectors)
+    )
 
 
 def _map(name: str, flat: np.ndarray, note: str, samples: Samples) -> Sequence[str]:

@@ -153,16 +153,14 @@ def test_words_say_what_figures_mean() -> None:
     assert "no better than the best constant guess" in " ".join(in_words({"skill": -0.2}, {}))
 
 
-def test_a_verdict_gives_only_settings_that_the_recipe_has(folder: Path) -> None:
-    bad = record(
-        40, status="collapsed", kind="complete", advice="Do <this>.", override={"train.seed": "4", "no.such": "1"}
-    )
+def test_a_verdict_gives_its_advice_and_where_the_word_changed(folder: Path) -> None:
+    bad = record(40, status="collapsed", kind="complete", advice="Do <this>.")
     with (folder / "health.jsonl").open("a") as file:
         file.write(json.dumps(bad) + "\n")
-    said = verdict(read_logs(folder))
+    said = verdict(read_logs(folder), ["train.seed=4", "a=<b>"])
     assert 'class="verdict bad"' in said
     assert "Do &lt;this&gt;." in said
-    assert "<code>train.seed=4</code>" in said
+    assert "<code>train.seed=4 a=&lt;b&gt;</code>" in said
     assert "healthy from step 0, collapsed (complete) from step 40" in said
 
 

@@ -37,7 +37,7 @@ def run_page(path: Path) -> str:
     logs, run = read_logs(path), api.load(path)
     samples = _once(lambda: held_out_samples(run))
     sections: list[Section] = [
-        *_from_logs(logs),
+        *_from_logs(logs, run),
         ("spectrum", "Spectrum", lambda: _sampled(samples, space.spectrum)),
         ("map", "Map of the embeddings", lambda: _sampled(samples, space.maps)),
         ("similarity", "Similarity", lambda: _similarity(logs, samples)),
@@ -51,7 +51,10 @@ def run_page(path: Path) -> str:
 def live_page(path: Path) -> str:
     """What the logs alone say of a run that is training; a browser loads it anew by itself."""
     logs = read_logs(path)
-    sections = [*_from_logs(logs), ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs))]
+    sections = [
+        *_from_logs(logs, api.load(path)),
+        ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs)),
+    ]
     note = (
         f'<p class="note">Made during training, at step {logs.step} of {logs.total_steps}; it loads itself anew every '
         f"{LIVE_REFRESH_S} s. Embeddings, similarity and masks follow at the end.</p>"
@@ -59,9 +62,9 @@ def live_page(path: Path) -> str:
     return assemble(f"OpenJEPA: {logs.name}", header(logs) + note, sections, LIVE_REFRESH_S)
 
 
-def _from_logs(logs: Logs) -> list[Section]:
+def _from_logs(logs: Logs, run: api.Run) -> list[Section]:
     return [
-        ("verdict", "Verdict", lambda: verdict(logs)),
+        ("verdict", "Verdict", lambda: verdict(logs, run.suggested_overrides())),
         ("curves", "Curves", lambda: curves(logs)),
         ("ledger", "Did training help?", lambda: ledgers(logs)),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -13,8 +13,8 @@ SIGNS = {"healthy": ("good", "&#10003;"), "collapsed": ("bad", "&#10007;")}  # a
 WARNING = ("risk", "!")
 
 
-def verdict(logs: Logs) -> str:
-    """The newest health check: its word, why, what to change, and its figures one by one."""
+def verdict(logs: Logs, overrides: Sequence[str] = ()) -> str:
+    """The newest health check: its word, why, what to change (`overrides` treat it), and its figures one by one."""
     if not logs.health:
         return left_out("there is no health check yet")
     now, start = logs.health[-1], logs.health[0]
@@ -25,7 +25,7 @@ def verdict(logs: Logs) -> str:
         f'<div class="verdict {colour}"><p class="word"><span aria-hidden="true">{sign}</span> '
         f"{escape(now['status'])}{kind}</p>",
         f"<p>At step {now['step']}: {escape(now.get('evidence', ''))}.</p>",
-        _advice(now, set(_keys(logs.config))),
+        _advice(now, overrides),
         "</div>",
         f'<ul class="words">{"".join(f"<li>{line}</li>" for line in in_words(now, start))}</ul>',
         f"<p>Best health score: {best.get('score', 0):.3f} at step {best['step']} "
@@ -66,20 +66,11 @@ def _spread_words(spread: float) -> str:
     return f"{spread:.0%} of an embedding's squared length tells inputs apart; the rest is the same for all."
 
 
-def _advice(record: Mapping[str, Any], known: set[str]) -> str:
+def _advice(record: Mapping[str, Any], overrides: Sequence[str]) -> str:
     if not record.get("advice"):
         return ""
-    override = {key: value for key, value in (record.get("override") or {}).items() if key in known}
-    words = " ".join(f"{key}={value}" for key, value in override.items())
-    tried = f" Settings to try: <code>{escape(words)}</code>" if words else ""
+    tried = f" Settings to try: <code>{escape(' '.join(overrides))}</code>" if overrides else ""
     return f"<p><b>Advice:</b> {escape(record['advice'])}{tried}</p>"
-
-
-def _keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _keys(value, f"{prefix}{key}.")
-        yield prefix + key
 
 
 def _changes(logs: Logs) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-WIDE, HIGH = 340, 168  # of the area that is drawn into
-LEFT, RIGHT, TOP, BOTTOM = 40, 8, 8, 30  # room for labels
+WIDE, HIGH = 290, 150  # of the area that is drawn into
+LEFT, RIGHT, TOP, BOTTOM = 40, 6, 8, 22  # room for labels
+LETTER = 6.2  # units of the drawing that a letter takes, about
 COLOURS = 8
 POINTS = 300  # of a line at most; more are averaged
 DOTTED = 24  # points: a line of fewer has a dot at each
@@ -161,7 +162,7 @@ def _frame(x: Axis, y: Axis, x_label: str) -> list[str]:
         parts.append(f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{_tick(value)}</text>')
     for value in x.ticks(6):
         share = x.share(value)
-        if share < 0.86:  # the name of the axis stands there
+        if WIDE * (1 - share) > LETTER * len(x_label) + 16:  # the name of the axis stands there
             at = LEFT + WIDE * share
             parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{_tick(value)}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{LEFT + WIDE}" y1="{bottom}" y2="{bottom}"/>')

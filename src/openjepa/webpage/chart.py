@@ -14,6 +14,7 @@ from itertools import pairwise
 WIDE, HIGH = 290, 150  # of the area that is drawn into
 LEFT, RIGHT, TOP, BOTTOM = 40, 6, 8, 22  # room for labels
 LETTER = 6.2  # units of the drawing that a letter takes, about
+LINE = 15  # units that a line of text takes
 COLOURS = 8
 POINTS = 300  # of a line at most; more are averaged
 DOTTED = 24  # points: a line of fewer has a dot at each
@@ -210,9 +211,10 @@ def _zone(limit: Limit, x: Axis, y: Axis) -> str:
 
 
 def _limit_label(limit: Limit, y: Axis) -> str:
-    """Collapse on the left, risk on the right: the two are often close. Above the line where there is room."""
+    """Collapse on the left, risk on the right: the two are often close. On the bad side where there is room."""
     at = TOP + HIGH * (1 - y.share(limit.y))
-    height = at - 4 if at > TOP + 14 else at + 12
+    below = at < TOP + HIGH - LINE if limit.below else at < TOP + LINE
+    height = at + 12 if below else at - 4
     place, anchor = (LEFT + 4, "start") if limit.kind == "collapsed" else (LEFT + WIDE - 2, "end")
     return f'<text class="on" x="{place}" y="{height:.1f}" text-anchor="{anchor}">{escape(limit.label)}</text>'
 

@@ -63,7 +63,7 @@ def ledger_table(ledger: Ledger, name: str) -> str:
     title = "" if name == "default" else f"<h3>evaluation {escape(name)}</h3>"
     note = (
         '<p class="note">gain = run - own start, with its 95 % paired bootstrap interval over test items, '
-        "drawn beside 0. Within it, nothing is claimed.</p>"
+        "drawn beside 0. Where it holds 0, nothing is claimed.</p>"
     )
     return f"{title}<p>{_sentence(ledger)}</p>{table(head, rows, f'ledger {name}', 'dense')}{note}"
 

@@ -247,14 +247,18 @@ def train(
         module, settings = configure(recipe, preset, config, [*overrides, *(f"{k}={v}" for k, v in values.items())])
         fabric = make_fabric(settings.train)
         fabric.launch()
-        path = Path(out) if out else Path("runs") / f"{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        path = fabric.broadcast(path)
+        path = fabric.broadcast(Path(out) if out else default_folder(recipe))
         if fabric.is_global_zero:
             RunDir.create(path, recipe, settings)
         fabric.barrier()
         run = Run(RunDir.open(path), recipe, settings, module)
     train_into(run.folder, fabric, run.fresh, hooks, resume, progress)
     return load(run.path)
+
+
+def default_folder(recipe: str) -> Path:
+    """Where a run of this recipe goes that is not told where: named by the time."""
+    return Path("runs") / f"{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def read_texts(source: str | Path, column: str = "text", limit: int = BACKGROUND_TEXTS) -> list[str]:

@@ -13,7 +13,14 @@ from openjepa.core.locate import built_in_recipes
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    ROOT / name for name in ("README.md", "METHODS.md", "CONTRIBUTING.md", "docs/how-to/train-on-your-own-text.md")
+    ROOT / name
+    for name in (
+        "README.md",
+        "METHODS.md",
+        "CONTRIBUTING.md",
+        "docs/how-to/train-on-your-own-text.md",
+        "docs/how-to/read-a-run.md",
+    )
 ]
 COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: {2,}#.*)?$", re.MULTILINE)
 

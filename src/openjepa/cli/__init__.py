@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from openjepa.cli import align, configs, demo, embed, judge, masks, readout, study, train
+from openjepa.cli import align, configs, demo, embed, judge, masks, readout, report_page, study, train
 from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, is_main_process, version
 from openjepa.core.errors import UserError
 
@@ -53,6 +53,7 @@ app.command("embed")(embed.embed)
 app.command("diagnose")(judge.diagnose)
 app.command("check", context_settings={"ignore_unknown_options": True})(judge.check)
 app.command("masks", context_settings={"ignore_unknown_options": True})(masks.masks)
+app.command("report")(report_page.report)
 app.command("align", context_settings={"ignore_unknown_options": True})(align.align)
 app.command("ablate", context_settings={"ignore_unknown_options": True})(study.ablate)
 app.command("compare")(study.compare)

@@ -13,6 +13,7 @@ from openjepa.core.errors import UserError
 
 if TYPE_CHECKING:
     from openjepa.api import Run
+    from openjepa.report.live import LiveReport
 
 Words = Annotated[
     list[str] | None,
@@ -27,6 +28,9 @@ def train(
     config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/RECIPE-TIME.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Keep RUN/report.html up to date: a page that a browser can leave open.")
+    ] = False,
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Train only; openjepa eval RUN can follow.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -53,13 +57,15 @@ def train(
             raise UserError("give a recipe (openjepa recipes lists them), --config FILE or --resume RUN")
         recipe = recipe_of(config)
     hush_fabric()
+    folder = resume or out or api.default_folder(recipe or "")
     try:
         run = api.train(
             recipe or "",
             preset=preset,
             config=config,
-            out=resume or out,
+            out=folder,
             resume=resume is not None,
+            hooks=[_live_report(folder)] if report else [],
             overrides=overrides,
         )
     except KeyboardInterrupt as stop:
@@ -72,10 +78,31 @@ def train(
         summary = run.summary() if no_eval else _judge(run, as_json)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; training is done, evaluate it with: openjepa eval {run.path}") from None
+    if report:
+        _whole_report(run.path)
     if as_json:
         print_json({"run": str(run.path), **summary})
     else:
         _close(run, summary)
+
+
+def _live_report(folder: Path) -> LiveReport:
+    from openjepa.report.live import LiveReport
+
+    return LiveReport(folder, on_failure=remark)
+
+
+def _whole_report(folder: Path) -> None:
+    """The page with all its parts. Training and evaluation are done: whatever goes wrong here is a remark."""
+    from openjepa.report.writing import write_report
+
+    try:
+        with stderr().status("making the report"):
+            file = write_report(folder)
+    except Exception as error:
+        remark(f"no report: {error}")
+    else:
+        remark(f"report: {file}")
 
 
 def _refuse_beside_resume(*given: Any) -> None:

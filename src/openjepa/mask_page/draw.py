@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 
 from openjepa.core.picture import Patches, Pieces
+from openjepa.webpage.images import png_uri
 
 DEEPEST = 0.36  # opacity of the strongest colour in a heat map: the numbers on it stay readable
 NUMBERED = 12  # heat maps of more rows or columns carry no numbers
 BARS = 128  # of a chart at most; more places share one
-WIDEST = 160  # pixels of an image on the page
 HEIGHT, LEFT, BOTTOM = 150, 46, 22  # of a chart's area, and the room for its labels
 
 
@@ -43,18 +41,12 @@ def image_panel(picture: Patches, keep: np.ndarray | None, label: str) -> str:
 
 
 def _png(picture: Patches, keep: np.ndarray | None) -> str:
-    from PIL import Image
-
-    pixels = picture.pixels[:: (step := -(-len(picture.pixels) // WIDEST)), ::step]
-    height, width = pixels.shape[:2]
-    alpha = np.full((height, width, 1), 255, dtype=np.uint8)
-    if keep is not None:
-        cells = keep.reshape(picture.grid)
-        y, x = (np.arange(size) * cut // size for size, cut in zip((height, width), picture.grid, strict=True))
-        alpha[..., 0] = 255 * cells[y[:, None], x[None, :]]
-    file = io.BytesIO()
-    Image.fromarray(np.concatenate([pixels, alpha], 2)).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    if keep is None:
+        return png_uri(picture.pixels)
+    height, width = picture.pixels.shape[:2]
+    cells = keep.reshape(picture.grid)
+    y, x = (np.arange(size) * cut // size for size, cut in zip((height, width), picture.grid, strict=True))
+    return png_uri(picture.pixels, 255 * cells[y[:, None], x[None, :]].astype(np.uint8))
 
 
 def strip(valid: np.ndarray, hidden: np.ndarray, shown: np.ndarray) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from importlib import resources
 
 import yaml
 
@@ -13,35 +12,34 @@ from openjepa.core.picture import Patches, Pieces
 from openjepa.mask_page import draw
 from openjepa.mask_page.figures import Figure, coverage
 from openjepa.mask_page.sampling import Sampled
+from openjepa.webpage.document import base_styles, document, style_sheet, table
 
 
 def page(recipe: str, config: BaseConfig, sampled: Sampled, found: Mapping[str, Figure], command: str) -> str:
     """The whole page."""
-    style = resources.files("openjepa.mask_page").joinpath("page.css").read_text(encoding="utf-8")
     count = len(sampled.epochs[0].valid)
     sections = [
         f"<h1>What {escape(recipe)} hides</h1>",
         f"<p>Masks of {count} training samples, drawn as training draws them. "
         f"Made by <code>{escape(command)}</code></p>",
-        _settings(config),
+        settings(config),
         "<h2>Samples</h2>",
-        _samples(sampled),
+        samples(sampled),
         "<h2>How often each place is chosen</h2>",
         _coverage(sampled),
         "<h2>Figures</h2>",
         _table(found),
     ]
-    parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        f'<meta name="viewport" content="width=device-width"><title>Masks of {escape(recipe)}</title>',
-        f"<style>{style}</style></head><body>",
-        *sections,
-        "</body></html>",
-    ]
-    return "\n".join(parts)
+    return document(f"Masks of {recipe}", sections, [*base_styles(), style()])
 
 
-def _settings(config: BaseConfig) -> str:
+def style() -> str:
+    """What the drawings of masks need besides `base_styles`."""
+    return style_sheet("openjepa.mask_page", "page.css")
+
+
+def settings(config: BaseConfig) -> str:
+    """The section `mask` of a configuration, if it has one."""
     mask = vars(config).get("mask")
     if not isinstance(mask, BaseConfig):
         return ""
@@ -49,7 +47,8 @@ def _settings(config: BaseConfig) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def _samples(sampled: Sampled) -> str:
+def samples(sampled: Sampled) -> str:
+    """The pictured rows with their masks in both epochs."""
     first, pictures = sampled.epochs[0], sampled.pictures[0]
     if not pictures:
         bare = [draw.strip(first.valid[i], first.hidden[i], first.shown[i]) for i in range(min(8, len(first.valid)))]
@@ -102,14 +101,15 @@ def _coverage(sampled: Sampled) -> str:
 
 
 def _table(found: Mapping[str, Figure]) -> str:
-    rows = "".join(
-        f"<tr><th>{escape(name.replace('_', ' '))}</th>"
-        + "".join(f"<td>{_number(name, value)}</td>" for value in figure[:3])
-        + f"<td class='meaning'>{escape(figure.meaning)}</td></tr>"
+    rows = [
+        [
+            escape(name.replace("_", " ")),
+            *(_number(name, value) for value in figure[:3]),
+            f'<span class="meaning">{escape(figure.meaning)}</span>',
+        ]
         for name, figure in found.items()
-    )
-    head = "<tr><th></th><th>mean</th><th>least</th><th>most</th><th></th></tr>"
-    return f'<div class="scroll"><table>{head}{rows}</table></div>'
+    ]
+    return table(["", "mean", "least", "most", ""], rows, "figures")
 
 
 def _number(name: str, value: float) -> str:

@@ -1,0 +1,102 @@
+"""The ledger of an evaluation as a table, each gain with its interval drawn; and the audit of layers as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from openjepa.core.errors import UserError
+from openjepa.evals.ledger import NETWORKS, Ledger
+from openjepa.report.logs import Logs
+from openjepa.webpage.chart import interval
+from openjepa.webpage.document import left_out, table
+
+COLOURS = {"better": 0, "worse": 5, "unclear": 7}
+NAMES = {"run": "run", "init": "own start", "random": "random"}
+
+
+def ledgers(logs: Logs) -> str:
+    """Every evaluation in the run folder. Raises UserError if there is none."""
+    parts = []
+    for name, found in logs.evaluations.items():
+        if is_ledger(found):
+            parts.append(ledger_table(Ledger.from_json(found), name))
+        elif isinstance(found, Mapping) and {"chosen", "points", "test"} <= set(found):
+            parts.append(_audit(found))
+    if not parts:
+        raise UserError(f"this run is not evaluated; do so with: openjepa eval {logs.folder.path}")
+    return "".join(parts)
+
+
+def is_ledger(found: Any) -> bool:
+    """Whether a JSON file of `evals/` holds what `Ledger.to_json` writes."""
+    return (
+        isinstance(found, Mapping)
+        and bool(found)
+        and all(isinstance(row, Mapping) and {*NETWORKS, "chance", "interval"} <= set(row) for row in found.values())
+    )
+
+
+def ledger_table(ledger: Ledger, name: str) -> str:
+    """The sentence, and one row a measure; the best network of a row in bold."""
+    columns = list(dict.fromkeys(column for measure in ledger.measures.values() for column in measure.values))
+    widest = max((abs(end) for m in ledger.measures.values() for end in m.interval), default=1.0) or 1.0
+    rows = []
+    for title, measure in ledger.measures.items():
+        best = max(measure.values[column] for column in NETWORKS)
+        low, high = measure.interval
+        cells = [_cell(measure.values.get(column), column in NETWORKS, best) for column in columns]
+        bar = interval(measure.run_minus_init, low, high, widest, COLOURS[measure.verdict])
+        rows.append(
+            [
+                escape(title.replace("_", " ")),
+                *cells,
+                f"{measure.chance:.3f}",
+                f"{measure.run_minus_init:+.3f}",
+                f"{low:+.3f} to {high:+.3f}",
+                bar,
+                f'<span class="{measure.verdict}">{measure.verdict}</span>',
+            ]
+        )
+    head = ["measure", *(escape(NAMES.get(column, column)) for column in columns), "chance", "gain", "95 %", "", ""]
+    title = "" if name == "default" else f"<h3>evaluation {escape(name)}</h3>"
+    note = (
+        '<p class="note">gain = run - own start, with its 95 % paired bootstrap interval over test items, '
+        "drawn beside 0. Where it holds 0, nothing is claimed.</p>"
+    )
+    return f"{title}<p>{_sentence(ledger)}</p>{table(head, rows, f'ledger {name}', 'dense')}{note}"
+
+
+def _sentence(ledger: Ledger) -> str:
+    sentence = ledger.sentence()
+    return f"<b>{escape(sentence[0].upper() + sentence[1:])}.</b>"
+
+
+def _cell(value: float | None, network: bool, best: float) -> str:
+    if value is None:
+        return "-"
+    return f"<b>{value:.3f}</b>" if network and value == best else f"{value:.3f}"
+
+
+def _audit(found: Mapping[str, Any]) -> str:
+    """Validation accuracy of every encoder and layer (rows) and pooling (columns)."""
+    points = found["points"]
+    if not points:
+        return left_out("the audit has no points")
+    poolings = list(dict.fromkeys(point["pooling"] for point in points))
+    chosen = tuple(found["chosen"][key] for key in ("encoder", "layer", "pooling"))
+    values = {(p["encoder"], p["layer"], p["pooling"]): p["validation"] for p in points}
+    low, high = min(values.values()), max(values.values())
+    rows = []
+    for encoder, layer in dict.fromkeys((p["encoder"], p["layer"]) for p in points):
+        cells = []
+        for pooling in poolings:
+            value = values.get((encoder, layer, pooling))
+            strength = 0.0 if value is None else (value - low) / max(high - low, 1e-9)
+            shown = "-" if value is None else f"{value:.3f}" + (" *" if (encoder, layer, pooling) == chosen else "")
+            cells.append(f'<span class="heat-cell" style="--s:{36 * strength:.0f}%">{shown}</span>')
+        rows.append([escape(f"{encoder} {layer}".strip()), *cells])
+    title = "<h3>which latents? mean accuracy on validation; * = chosen, and tested once below</h3>"
+    test = ledger_table(Ledger.from_json(found["test"]), "of the chosen latents, on test")
+    return title + table(["encoder, layer", *map(escape, poolings)], rows, "audit") + test

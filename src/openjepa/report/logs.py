@@ -1,0 +1,72 @@
+"""What a run folder says about itself, read once: configuration, environment, log lines and health checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openjepa.core.rundir import RunDir, read_json, read_jsonl
+
+
+@dataclass(frozen=True)
+class Logs:
+    """A run folder's files as they are now; training may still go on."""
+
+    folder: RunDir
+    recipe: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    metrics: list[dict[str, Any]]  # one row a log step
+    health: list[dict[str, Any]]  # one record a health check
+    summary: dict[str, Any]  # empty before the end of training
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.resolve().name
+
+    @property
+    def total_steps(self) -> int:
+        return int(self.config.get("train", {}).get("steps", 0)) or self.step
+
+    @property
+    def step(self) -> int:
+        """The last one that is known of."""
+        return max([row["step"] for row in (*self.metrics, *self.health)], default=0)
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.summary)
+
+    @property
+    def evaluations(self) -> dict[str, Any]:
+        """What is in `evals/`, by name; the default one first."""
+        files = sorted(self.folder.evals.glob("*.json"), key=lambda file: (file.stem != "default", file.stem))
+        return {file.stem: read_json(file) for file in files}
+
+
+def read_logs(path: Path) -> Logs:
+    """The logs of a run folder. Raises UserError if it is none."""
+    folder = RunDir.open(path)
+    recipe, config = folder.recipe_and_values()
+    environment = folder.path / "env.json"
+    return Logs(
+        folder,
+        recipe,
+        config,
+        read_json(environment) if environment.is_file() else {},
+        list(read_jsonl(folder.metrics)),
+        list(read_jsonl(folder.health)),
+        read_json(folder.summary) if folder.summary.is_file() else {},
+    )
+
+
+def series(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """(step, value) of every row that has a finite `name`."""
+    return [
+        (row["step"], float(value))
+        for row in rows
+        if isinstance(value := row.get(name), int | float) and math.isfinite(value)
+    ]

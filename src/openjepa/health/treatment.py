@@ -68,7 +68,9 @@ def _momentum(half_life: float) -> float:
 
 
 CALM = at_most("train.lr", HIGHEST_LR)
-KEEP_APART = (guard, at_least("regularizer.weight", 1.0), at_least("regularizer.covariance", 1.0), CALM)
+BALANCED = (at_least("regularizer.covariance", 1.0), at_most("regularizer.covariance", 25.0))
+CENTRED = at_least("regularizer.mean", 0.3)  # else latents that were kept apart drift into a cone together
+KEEP_APART = (guard, at_least("regularizer.weight", 1.0), *BALANCED, CENTRED, CALM)
 STANDARDIZED = put("target.norm", "standardize")
 
 REMEDIES: dict[str | None, tuple[Change, ...]] = {

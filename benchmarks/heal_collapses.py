@@ -4,9 +4,9 @@
     python benchmarks/heal_collapses.py complete scale
 
 The collapses are the files of `openjepa/configs/collapse`, named after the kind they force. A twin differs in the
-suggested settings alone; while it is still not well, its own advice is followed, `--rounds` times at most. Healed means:
-the verdict is healthy, skill is above the limit under which nothing counts as learned, and rank is at least half of
-what the encoder started with. Seconds are of the whole twin, data and health checks included.
+suggested settings alone; while it is still not well, its own advice is followed too, `--rounds` times at most. Healed
+means: the verdict is healthy, skill is above the limit under which nothing counts as learned, and rank is at least half
+of what the encoder started with. Seconds are of the whole twin, data and health checks included.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def line(forced: str, number: int, row: dict) -> str:
     name = forced if number == 0 else f"  twin {number}"
     verdict = row["status"] + (f" ({row['kind']})" if row["kind"] else "")
     rank = f"{row['rank']:.1f} / {row['rank_at_start']:.1f}"
-    healed = "healed" if row["healed"] else ""
-    return f"{name:18} {verdict:32} {row['skill']:6.2f} {rank:>12} {row['seconds']:7.1f} {healed:7} {' '.join(row['overrides'])}"
+    figures = f"{name:18} {verdict:32} {row['skill']:6.2f} {rank:>12} {row['seconds']:7.1f}"
+    return " ".join([figures, "healed " if row["healed"] else " " * 7, *row["overrides"]])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

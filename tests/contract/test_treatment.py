@@ -1,4 +1,4 @@
-"""Advice is a patch that the recipe of the run takes: for every recipe, every kind, every preset, whatever it is set to."""
+"""Advice is a patch that the recipe of the run takes: for every recipe, preset and kind, well set or badly."""
 
 from __future__ import annotations
 

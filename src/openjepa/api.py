@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from openjepa.core.configure import configure
+from openjepa.core.describe import describe
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
@@ -37,6 +38,7 @@ from openjepa.evals.features import Embedder, embed_all
 from openjepa.evals.ledger import Ledger
 from openjepa.evals.similarity import similar
 from openjepa.evals.suite import run_suite
+from openjepa.health.treatment import treat
 from openjepa.train import checkpoint
 from openjepa.training_run import train_into
 
@@ -189,10 +191,12 @@ class Run:
         return list(read_jsonl(self.folder.health))
 
     def suggested_overrides(self) -> list[str]:
-        """What the newest verdict would change, as "key=value", where this recipe has such a key."""
-        records, known = self.health(), set(self.config.keys())
-        override = records[-1].get("override") or {} if records else {}
-        return [f"{key}={value}" for key, value in override.items() if key in known]
+        """What would treat the newest verdict, as "key=value" of this run's recipe; nothing for a healthy run."""
+        records = self.health()
+        if not records or records[-1]["status"] == "healthy":
+            return []
+        settings = {setting.key: setting.value for setting in describe(self.config)}
+        return [f"{key}={value}" for key, value in treat(records[-1]["kind"], settings).items()]
 
 
 def _embedder(experiment: Experiment) -> Embedder:

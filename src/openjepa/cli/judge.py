@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,6 +108,8 @@ def similar(
 def diagnose(run: RunFolder, as_json: AsJson = False) -> None:
     """Is the run healthy? The newest verdict with its evidence, what to change, and how it came there.
 
+    If it is not, the last line of advice is a command: the same run with the settings that treat what was found.
+
     Example:  openjepa diagnose runs/first
     """
     from openjepa import api
@@ -122,8 +125,8 @@ def diagnose(run: RunFolder, as_json: AsJson = False) -> None:
         return
     print_verdict(records[-1])
     if override:
-        line = f"try: openjepa train {opened.recipe} --config {opened.folder.config_file} {' '.join(override)}"
-        stdout().print(line, markup=False, soft_wrap=True)
+        words = ["openjepa", "train", opened.recipe, "--config", str(opened.folder.config_file), *override]
+        stdout().print(f"try: {shlex.join(words)}", markup=False, soft_wrap=True)
     print_trend(records)
 
 

@@ -45,8 +45,8 @@ class HealthMonitor:
     def check(self, method: nn.Module, progress: Progress, forward: Callable[[Batch], StepOutput]) -> Record:
         """Run `forward` (which brings device and autocast) on every batch in eval mode, and judge what comes out.
 
-        The record: step, status, kind, score, best (is this the highest score so far), evidence, advice, override, the
-        mean held-out loss and its terms (`loss`, `loss_<term>`), every finite metric of `metrics.health`, and what
+        The record: step, status, kind, score, best (is this the highest score so far), evidence, advice, the mean
+        held-out loss and its terms (`loss`, `loss_<term>`), every finite metric of `metrics.health`, and what
         `watch` measures, in eval mode as well.
         """
         with evaluating(method):

@@ -1,4 +1,4 @@
-"""From metrics to a verdict: healthy, at risk, collapsed or not learning; if unhealthy, which kind and what to change.
+"""From metrics to a verdict: healthy, at risk, collapsed or not learning; if unhealthy, which kind and what helps.
 
 RULES below is the whole decision, read from top to bottom: the first rule that fires is the verdict. Its order is the
 argument. Kinds that look like another kind come before it: latents that know only their position make equal
@@ -7,13 +7,14 @@ dead. What has collapsed comes before what does not learn, and that before what 
 
 Most limits are both absolute and relative to step 0. Encoders differ (pretrained ones start anisotropic, image ones
 start position-bound), and a start is no collapse. In the first tenth of a run, where every JEPA dips, a collapse only
-counts as a risk and nothing else is said. The limits, with their reasons, are in `health.signs`.
+counts as a risk and nothing else is said. The limits, with their reasons, are in `health.signs`; what a kind's advice
+means for the settings of a given run is in `health.treatment`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from openjepa.health import signs
@@ -24,13 +25,12 @@ Status = Literal["healthy", "at risk", "collapsed", "not learning"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One judgement. `evidence` and `advice` are one line each; `override` is a config patch that treats the kind."""
+    """One judgement. `evidence` and `advice` are one line each."""
 
     status: Status
     kind: str | None = None
     evidence: str = ""
     advice: str = ""
-    override: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ class Rule:
     kind: str | None
     evidence: Evidence
     advice: str
-    override: dict[str, str]
 
 
 def judge(now: Mapping[str, float], start: Mapping[str, float] | None, progress_fraction: float) -> Verdict:
@@ -53,57 +52,47 @@ def judge(now: Mapping[str, float], start: Mapping[str, float] | None, progress_
             continue
         if (evidence := rule.evidence(reading)) is not None:
             status = "at risk" if early else rule.status
-            return Verdict(status, rule.kind, evidence, rule.advice, rule.override)
+            return Verdict(status, rule.kind, evidence, rule.advice)
     return Verdict("healthy", evidence=signs.summary(reading))
 
 
-SPREAD_OUT = {"regularizer.name": "vicreg", "regularizer.weight": "1.0"}
-ISOTROPIC = {"regularizer.name": "sigreg", "regularizer.weight": "1.0"}
-SLOWER = {"train.lr": "3e-4"}
 LAGS = "The teacher does not follow: lower its momentum, or train.lr if the student runs away."
-FASTER_TEACHER = {"momentum.start": "0.99", "momentum.final": "0.999"}
-SLOWER_TEACHER = {"momentum.start": "0.996"}
 
 # fmt: off
 RULES: tuple[Rule, ...] = (
     Rule("collapsed", "non-finite", signs.non_finite,
-         "Lower the learning rate, or train in fp32.", {**SLOWER, "train.precision": "32-true"}),
+         "Lower the learning rate, or train in fp32."),
     Rule("collapsed", "position-only", signs.position_only(signs.POSITION_COLLAPSED),
-         "Latents tell where they are, not what is there: keep the embeddings of different inputs apart.", SPREAD_OUT),
+         "Latents tell where they are, not what is there: keep the embeddings of different inputs apart."),
     Rule("collapsed", "predictor-absorbed", signs.predictor_absorbed,
-         "Regularise the encoder's own output, not the predictor's, and make the predictor smaller.", SPREAD_OUT),
+         "Regularise the encoder's own output, not the predictor's, and make the predictor smaller."),
     Rule("collapsed", "complete", signs.complete,
-         "Add a variance regulariser on the encoder's output and slow the teacher.", SPREAD_OUT | SLOWER_TEACHER),
+         "Add a variance regulariser on the encoder's output and slow the teacher."),
     Rule("collapsed", "token-uniform", signs.token_uniform(signs.WITHIN_ROW_COLLAPSED),
-         "All parts of an input have one latent: slow the teacher and lower the rate, so that content can win.",
-         SLOWER_TEACHER | SLOWER),
+         "All parts of an input have one latent: slow the teacher and lower the rate, so that content can win."),
     Rule("collapsed", "scale", signs.shrunk(signs.SCALE_COLLAPSED),
-         "The loss is paid in shrinking latents: normalise the targets or hold the variance.",
-         {"target.norm": "layer_norm", **SPREAD_OUT}),
+         "The loss is paid in shrinking latents: normalise the targets or hold the variance."),
     Rule("collapsed", "dimensional", signs.dimensional(signs.RANK_COLLAPSED, signs.RANK_FEWEST_COLLAPSED),
-         "Decorrelate the encoder's output.", SPREAD_OUT),
+         "Decorrelate the encoder's output."),
     Rule("collapsed", "anisotropic", signs.anisotropic(signs.CONE_COLLAPSED),
-         "All embeddings share one direction, which VICReg ignores: pull them to N(0, I).", ISOTROPIC),
-    Rule("not learning", "teacher-lag", signs.both(signs.no_skill, signs.teacher_lag),
-         LAGS, FASTER_TEACHER),
+         "All embeddings share one direction, which VICReg ignores: pull them to N(0, I)."),
+    Rule("not learning", "teacher-lag", signs.both(signs.no_skill, signs.teacher_lag), LAGS),
     Rule("not learning", None, signs.no_skill,
-         "Run `openjepa check`, then try another learning rate, or targets standardized over the batch.",
-         {**SLOWER, "target.norm": "standardize"}),
-    Rule("at risk", "teacher-lag", signs.teacher_lag,
-         LAGS, FASTER_TEACHER),
+         "Run `openjepa check`, then try another learning rate, or targets standardized over the batch."),
+    Rule("at risk", "teacher-lag", signs.teacher_lag, LAGS),
     Rule("at risk", "position-only", signs.position_only(signs.POSITION_AT_RISK),
-         "Most of the targets is position: keep the embeddings of different inputs apart.", SPREAD_OUT),
+         "Most of the targets is position: keep the embeddings of different inputs apart."),
     Rule("at risk", "token-uniform", signs.token_uniform(signs.WITHIN_ROW_AT_RISK),
-         "The parts of an input grow alike: slow the teacher.", SLOWER_TEACHER),
+         "The parts of an input grow alike: slow the teacher."),
     Rule("at risk", "scale", signs.shrunk(signs.SCALE_AT_RISK),
-         "Latents shrink: normalise the targets or hold the variance.", {"target.norm": "layer_norm", **SPREAD_OUT}),
+         "Latents shrink: normalise the targets or hold the variance."),
     Rule("at risk", "scale", signs.exploded,
-         "Latents grow without end: lower the learning rate.", SLOWER),
+         "Latents grow without end: lower the learning rate."),
     Rule("at risk", "dimensional", signs.dimensional(signs.RANK_AT_RISK, signs.RANK_FEWEST_AT_RISK),
-         "Few dimensions are in use: decorrelate the encoder's output.", SPREAD_OUT),
+         "Few dimensions are in use: decorrelate the encoder's output."),
     Rule("at risk", "dimensional", signs.never_unfolded,
-         "The encoder has used few dimensions from the start: decorrelate its output.", SPREAD_OUT),
+         "The encoder has used few dimensions from the start: decorrelate its output."),
     Rule("at risk", "anisotropic", signs.anisotropic(signs.CONE_AT_RISK),
-         "Embeddings drift into a cone: pull them to N(0, I).", ISOTROPIC),
+         "Embeddings drift into a cone: pull them to N(0, I)."),
 )
 # fmt: on

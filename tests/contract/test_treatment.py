@@ -1,0 +1,59 @@
+"""Advice is a patch that the recipe of the run takes: for every recipe, preset and kind, well set or badly."""
+
+from __future__ import annotations
+
+import pytest
+
+from openjepa.core.configure import configure
+from openjepa.core.describe import describe
+from openjepa.core.locate import built_in_recipes, presets
+from openjepa.health.treatment import HIGHEST_LR, REMEDIES, treat
+from openjepa.health.verdict import RULES
+
+PRESETS = [(recipe, preset) for recipe in built_in_recipes() for preset in presets(recipe)]
+SICK = {
+    "regularizer.name": "none",
+    "regularizer.weight": 0.01,
+    "regularizer.covariance": 0,
+    "momentum.start": 1,
+    "momentum.final": 1,
+    "target.norm": "none",
+    "predictor.bottleneck": True,
+    "train.lr": 10,
+}
+
+
+def test_there_is_a_remedy_for_every_kind_that_a_verdict_can_name() -> None:
+    assert set(REMEDIES) == {rule.kind for rule in RULES}
+
+
+@pytest.mark.parametrize("kind", REMEDIES)
+@pytest.mark.parametrize(("recipe", "preset"), PRESETS)
+def test_what_is_advised_can_be_set_and_changes_what_it_names(recipe: str, preset: str, kind: str | None) -> None:
+    _, healthy = configure(recipe, preset)
+    known = set(healthy.keys())
+    for sick in ([], [f"{key}={value}" for key, value in SICK.items() if key in known]):
+        _, before = configure(recipe, preset, overrides=sick)
+        settings = {setting.key: setting.value for setting in describe(before)}
+        patch = treat(kind, settings)
+        assert patch
+        _, after = configure(recipe, preset, overrides=[*sick, *(f"{key}={value}" for key, value in patch.items())])
+        changed = {s.key: s.value for s in describe(after) if settings[s.key] != s.value}
+        assert changed == patch
+        assert after.train.lr <= max(HIGHEST_LR, before.train.lr)
+
+
+@pytest.mark.parametrize("recipe", [name for name in built_in_recipes() if "/" not in name])
+def test_a_jepa_without_anything_against_collapse_gets_it(recipe: str) -> None:
+    _, config = configure(recipe, overrides=["regularizer.name=none", "train.lr=10"])
+    patch = treat("complete", {setting.key: setting.value for setting in describe(config)})
+    assert patch["regularizer.name"] == "vicreg"
+    assert patch["train.lr"] == HIGHEST_LR
+    assert patch["momentum.start"] < patch["momentum.final"] < 1
+
+
+@pytest.mark.parametrize("steps", [50, 1000, 100_000])
+def test_a_teacher_is_made_to_follow_within_the_run(steps: int) -> None:
+    patch = treat("teacher-lag", {"train.steps": steps, "train.lr": 1e-3, "momentum.start": 1, "momentum.final": 1})
+    assert patch["momentum.start"] ** (0.05 * steps) == pytest.approx(0.5, abs=0.02)
+    assert patch["momentum.final"] ** (0.2 * steps) == pytest.approx(0.5, abs=0.02)

@@ -316,6 +316,12 @@ def test_a_run_is_trained_judged_and_used(run: api.Run) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_draws_its_figures(run: api.Run) -> None:
+    assert run.draw() == [run.folder.evals / "captions.png"]
+    assert (run.folder.evals / "captions.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
 def test_a_probe_reads_the_trained_weights(run: api.Run) -> None:
     """Loaded weights are those of the checkpoint, and embed otherwise than the initialisation."""
     data: Any = run.experiment.eval_data

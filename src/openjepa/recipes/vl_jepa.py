@@ -22,6 +22,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.caption_figure import CaptionFigure
 from openjepa.data.caption_latents import FrozenPart, WithLatents
 from openjepa.data.caption_tasks import CaptionTasks
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
@@ -64,7 +65,10 @@ class Config(BaseConfig):
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig()
-    """on the mean of the visible patches' latents, where the vision encoder learns"""
+    """on the latents of visible patches, where the vision encoder learns"""
+    regularized: Literal["patches", "mean"] = "patches"
+    """what the regulariser sees: every visible patch, or the mean of an image's; of patches that are whitened, what they
+    share (a background, say) stays strong in the mean of all, which is the embedding"""
     cache: bool = True
     """keep what frozen encoders say of the training data on disk: later epochs encode the visible patches only"""
     recompute: bool = False
@@ -122,7 +126,8 @@ class VLJEPA(Method[CaptionedBatch]):
         pooled = mean_pool(context, batch.context_valid)  # [B, D]
         terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
         if self.teacher is not None:
-            terms |= self.regularizer(pooled, batch.draw)
+            rows = pooled if self.config.regularized == "mean" else context[batch.context_valid]  # [B or visible, D]
+            terms |= self.regularizer(rows, batch.draw)
         loss = torch.stack(list(terms.values())).sum()
         latents = self._latents(batch, whole, predicted, target, pooled)
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
@@ -197,4 +202,5 @@ def build(config: Config, context: BuildContext) -> Experiment:
         notes=lambda: notes,
         layers=image_layers,
         pictures=collate.pictures,
+        figures={"captions": CaptionFigure(eval_data, collate)},
     )

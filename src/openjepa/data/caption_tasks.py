@@ -26,6 +26,7 @@ from openjepa.core.method import Latents, Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Answers, Prediction, Task
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.caption_retrieval import CaptionRetrieval, PairsOf
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
 from openjepa.data.image_records import WORLD
 
@@ -41,10 +42,13 @@ class CaptionTasks:
     data: CaptionDataConfig
     held_out: CaptionedImages
     collate: CaptionCollator
+    pairs: PairsOf | None = None  # of a method that predicts whole images and whole captions from each other
 
     def all(self) -> list[Task]:
         """Whether captions help; of the scenes world also its factors, on combinations no model was trained on."""
         tasks: list[Task] = [Prediction("captions", self.ask)]
+        if self.pairs is not None:
+            tasks += CaptionRetrieval(self.held_out.told("caption"), self.collate, self.pairs).tasks()
         if self.data.source.strip() == WORLD:
             from openjepa.data.worlds.scenes import factor_tasks
 

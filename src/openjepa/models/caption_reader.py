@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from openjepa.core.experiment import BuildContext
+from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.target import Frozen
 from openjepa.models.transformer import mean_pool
+
+Seen = tuple[Tensor, Tensor, Tensor]  # latents [B, S, D], their places [B, S], which are real [B, S]
+
+
+Words = Literal["tokens", "mean"]
 
 
 class CaptionReader(nn.Module):
     """A text encoder that learns or is frozen, and a linear map from its width to that of the vision encoder."""
 
-    def __init__(self, encoder: Any, learns: bool, words: Literal["tokens", "mean"], dim: int) -> None:
+    def __init__(self, encoder: Any, learns: bool, words: Words, dim: int) -> None:
         super().__init__()
         self.max_len, self.width, self.words = encoder.max_len, int(encoder.dim), words
         self.join = nn.Linear(encoder.dim, dim)  # its bias tells words from patches
@@ -24,8 +32,26 @@ class CaptionReader(nn.Module):
 
         `states` are what the encoder says of these tokens [B, T, E], if that is known already.
         """
-        if states is None:
-            states = self.encoder(ids, valid)  # [B, T, E]
+        states = self.encoder(ids, valid) if states is None else states  # [B, T, E]
         if self.words == "mean":
             states, valid = mean_pool(states, valid)[:, None], valid[:, :1]
         return self.join(states), valid
+
+    def whole(self, ids: Tensor, valid: Tensor, states: Tensor | None = None) -> Tensor:
+        """The mean of each caption's tokens in the text encoder's own space [B, E]; arguments as `forward`."""
+        return mean_pool(self.encoder(ids, valid) if states is None else states, valid)
+
+    def beside(self, seen: Seen, first: int, ids: Tensor, valid: Tensor, states: Tensor | None = None) -> Seen:
+        """`seen` and behind it the words of the captions, at places from `first` on; arguments as `forward`."""
+        context, places, shown = seen
+        words, real = self(ids, valid, states)  # [B, T, D], [B, T]
+        at = first + torch.arange(real.shape[1], device=real.device)  # [T]
+        parts = ([context, words.to(context.dtype)], [places, at.expand_as(real)], [shown, real])
+        one, two, three = (torch.cat(part, 1) for part in parts)  # [B, S + T, ...]
+        return one, two, three
+
+
+def build_reader(config: EncoderConfig, vocab: int, learns: bool, words: Words, dim: int,
+                 context: BuildContext) -> CaptionReader:  # fmt: skip
+    """The reader with the text encoder of this config, for patches of width `dim`."""
+    return CaptionReader(build_encoder(config, vocab, context), learns, words, dim)

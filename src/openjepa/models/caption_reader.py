@@ -7,15 +7,38 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from openjepa.core.config import BaseConfig
 from openjepa.core.experiment import BuildContext
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.target import Frozen
 from openjepa.models.transformer import mean_pool
+from openjepa.models.vision import VisionConfig
 
 Seen = tuple[Tensor, Tensor, Tensor]  # latents [B, S, D], their places [B, S], which are real [B, S]
 
 
 Words = Literal["tokens", "mean"]
+
+
+class EncodersConfig(BaseConfig):
+    """The encoders of images and of captions, and which of them learn."""
+
+    encoder: VisionConfig = VisionConfig()
+    text_encoder: EncoderConfig = EncoderConfig(depth=2, max_len=32)
+    train_vision: bool | None = None
+    """whether the vision encoder learns; unset = own encoders do, those with a name are frozen"""
+    train_text: bool | None = None
+    """whether the text encoder learns; unset = own encoders do, those with a name are frozen"""
+    words: Words = "tokens"
+    """whether the predictor reads every token of the caption or their mean"""
+
+    @property
+    def vision_learns(self) -> bool:
+        return self.encoder.name is None if self.train_vision is None else self.train_vision
+
+    @property
+    def text_learns(self) -> bool:
+        return self.text_encoder.name is None if self.train_text is None else self.train_text
 
 
 class CaptionReader(nn.Module):
@@ -51,7 +74,7 @@ class CaptionReader(nn.Module):
         return one, two, three
 
 
-def build_reader(config: EncoderConfig, vocab: int, learns: bool, words: Words, dim: int,
-                 context: BuildContext) -> CaptionReader:  # fmt: skip
+def build_reader(config: EncodersConfig, vocab: int, dim: int, context: BuildContext) -> CaptionReader:
     """The reader with the text encoder of this config, for patches of width `dim`."""
-    return CaptionReader(build_encoder(config, vocab, context), learns, words, dim)
+    encoder = build_encoder(config.text_encoder, vocab, context)
+    return CaptionReader(encoder, config.text_learns, config.words, dim)

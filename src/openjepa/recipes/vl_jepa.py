@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.config import TrainConfig
 from openjepa.core.distributed import rank_weight
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
@@ -32,13 +32,12 @@ from openjepa.data.image_batches import Images, MaskedImageCollator, clean
 from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
 from openjepa.masking.blocks import PatchMaskConfig, build_masker
-from openjepa.models.caption_reader import CaptionReader, Words, build_reader
-from openjepa.models.encoders import EncoderConfig
+from openjepa.models.caption_reader import CaptionReader, EncodersConfig, build_reader
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
 from openjepa.models.transformer import mean_pool, recompute_activations, take
 from openjepa.models.two_way import Pairs, build_two_way
-from openjepa.models.vision import VisionConfig, build_vision
+from openjepa.models.vision import build_vision
 from openjepa.models.vit import image_layers
 from openjepa.objectives.latent import in_loss_space, named_objective
 from openjepa.objectives.pairs import PairsConfig, build_pair_loss
@@ -46,21 +45,13 @@ from openjepa.objectives.regularizers import RegularizerConfig, build_regularize
 from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
 
 
-class Config(BaseConfig):
+class Config(EncodersConfig):
     """Everything that defines a VL-JEPA run."""
 
     data: CaptionDataConfig = CaptionDataConfig()
     text: TextKind = "caption"
     """what the predictor reads beside the patches: the image's caption, none, or that of another image (ablation)"""
     tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=1000)
-    encoder: VisionConfig = VisionConfig()
-    text_encoder: EncoderConfig = EncoderConfig(depth=2, max_len=32)
-    train_vision: bool | None = None
-    """whether the vision encoder learns; unset = own encoders do, those with a name are frozen"""
-    train_text: bool | None = None
-    """whether the text encoder learns; unset = own encoders do, those with a name are frozen"""
-    words: Words = "tokens"
-    """whether the predictor reads every token of the caption or their mean"""
     mask: PatchMaskConfig = PatchMaskConfig(strategy="block", ratio=0.6)
     predictor: PredictorConfig = PredictorConfig()
     pairs: PairsConfig = PairsConfig()
@@ -79,14 +70,6 @@ class Config(BaseConfig):
     """compute activations again in the backward pass instead of keeping them: less memory, a third more time"""
     train: TrainConfig = TrainConfig()
 
-    @property
-    def vision_learns(self) -> bool:
-        return self.encoder.name is None if self.train_vision is None else self.train_vision
-
-    @property
-    def text_learns(self) -> bool:
-        return self.text_encoder.name is None if self.train_text is None else self.train_text
-
 
 class VLJEPA(Method[CaptionedBatch]):
     """Vision encoder, its target, caption reader, predictor and their loss."""
@@ -99,7 +82,7 @@ class VLJEPA(Method[CaptionedBatch]):
         self.reader = reader
         places = self.patches + (0 if reader is None else reader.max_len)
         self.predictor = build_predictor(config.predictor, vision.dim, vision.dim, places)
-        both, *sizes = config.pairs.directions == "both", config.pairs.dim, config.pairs.width
+        both, sizes = config.pairs.directions == "both", (config.pairs.dim, config.pairs.width)
         self.two_way = build_two_way(vision.dim, reader, *sizes) if both else None
         self.match = build_pair_loss(config.pairs)
         self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
@@ -122,7 +105,7 @@ class VLJEPA(Method[CaptionedBatch]):
         return self.predict(batch, self.see_context(batch))
 
     def forward(self, batch: CaptionedBatch) -> StepOutput:
-        whole = self.look_at(batch.images) if batch.latents is None else batch.latents  # [B, N, D]
+        whole = self.look_at(batch)  # [B, N, D]
         target = self.targets_at(whole, batch.hidden_at, batch.hidden_valid)  # [M, D]
 
         context = self.see_context(batch)  # [B, V, D]
@@ -135,20 +118,22 @@ class VLJEPA(Method[CaptionedBatch]):
         if self.two_way is not None:
             terms |= self.match(self.pairs(batch), batch.draw)
         latents = self._latents(batch, whole, predicted, target, pooled)
-        return StepOutput(
-            torch.stack(list(terms.values())).sum(), latents, {name: term.detach() for name, term in terms.items()}
-        )
+        loss = torch.stack(list(terms.values())).sum()
+        return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
 
     def pairs(self, batch: CaptionedBatch) -> Pairs:
         """directions=both: whole images and captions, and each as it is predicted from the other."""
         assert self.two_way is not None
         assert self.reader is not None
-        images = self.embed(batch) if batch.latents is None else batch.latents.float().mean(1)  # [B, D]
-        return self.two_way(images, self.reader.whole(batch.text_ids, batch.text_valid, batch.words))
+        whole = self.look_at(batch) if self.teacher is None else self.student(batch.images)  # [B, N, D]
+        return self.two_way(whole.float().mean(1), self.reader.whole(batch.text_ids, batch.text_valid, batch.words))
+
+    def look_at(self, batch: CaptionedBatch) -> Tensor:
+        """What targets are made of: the target encoder's latents of all patches [B, N, D], kept or computed."""
+        return self.teach(batch.images) if batch.latents is None else batch.latents
 
     @torch.no_grad()
-    def look_at(self, images: Tensor) -> Tensor:
-        """What targets are made of: the target encoder's latents of all patches [B, N, D]."""
+    def teach(self, images: Tensor) -> Tensor:
         return merged(target_layers(self.config.target, (self.teacher or self.student).states(images)))
 
     def targets_at(self, whole: Tensor, places: Tensor, valid: Tensor) -> Tensor:
@@ -184,14 +169,13 @@ def build(config: Config, context: BuildContext) -> Experiment:
     wanted = config.tokenizer.model_copy(update={"kind": config.text_encoder.name or config.tokenizer.kind})
     tokenizer = load_or_learn(wanted, train_data.texts, context.assets / "tokenizer.json")
     vision = build_vision(config.encoder, config.data.size, context)
-    sizes = (tokenizer.vocab_size, config.text_learns, config.words, vision.dim)
-    reader = None if config.text == "none" else build_reader(config.text_encoder, *sizes, context)
+    reader = None if config.text == "none" else build_reader(config, tokenizer.vocab_size, vision.dim, context)
     method = VLJEPA(config, vision, reader)
     pixels, grid = config.data.size, vision.grid
     masked = MaskedImageCollator(grid, build_masker(config.mask), AugmentConfig())  # a mirror image has other captions
     collate = CaptionCollator(masked, tokenizer, (reader or config.text_encoder).max_len)
 
-    seen = FrozenPart(method.student, method.look_at, vision.dim, config.target)
+    seen = FrozenPart(method.student, method.teach, vision.dim, config.target)
     read = None if reader is None else FrozenPart(reader.encoder, reader.encoder, reader.width)
     kept = None if config.vision_learns else seen, None if config.text_learns else read
     rows = WithLatents(train_data, collate, vision.max_len, *kept) if config.cache else train_data

@@ -33,6 +33,7 @@ VARIANTS = {
     "alone": ("teacher_reads=hidden", "invariance=0.5", "target.norm=standardize"),
     "conv stem": ("encoder.stem=conv", "predictor.bottleneck=true"),
     "views": ("mode=views", "augment.area=[0.4,1]", "augment.jitter=0.8", "objective=mse"),
+    "views, no projector": ("mode=views", "augment.flip=0.5", "augment.jitter=0.8", "projector.kind=none"),
     "views, sigreg": ("mode=views", "augment.area=[0.4,1]", "encoder.stem=conv", "regularizer.name=sigreg"),
 }
 

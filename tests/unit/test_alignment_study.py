@@ -57,7 +57,7 @@ def test_finished_runs_are_compared_without_training(
     assert main(["align", *folders, "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "lambda = 0.5" in shown
-    assert "own - shuffled" in shown
+    assert "own-shuffled" in shown
     assert "chance" in shown
 
 

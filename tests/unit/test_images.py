@@ -227,6 +227,7 @@ def test_the_cache_key_follows_the_files(tmp_path: Path) -> None:
     before = json.dumps(source_key(cfg))
     assert json.dumps(source_key(cfg)) == before
     assert json.dumps(source_key(cfg.model_copy(update={"size": 32}))) != before
+    assert json.dumps(source_key(cfg.model_copy(update={"probe_images": 50}))) == before  # no pixel depends on it
     (tmp_path / "pets" / "cats" / "000.png").unlink()
     assert json.dumps(source_key(cfg)) != before
 

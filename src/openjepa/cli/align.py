@@ -58,9 +58,9 @@ def _print(result: dict[str, Any]) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("run")
-    for name in ("own", "shuffled", "random", "own - shuffled", "MRR", "chance", "top-1", "chance"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # 80 columns hold negative figures too
+    table.add_column("run", no_wrap=True)
+    for name in ("own", "shuffled", "random", "own-shuffled", "MRR", "chance", "top-1", "chance"):
         table.add_column(name, justify="right")
     for run in result["runs"]:
         own, shuffled, random = (run[f"{name}_cosine"][-1] for name in ("own", "shuffled", "random"))

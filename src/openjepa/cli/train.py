@@ -117,4 +117,5 @@ def _close(run: Run, summary: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     console.print(f"run: {run.path}", soft_wrap=True, markup=False)
-    console.print(f'next: openjepa similar {run.path} "one text" "another"', soft_wrap=True, markup=False)
+    verb = 'similar {} "one text" "another"' if "semantic" in summary else "diagnose {}"
+    console.print(f"next: openjepa {verb.format(run.path)}", soft_wrap=True, markup=False)

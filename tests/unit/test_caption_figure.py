@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from openjepa import api
+from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.data.caption_batches import CaptionedBatch
 from openjepa.data.caption_figure import CaptionFigure, patch_cosines
 from openjepa.data.loader import eval_batches
-from tests.tiny import build_vl
+from tests.tiny import build_image, build_vl
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +47,9 @@ def test_it_is_drawn(experiment: Experiment, tmp_path: Path) -> None:
     experiment.figures["captions"](experiment.method, tmp_path / "captions.png")
     with Image.open(tmp_path / "captions.png") as image:
         assert min(image.size) > 300
+
+
+def test_a_recipe_without_figures_says_so() -> None:
+    run: Any = SimpleNamespace(experiment=build_image(), recipe="image_jepa")
+    with pytest.raises(UserError, match="image_jepa has no figures"):
+        api.Run.draw(run)

@@ -132,6 +132,19 @@ class Run:
         write_json(self.folder.evals / f"{name}.json", ledger.to_json())
         return ledger
 
+    def draw(self) -> list[Path]:
+        """The recipe's figures of what the run predicts, kept as `evals/<name>.png`.
+
+        Raises UserError if the recipe has none.
+        """
+        if not self.experiment.figures:
+            raise UserError(f"{self.recipe} has no figures of its own")
+        drawn = []
+        for name, draw in self.experiment.figures.items():
+            drawn.append(self.folder.evals / f"{name}.png")
+            draw(self.experiment.method, drawn[-1])
+        return drawn
+
     def networks(self) -> dict[str, Experiment]:
         """The run, its initialisation and a random one."""
         return {"run": self.experiment, "init": self.fresh(), "random": self.fresh(random_init=True, seed=-1)}

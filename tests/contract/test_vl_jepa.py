@@ -16,18 +16,21 @@ from torch import Tensor
 
 from openjepa import api
 from openjepa.check import check_experiment, failed
+from openjepa.core.errors import ConfigError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.locate import built_in_recipes
 from openjepa.core.method import Latents, Progress, StepOutput
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Prediction
+from openjepa.core.tasks import Prediction, Retrieval
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.caption_retrieval import POOL, CaptionRetrieval, pools_of
 from openjepa.data.captions import CaptionedImages
 from openjepa.data.loader import eval_batches, train_batches
 from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
 from openjepa.data.worlds.scenes import Scenes
 from openjepa.evals.features import embed_all
+from openjepa.evals.suite import evaluate
 from openjepa.models.target import EMATarget, Frozen
 from openjepa.models.transformer import take
 from openjepa.recipes import vl_jepa
@@ -41,6 +44,8 @@ VARIANTS = {
     "shuffled": ("text=shuffled", "mask.strategy=multiblock", "regularizer.name=sigreg"),
     "frozen": ("train_vision=false", "train_text=false"),
     "frozen text, its mean": ("train_text=false", "words=mean", "objective=mse"),
+    "both directions": ("directions=both", "regularized=mean"),
+    "both directions, frozen": ("directions=both", "train_vision=false", "train_text=false"),
     "mlp": ("predictor.kind=mlp", "encoder.stem=conv", "objective=smooth_l1"),
 }
 
@@ -249,6 +254,44 @@ def test_the_gap_is_what_right_captions_are_worth(tmp_path: Path) -> None:
     assert found["captions_gap"] == pytest.approx(0.25 / constant)
 
 
+# --- images and captions from each other
+
+
+def test_without_text_nothing_can_be_predicted_both_ways(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="text=caption"):
+        build_vl(tmp_path, "directions=both", "text=none")
+
+
+def test_pools_are_asked_from_the_view_of_every_member() -> None:
+    pools = pools_of(250)
+    assert pools.shape == (200, POOL)  # the last 50 fill no pool
+    assert np.array_equal(pools[:, 0], np.arange(200))
+    assert all(set(pool) == set(range(0, 100) if i < 100 else range(100, 200)) for i, pool in enumerate(pools))
+    assert np.array_equal(pools_of(3), [[0, 1, 2], [1, 2, 0], [2, 0, 1]])
+    assert pools_of(0).shape == (0, 0)
+
+
+def test_images_and_captions_find_each_other_by_what_the_method_predicts(tmp_path: Path) -> None:
+    """Latents that name their image find it; with the image's side mixed up, none does."""
+    experiment = build_vl(tmp_path, "directions=both")
+    data, collate = experiment.eval_data, experiment.collate
+    assert isinstance(data, CaptionedImages)
+    assert isinstance(collate, CaptionCollator)
+
+    def named(method: Any, batch: CaptionedBatch) -> tuple[Tensor, ...]:
+        at = torch.eye(len(data))[batch.keys]
+        return at, at, at, at.roll(1, 1)
+
+    with torch.no_grad():
+        tasks = CaptionRetrieval(data, collate, named).tasks()
+        found = {task.name: evaluate(task, lambda inputs: inputs, experiment.method) for task in tasks}
+    assert found["text_to_image"]["text_to_image_top1"].value == 1
+    assert found["image_to_text"]["image_to_text_top1"].value == 0
+    asked = [task.name for task in experiment.tasks() if isinstance(task, Retrieval)]
+    assert asked == ["image_to_text", "text_to_image"]
+    assert not any(isinstance(task, Retrieval) for task in build_vl(tmp_path).tasks())
+
+
 # --- planted defects
 
 
@@ -313,6 +356,12 @@ def test_a_run_is_trained_judged_and_used(run: api.Run) -> None:
     ledger = run.evaluate([captions, small]).to_json()
     assert {"run", "init", "random", "pixels", "chance"} <= set(ledger["shape_knn"])
     assert {"run", "init", "random", "chance"} <= set(ledger["captions_gap"])
+
+
+@pytest.mark.slow
+def test_a_run_draws_its_figures(run: api.Run) -> None:
+    assert run.draw() == [run.folder.evals / "captions.png"]
+    assert (run.folder.evals / "captions.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

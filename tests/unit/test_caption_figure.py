@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from openjepa.caption_figure import draw_captions, patch_cosines, told
+from openjepa import api
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.data.caption_batches import CaptionedBatch
+from openjepa.data.caption_figure import CaptionFigure, patch_cosines
 from openjepa.data.loader import eval_batches
 from tests.tiny import build_image, build_vl
 
@@ -31,7 +33,9 @@ def test_hidden_patches_have_a_cosine_and_no_others(experiment: Experiment) -> N
 
 
 def test_only_the_caption_differs(experiment: Experiment) -> None:
-    right, wrong = (told(experiment, text, (0, 3)) for text in ("caption", "shuffled"))
+    figure = experiment.figures["captions"]
+    assert isinstance(figure, CaptionFigure)
+    right, wrong = (figure.told(experiment.method, text, (0, 3)) for text in ("caption", "shuffled"))
     assert all(map(np.array_equal, right.pixels, wrong.pixels))
     assert right.captions != wrong.captions
     assert right.cosines.shape == wrong.cosines.shape == (2, 6, 6)
@@ -40,11 +44,12 @@ def test_only_the_caption_differs(experiment: Experiment) -> None:
 
 
 def test_it_is_drawn(experiment: Experiment, tmp_path: Path) -> None:
-    draw_captions(SimpleNamespace(experiment=experiment), tmp_path / "captions.png", (0, 1))
+    experiment.figures["captions"](experiment.method, tmp_path / "captions.png")
     with Image.open(tmp_path / "captions.png") as image:
         assert min(image.size) > 300
 
 
-def test_other_recipes_have_no_captions() -> None:
-    with pytest.raises(UserError, match="not vl_jepa"):
-        told(build_image(), "caption", (0,))
+def test_a_recipe_without_figures_says_so() -> None:
+    run: Any = SimpleNamespace(experiment=build_image(), recipe="image_jepa")
+    with pytest.raises(UserError, match="image_jepa has no figures"):
+        api.Run.draw(run)

@@ -23,6 +23,7 @@ from openjepa.data.augment import AugmentConfig
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.caption_tasks import image_skills
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages
+from openjepa.data.coco_objects import largest_objects, object_tasks
 from openjepa.data.image_batches import MaskedImageCollator
 from openjepa.data.images import KEPT
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
@@ -62,6 +63,39 @@ def config(tmp_path: Path, annotations: Any, **more: Any) -> CaptionDataConfig:
 
 def both(cfg: CaptionDataConfig) -> tuple[CaptionedImages, CaptionedImages]:
     return CaptionedImages(cfg, "train"), CaptionedImages(cfg, "eval")
+
+
+# --- objects
+
+
+def test_a_picture_is_labelled_by_the_kind_of_its_largest_object(tmp_path: Path) -> None:
+    annotations = coco(tmp_path / "photos")
+    kinds = {1: "animal", 2: "vehicle"}
+    shown = [{"image_id": 100 + n, "category_id": 1 + n % 2, "area": 50.0} for n in range(11)]  # nothing in the last
+    smaller = [{"image_id": 100 + n, "category_id": 2 - n % 2, "area": 7.5} for n in range(11)]
+    categories = [{"id": number, "supercategory": kind} for number, kind in kinds.items()]
+    objects = {"images": annotations["images"], "annotations": smaller + shown, "categories": categories}
+    cfg = config(tmp_path, annotations, objects=written(tmp_path, objects, "instances.json"))
+    train, held_out = both(cfg)
+    assert cfg.object_files is not None
+    (task,) = object_tasks(train.images, held_out.images, cfg.object_files, most=100)
+    assert task.classes == ("animal", "vehicle")
+    assert len(task.train) + len(task.test) == 11
+    for images, asked, labels in ((train.images, task.train, task.train_labels),
+                                  (held_out.images, task.test, task.test_labels)):  # fmt: skip
+        by_pixels = {image.tobytes(): int(Path(place).stem) for image, place in zip(images, images.places, strict=True)}
+        assert [by_pixels[np.asarray(image).tobytes()] % 2 for image in asked] == list(labels)
+
+
+def test_objects_of_another_source_need_a_file_of_their_own(tmp_path: Path) -> None:
+    cfg = config(tmp_path, coco(tmp_path / "photos"), objects="a.json", eval_source="elsewhere")
+    assert cfg.object_files is None
+    assert cfg.model_copy(update={"eval_objects": "b.json"}).object_files == (Path("a.json"), Path("b.json"))
+
+
+def test_a_file_without_objects_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"captions\.json is not in COCO's schema: it needs a list 'annotations'"):
+        largest_objects(Path(written(tmp_path, coco(tmp_path / "photos"))))
 
 
 # --- reading

@@ -27,6 +27,9 @@ def evaluate(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Compare encoders, layers and poolings: which should be used?")
     ] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Also draw what the run predicts (vl_jepa), into RUN/evals.")
+    ] = False,
     fail_if_worse: Annotated[
         bool, typer.Option("--fail-if-worse", help="Exit 1 if training lowered a measure beyond its interval.")
     ] = False,
@@ -45,6 +48,7 @@ def evaluate(
     Examples:
       openjepa eval runs/first
       openjepa eval runs/first --sweep
+      openjepa eval runs/pictures --figures
       openjepa eval runs/first --sts stsb.jsonl --fail-if-worse
     """
     from openjepa import api
@@ -53,16 +57,26 @@ def evaluate(
 
     opened = api.load(run)
     if sweep:
-        _sweep(opened, bool(sts or fail_if_worse), as_json)
+        _sweep(opened, bool(sts or figures or fail_if_worse), as_json)
         return
+    drawn = opened.draw() if figures else []
     tasks = [read_similarity_jsonl(file, name=file.stem) for file in sts] if sts else None
     name = "-".join(file.stem for file in sts) if sts else "default"
     with stderr().status("evaluating the run beside its initialisation, a random one and baselines without learning"):
         ledger = opened.evaluate(tasks, name)
     if as_json:
-        print_json({"run": str(run), "sentence": ledger.sentence(), "eval": ledger.to_json()})
+        print_json(
+            {
+                "run": str(run),
+                "sentence": ledger.sentence(),
+                "eval": ledger.to_json(),
+                "figures": [str(file) for file in drawn],
+            }
+        )
     else:
         print_ledger(ledger)
+        for file in drawn:
+            stdout().print(f"figure: {file}", markup=False, soft_wrap=True)
     if fail_if_worse and (worse := ledger.worse()):
         remark(f"worse than its own initialisation: {', '.join(worse)}")
         raise typer.Exit(FAILED)
@@ -72,7 +86,7 @@ def _sweep(run: Run, more_asked: bool, as_json: bool) -> None:
     from openjepa.cli.report import print_audit
 
     if more_asked:
-        raise UserError("--sweep is a question of its own: give no --sts or --fail-if-worse beside it")
+        raise UserError("--sweep is a question of its own: give no --sts, --figures or --fail-if-worse beside it")
     with stderr().status("probing every encoder, layer and pooling"):
         audit = run.audit()
     if as_json:

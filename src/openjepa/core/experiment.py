@@ -84,4 +84,6 @@ class Experiment:
     # (method, batch of `prepare`) -> latents of every place, by encoder: what an audit compares
     layers: Callable[[Any, Any], Mapping[str, Layers]] | None = None
     pictures: Callable[[Any], Sequence[Picture]] | None = None  # how the rows of a batch look, place by place
+    # pictures of what the method predicts, by name: (method, file to draw to)
+    figures: Mapping[str, Callable[[Method, Path], None]] = field(default_factory=dict)
     notes: Callable[[], dict[str, Any]] = dict  # counted facts on the data and the method, for logs and env.json

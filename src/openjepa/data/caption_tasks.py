@@ -26,7 +26,9 @@ from openjepa.core.method import Latents, Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Answers, Prediction, Task
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.caption_retrieval import CaptionRetrieval, PairsOf
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
+from openjepa.data.coco_objects import object_tasks
 from openjepa.data.image_records import WORLD
 
 MOST_ASKED = 512  # held-out images
@@ -41,14 +43,21 @@ class CaptionTasks:
     data: CaptionDataConfig
     held_out: CaptionedImages
     collate: CaptionCollator
+    pairs: PairsOf | None = None  # of a method that predicts whole images and whole captions from each other
 
     def all(self) -> list[Task]:
-        """Whether captions help; of the scenes world also its factors, on combinations no model was trained on."""
+        """Whether captions help; the scenes world also asks for its factors, on combinations no model was trained on,
+        and photographs for the kind of the largest object, where files say what there is."""
         tasks: list[Task] = [Prediction("captions", self.ask)]
+        if self.pairs is not None:
+            tasks += CaptionRetrieval(self.held_out.told("caption"), self.collate, self.pairs).tasks()
         if self.data.source.strip() == WORLD:
             from openjepa.data.worlds.scenes import factor_tasks
 
             tasks += factor_tasks(pixels=self.data.size)
+        elif self.data.object_files is not None:
+            learnt = CaptionedImages(self.data, "train").images
+            tasks += object_tasks(learnt, self.held_out.images, self.data.object_files, self.data.probe_images)
         return tasks
 
     def ask(self, method: Method) -> dict[str, Answers]:

@@ -37,11 +37,21 @@ class CaptionDataConfig(ImageDataConfig):
     """Parquet and hub: column that holds the captions, one text or a list of texts"""
     eval_captions: str | None = None
     """the file of captions that belongs to `eval_source`"""
+    objects: str | None = None
+    """file of objects in COCO's schema (instances_train2017.json): a probe asks for the kind of the largest one"""
+    eval_objects: str | None = None
+    """the file of objects that belongs to `eval_source`"""
 
     @property
     def caption_files(self) -> list[str]:
         """Paths of both, as far as they are given."""
         return [str(Path(file).expanduser()) for file in (self.captions, self.eval_captions) if file is not None]
+
+    @property
+    def object_files(self) -> tuple[Path, Path] | None:
+        """Both, if there are objects to ask for; one file for both splits if they share a source."""
+        held_out = self.eval_objects if self.eval_source is not None else self.objects
+        return None if self.objects is None or held_out is None else (Path(self.objects), Path(held_out))
 
 
 class Captioned(NamedTuple):

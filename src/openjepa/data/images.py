@@ -31,6 +31,7 @@ from openjepa.data.readers import Counts, Record
 from openjepa.data.sources import nothing_usable
 
 FORMAT = 1  # of the cache; raise it when images are decoded or stored differently
+ASKED_OF_THEM = {"probe_images", "objects", "eval_objects"}  # settings that say nothing of which images come
 SPLITS = ("train", "eval")
 CHUNK = 512  # images decoded together
 KEPT = "images"
@@ -95,9 +96,14 @@ class ImageSet(Dataset[np.ndarray]):
         """[N] what is said of each image, where `read` gives labels that are tuples of texts."""
         return self._rows()["labels"]
 
+    @property
+    def places(self) -> list[str]:
+        """[N] where each image comes from, e.g. "train.parquet:17"."""
+        return self._rows()["places"]
+
     def place(self, index: int) -> str:
-        """Where image `index` comes from, e.g. "train.parquet:17"."""
-        return self._rows()["places"][index]
+        """Where image `index` comes from."""
+        return self.places[index]
 
     @property
     def key(self) -> str:
@@ -210,7 +216,7 @@ def source_key(cfg: ImageDataConfig, also_read: Sequence[str] = ()) -> dict[str,
     Files count by name, size and time of change, the scenes world by its code. A hub data set counts by name only:
     when it changes on the hub, delete the cache.
     """
-    key: dict[str, Any] = {"format": FORMAT, **cfg.model_dump(exclude={"probe_images"})}
+    key: dict[str, Any] = {"format": FORMAT, **cfg.model_dump(exclude=ASKED_OF_THEM)}
     for source in filter(None, (cfg.source, cfg.eval_source)):
         if source.strip() == WORLD:
             from openjepa.data.worlds import scenes

@@ -65,6 +65,14 @@ def on_the_sphere(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return (p * t).sum(-1).mean().clamp(min=LEAST_LENGTH) * p, t
 
 
+def in_loss_space(objective: Objective, predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions and targets [M, D] where distances are what `objective` measures: on the sphere for a cosine.
+
+    Skill is measured there.
+    """
+    return on_the_sphere(predicted, target) if objective is cosine else (predicted, target)
+
+
 OBJECTIVES: dict[str, Objective] = {"mse": mse, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}
 
 

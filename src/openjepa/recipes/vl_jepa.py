@@ -5,8 +5,10 @@ tokens and a mask token for each hidden patch, all told their places, and estima
 hidden patches; the loss is 1 - cosine. What the visible patches leave open only the caption can tell: `eval` asks how
 much it does (skill with the right captions less skill with those of other images).
 
-An encoder that is trained has a slow average of itself (EMA) as its target, and its mean latents are kept from
-collapse; a frozen one (all with a name, by default) is its own. The mean of all patches is the image's embedding.
+An encoder that is trained has a slow average of itself (EMA) as its target, and its latents are kept from collapse; a
+frozen one (all with a name, by default) is its own. The mean of all patches is the image's embedding.
+
+`directions=both` predicts whole images and whole captions from each other as well, so that one finds the other.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.config import TrainConfig
 from openjepa.core.distributed import rank_weight
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.caption_figure import CaptionFigure
 from openjepa.data.caption_latents import FrozenPart, WithLatents
 from openjepa.data.caption_tasks import CaptionTasks
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
@@ -29,55 +32,43 @@ from openjepa.data.image_batches import Images, MaskedImageCollator, clean
 from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
 from openjepa.masking.blocks import PatchMaskConfig, build_masker
-from openjepa.models.caption_reader import CaptionReader
-from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.caption_reader import CaptionReader, EncodersConfig, build_reader
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
 from openjepa.models.transformer import mean_pool, recompute_activations, take
-from openjepa.models.vision import VisionConfig, build_vision
+from openjepa.models.two_way import Pairs, build_two_way
+from openjepa.models.vision import build_vision
 from openjepa.models.vit import image_layers
-from openjepa.objectives.latent import cosine, named_objective, on_the_sphere
+from openjepa.objectives.latent import in_loss_space, named_objective
+from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
 
 
-class Config(BaseConfig):
+class Config(EncodersConfig):
     """Everything that defines a VL-JEPA run."""
 
     data: CaptionDataConfig = CaptionDataConfig()
     text: TextKind = "caption"
     """what the predictor reads beside the patches: the image's caption, none, or that of another image (ablation)"""
     tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=1000)
-    encoder: VisionConfig = VisionConfig()
-    text_encoder: EncoderConfig = EncoderConfig(depth=2, max_len=32)
-    train_vision: bool | None = None
-    """whether the vision encoder learns; unset = own encoders do, those with a name are frozen"""
-    train_text: bool | None = None
-    """whether the text encoder learns; unset = own encoders do, those with a name are frozen"""
-    words: Literal["tokens", "mean"] = "tokens"
-    """whether the predictor reads every token of the caption or their mean"""
     mask: PatchMaskConfig = PatchMaskConfig(strategy="block", ratio=0.6)
     predictor: PredictorConfig = PredictorConfig()
+    pairs: PairsConfig = PairsConfig()
     target: TargetConfig = TargetConfig()
     momentum: MomentumConfig = MomentumConfig()
     """of the target encoder, where the vision encoder learns"""
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig()
-    """on the mean of the visible patches' latents, where the vision encoder learns"""
+    """on the latents of visible patches, where the vision encoder learns"""
+    regularized: Literal["patches", "mean"] = "patches"
+    """whether that is every one or their mean; of whitened patches, what all share stays strong in the embedding"""
     cache: bool = True
     """keep what frozen encoders say of the training data on disk: later epochs encode the visible patches only"""
     recompute: bool = False
     """compute activations again in the backward pass instead of keeping them: less memory, a third more time"""
     train: TrainConfig = TrainConfig()
-
-    @property
-    def vision_learns(self) -> bool:
-        return self.encoder.name is None if self.train_vision is None else self.train_vision
-
-    @property
-    def text_learns(self) -> bool:
-        return self.text_encoder.name is None if self.train_text is None else self.train_text
 
 
 class VLJEPA(Method[CaptionedBatch]):
@@ -91,6 +82,9 @@ class VLJEPA(Method[CaptionedBatch]):
         self.reader = reader
         places = self.patches + (0 if reader is None else reader.max_len)
         self.predictor = build_predictor(config.predictor, vision.dim, vision.dim, places)
+        both, sizes = config.pairs.directions == "both", (config.pairs.dim, config.pairs.width)
+        self.two_way = build_two_way(vision.dim, reader, *sizes) if both else None
+        self.match = build_pair_loss(config.pairs)
         self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
         if config.recompute:
             recompute_activations(self)
@@ -101,20 +95,17 @@ class VLJEPA(Method[CaptionedBatch]):
 
     def predict(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
         """The estimated latents of the hidden patches [M, D]. Places of words come behind those of all patches."""
-        places, valid = batch.context_at, batch.context_valid  # [B, V]
+        seen = (context, batch.context_at, batch.context_valid)
         if self.reader is not None and batch.text_ids.shape[1]:
-            words, real = self.reader(batch.text_ids, batch.text_valid, batch.words)  # [B, T, D], [B, T]
-            behind = self.patches + torch.arange(real.shape[1], device=real.device)  # [T]
-            context = torch.cat([context, words.to(context.dtype)], 1)  # [B, V + T, D]
-            places, valid = torch.cat([places, behind.expand_as(real)], 1), torch.cat([valid, real], 1)
+            seen = self.reader.beside(seen, self.patches, batch.text_ids, batch.text_valid, batch.words)
         asked = (batch.hidden_at, batch.hidden_valid)
-        return self.predictor(context, places, valid, None, *asked)[batch.hidden_valid]  # [B, H, D] -> [M, D]
+        return self.predictor(*seen, None, *asked)[batch.hidden_valid]  # [B, H, D] -> [M, D]
 
     def predict_from_context(self, batch: CaptionedBatch) -> Tensor:
         return self.predict(batch, self.see_context(batch))
 
     def forward(self, batch: CaptionedBatch) -> StepOutput:
-        whole = self.look_at(batch.images) if batch.latents is None else batch.latents  # [B, N, D]
+        whole = self.look_at(batch)  # [B, N, D]
         target = self.targets_at(whole, batch.hidden_at, batch.hidden_valid)  # [M, D]
 
         context = self.see_context(batch)  # [B, V, D]
@@ -122,14 +113,27 @@ class VLJEPA(Method[CaptionedBatch]):
         pooled = mean_pool(context, batch.context_valid)  # [B, D]
         terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
         if self.teacher is not None:
-            terms |= self.regularizer(pooled, batch.draw)
-        loss = torch.stack(list(terms.values())).sum()
+            rows = pooled if self.config.regularized == "mean" else context[batch.context_valid]  # [B or visible, D]
+            terms |= self.regularizer(rows, batch.draw)
+        if self.two_way is not None:
+            terms |= self.match(self.pairs(batch), batch.draw)
         latents = self._latents(batch, whole, predicted, target, pooled)
+        loss = torch.stack(list(terms.values())).sum()
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
 
+    def pairs(self, batch: CaptionedBatch) -> Pairs:
+        """directions=both: whole images and captions, and each as it is predicted from the other."""
+        assert self.two_way is not None
+        assert self.reader is not None
+        whole = self.look_at(batch) if self.teacher is None else self.student(batch.images)  # [B, N, D]
+        return self.two_way(whole.float().mean(1), self.reader.whole(batch.text_ids, batch.text_valid, batch.words))
+
+    def look_at(self, batch: CaptionedBatch) -> Tensor:
+        """What targets are made of: the target encoder's latents of all patches [B, N, D], kept or computed."""
+        return self.teach(batch.images) if batch.latents is None else batch.latents
+
     @torch.no_grad()
-    def look_at(self, images: Tensor) -> Tensor:
-        """What targets are made of: the target encoder's latents of all patches [B, N, D]."""
+    def teach(self, images: Tensor) -> Tensor:
         return merged(target_layers(self.config.target, (self.teacher or self.student).states(images)))
 
     def targets_at(self, whole: Tensor, places: Tensor, valid: Tensor) -> Tensor:
@@ -138,14 +142,12 @@ class VLJEPA(Method[CaptionedBatch]):
 
     def _latents(self, batch: CaptionedBatch, whole: Tensor, predicted: Tensor, target: Tensor,
                  pooled: Tensor) -> Latents:  # fmt: skip
-        latents = Latents(predicted.detach(), target, pooled.detach())
-        if self.objective is cosine:  # skill is measured in the space of the loss
-            latents.predicted, latents.target = on_the_sphere(latents.predicted, target)
+        latents = Latents(*in_loss_space(self.objective, predicted.detach(), target), pooled.detach())
         if self.training:
             return latents
         latents.rows, latents.places = batch.hidden_valid.nonzero()[:, 0], batch.hidden_at[batch.hidden_valid]  # [M]
         copied = self.targets_at(whole, batch.nearest_visible(), batch.hidden_valid)  # [M, D]
-        latents.copied = on_the_sphere(copied, target)[0] if self.objective is cosine else copied
+        latents.copied, _ = in_loss_space(self.objective, copied, target)
         latents.context = self.embed(batch)  # [B, D]
         latents.teacher = (self.teacher or self.student)(batch.images).float().mean(1)  # [B, D]
         return latents
@@ -167,21 +169,16 @@ def build(config: Config, context: BuildContext) -> Experiment:
     wanted = config.tokenizer.model_copy(update={"kind": config.text_encoder.name or config.tokenizer.kind})
     tokenizer = load_or_learn(wanted, train_data.texts, context.assets / "tokenizer.json")
     vision = build_vision(config.encoder, config.data.size, context)
-    reader = None
-    if config.text != "none":
-        encoder = build_encoder(config.text_encoder, tokenizer.vocab_size, context)
-        reader = CaptionReader(encoder, config.text_learns, config.words, vision.dim)
+    reader = None if config.text == "none" else build_reader(config, tokenizer.vocab_size, vision.dim, context)
     method = VLJEPA(config, vision, reader)
     pixels, grid = config.data.size, vision.grid
     masked = MaskedImageCollator(grid, build_masker(config.mask), AugmentConfig())  # a mirror image has other captions
     collate = CaptionCollator(masked, tokenizer, (reader or config.text_encoder).max_len)
 
-    rows: WithLatents | CaptionedImages = train_data
-    if config.cache:
-        kept = None if config.vision_learns else FrozenPart(method.student, method.look_at, vision.dim, config.target)
-        read = None if config.text_learns else reader
-        told = None if read is None else FrozenPart(read.encoder, read.encoder, read.width)
-        rows = WithLatents(train_data, collate, vision.max_len, kept, told)
+    seen = FrozenPart(method.student, method.teach, vision.dim, config.target)
+    read = None if reader is None else FrozenPart(reader.encoder, reader.encoder, reader.width)
+    kept = None if config.vision_learns else seen, None if config.text_learns else read
+    rows = WithLatents(train_data, collate, vision.max_len, *kept) if config.cache else train_data
     frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
     notes: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
     notes |= {"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {}
@@ -192,9 +189,10 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         prepare=lambda inputs: clean(inputs, pixels, grid),
         train=config.train,
-        tasks=CaptionTasks(config.data, eval_data, collate).all,
+        tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.pairs if method.two_way else None).all,
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
         notes=lambda: notes,
         layers=image_layers,
         pictures=collate.pictures,
+        figures={"captions": CaptionFigure(eval_data, collate)},
     )

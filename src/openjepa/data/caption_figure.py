@@ -1,7 +1,6 @@
 """A picture of what a caption is worth: how well each hidden patch is predicted with it, and with another image's.
 
-    run = openjepa.load("runs/vl")
-    draw_captions(run, "captions.png")
+    openjepa eval runs/vl --figures
 
 A patch's colour is the cosine of its predicted latent with its target. The wrong caption is that of another held-out
 image, and the same patches are hidden, so all that differs between the two maps is the text.
@@ -11,21 +10,22 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
-from openjepa.core.experiment import Experiment, Row
+from openjepa.core.experiment import Row
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.captions import CaptionedImages, TextKind
 
-SHOWN = "0.5"  # grey of hidden patches
+SHOWN = 4  # images
+GREY = 0.5  # of hidden patches
 WORST, BEST = -1.0, 1.0  # of a cosine
 WIDTH = 44  # characters of a line of caption
 
@@ -38,10 +38,32 @@ class Told(NamedTuple):
     cosines: np.ndarray  # [B, rows, columns] float, NaN on patches that are shown
 
 
+@dataclass(frozen=True)
+class CaptionFigure:
+    """Draws what any method of one experiment makes of the captions of held-out images."""
+
+    held_out: CaptionedImages
+    collate: CaptionCollator
+
+    def __call__(self, method: Method, out: Path) -> None:
+        """A row for each of the first few images: what is hidden, and the cosines with its caption and with another."""
+        numbers = range(min(SHOWN, len(self.held_out)))
+        draw(self.told(method, "caption", numbers), self.told(method, "shuffled", numbers), out)
+
+    def told(self, method: Method, text: TextKind, numbers: Sequence[int]) -> Told:
+        """These held-out images with their captions, or with others."""
+        images = self.held_out.told(text)
+        batch = self.collate([Row(images[i], generator_for(0, "captions", i), i) for i in numbers])
+        shown = self.collate.pictures(batch)
+        cosines = patch_cosines(method, batch).reshape(len(numbers), *shown[0].grid)
+        return Told([picture.pixels for picture in shown], [picture.caption for picture in shown], cosines)
+
+
 def patch_cosines(method: Method, batch: CaptionedBatch) -> np.ndarray:
     """[B, N] cosine of each hidden patch's predicted latent with its target, in [-1, 1]; NaN where it is not hidden."""
+    device = next(method.parameters()).device
     with evaluating(method):
-        latents = method(batch).latents
+        latents = method(batch.to(device)).latents
     assert latents.rows is not None
     assert latents.places is not None
     found = np.full(batch.hidden.shape, np.nan)
@@ -50,29 +72,17 @@ def patch_cosines(method: Method, batch: CaptionedBatch) -> np.ndarray:
     return found
 
 
-def told(experiment: Experiment, text: TextKind, numbers: Sequence[int]) -> Told:
-    """These held-out images with their captions, or with others. Raises UserError for a recipe without captions."""
-    data, collate = experiment.eval_data, experiment.collate
-    if not isinstance(data, CaptionedImages) or not isinstance(collate, CaptionCollator):
-        raise UserError("there are no captions to compare: the run's recipe is not vl_jepa")
-    images = data.told(text)
-    batch = collate([Row(images[i], generator_for(0, "captions", i), i) for i in numbers])
-    shown = collate.pictures(batch)
-    cosines = patch_cosines(experiment.method, batch).reshape(len(numbers), *shown[0].grid)
-    return Told([picture.pixels for picture in shown], [picture.caption for picture in shown], cosines)
-
-
-def draw_captions(run: Any, out: str | Path, numbers: Sequence[int] = (0, 1, 2, 3)) -> None:
-    """A PNG or PDF with a row for each of these held-out images: what is hidden, right caption, wrong caption."""
+def draw(right: Told, wrong: Told, out: Path) -> None:
+    """The same images with either caption, as a PNG, PDF or SVG."""
     from matplotlib.figure import Figure
 
-    right, wrong = (told(run.experiment, text, numbers) for text in ("caption", "shuffled"))
-    figure = Figure(figsize=(9, 3.2 * len(numbers)), layout="constrained")
-    axes = figure.subplots(len(numbers), 3, squeeze=False)
+    rows = len(right.pixels)
+    figure = Figure(figsize=(9, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, 3, squeeze=False)
     for row, cells in enumerate(axes):
         hidden = ~np.isnan(right.cosines[row])  # [rows, columns]
         extent = (0, 1, 0, 1)
-        grey = np.ma.masked_where(~hidden, np.full(hidden.shape, float(SHOWN)))
+        grey = np.ma.masked_where(~hidden, np.full(hidden.shape, GREY))
         for cell, one, title in zip(cells, (None, right, wrong), ("hidden", "its caption", "another"), strict=True):
             cell.imshow(right.pixels[row], extent=extent)
             if one is None:

@@ -1,0 +1,44 @@
+"""Whole images and whole captions in one space, and a predictor from each to the other.
+
+There are no negatives: that the two do not agree on a constant is the loss's task, by a regulariser on either.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from openjepa.core.errors import ConfigError
+from openjepa.models.caption_reader import CaptionReader
+from openjepa.models.predictors import mlp
+
+
+class Pairs(NamedTuple):
+    """Latents of B images with a caption each, and what is predicted of them from the other."""
+
+    image: Tensor  # [B, Z]
+    text: Tensor  # [B, Z]
+    image_from_text: Tensor  # [B, Z]
+    text_from_image: Tensor  # [B, Z]
+
+
+class TwoWay(nn.Module):
+    """A projection of each modality, and a predictor in each direction."""
+
+    def __init__(self, image_dim: int, text_dim: int, dim: int, width: int) -> None:
+        super().__init__()
+        self.image, self.text = mlp([image_dim, width, dim]), mlp([text_dim, width, dim])
+        self.to_image, self.to_text = mlp([dim, width, dim]), mlp([dim, width, dim])
+
+    def forward(self, images: Tensor, texts: Tensor) -> Pairs:
+        """images [B, D] and texts [B, E] that belong together -> the loss's view of them."""
+        image, text = self.image(images), self.text(texts)  # [B, Z]
+        return Pairs(image, text, self.to_image(text), self.to_text(image))
+
+
+def build_two_way(image_dim: int, reader: CaptionReader | None, dim: int, width: int) -> TwoWay:
+    """For images of width `image_dim` and the captions of `reader`. Raises ConfigError where no text is read."""
+    if reader is None:
+        raise ConfigError("directions=both predicts captions from images: set text=caption, or directions=image")
+    return TwoWay(image_dim, reader.width, dim, width)

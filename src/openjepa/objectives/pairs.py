@@ -1,0 +1,53 @@
+"""The loss between two modalities that predict each other, without negatives: two distances and a regulariser on each.
+
+Both sides learn: neither is a target without gradient, as the regulariser keeps them from meeting in a constant.
+Source: LeJEPA, Balestriero & LeCun 2025, with the two modalities for its views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from openjepa.core.config import BaseConfig
+from openjepa.core.distributed import rank_weight
+from openjepa.objectives.latent import mse
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
+
+Pairs = tuple[Tensor, Tensor, Tensor, Tensor]  # image, text, image from text, text from image, each [B, Z]
+PairLoss = Callable[[Pairs, int], dict[str, Tensor]]  # pairs, draw -> terms, each a scalar with a graph
+
+
+class PairsConfig(BaseConfig):
+    """Whole images and whole captions, predicted from each other."""
+
+    directions: Literal["image", "both"] = "image"
+    """image = only hidden patches are predicted; both = also whole images and whole captions from each other"""
+    weight: float = Field(1.0, gt=0)
+    """of all terms between them beside the prediction of patches"""
+    spread: RegularizerConfig = RegularizerConfig(name="sigreg", weight=5.0)
+    """what keeps the latents of either from collapsing"""
+    dim: int = Field(64, ge=8)
+    """width of the latents in which they are compared"""
+    width: int = Field(256, ge=8)
+    """hidden layer of the projections and of both predictors"""
+
+
+def build_pair_loss(config: PairsConfig) -> PairLoss:
+    """Mean squared errors "image_from_text" and "text_from_image", and the regulariser's terms as "pairs_<name>"."""
+    regularizer = build_regularizer(config.spread)
+
+    def terms(pairs: Pairs, draw: int) -> dict[str, Tensor]:
+        image, text, image_from_text, text_from_image = pairs
+        share = rank_weight(len(image), image.device)
+        found = {
+            "image_from_text": share * mse(image_from_text, image).mean(),
+            "text_from_image": share * mse(text_from_image, text).mean(),
+        }
+        found |= {f"pairs_{name}": term for name, term in regularize_both(regularizer, image, text, draw).items()}
+        return {name: config.weight * term for name, term in found.items()}
+
+    return terms

@@ -1,0 +1,61 @@
+"""The loss between two modalities: closed-form values, what has a gradient, and no negatives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from openjepa.core.errors import ConfigError
+from openjepa.models.two_way import TwoWay, build_two_way
+from openjepa.objectives.pairs import PairsConfig, build_pair_loss
+from openjepa.objectives.regularizers import RegularizerConfig, sigreg
+
+
+def rows(seed: int, count: int = 20) -> torch.Tensor:
+    return torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_terms_are_mean_squares_and_the_mean_of_both_regularisers() -> None:
+    image, text = rows(0), rows(1)
+    config = PairsConfig(weight=2.0, spread=RegularizerConfig(name="sigreg", weight=3.0))
+    terms = build_pair_loss(config)((image, text, image + 0.5, text), 7)
+    assert float(terms["image_from_text"]) == pytest.approx(2 * 0.25)
+    assert float(terms["text_from_image"]) == 0
+    both = (sigreg(image, 7)["sigreg"] + sigreg(text, 7)["sigreg"]) / 2
+    assert float(terms["pairs_sigreg"]) == pytest.approx(2 * 3 * float(both), rel=1e-5)
+
+
+def test_neither_side_is_without_a_gradient() -> None:
+    parts = [rows(seed).requires_grad_() for seed in range(4)]
+    terms = build_pair_loss(PairsConfig(spread=RegularizerConfig(name="none")))((*parts,), 0)
+    torch.stack(list(terms.values())).sum().backward()
+    assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in parts)
+
+
+def test_other_rows_are_no_negatives() -> None:
+    """Without a regulariser each row has its own gradient, whatever the rest of the batch is."""
+    loss = build_pair_loss(PairsConfig(spread=RegularizerConfig(name="none")))
+
+    def gradient(others: int) -> torch.Tensor:
+        image = torch.cat([rows(0, 1), rows(others, 9)]).requires_grad_()
+        rest = [torch.cat([rows(seed, 1), rows(others + seed, 9)]) for seed in (1, 2, 3)]
+        torch.stack(list(loss((image, *rest), 0).values())).sum().backward()
+        assert image.grad is not None
+        return image.grad[0]
+
+    assert torch.allclose(gradient(10), gradient(20))
+
+
+def test_each_side_is_predicted_from_the_other_alone() -> None:
+    torch.manual_seed(0)
+    two_way = TwoWay(image_dim=6, text_dim=5, dim=8, width=16)
+    images, texts = torch.randn(3, 6), torch.randn(3, 5)
+    pairs, other = two_way(images, texts), two_way(images, texts.flip(0))
+    assert all(part.shape == (3, 8) for part in pairs)
+    assert torch.equal(pairs.text_from_image, other.text_from_image)
+    assert torch.equal(pairs.image_from_text, other.image_from_text.flip(0))
+
+
+def test_captions_are_needed() -> None:
+    with pytest.raises(ConfigError, match="text=caption"):
+        build_two_way(8, None, 8, 16)

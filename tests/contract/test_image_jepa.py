@@ -31,6 +31,7 @@ VARIANTS = {
     "one block": ("mask.strategy=block", "teacher=stop_gradient", "objective=cosine", "encoder.places=learned"),
     "random": ("mask.strategy=random", "teacher=frozen", "predictor.kind=mlp", "regularizer.name=none"),
     "alone": ("teacher_reads=hidden", "invariance=0.5", "target.norm=standardize"),
+    "patches apart": ("regularized=patches", "regularizer.name=vicreg", "invariance=0"),
     "conv stem": ("encoder.stem=conv", "predictor.bottleneck=true"),
     "views": ("mode=views", "augment.area=[0.4,1]", "augment.jitter=0.8", "objective=mse"),
     "views, no projector": ("mode=views", "augment.flip=0.5", "augment.jitter=0.8", "projector.kind=none"),

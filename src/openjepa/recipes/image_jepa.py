@@ -21,6 +21,7 @@ from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.distributed import rank_weight
+from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.data.augment import AugmentConfig
@@ -57,6 +58,8 @@ class Config(BaseConfig):
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig()
+    regularized: Literal["mean", "patches"] = "mean"
+    """mode=masks: what must not collapse, the mean of the visible patches' latents or every one of them"""
     invariance: float = Field(0.0, ge=0)
     """mode=masks: pull the student's means of the visible and of the hidden patches together, both regularised; times
     regularizer.weight, not without a regulariser; 0 = regularise the visible ones alone, one student pass less"""
@@ -68,8 +71,9 @@ class MaskedImageJEPA(Method[MaskedImages]):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.config = config
-        self.student = ViT(config.encoder, config.data.size)
+        if config.regularized == "patches" and config.invariance:
+            raise ConfigError("invariance pulls means together: give invariance=0 with regularized=patches")
+        self.config, self.student = config, ViT(config.encoder, config.data.size)
         self.teacher = build_target(config.teacher, self.student, config.momentum)
         self.predictor = build_predictor(config.predictor, self.student.dim, self.student.dim, self.student.max_len)
         self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
@@ -88,12 +92,12 @@ class MaskedImageJEPA(Method[MaskedImages]):
 
     def forward(self, batch: MaskedImages) -> StepOutput:
         target = self.teach(batch)  # [M, D]
-
         context = self.see_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]
         pooled = mean_pool(context, batch.context_valid)  # [B, D]
         terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
-        terms |= self.regularize(batch, pooled)
+        rows = pooled if self.config.regularized == "mean" else context[batch.context_valid]  # [B or visible, D]
+        terms |= self.regularize(batch, rows)
         loss = torch.stack(list(terms.values())).sum()
         latents = self._latents(batch, predicted, target, pooled)
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
@@ -112,15 +116,15 @@ class MaskedImageJEPA(Method[MaskedImages]):
         used = target_layers(self.config.target, layers)
         return make_targets(self.config.target, [layer[batch.hidden_valid] for layer in used])
 
-    def regularize(self, batch: MaskedImages, pooled: Tensor) -> dict[str, Tensor]:
-        """Terms that keep the embedding alive: on the mean of the visible patches [B, D], and on that of the hidden."""
+    def regularize(self, batch: MaskedImages, rows: Tensor) -> dict[str, Tensor]:
+        """Terms that keep `rows` [R, D] apart, and, with invariance, the means of the hidden patches as well."""
         weight = self.config.invariance * self.config.regularizer.weight
         if weight == 0 or self.config.regularizer.name == "none":  # pulling without pushing collapses
-            return self.regularizer(pooled, batch.draw)
+            return self.regularizer(rows, batch.draw)
         states = self.student(batch.images, batch.hidden_at, batch.hidden_valid)  # [B, H, D]
         other = mean_pool(states, batch.hidden_valid)  # [B, D]
-        terms = regularize_both(self.regularizer, pooled, other, batch.draw)
-        return terms | {"invariance": weight * rank_weight(len(pooled), pooled.device) * mse(pooled, other).mean()}
+        terms = regularize_both(self.regularizer, rows, other, batch.draw)
+        return terms | {"invariance": weight * rank_weight(len(rows), rows.device) * mse(rows, other).mean()}
 
     def _latents(self, batch: MaskedImages, predicted: Tensor, target: Tensor, pooled: Tensor) -> Latents:
         latents = Latents(predicted.detach(), target, pooled.detach())

@@ -12,7 +12,8 @@ from typing import Any
 
 from openjepa.health import signs
 from openjepa.report.logs import Logs, series
-from openjepa.webpage.chart import Axis, Limit, Line, axis, line_chart
+from openjepa.webpage.axis import Axis, axis
+from openjepa.webpage.chart import Limit, Line, line_chart
 from openjepa.webpage.document import details, left_out, number, table
 
 WIDE_RANGE = 30.0  # the largest over the smallest value, from which a loss is drawn on a logarithmic axis

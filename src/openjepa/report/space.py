@@ -13,7 +13,8 @@ import torch
 from openjepa.core.seeding import seed_for
 from openjepa.health.metrics import rank_of, singular_values
 from openjepa.report.samples import OTHERS, Factor, Samples
-from openjepa.webpage.chart import Axis, Dot, Line, cloud, line_chart
+from openjepa.webpage.axis import Axis
+from openjepa.webpage.chart import Dot, Line, cloud, line_chart
 
 LEAST_SHARE = 1e-7  # of the variance: axes below it are not drawn
 FEWEST_FOR_UMAP = 20  # inputs

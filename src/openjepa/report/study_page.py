@@ -19,7 +19,8 @@ from openjepa.studies.cells import folder_name
 from openjepa.studies.results import RESULTS
 from openjepa.studies.table import SKILL, amount, caption
 from openjepa.studies.table import verdict as word_of
-from openjepa.webpage.chart import Axis, Dot, Limit, Line, axis, interval, line_chart, scatter
+from openjepa.webpage.axis import Axis, axis
+from openjepa.webpage.chart import Dot, Limit, Line, interval, line_chart, scatter
 from openjepa.webpage.document import details, number, table
 
 COSTS = (("flops", "FLOPs of training"), ("train_s", "seconds of training"), ("tokens", "tokens of training"))

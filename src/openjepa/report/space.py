@@ -43,8 +43,7 @@ def spectrum(samples: Samples) -> str:
 
 def maps(samples: Samples) -> str:
     """The run's embeddings in a plane, coloured by each factor in turn: PCA, and UMAP if that is installed."""
-    planes = {"PCA": pca(samples.vectors["run"])}
-    flat, share = planes["PCA"]
+    flat, share = pca(samples.vectors["run"])
     drawn = [_map("PCA", flat, f"The plane of the two strongest axes holds {share:.0%} of the variance.", samples)]
     start, start_share = pca(samples.vectors["own start"])
     note = f"Before training: the plane holds {start_share:.0%} of the variance."

@@ -8,13 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import RunDir, read_json, read_jsonl
 from openjepa.report.ledger import COLOURS
 from openjepa.report.logs import series
-from openjepa.report.run_page import Section, assemble, commands, versions
+from openjepa.report.run_page import Section, as_yaml, assemble, commands, fact_list, versions
 from openjepa.studies.cells import cell_folder
 from openjepa.studies.results import RESULTS, SKILL
 from openjepa.studies.table import amount, caption, headline_differences, mean, measure_names, of_base, verdicts
@@ -51,8 +49,7 @@ def _header(found: Mapping[str, Any], folder: Path) -> str:
     ]
     if budget := found.get("budget"):
         facts.append(("budget of each", f"{amount(budget['amount'])} {escape(budget['unit'])}"))
-    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    return f'<h1>{escape(folder.resolve().name)}</h1><dl class="facts">{listed}</dl>'
+    return f"<h1>{escape(folder.resolve().name)}</h1>{fact_list(facts)}"
 
 
 def overview(found: Mapping[str, Any]) -> str:
@@ -70,14 +67,8 @@ def overview(found: Mapping[str, Any]) -> str:
             [escape(arm["label"]), escape(arm["verdict"]), *cells, time, amount(arm["tokens"]), amount(arm["flops"])]
         )
     none = ["", "", ""]
-    rows.append(
-        [
-            f"{escape(found['base'])}, untrained",
-            "",
-            *(number(of_base(found, name, "init")) for name in headlines),
-            *none,
-        ]
-    )
+    starts = [number(of_base(found, name, "init")) for name in headlines]
+    rows.append([f"{escape(found['base'])}, untrained", "", *starts, *none])
     for label, values in found["baselines"].items():
         rows.append([escape(label), "", *(number(values.get(name)) for name in headlines), *none])
     rows.append(["chance", "", *(number(of_base(found, name, "chance")) for name in headlines), *none])
@@ -202,7 +193,7 @@ def _reproduce(found: Mapping[str, Any], folder: Path) -> str:
     about = {key: value for key, value in found.items() if key not in ("arms", "differences", "baselines", "headlines")}
     first = cell_folder(folder, found["base"], found["seeds"][0]) / "env.json"
     environment = read_json(first) if first.is_file() else {}
-    settings = details("The study", f"<pre>{escape(yaml.safe_dump(about, sort_keys=False, allow_unicode=True))}</pre>")
+    settings = details("The study", f"<pre>{escape(as_yaml(about))}</pre>")
     return commands(environment) + versions(environment) + settings
 
 

@@ -64,8 +64,8 @@ class Cell:
 
     @property
     def finished(self) -> bool:
-        """Nothing is left to do: trained and scored, or stopped."""
-        return self.stopped is not None or self.scores_file.exists()
+        """Nothing is left to do."""
+        return finished(self.path)
 
     @property
     def scores_file(self) -> Path:
@@ -128,6 +128,11 @@ def stop_reason(run: Path) -> str | None:
     """What `stop_file` says; None if the cell did not stop."""
     file = stop_file(run)
     return read_json(file)["error"] if file.exists() else None
+
+
+def finished(run: Path) -> bool:
+    """Whether nothing is left to do in the folder of a cell: it is trained and scored, or it stopped."""
+    return stop_file(run).exists() or scores_file(run).exists()
 
 
 def processes_for(cells: Sequence[Cell], asked: int | None) -> int:

@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from openjepa.report.likeness import DEEPEST
-from openjepa.webpage.chart import COLOURS, Axis, Dot, Limit, Line, axis, interval, line_chart, scatter, thinned
-from openjepa.webpage.document import base_styles, details, document, left_out, number, style_sheet, table
+from openjepa.webpage.axis import Axis, axis
+from openjepa.webpage.chart import COLOURS, Dot, Limit, Line, interval, line_chart, scatter, thinned
+from openjepa.webpage.document import DEEPEST, base_styles, details, document, left_out, number, style_sheet, table
 from openjepa.webpage.images import WIDEST, png_uri
 
 SCHEMES = ("light", "dark")

@@ -96,12 +96,14 @@ def print_trend(records: Sequence[Mapping[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
+    from openjepa.report.logs import spaced
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("step", justify="right")
     for name in TREND:
         table.add_column(name, justify="right")
     table.add_column("verdict")
-    for record in _spaced(records, SHOWN_CHECKS):
+    for record in spaced(records, SHOWN_CHECKS):
         cells = [f"{value:.3g}" if (value := record.get(name)) is not None else "-" for name in TREND]
         table.add_row(str(record["step"]), *cells, record["status"])
     stdout().print(table)
@@ -109,13 +111,6 @@ def print_trend(records: Sequence[Mapping[str, Any]]) -> None:
 
 def _pairs(count: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(count) for j in range(i + 1, count)]
-
-
-def _spaced(records: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """At most `count` records, evenly spaced, the first and last among them."""
-    if len(records) <= count:
-        return list(records)
-    return [records[round(i * (len(records) - 1) / (count - 1))] for i in range(count)]
 
 
 def _cut(text: str) -> str:

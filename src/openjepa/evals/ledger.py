@@ -67,6 +67,10 @@ class Ledger:
             }
         )
 
+    def columns(self) -> list[str]:
+        """Networks and baselines that have a value in any row, in their order."""
+        return list(dict.fromkeys(column for measure in self.measures.values() for column in measure.values))
+
     def better(self) -> list[str]:
         """Measures on which the run is above its own initialisation with the whole interval above 0."""
         return self._with("better")
@@ -93,7 +97,7 @@ class Ledger:
             parts.append(f"made no clear difference on {unclear} of {total}")
         if (better or worse) and (by_luck := round((1 - LEVEL) * total)):
             parts.append(f"luck alone would move about {by_luck}")
-        for baseline in self._columns()[len(NETWORKS) :]:
+        for baseline in self.columns()[len(NETWORKS) :]:
             asked = [m for m in self.measures.values() if baseline in m.values]
             ahead = sum(m.values[baseline] > m.values["run"] for m in asked)
             parts.append(f"{baseline} is above the run on {ahead} of {len(asked)}")
@@ -107,7 +111,7 @@ class Ledger:
         prefix = self._prefix()
         title = f"Did training help? ({prefix.rstrip('-')})" if prefix else "Did training help?"
         table = Table(title=title, caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        columns = self._columns()
+        columns = self.columns()
         table.add_column("measure", overflow="fold")  # folded, never cut: a narrow terminal hides no number
         for column in (*columns, "chance", "gain", "95 %"):
             table.add_column(column, justify="right", overflow="fold")
@@ -126,9 +130,6 @@ class Ledger:
 
     def _with(self, verdict: str) -> list[str]:
         return [name for name, measure in self.measures.items() if measure.verdict == verdict]
-
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys(column for measure in self.measures.values() for column in measure.values))
 
     def _prefix(self) -> str:
         """What all names begin with, up to their last hyphen; the table shows it once ("synthetic-stories-")."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from openjepa.health import signs
-from openjepa.report.logs import Logs, series
-from openjepa.webpage.chart import Axis, Limit, Line, axis, line_chart
+from openjepa.report.logs import Logs, series, spaced
+from openjepa.webpage.axis import Axis, axis
+from openjepa.webpage.chart import Limit, Line, line_chart
 from openjepa.webpage.document import details, left_out, number, table
 
 WIDE_RANGE = 30.0  # the largest over the smallest value, from which a loss is drawn on a logarithmic axis
@@ -189,12 +190,8 @@ def _range(panel: Panel, last: Mapping[str, Any], values: Sequence[float]) -> Ax
 
 def _table(health: Sequence[Mapping[str, Any]]) -> str:
     names = [name for name in TABLED if any(name in record for record in health)]
-    some = [
-        health[round(i * (len(health) - 1) / max(1, min(len(health), MOST_ROWS) - 1))]
-        for i in range(min(len(health), MOST_ROWS))
-    ]
     rows = [
         [str(record["step"]), *(number(record.get(name)) for name in names), record.get("status", "-")]
-        for record in some
+        for record in spaced(health, MOST_ROWS)
     ]
     return table(["step", *(name.replace("_", " ") for name in names), "verdict"], rows, "health checks")

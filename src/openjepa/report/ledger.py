@@ -10,7 +10,7 @@ from openjepa.core.errors import UserError
 from openjepa.evals.ledger import NETWORKS, Ledger
 from openjepa.report.logs import Logs
 from openjepa.webpage.chart import interval
-from openjepa.webpage.document import left_out, table
+from openjepa.webpage.document import heat_cell, left_out, table
 
 COLOURS = {"better": 0, "worse": 5, "unclear": 7}
 NAMES = {"run": "run", "init": "own start", "random": "random"}
@@ -40,7 +40,7 @@ def is_ledger(found: Any) -> bool:
 
 def ledger_table(ledger: Ledger, name: str) -> str:
     """The sentence, and one row a measure; the best network of a row in bold."""
-    columns = list(dict.fromkeys(column for measure in ledger.measures.values() for column in measure.values))
+    columns = ledger.columns()
     widest = max((abs(end) for m in ledger.measures.values() for end in m.interval), default=1.0) or 1.0
     rows = []
     for title, measure in ledger.measures.items():
@@ -95,7 +95,7 @@ def _audit(found: Mapping[str, Any]) -> str:
             value = values.get((encoder, layer, pooling))
             strength = 0.0 if value is None else (value - low) / max(high - low, 1e-9)
             shown = "-" if value is None else f"{value:.3f}" + (" *" if (encoder, layer, pooling) == chosen else "")
-            cells.append(f'<span class="heat-cell" style="--s:{36 * strength:.0f}%">{shown}</span>')
+            cells.append(heat_cell(shown, strength))
         rows.append([escape(f"{encoder} {layer}".strip()), *cells])
     title = "<h3>which latents? mean accuracy on validation; * = chosen, and tested once below</h3>"
     test = ledger_table(Ledger.from_json(found["test"]), "of the chosen latents, on test")

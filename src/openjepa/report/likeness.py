@@ -13,9 +13,8 @@ from openjepa.core.seeding import generator_for
 from openjepa.evals.features import unit_rows
 from openjepa.evals.similarity import RESOLUTION, random_pairs
 from openjepa.report.samples import Samples, text_html
-from openjepa.webpage.document import table
+from openjepa.webpage.document import heat_cell, table
 
-DEEPEST = 36  # % of the strongest colour in a cell: the number on it stays readable
 PAIRED = 10  # inputs of the matrix
 QUERIES, NEIGHBOURS = 4, 3
 
@@ -27,10 +26,10 @@ class Chance:
     mean: float
     std: float
 
-    def cell(self, cosine: float, mark: str = "") -> str:
+    def cell(self, cosine: float) -> str:
         """A cosine, the stronger coloured the further above random pairs."""
         strength = min(1.0, max(0.0, (cosine - self.mean) / max(1 - self.mean, RESOLUTION)))
-        return f'<span class="heat-cell" style="--s:{DEEPEST * strength:.0f}%">{cosine:.2f}{mark}</span>'
+        return heat_cell(f"{cosine:.2f}", strength)
 
     def z(self, cosine: float) -> float:
         """Standard deviations above the mean of random pairs."""
@@ -84,12 +83,12 @@ def matrix(samples: Samples) -> str:
 def neighbours(samples: Samples) -> str:
     """The nearest other inputs of a few, for the run and for its own start."""
     queries = np.unique(np.linspace(0, samples.count - 1, QUERIES).round().astype(int))
+    chances = {name: _chance(samples, name) for name in samples.vectors}
     blocks = []
     for query in queries:
         columns = []
-        for name in samples.vectors:
+        for name, chance in chances.items():
             near, cosines = _nearest(samples.vectors[name], int(query))
-            chance = _chance(samples, name)
             items = "".join(
                 f'<li>{html}<span class="figures">cosine {cosine:.2f}, z {chance.z(cosine):+.1f}</span></li>'
                 for html, cosine in zip(samples.show(near), cosines, strict=True)

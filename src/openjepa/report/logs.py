@@ -70,3 +70,10 @@ def series(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, fl
         for row in rows
         if isinstance(value := row.get(name), int | float) and math.isfinite(value)
     ]
+
+
+def spaced(records: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """At most `count` records, evenly spaced, the first and last among them."""
+    if len(records) <= count:
+        return list(records)
+    return [records[round(i * (len(records) - 1) / (count - 1))] for i in range(count)]

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from openjepa import api
-from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.core.locate import built_in_recipes, recipe_summary
 from openjepa.mask_page import html as mask_html
@@ -111,13 +110,15 @@ def header(logs: Logs) -> str:
             ("loss at the end", f"{summary['loss']:.4f}"),
         ]
     facts.append(("started", str(logs.environment.get("started", "-"))[:19].replace("T", " ")))
-    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     made = time.strftime("%Y-%m-%d %H:%M")
     state = "" if logs.finished else " This run has not ended (or was interrupted)."
-    return (
-        f'<h1>{escape(logs.name)}</h1><p class="note">A training run, as of {made}.{state}</p>'
-        f'<dl class="facts">{listed}</dl>'
-    )
+    return f'<h1>{escape(logs.name)}</h1><p class="note">A training run, as of {made}.{state}</p>{fact_list(facts)}'
+
+
+def fact_list(facts: Sequence[tuple[str, str]]) -> str:
+    """Names and values (HTML) below the title of a page."""
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    return f'<dl class="facts">{listed}</dl>'
 
 
 def _recipe(name: str) -> str:
@@ -160,17 +161,16 @@ def _similarity(logs: Logs, samples: Callable[[], Samples]) -> str:
 def _masks(run: api.Run) -> str:
     checkpoint.newest(run.folder.checkpoints)  # raises: to read the data of a run that never began may take minutes
     sampled = sampling.sample(run.fresh(random_init=True), MASKED_SHOWN, MASKED_ROWS)
-    settings = mask_html.settings(run.config) if isinstance(run.config, BaseConfig) else ""
     more = f'<p class="note">All figures: <code>openjepa masks {escape(str(run.path))}</code></p>'
-    return settings + mask_html.samples(sampled) + more
+    return mask_html.settings(run.config) + mask_html.samples(sampled) + more
 
 
 def reproduce(logs: Logs) -> str:
     """Commands, versions and the whole configuration."""
     again = f"openjepa train --config {shlex.quote(str(logs.folder.config_file))} --out NEW"
-    config = _yaml({"recipe": logs.recipe, **logs.config})
+    config = as_yaml({"recipe": logs.recipe, **logs.config})
     notes = logs.summary.get("notes") or logs.environment.get("notes")
-    counted = details("What was counted", f"<pre>{escape(_yaml(notes))}</pre>") if notes else ""
+    counted = details("What was counted", f"<pre>{escape(as_yaml(notes))}</pre>") if notes else ""
     return (
         f"{commands(logs.environment)}<p>The same configuration and seed, anew:</p><pre>{escape(again)}</pre>"
         f"{versions(logs.environment)}{counted}{details('The whole configuration', f'<pre>{escape(config)}</pre>')}"
@@ -198,7 +198,8 @@ def _command(environment: Mapping[str, Any]) -> str:
     return f"{'openjepa' if name == '__main__.py' else name}{space_between}{rest}"
 
 
-def _yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
+    """A configuration as people write it."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 

@@ -13,7 +13,8 @@ import torch
 from openjepa.core.seeding import seed_for
 from openjepa.health.metrics import rank_of, singular_values
 from openjepa.report.samples import OTHERS, Factor, Samples
-from openjepa.webpage.chart import Axis, Dot, Line, cloud, line_chart
+from openjepa.webpage.axis import Axis
+from openjepa.webpage.chart import Dot, Line, cloud, line_chart
 
 LEAST_SHARE = 1e-7  # of the variance: axes below it are not drawn
 FEWEST_FOR_UMAP = 20  # inputs
@@ -42,8 +43,7 @@ def spectrum(samples: Samples) -> str:
 
 def maps(samples: Samples) -> str:
     """The run's embeddings in a plane, coloured by each factor in turn: PCA, and UMAP if that is installed."""
-    planes = {"PCA": pca(samples.vectors["run"])}
-    flat, share = planes["PCA"]
+    flat, share = pca(samples.vectors["run"])
     drawn = [_map("PCA", flat, f"The plane of the two strongest axes holds {share:.0%} of the variance.", samples)]
     start, start_share = pca(samples.vectors["own start"])
     note = f"Before training: the plane holds {start_share:.0%} of the variance."

@@ -8,18 +8,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import RunDir, read_json, read_jsonl
 from openjepa.report.ledger import COLOURS
 from openjepa.report.logs import series
-from openjepa.report.run_page import Section, assemble, commands, versions
-from openjepa.studies.cells import folder_name
-from openjepa.studies.results import RESULTS
-from openjepa.studies.table import SKILL, amount, caption
+from openjepa.report.run_page import Section, as_yaml, assemble, commands, fact_list, versions
+from openjepa.studies.cells import cell_folder
+from openjepa.studies.results import RESULTS, SKILL
+from openjepa.studies.table import amount, caption, headline_differences, mean, measure_names, of_base, verdicts
 from openjepa.studies.table import verdict as word_of
-from openjepa.webpage.chart import Axis, Dot, Limit, Line, axis, interval, line_chart, scatter
+from openjepa.webpage.axis import Axis, axis
+from openjepa.webpage.chart import Dot, Limit, Line, interval, line_chart, scatter
 from openjepa.webpage.document import details, number, table
 
 COSTS = (("flops", "FLOPs of training"), ("train_s", "seconds of training"), ("tokens", "tokens of training"))
@@ -50,32 +49,29 @@ def _header(found: Mapping[str, Any], folder: Path) -> str:
     ]
     if budget := found.get("budget"):
         facts.append(("budget of each", f"{amount(budget['amount'])} {escape(budget['unit'])}"))
-    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    return f'<h1>{escape(folder.resolve().name)}</h1><dl class="facts">{listed}</dl>'
+    return f"<h1>{escape(folder.resolve().name)}</h1>{fact_list(facts)}"
 
 
 def overview(found: Mapping[str, Any]) -> str:
     """One row an arm: verdict, headlines and cost; then the start, baselines without learning, and chance."""
     headlines = found["headlines"]
     best = {
-        name: max((v for arm in found["arms"] if (v := _mean(arm, name)) is not None), default=None)
+        name: max((v for arm in found["arms"] if (v := mean(arm, name)) is not None), default=None)
         for name in headlines
     }
     rows = []
     for arm in found["arms"]:
-        cells = [_bold_if_best(_mean(arm, name), best[name]) for name in headlines]
+        cells = [_bold_if_best(mean(arm, name), best[name]) for name in headlines]
         time = "-" if arm["train_s"] is None else f"{arm['train_s']:.0f} s"
         rows.append(
             [escape(arm["label"]), escape(arm["verdict"]), *cells, time, amount(arm["tokens"]), amount(arm["flops"])]
         )
-    base = found["arms"][0]["measures"]
     none = ["", "", ""]
-    rows.append(
-        [f"{escape(found['base'])}, untrained", "", *(number(base.get(n, {}).get("init")) for n in headlines), *none]
-    )
+    starts = [number(of_base(found, name, "init")) for name in headlines]
+    rows.append([f"{escape(found['base'])}, untrained", "", *starts, *none])
     for label, values in found["baselines"].items():
         rows.append([escape(label), "", *(number(values.get(name)) for name in headlines), *none])
-    rows.append(["chance", "", *(number(base.get(n, {}).get("chance")) for n in headlines), *none])
+    rows.append(["chance", "", *(number(of_base(found, name, "chance")) for name in headlines), *none])
     head = ["arm", "verdict", *map(escape, headlines), "train", "tokens", "FLOPs"]
     note = (
         '<p class="note">Means over seeds, the best arm in bold (whether it is better is in the differences). train '
@@ -86,11 +82,7 @@ def overview(found: Mapping[str, Any]) -> str:
 
 def differences(found: Mapping[str, Any]) -> str:
     """One row an arm and headline, with its interval drawn, and a sentence above."""
-    order = {arm["label"]: i for i, arm in enumerate(found["arms"])}
-    rows = sorted(
-        (row for row in found["differences"] if row["headline"]),
-        key=lambda row: (order[row["arm"]], found["headlines"].index(row["measure"])),
-    )
+    rows = headline_differences(found)
     if not rows:
         raise UserError("no arm shares a finished seed with the first one")
     widest = max((abs(end) for row in rows for end in (row["interval"] or (row["value"],))), default=1.0) or 1.0
@@ -144,9 +136,9 @@ def _cost_plot(found: Mapping[str, Any], name: str, cost: str, label: str) -> st
     dots = [
         Dot(arm[cost], value, f"{arm['label']}: {value:.3f} at {amount(arm[cost])}", i)
         for i, arm in enumerate(found["arms"])
-        if arm[cost] and (value := _mean(arm, name)) is not None
+        if arm[cost] and (value := mean(arm, name)) is not None
     ]
-    chance = found["arms"][0]["measures"].get(name, {}).get("chance")
+    chance = of_base(found, name, "chance")
     levels = [Limit(values[name], title, "level") for title, values in found["baselines"].items() if name in values]
     if chance is not None:
         levels.append(Limit(chance, "chance", "level"))
@@ -165,7 +157,7 @@ def skill_curves(found: Mapping[str, Any], folder: Path) -> str:
     for i, arm in enumerate(found["arms"]):
         by_step: dict[float, list[float]] = {}
         for seed in found["seeds"]:
-            cell = RunDir(folder / "cells" / folder_name(arm["label"]) / f"seed-{seed}")
+            cell = RunDir(cell_folder(folder, arm["label"], seed))
             for step, value in series(list(read_jsonl(cell.health)), SKILL):
                 by_step.setdefault(step, []).append(value)
         if by_step:
@@ -182,33 +174,27 @@ def skill_curves(found: Mapping[str, Any], folder: Path) -> str:
 
 def every_measure(found: Mapping[str, Any]) -> str:
     """One row a measure, one column an arm, folded away."""
-    names = list(dict.fromkeys(name for arm in found["arms"] for name in arm["measures"]))
-    words = {(row["arm"], row["measure"]): word_of(row) for row in found["differences"]}
+    names, words = measure_names(found), verdicts(found)
     rows = []
     for name in names:
         cells = []
         for arm in found["arms"]:
             word = words.get((arm["label"], name), "unclear")
             cells.append(
-                number(_mean(arm, name)) + (f' <span class="{word}">{word}</span>' if word != "unclear" else "")
+                number(mean(arm, name)) + (f' <span class="{word}">{word}</span>' if word != "unclear" else "")
             )
-        chance = found["arms"][0]["measures"].get(name, {}).get("chance")
         others = [number(values.get(name)) for values in found["baselines"].values()]
-        rows.append([escape(name.replace("_", " ")), *cells, *others, number(chance)])
+        rows.append([escape(name.replace("_", " ")), *cells, *others, number(of_base(found, name, "chance"))])
     head = ["measure", *(escape(arm["label"]) for arm in found["arms"]), *map(escape, found["baselines"]), "chance"]
     return details(f"{len(names)} measures, means over seeds", table(head, rows, "every measure", "dense"))
 
 
 def _reproduce(found: Mapping[str, Any], folder: Path) -> str:
     about = {key: value for key, value in found.items() if key not in ("arms", "differences", "baselines", "headlines")}
-    first = folder / "cells" / folder_name(found["base"]) / f"seed-{found['seeds'][0]}" / "env.json"
+    first = cell_folder(folder, found["base"], found["seeds"][0]) / "env.json"
     environment = read_json(first) if first.is_file() else {}
-    settings = details("The study", f"<pre>{escape(yaml.safe_dump(about, sort_keys=False, allow_unicode=True))}</pre>")
+    settings = details("The study", f"<pre>{escape(as_yaml(about))}</pre>")
     return commands(environment) + versions(environment) + settings
-
-
-def _mean(arm: Mapping[str, Any], name: str) -> float | None:
-    return arm[SKILL] if name == SKILL else arm["measures"].get(name, {}).get("mean")
 
 
 def _bold_if_best(value: float | None, best: float | None) -> str:

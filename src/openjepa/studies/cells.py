@@ -64,8 +64,8 @@ class Cell:
 
     @property
     def finished(self) -> bool:
-        """Nothing is left to do: trained and scored, or stopped."""
-        return self.stopped is not None or self.scores_file.exists()
+        """Nothing is left to do."""
+        return finished(self.path)
 
     @property
     def scores_file(self) -> Path:
@@ -79,7 +79,7 @@ def cells_of(arms: Sequence[Arm], seeds: int, out: Path) -> list[Cell]:
     if any(arm.config.train.devices > 1 for arm in arms):
         raise UserError("a study trains every cell in one process: set train.devices=1; --jobs trains more at once")
     return [
-        Cell(arm, seed, out / "cells" / folder_name(arm.label) / f"seed-{seed}")
+        Cell(arm, seed, cell_folder(out, arm.label, seed))
         for number in range(seeds)
         for arm in arms
         for seed in [arm.config.train.seed + number]
@@ -99,6 +99,11 @@ def prepare(cells: Sequence[Cell]) -> None:
                 )
         else:
             RunDir.create(cell.path, cell.arm.recipe, wanted)
+
+
+def cell_folder(out: Path, label: str, seed: int) -> Path:
+    """Where a study keeps the run of one arm with one seed."""
+    return out / "cells" / folder_name(label) / f"seed-{seed}"
 
 
 def folder_name(label: str) -> str:
@@ -123,6 +128,11 @@ def stop_reason(run: Path) -> str | None:
     """What `stop_file` says; None if the cell did not stop."""
     file = stop_file(run)
     return read_json(file)["error"] if file.exists() else None
+
+
+def finished(run: Path) -> bool:
+    """Whether nothing is left to do in the folder of a cell: it is trained and scored, or it stopped."""
+    return stop_file(run).exists() or scores_file(run).exists()
 
 
 def processes_for(cells: Sequence[Cell], asked: int | None) -> int:

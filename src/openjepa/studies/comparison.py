@@ -12,7 +12,8 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import BuildContext
+from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
 from openjepa.core.rundir import read_json, write_json
 from openjepa.core.seeding import seed_global
@@ -167,8 +168,8 @@ def _own_tokens(arm: Arm) -> float:
 
 def _steps(arm: Arm, budget: Budget) -> int:
     if budget.unit == "minutes":
-        with tempfile.TemporaryDirectory() as assets, compute_threads(arm.config.train.threads):
-            each = costs.seconds_per_step(_build(arm, Path(assets))) / 60
+        with _built(arm) as experiment:
+            each = costs.seconds_per_step(experiment) / 60
     else:
         cost = _experiment_cost(arm)
         each = cost.tokens_per_step * (cost.flops_per_token if budget.unit == "flops" else 1)
@@ -176,13 +177,16 @@ def _steps(arm: Arm, budget: Budget) -> int:
 
 
 def _experiment_cost(arm: Arm) -> costs.Cost:
+    with _built(arm) as experiment:
+        return costs.measure(experiment)
+
+
+@contextmanager
+def _built(arm: Arm) -> Generator[Experiment]:
+    """The untrained experiment of an arm, with as many threads as its training has."""
     with tempfile.TemporaryDirectory() as assets, compute_threads(arm.config.train.threads):
-        return costs.measure(_build(arm, Path(assets)))
-
-
-def _build(arm: Arm, assets: Path) -> Any:
-    seed_global(arm.config.train.seed, "init")
-    return locate_recipe(arm.recipe).build(arm.config, BuildContext(assets))
+        seed_global(arm.config.train.seed, "init")
+        yield locate_recipe(arm.recipe).build(arm.config, BuildContext(Path(assets)))
 
 
 def _digest(arm: Arm) -> str:

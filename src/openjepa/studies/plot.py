@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from openjepa.studies.table import SKILL
+from openjepa.studies.results import SKILL
 
 MOST_PANELS = 4
 FIRST, OTHER, PALE = "#0b6e4f", "#2f4b7c", "#8d99ae"  # dark enough on white, and different in lightness

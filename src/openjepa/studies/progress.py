@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -10,6 +9,7 @@ from rich import progress as bars
 from rich.console import Console
 from rich.text import Text
 
+from openjepa.core.rundir import read_json
 from openjepa.studies.cells import Cell
 
 
@@ -26,15 +26,18 @@ class StudyProgress:
 
     def on_step(self, cell: Cell, step: int) -> None:
         self.done[cell.path] = max(step, self.done[cell.path])
-        self._show(f"{self.ended} of {len(self.cells)} cells done, {_name(cell)}: step {step}/{cell.steps}")
+        self._show(f"{self._so_far()}, {_name(cell)}: step {step}/{cell.steps}")
 
     def on_end(self, cell: Cell) -> None:
         self.done[cell.path] = cell.steps
         self.ended += 1
-        self._show(f"{self.ended} of {len(self.cells)} cells done")
+        self._show(self._so_far())
         if self.console is not None:
             line = f"cell {self.ended} of {len(self.cells)}: {_name(cell)}: {outcome(cell)}"
             self.console.print(Text(line), highlight=False, soft_wrap=True)
+
+    def _so_far(self) -> str:
+        return f"{self.ended} of {len(self.cells)} cells done"
 
     def _show(self, text: str) -> None:
         if self._task is not None:
@@ -44,8 +47,8 @@ class StudyProgress:
         if self.console is not None and self.console.is_terminal:
             self._bar.start()
             total = sum(cell.steps for cell in self.cells)
-            self._task = self._bar.add_task(f"{self.ended} of {len(self.cells)} cells done", total=total)
-            self._show(f"{self.ended} of {len(self.cells)} cells done")
+            self._task = self._bar.add_task(self._so_far(), total=total)
+            self._show(self._so_far())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -56,7 +59,7 @@ def outcome(cell: Cell) -> str:
     """How a finished cell ended, in a few words."""
     if (reason := cell.stopped) is not None:
         return f"stopped: {reason}"
-    facts = json.loads(cell.scores_file.read_text(encoding="utf-8"))["facts"]
+    facts = read_json(cell.scores_file)["facts"]
     skill = "" if facts["skill"] is None else f", skill {facts['skill']:.2f}"
     return f"{facts['verdict']}{skill}, {facts['train_s']:.0f} s"
 

@@ -124,7 +124,7 @@ def compared(results: Sequence[ArmResult]) -> list[Compared]:
     Also on skill, between arms of the same recipe. Headlines are corrected together, and so are all other measures.
     """
     base, *others = results
-    first = headline_names(results)
+    shared, leading = shared_measures(results), (SKILL, *headline_names(results))
     found: list[tuple[str, str, Difference]] = []
     for result in others:
         seeds = [seed for seed in result.scored if seed in base.scored]
@@ -138,18 +138,19 @@ def compared(results: Sequence[ArmResult]) -> list[Compared]:
             by_seed = np.array([a - b for a, b in skills])
             found.append((label, SKILL, seeds_difference(by_seed, generator_for(0, "study", SKILL))))
         sides = [[with_headlines(side.columns[RUN]) for side in pair] for pair in pairs]
-        for name in shared_measures(results):
+        for name in shared:
             scores = [[side[name] for side in pair] for pair in sides]
             a, b = zip(*scores, strict=True)
             found.append((label, name, difference(a, b, generator_for(0, "study", name))))
-    groups = [[row for row in found if (row[1] in (SKILL, *first)) is headline] for headline in (True, False)]
-    return [row for group, headline in zip(groups, (True, False), strict=True) for row in _corrected(group, headline)]
+    headline_rows = [row for row in found if row[1] in leading]
+    other_rows = [row for row in found if row[1] not in leading]
+    return [*_corrected(headline_rows, True), *_corrected(other_rows, False)]
 
 
 def _corrected(found: Sequence[tuple[str, str, Difference]], headline: bool) -> list[Compared]:
     over_seeds = holm([one.p_seeds for _, _, one in found])
-    asked = [number for number, (_, _, one) in enumerate(found) if one.p_items is not None]
-    over_items = dict(zip(asked, holm([found[number][2].p_items or 1.0 for number in asked]), strict=True))
+    asked = {number: one.p_items for number, (_, _, one) in enumerate(found) if one.p_items is not None}
+    over_items = dict(zip(asked, holm(list(asked.values())), strict=True))
     return [
         Compared(arm, name, headline, one, over_seeds[number], over_items.get(number))
         for number, (arm, name, one) in enumerate(found)
@@ -178,6 +179,7 @@ def write(out: Path, results: Sequence[ArmResult], found: Mapping[str, Any]) -> 
 
 
 def _arm(result: ArmResult) -> dict[str, Any]:
+    starts = result.measures(START)
     return {
         "label": result.arm.label,
         "recipe": result.arm.recipe,
@@ -189,7 +191,7 @@ def _arm(result: ArmResult) -> dict[str, Any]:
             name: {
                 "mean": fmean(score.value for score in scores),
                 "by_seed": [score.value for score in scores],
-                "init": fmean(score.value for score in result.measures(START)[name]),
+                "init": fmean(score.value for score in starts[name]),
                 "chance": scores[0].chance,
             }
             for name, scores in result.measures().items()

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from openjepa.studies.results import SKILL
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 LEVEL = 0.05  # of a corrected p-value: below it the word is "better" or "worse"
-SKILL = "skill"
 UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
     """Overview, differences of the headlines, and all measures where there are more than the headlines."""
     shown = [overview(found), differences(found)]
-    names = _all_measures(found)
+    names = measure_names(found)
     return [*shown, every_measure(found, names)] if len(names) > len(found["headlines"]) else shown
 
 
@@ -34,15 +35,14 @@ def overview(found: Mapping[str, Any]) -> Table:
     for name in (*headlines, "train", "tokens", "FLOPs"):
         table.add_column(name, justify="right", overflow="fold")
     for arm in found["arms"]:
-        values = [arm[SKILL] if name == SKILL else _mean(arm, name) for name in headlines]
+        values = [mean(arm, name) for name in headlines]
         cost = (_seconds(arm["train_s"]), amount(arm["tokens"]), amount(arm["flops"]))
         table.add_row(_escaped(arm["label"]), arm["verdict"], *map(_number, values), *cost)
-    base = found["arms"][0]
-    starts = [base["measures"].get(name, {}).get("init") for name in headlines]
-    table.add_row(f"{_escaped(base['label'])}, untrained", "", *map(_number, starts), "", "", "", style="dim")
+    starts = [of_base(found, name, "init") for name in headlines]
+    table.add_row(f"{_escaped(found['base'])}, untrained", "", *map(_number, starts), "", "", "", style="dim")
     for name, values in found["baselines"].items():
         table.add_row(name, "", *(_number(values.get(headline)) for headline in headlines), "", "", "", style="dim")
-    chances = [base["measures"].get(name, {}).get("chance") for name in headlines]
+    chances = [of_base(found, name, "chance") for name in headlines]
     table.add_row("chance", "", *map(_number, chances), "", "", "", style="dim")
     return table
 
@@ -56,9 +56,7 @@ def differences(found: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("")
     last = None
-    ordered = {arm["label"]: number for number, arm in enumerate(found["arms"])}
-    rows = [row for row in found["differences"] if row["headline"]]
-    for row in sorted(rows, key=lambda row: (ordered[row["arm"]], found["headlines"].index(row["measure"]))):
+    for row in headline_differences(found):
         interval = row["interval"]
         shown = "-" if interval is None else f"{interval[0]:+.3f} {interval[1]:+.3f}"
         word = verdict(row)
@@ -81,20 +79,45 @@ def every_measure(found: Mapping[str, Any], names: Sequence[str]) -> Table:
     """One row a measure, one column an arm."""
     table = _table("Every measure", "mean over seeds; * = better or worse than the first arm, as above")
     table.add_column("measure", overflow="fold")
-    columns = [*found["arms"]]
-    for arm in columns:
+    arms = found["arms"]
+    for arm in arms:
         table.add_column(_escaped(arm["label"]), justify="right", overflow="fold")
     for name in (*found["baselines"], "chance"):
         table.add_column(name, justify="right")
-    words = {(row["arm"], row["measure"]): verdict(row) for row in found["differences"]}
+    words = verdicts(found)
     for name in names:
-        stars = ["*" if words.get((arm["label"], name)) in ("better", "worse") else "" for arm in columns]
-        cells = [_number(_mean(arm, name)) + star for arm, star in zip(columns, stars, strict=True)]
-        chance = columns[0]["measures"].get(name, {}).get("chance")
-        table.add_row(
-            name, *cells, *(_number(values.get(name)) for values in found["baselines"].values()), _number(chance)
-        )
+        stars = ["*" if words.get((arm["label"], name)) in ("better", "worse") else "" for arm in arms]
+        cells = [_number(mean(arm, name)) + star for arm, star in zip(arms, stars, strict=True)]
+        others = [_number(values.get(name)) for values in found["baselines"].values()]
+        table.add_row(name, *cells, *others, _number(of_base(found, name, "chance")))
     return table
+
+
+def measure_names(found: Mapping[str, Any]) -> list[str]:
+    """All measures that any arm has."""
+    return list(dict.fromkeys(name for arm in found["arms"] for name in arm["measures"]))
+
+
+def mean(arm: Mapping[str, Any], name: str) -> float | None:
+    """What an arm reached on a measure or in skill, mean over its seeds."""
+    return arm[SKILL] if name == SKILL else arm["measures"].get(name, {}).get("mean")
+
+
+def of_base(found: Mapping[str, Any], name: str, what: str) -> float | None:
+    """ "init" or "chance" of a measure, from the first arm; skill has neither."""
+    return found["arms"][0]["measures"].get(name, {}).get(what)
+
+
+def headline_differences(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Differences of the headlines, by arm and headline in the order of the study."""
+    order = {arm["label"]: number for number, arm in enumerate(found["arms"])}
+    rows = [row for row in found["differences"] if row["headline"]]
+    return sorted(rows, key=lambda row: (order[row["arm"]], found["headlines"].index(row["measure"])))
+
+
+def verdicts(found: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """(arm, measure) -> its word."""
+    return {(row["arm"], row["measure"]): verdict(row) for row in found["differences"]}
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -126,14 +149,6 @@ def amount(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"
-
-
-def _all_measures(found: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(name for arm in found["arms"] for name in arm["measures"]))
-
-
-def _mean(arm: Mapping[str, Any], name: str) -> float | None:
-    return arm["measures"].get(name, {}).get("mean")
 
 
 def _number(value: float | None) -> str:

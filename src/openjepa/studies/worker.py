@@ -18,7 +18,7 @@ from openjepa.core.errors import TrainingStopped, UserError
 from openjepa.core.method import Hook
 from openjepa.core.rundir import write_json
 from openjepa.studies import scoring
-from openjepa.studies.cells import scores_file, stop_file, stop_reason
+from openjepa.studies.cells import finished, stop_file
 from openjepa.training_run import compute_threads
 
 
@@ -35,7 +35,7 @@ def finish(path: Path, hooks: Sequence[Hook] = ()) -> None:
 
 
 def _finish(path: Path, hooks: Sequence[Hook]) -> None:
-    if stop_reason(path) is not None or scores_file(path).exists():
+    if finished(path):
         return
     run = api.load(path)
     if not run.folder.summary.exists():

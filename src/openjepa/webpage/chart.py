@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from openjepa.webpage.axis import Axis, axis, tick_text
+
 WIDE, HIGH = 290, 150  # of the area that is drawn into
 LEFT, RIGHT, TOP, BOTTOM = 40, 6, 8, 22  # room for labels
 LETTER = 6.2  # units of the drawing that a letter takes, about
@@ -52,50 +54,11 @@ class Dot:
     group: int = 0
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A range of values on so many units of the drawing."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def share(self, value: float) -> float:
-        """Where a value lies on the axis, in [0, 1]; values beyond its ends lie on them."""
-        low, high, at = (self._scaled(v) for v in (self.low, self.high, value))
-        return min(1.0, max(0.0, (at - low) / (high - low)))
-
-    def _scaled(self, value: float) -> float:
-        return math.log10(max(value, 1e-300)) if self.log else value
-
-    def ticks(self, most: int = 5) -> list[float]:
-        """Round values within the range."""
-        if self.log:
-            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-            found = [10.0**power for power in range(first, last + 1, max(1, math.ceil((last - first) / (most - 1))))]
-            if len(found) > 1:
-                return found  # decades; a range within one of them has round values as any other
-        step = _round_step((self.high - self.low) / (most - 1))
-        first = math.ceil(self.low / step - 1e-9)
-        return [step * k for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
-
-
-def axis(values: Sequence[float], log: bool = False, margin: float = 0.06) -> Axis:
-    """An axis that holds finite `values` with some room around them."""
-    finite = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
-    low, high = (min(finite), max(finite)) if finite else (0.1, 1.0)
-    if log:
-        factor = max((high / low) ** margin, 1.15)
-        return Axis(low / factor, high * factor, True)
-    room = margin * (high - low) or max(abs(high), 1e-6) * 0.1
-    return Axis(low - room, high + room)
-
-
 def line_chart(
     title: str, lines: Sequence[Line], x: Axis, y: Axis, *, limits: Sequence[Limit] = (), note: str = "", x_label: str
 ) -> str:
     """A figure with its title above, keys and `note` below."""
-    drawn = [_zone(limit, x, y) for limit in limits] + _frame(x, y, x_label)
+    drawn = [_zone(limit, y) for limit in limits] + _frame(x, y, x_label)
     drawn += [_curve(line, x, y) for line in lines]
     drawn += [_limit_label(limit, y) for limit in limits]
     keys = [(line.label, _key_line(line)) for line in lines] if len(lines) > 1 else []
@@ -114,21 +77,17 @@ def scatter(
     note: str = "",
 ) -> str:
     """Dots in groups, with lines at `levels` (what takes no training, say)."""
-    drawn = _frame(x, y, x_label) + [_zone(level, x, y) for level in levels]
+    drawn = _frame(x, y, x_label) + [_zone(level, y) for level in levels]
     drawn += [_mark(dot.group, *_at(dot.x, dot.y, x, y), dot.tip, 4.5) for dot in dots]
     drawn += [_limit_label(level, y) for level in levels]
-    keys = [(name, f'<svg viewBox="0 0 14 14" aria-hidden="true">{_mark(number, 7, 7, "", 5)}</svg>')
-            for number, name in enumerate(groups)]  # fmt: skip
-    return _figure(title, drawn, keys, note)
+    return _figure(title, drawn, _group_keys(groups), note)
 
 
 def cloud(title: str, dots: Sequence[Dot], groups: Sequence[str], note: str = "") -> str:
     """Dots without axes, where only nearness means something."""
     x, y = axis([dot.x for dot in dots], margin=0.03), axis([dot.y for dot in dots], margin=0.03)
     drawn = [_mark(dot.group, *_at(dot.x, dot.y, x, y), dot.tip, 3.2) for dot in dots]
-    keys = [(name, f'<svg viewBox="0 0 14 14" aria-hidden="true">{_mark(number, 7, 7, "", 5)}</svg>')
-            for number, name in enumerate(groups)]  # fmt: skip
-    return _figure(title, drawn, keys, note)
+    return _figure(title, drawn, _group_keys(groups), note)
 
 
 def interval(value: float, low: float, high: float, widest: float, colour: int) -> str:
@@ -160,19 +119,23 @@ def _frame(x: Axis, y: Axis, x_label: str) -> list[str]:
     for value in y.ticks():
         at = bottom - HIGH * y.share(value)
         parts.append(f'<line class="rule" x1="{LEFT}" x2="{LEFT + WIDE}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{_tick(value)}</text>')
+        parts.append(f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{tick_text(value)}</text>')
     for value in x.ticks(6):
         share = x.share(value)
         if WIDE * (1 - share) > LETTER * len(x_label) + 16:  # the name of the axis stands there
             at = LEFT + WIDE * share
-            parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{_tick(value)}</text>')
+            parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{tick_text(value)}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{LEFT + WIDE}" y1="{bottom}" y2="{bottom}"/>')
     parts.append(f'<text x="{LEFT + WIDE}" y="{bottom + 15}" text-anchor="end">{escape(x_label)}</text>')
     return parts
 
 
 def _at(x_value: float, y_value: float, x: Axis, y: Axis) -> tuple[float, float]:
-    return LEFT + WIDE * x.share(x_value), TOP + HIGH * (1 - y.share(y_value))
+    return LEFT + WIDE * x.share(x_value), _height(y_value, y)
+
+
+def _height(value: float, y: Axis) -> float:
+    return TOP + HIGH * (1 - y.share(value))
 
 
 def _curve(line: Line, x: Axis, y: Axis) -> str:
@@ -182,7 +145,7 @@ def _curve(line: Line, x: Axis, y: Axis) -> str:
     places = [_at(a, b, x, y) for a, b in thinned(finite)]
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
     marks = [
-        f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="2.4"><title>{escape(line.label)} at {_tick(point[0])}: '
+        f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="2.4"><title>{escape(line.label)} at {tick_text(point[0])}: '
         f"{point[1]:.4g}</title></circle>"
         for (a, b), point in zip(places, finite, strict=False)
         if len(finite) <= DOTTED
@@ -201,8 +164,8 @@ def thinned(points: Sequence[Point], most: int = POINTS) -> list[Point]:
     return [*means, points[-1]]
 
 
-def _zone(limit: Limit, x: Axis, y: Axis) -> str:
-    at = TOP + HIGH * (1 - y.share(limit.y))
+def _zone(limit: Limit, y: Axis) -> str:
+    at = _height(limit.y, y)
     line = f'<line class="limit {limit.kind}" x1="{LEFT}" x2="{LEFT + WIDE}" y1="{at:.1f}" y2="{at:.1f}"/>'
     if limit.kind != "collapsed":
         return line
@@ -212,14 +175,14 @@ def _zone(limit: Limit, x: Axis, y: Axis) -> str:
 
 def _limit_label(limit: Limit, y: Axis) -> str:
     """Collapse on the left, risk on the right: the two are often close. On the bad side where there is room."""
-    at = TOP + HIGH * (1 - y.share(limit.y))
+    at = _height(limit.y, y)
     below = at < TOP + HIGH - LINE if limit.below else at < TOP + LINE
     height = at + 12 if below else at - 4
     place, anchor = (LEFT + 4, "start") if limit.kind == "collapsed" else (LEFT + WIDE - 2, "end")
     return f'<text class="on" x="{place}" y="{height:.1f}" text-anchor="{anchor}">{escape(limit.label)}</text>'
 
 
-def _mark(group: int, x: float, y: float, tip: str, r: float = 4) -> str:
+def _mark(group: int, x: float, y: float, tip: str, r: float) -> str:
     """Eight colours, and from group to group another shape: colour alone says nothing to some."""
     shape, colour = group % 4, f"c{group % COLOURS}"
     title = f"<title>{escape(tip)}</title>" if tip else ""
@@ -235,22 +198,13 @@ def _mark(group: int, x: float, y: float, tip: str, r: float = 4) -> str:
     return f'<polygon class="dot {colour}" points="{points}">{title}</polygon>'
 
 
+def _group_keys(groups: Sequence[str]) -> list[tuple[str, str]]:
+    return [
+        (name, f'<svg viewBox="0 0 14 14" aria-hidden="true">{_mark(number, 7, 7, "", 5)}</svg>')
+        for number, name in enumerate(groups)
+    ]
+
+
 def _key_line(line: Line) -> str:
     curve = f'<line class="curve{" thin" if line.thin else ""}" x1="0" x2="14" y1="7" y2="7"/>'
     return f'<svg viewBox="0 0 14 14" class="c{line.colour % COLOURS}" aria-hidden="true">{curve}</svg>'
-
-
-def _tick(value: float) -> str:
-    if value == 0:
-        return "0"
-    if abs(value) >= 1e6:
-        return f"{value:.2g}".replace("e+0", "e").replace("e+", "e")
-    if abs(value) >= 1e4:
-        return f"{value / 1e3:g}k"
-    return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.2g}".replace("e-0", "e-")
-
-
-def _round_step(raw: float) -> float:
-    """The next of 1, 2, 5 x a power of ten."""
-    power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= raw * (1 - 1e-9))

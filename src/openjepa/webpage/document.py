@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
+DEEPEST = 36  # % of the strongest colour in a cell: the number on it stays readable
+
 
 def document(title: str, sections: Sequence[str], styles: Sequence[str], refresh_s: int | None = None) -> str:
     """A whole page. `styles` are style sheets as text; with `refresh_s` a browser loads the page anew that often."""
@@ -37,6 +39,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], label: str, kind: 
     )
     inside = f'<table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>'
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{inside}</div>'
+
+
+def heat_cell(shown: str, strength: float) -> str:
+    """What a cell shows on a ground that is the more coloured the larger `strength`, in [0, 1]."""
+    return f'<span class="heat-cell" style="--s:{DEEPEST * strength:.0f}%">{shown}</span>'
 
 
 def details(summary: str, inside: str) -> str:

@@ -26,7 +26,8 @@ from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.image_batches import Images, ImageViews, MaskedImageCollator, MaskedImages, ViewCollator, clean
 from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.images import image_tasks, raw_pixels, train_and_eval
+from openjepa.data.image_tasks import image_tasks
+from openjepa.data.images import raw_pixels, train_and_eval
 from openjepa.masking.blocks import PatchMaskConfig, build_masker
 from openjepa.models.predictors import PredictorConfig, ProjectorConfig, build_predictor, build_projector
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target

@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sides import Asked, Built, Recipe, Size, our_side
+from sides import Asked, Built, Recipe, Size, made, our_side
 from stepping import Read, Side
 from vl_parts import PATCH, make_encoders
-
-from openjepa.core.experiment import BuildContext
-from openjepa.core.seeding import seed_global
 
 BASE = Size(layers=12, dim=768, heads=12, vocab=30_522, batch_tokens=4 * 196)  # ViT-B/16 and BERT-base; batch of 4
 PIXELS = 224
@@ -30,19 +27,22 @@ def side(asked: Asked, cache: bool) -> Built:
     pixels = PIXELS if size.dim == BASE.dim else TOY_PIXELS
     folder = asked.folder / "encoders"
     named = make_encoders(folder, size.layers, size.dim, size.heads, size.vocab, pixels)
-    train = {**asked.train, "batch_tokens": 0, "batch_size": max(1, size.batch_tokens // (pixels // PATCH) ** 2)}
-    train["batch_size"] = min(train["batch_size"], IMAGES // 2)
-    values = {"data": {"source": asked.source, "images": IMAGES, "eval_fraction": 0.2}, "train": train, "cache": cache}
-    config = vl_jepa.Config.load(values, [*named, "mask.strategy=random", *asked.overrides])
-    seed_global(config.train.seed, "weights")
-    experiment = vl_jepa.build(config, BuildContext(asked.assets))
+    batch_size = min(max(1, size.batch_tokens // (pixels // PATCH) ** 2), IMAGES // 2)
+    config, experiment = made(
+        vl_jepa,
+        replace(asked, overrides=[*named, "mask.strategy=random", *asked.overrides]),
+        {
+            "data": {"source": asked.source, "images": IMAGES, "eval_fraction": 0.2},
+            "train": {**asked.train, "batch_tokens": 0, "batch_size": batch_size},
+            "cache": cache,
+        },
+    )
     len(experiment.train_data)  # ty: ignore[invalid-argument-type]  - fills the cache
 
     def read(batch: Any) -> Read:
         return Read(batch.size, [batch.context_valid, batch.text_valid])
 
-    vocabulary = size.vocab
-    return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)
+    return Built(our_side(experiment, read), experiment.train_data, config, size.vocab)
 
 
 def ours(asked: Asked) -> Built:

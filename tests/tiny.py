@@ -27,7 +27,11 @@ TINY = (
 
 def build_tiny(assets: Path, *overrides: str, recipe: ModuleType = t_jepa) -> Experiment:
     """The experiment of TINY and `overrides`, initialised as a run would be."""
-    config = recipe.Config.load(overrides=[*TINY, *overrides])
+    return _built(recipe, [*TINY, *overrides], assets)
+
+
+def _built(recipe: ModuleType, settings: list[str], assets: Path) -> Experiment:
+    config = recipe.Config.load(overrides=settings)
     seed_global(config.train.seed, "init")
     return recipe.build(config, BuildContext(assets))
 
@@ -47,9 +51,7 @@ NANO = (
 
 def build_nano(assets: Path, *overrides: str) -> Experiment:
     """nanoJEPA on 400 word problems."""
-    config = nano_jepa.Config.load(overrides=[*NANO, *overrides])
-    seed_global(config.train.seed, "init")
-    return nano_jepa.build(config, BuildContext(assets))
+    return _built(nano_jepa, [*NANO, *overrides], assets)
 
 
 IMAGE = (
@@ -71,9 +73,7 @@ IMAGE = (
 
 def build_image(*overrides: str) -> Experiment:
     """The image recipe on 120 scenes of 6 x 6 patches."""
-    config = image_jepa.Config.load(overrides=[*IMAGE, *overrides])
-    seed_global(config.train.seed, "init")
-    return image_jepa.build(config, BuildContext(Path("unused")))
+    return _built(image_jepa, [*IMAGE, *overrides], Path("unused"))
 
 
 VL = (
@@ -88,6 +88,4 @@ VL = (
 
 def build_vl(assets: Path, *overrides: str) -> Experiment:
     """The image-text recipe on 120 scenes of 6 x 6 patches and their captions."""
-    config = vl_jepa.Config.load(overrides=[*VL, *overrides])
-    seed_global(config.train.seed, "init")
-    return vl_jepa.build(config, BuildContext(assets))
+    return _built(vl_jepa, [*VL, *overrides], assets)

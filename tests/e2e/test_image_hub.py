@@ -27,7 +27,8 @@ FEATURES = {
 READ = """
 import json, sys
 from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.images import ImageSet, image_tasks
+from openjepa.data.image_tasks import image_tasks
+from openjepa.data.images import ImageSet
 cfg = ImageDataConfig(source=sys.argv[1], streaming=sys.argv[2] == "true", size=16, column="img", label="animal",
                       eval_fraction=0.3)
 found = {split: ImageSet(cfg, split) for split in ("train", "eval")}

@@ -17,7 +17,6 @@ from openjepa.masking.blocks import (
     PatchMaskConfig,
     PatchMasker,
     RandomMasker,
-    block_coverage,
     block_mask,
     block_size,
     build_masker,
@@ -66,6 +65,17 @@ def test_every_patch_is_hidden_and_shown_at_times(name: str, grid: tuple[int, in
     contexts, hiddens = draws(MASKERS[name], grid, 1000)
     assert hiddens.any(0).all()
     assert contexts.any(0).all()
+
+
+def block_coverage(grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """[H, W] probability that a block of this size, placed uniformly, covers each patch; mean: the block's area."""
+
+    def along(length: int, block: int) -> np.ndarray:
+        starts = np.arange(length - block + 1)[:, None]
+        places = np.arange(length)[None, :]
+        return ((starts <= places) & (places < starts + block)).mean(axis=0)
+
+    return np.outer(along(grid[0], size[0]), along(grid[1], size[1]))
 
 
 def test_coverage_of_a_block_is_that_of_a_uniform_place() -> None:

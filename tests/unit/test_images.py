@@ -18,7 +18,8 @@ from PIL import Image
 from openjepa.core.errors import UserError
 from openjepa.data.decode import decode, quiet
 from openjepa.data.image_records import ImageDataConfig, image_files
-from openjepa.data.images import ImageSet, image_tasks, load_images, raw_pixels, source_key, train_and_eval
+from openjepa.data.image_tasks import image_tasks
+from openjepa.data.images import ImageSet, load_images, raw_pixels, source_key, train_and_eval
 from openjepa.data.readers import Counts
 
 S = 16

@@ -11,7 +11,7 @@ from torch import Tensor
 from openjepa.core.errors import ConfigError
 from openjepa.core.seeding import generator_for
 from openjepa.models.transformer import take
-from openjepa.models.vit import ViT, ViTConfig, conv_stem, patchify, sincos_places, unpatchify
+from openjepa.models.vit import ViT, ViTConfig, conv_stem, patchify, sincos_places
 
 B, PIXELS, PATCH, N = 3, 16, 4, 16
 TOLERANCE = 1e-5
@@ -34,6 +34,13 @@ def order() -> Tensor:
 
 
 VARIANTS = [{}, {"places": "learned"}, {"stem": "conv"}]
+
+
+def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    """The inverse of `patchify`: [B, N, C * P * P] -> [B, C, H, W]."""
+    b, _, size = patches.shape
+    x = patches.view(b, *grid, size // patch**2, patch, patch)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(b, size // patch**2, grid[0] * patch, grid[1] * patch)
 
 
 def test_patchify_cuts_in_raster_order_and_back(images: Tensor) -> None:

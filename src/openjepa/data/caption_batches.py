@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from openjepa.core.experiment import Row
 from openjepa.core.picture import Patches
-from openjepa.data.captions import Captioned
+from openjepa.core.seeding import generator_for
+from openjepa.data.captions import Captioned, CaptionedImages
 from openjepa.data.corpus import pad
 from openjepa.data.image_batches import MaskedImageCollator, MaskedImages
 from openjepa.data.tokenizer import TextTokenizer
@@ -58,6 +59,10 @@ class CaptionCollator:
             latents=torch.from_numpy(np.stack(latents)).float() if latents else None,
             words=pad_sequence(words, batch_first=True) if words else None,
         )
+
+    def asked(self, images: CaptionedImages, numbers: Sequence[int]) -> CaptionedBatch:
+        """These images as every evaluation sees them: the same patches hidden, whatever the text is."""
+        return self([Row(images[i], generator_for(0, "captions", i), i) for i in numbers])
 
     def padded(self, ids: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """ids, which of them are real, both [B, T]."""

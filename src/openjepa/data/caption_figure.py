@@ -18,9 +18,7 @@ import numpy as np
 import torch
 
 from openjepa.core.evaluating import evaluating
-from openjepa.core.experiment import Row
 from openjepa.core.method import Method
-from openjepa.core.seeding import generator_for
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.captions import CaptionedImages, TextKind
 
@@ -52,8 +50,7 @@ class CaptionFigure:
 
     def told(self, method: Method, text: TextKind, numbers: Sequence[int]) -> Told:
         """These held-out images with their captions, or with others."""
-        images = self.held_out.told(text)
-        batch = self.collate([Row(images[i], generator_for(0, "captions", i), i) for i in numbers])
+        batch = self.collate.asked(self.held_out.told(text), numbers)
         shown = self.collate.pictures(batch)
         cosines = patch_cosines(method, batch).reshape(len(numbers), *shown[0].grid)
         return Told([picture.pixels for picture in shown], [picture.caption for picture in shown], cosines)

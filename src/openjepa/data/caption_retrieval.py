@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openjepa.core.experiment import Row
-from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Retrieval, Vectors
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.captions import CaptionedImages
@@ -71,8 +69,8 @@ class CaptionRetrieval:
         device = next(method.parameters()).device
         parts = []
         for start in range(0, len(numbers), BATCH):
-            rows = [Row(self.held_out[i], generator_for(0, "captions", i), i) for i in numbers[start : start + BATCH]]
-            parts.append(self.pairs(method, self.collate(rows).to(device)))
+            batch = self.collate.asked(self.held_out, numbers[start : start + BATCH])
+            parts.append(self.pairs(method, batch.to(device)))
         image, text, image_from_text, text_from_image = (
             torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True)
         )

@@ -21,11 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openjepa.core.experiment import Row
 from openjepa.core.method import Latents, Method
-from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Answers, Prediction, Task
-from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
+from openjepa.data.caption_batches import CaptionCollator
 from openjepa.data.caption_retrieval import CaptionRetrieval, PairsOf
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
 from openjepa.data.coco_objects import object_tasks
@@ -73,13 +71,9 @@ class CaptionTasks:
         device = next(method.parameters()).device
         parts = []
         for start in range(0, count, BATCH):
-            batch = self.batch(images, range(start, min(start + BATCH, count)))
+            batch = self.collate.asked(images, range(start, min(start + BATCH, count)))
             parts.append((method(batch.to(device)).latents, batch.size))
         return image_skills(parts)
-
-    def batch(self, images: CaptionedImages, indices: Sequence[int]) -> CaptionedBatch:
-        """These images, the same patches hidden whatever the text is."""
-        return self.collate([Row(images[i], generator_for(0, "captions", i), i) for i in indices])
 
 
 def image_skills(parts: Sequence[tuple[Latents, int]]) -> np.ndarray:

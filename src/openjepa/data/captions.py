@@ -10,7 +10,6 @@ so is a caption whose image is missing. Both are counted, like everything else t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +19,14 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from openjepa.core.errors import UserError
+from openjepa.data.coco import read_coco
 from openjepa.data.image_records import ENDLESS_SCENES, WORLD, ImageDataConfig, records
 from openjepa.data.images import ImageSet
 from openjepa.data.readers import Counts, Record
 from openjepa.data.sources import clean_text, source_kind
 
 TextKind = Literal["caption", "none", "shuffled"]
+CAPTIONS = {"images": {"id", "file_name"}, "annotations": {"image_id", "caption"}}  # what is read of COCO's schema
 
 
 class CaptionDataConfig(ImageDataConfig):
@@ -146,7 +147,7 @@ def coco_records(annotations: Path, folder: Path, counts: Counts) -> Iterator[Re
 
     Captions of images that it does not list are counted. Raises UserError for a file in another schema.
     """
-    data = _read_annotations(annotations)
+    data = read_coco(annotations, "captions", CAPTIONS)
     told: dict[Any, list[Any]] = {}
     for row in data["annotations"]:
         told.setdefault(row["image_id"], []).append(row["caption"])
@@ -158,19 +159,6 @@ def coco_records(annotations: Path, folder: Path, counts: Counts) -> Iterator[Re
     for row in data["images"]:
         file = folder / row["file_name"]
         yield Record(file, told.get(row["id"], []), str(file))
-
-
-def _read_annotations(file: Path) -> dict[str, list[dict[str, Any]]]:
-    needed = {"images": {"id", "file_name"}, "annotations": {"image_id", "caption"}}
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"captions file {file} cannot be read ({error})") from error
-    for section, keys in needed.items():
-        rows = data.get(section) if isinstance(data, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
-            raise UserError(f"{file} is not in COCO's schema: it needs a list {section!r} of {', '.join(sorted(keys))}")
-    return data
 
 
 def _scenes(cfg: ImageDataConfig, counts: Counts) -> Iterator[Record]:

@@ -8,15 +8,15 @@ Pictures without an object are left out. Probes learn on training images and are
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from openjepa.core.errors import UserError
 from openjepa.core.tasks import Classification
+from openjepa.data.coco import read_coco
+from openjepa.data.image_tasks import Labelled, label_tasks
 from openjepa.data.images import ImageSet
 
-NEEDED = {
+OBJECTS = {  # what is read of COCO's schema
     "images": {"id", "file_name"},
     "annotations": {"image_id", "category_id", "area"},
     "categories": {"id", "supercategory"},
@@ -28,19 +28,12 @@ def object_tasks(train: ImageSet, held_out: ImageSet, files: tuple[Path, Path], 
 
     Raises UserError for a file in another schema.
     """
-    learnt, asked = (
-        labelled(images, largest_objects(file)) for images, file in zip((train, held_out), files, strict=True)
-    )
-    learnt = learnt[:most]
-    kinds = tuple(sorted({kind for _, kind in learnt}))
-    asked = [(image, kind) for image, kind in asked if kind in kinds]
-    if len(kinds) < 2 or not asked:
-        return []
-    (images, labels), (others, truth) = zip(*learnt, strict=True), zip(*asked, strict=True)
-    return [Classification("object", images, [*map(kinds.index, labels)], others, [*map(kinds.index, truth)], kinds)]
+    found = {file: largest_objects(file) for file in dict.fromkeys(files)}  # both may be one file, and a large one
+    learnt, asked = (labelled(images, found[file]) for images, file in zip((train, held_out), files, strict=True))
+    return label_tasks("object", learnt[:most], asked)
 
 
-def labelled(images: ImageSet, kinds: dict[str, str]) -> list[tuple[Any, str]]:
+def labelled(images: ImageSet, kinds: dict[str, str]) -> list[Labelled]:
     """Images [S, S, 3] that have a kind, found by the name of their file, each with it."""
     names = [Path(place).name for place in images.places]
     return [(image, kinds[name]) for image, name in zip(images.pixels, names, strict=True) if name in kinds]
@@ -48,7 +41,7 @@ def labelled(images: ImageSet, kinds: dict[str, str]) -> list[tuple[Any, str]]:
 
 def largest_objects(file: Path) -> dict[str, str]:
     """File name of each image that shows an object -> supercategory of the largest one."""
-    data = _read(file)
+    data = read_coco(file, "objects", OBJECTS)
     kinds = {row["id"]: row["supercategory"] for row in data["categories"]}
     largest: dict[Any, dict[str, Any]] = {}
     for row in data["annotations"]:
@@ -58,15 +51,3 @@ def largest_objects(file: Path) -> dict[str, str]:
     return {
         row["file_name"]: kinds[largest[row["id"]]["category_id"]] for row in data["images"] if row["id"] in largest
     }
-
-
-def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
-    try:
-        data = json.loads(file.expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"objects file {file} cannot be read ({error})") from error
-    for section, keys in NEEDED.items():
-        rows = data.get(section) if isinstance(data, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
-            raise UserError(f"{file} is not in COCO's schema: it needs a list {section!r} of {', '.join(sorted(keys))}")
-    return data

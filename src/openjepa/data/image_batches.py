@@ -38,6 +38,10 @@ class Images(Batch):
     def tokens(self) -> int:
         return self.size * self.patches
 
+    def noise(self, generator: torch.Generator) -> Tensor:
+        """[B, 3, S, S] other images: uniform noise in [-1, 1)."""
+        return torch.rand(self.images.shape, generator=generator).to(self.images) * 2 - 1
+
 
 @dataclass(kw_only=True)
 class MaskedImages(Images):
@@ -65,8 +69,7 @@ class MaskedImages(Images):
 
     def with_other_hidden(self, generator: torch.Generator) -> Self:
         """The same batch with uniform noise on the hidden patches."""
-        other = torch.rand(self.images.shape, generator=generator).to(self.images) * 2 - 1
-        return replace(self, images=torch.where(self.hidden_pixels, other, self.images))
+        return replace(self, images=torch.where(self.hidden_pixels, self.noise(generator), self.images))
 
     def nearest_visible(self) -> Tensor:
         """[B, H] the place of the shown patch nearest to each hidden one, for the copy baseline."""
@@ -83,6 +86,10 @@ class ImageViews(Images):
     """Images and two random views of each."""
 
     views: Tensor  # [B, 2, 3, S, S] in [-1, 1]
+
+    def with_other_hidden(self, generator: torch.Generator) -> Self:
+        """The same batch with uniform noise for the second view, which the first one predicts."""
+        return replace(self, views=torch.stack([self.views[:, 0], self.noise(generator)], 1))
 
 
 @dataclass(frozen=True)

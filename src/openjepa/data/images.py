@@ -1,4 +1,4 @@
-"""Decoded images: decoded once, kept as raw bytes, memory-mapped for ever after; and what they can be asked.
+"""Decoded images: decoded once, kept as raw bytes, memory-mapped for ever after.
 
 Making an `ImageSet` costs nothing. The first `len()` or `[i]` reads the source once, decodes every image with Pillow
 (on all cores: it releases the interpreter while it decodes) and writes training and held-out images under
@@ -23,7 +23,6 @@ from torch.utils.data import Dataset
 
 from openjepa.core.aside import replaced_folder
 from openjepa.core.errors import UserError
-from openjepa.core.tasks import Classification, Task
 from openjepa.data.cache import cache_dir, cache_lock, code_version, file_versions, in_share
 from openjepa.data.decode import decode, quiet
 from openjepa.data.image_records import WORLD, ImageDataConfig, image_files, records
@@ -36,7 +35,6 @@ SPLITS = ("train", "eval")
 CHUNK = 512  # images decoded together
 KEPT = "images"
 WIDEST_RAW = 32  # pixels
-LEAST_TESTED = 1000  # held-out images that probes are asked about
 
 Read = Callable[[ImageDataConfig, str, Counts], Iterator[Record]]  # every image of one source, undecoded
 
@@ -227,39 +225,6 @@ def source_key(cfg: ImageDataConfig, also_read: Sequence[str] = ()) -> dict[str,
     if also_read:
         key["also"] = file_versions(file for file in map(Path, also_read) if file.exists())
     return key
-
-
-def image_tasks(cfg: ImageDataConfig) -> list[Task]:
-    """What can be asked of an encoder trained on this source.
-
-    The scenes world asks for its factors, on combinations no model was trained on. Other sources ask for their labels:
-    probes learn on the first `data.probe_images` labelled training images, and the first held-out ones test them.
-    """
-    if cfg.source.strip() == WORLD:
-        from openjepa.data.worlds.scenes import factor_tasks
-
-        return list(factor_tasks(pixels=cfg.size))
-    train, test = cfg.probe_images, max(LEAST_TESTED, cfg.probe_images // 4)
-    learnt, asked = (_labelled(images) for images in train_and_eval(cfg))
-    classes = tuple(sorted({label for _, label in learnt[:train]}))
-    asked = [(image, label) for image, label in asked if label in classes]
-    if len(classes) < 2 or not asked:
-        return []
-    learnt, asked = learnt[:train], asked[:test]
-    return [
-        Classification(
-            name=cfg.label or "folder",
-            train=[image for image, _ in learnt],
-            train_labels=[classes.index(label) for _, label in learnt],
-            test=[image for image, _ in asked],
-            test_labels=[classes.index(label) for _, label in asked],
-            classes=classes,
-        )
-    ]
-
-
-def _labelled(images: ImageSet) -> list[tuple[np.ndarray, str]]:
-    return [(image, label) for image, label in zip(images.pixels, images.labels, strict=True) if label is not None]
 
 
 def load_images(inputs: Sequence[Any], pixels: int) -> np.ndarray:

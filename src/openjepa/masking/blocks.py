@@ -6,7 +6,7 @@ in neither: the context is a block of its own, so that its border is no sign of 
 Every image gets draws of its own, and as many patches as these give: images of a batch are padded to one length, not
 cut to it. That and three more choices keep the masks free of bias, where code that is in use has it: scale and aspect
 are two draws; the last row and column can be chosen like the first; and a block may fill the grid. A patch in the
-middle is still covered more often than one at the border, as more blocks of one size reach it (`block_coverage`).
+middle is still covered more often than one at the border, as more blocks of one size reach it.
 
 Source of the multi-block masks: I-JEPA, Assran et al. 2023, section 3 and appendix A.1.
 """
@@ -167,17 +167,6 @@ def block_size(grid: Grid, area: float, aspect: float) -> Grid:
     height = round(grid[0] * math.sqrt(area * aspect))
     width = round(grid[1] * math.sqrt(area / aspect))
     return min(max(1, height), grid[0]), min(max(1, width), grid[1])
-
-
-def block_coverage(grid: Grid, size: Grid) -> np.ndarray:
-    """[H, W] probability that a block of this size, placed uniformly, covers each patch; mean: the block's area."""
-
-    def along(length: int, block: int) -> np.ndarray:
-        starts = np.arange(length - block + 1)[:, None]
-        places = np.arange(length)[None, :]
-        return ((starts <= places) & (places < starts + block)).mean(axis=0)
-
-    return np.outer(along(grid[0], size[0]), along(grid[1], size[1]))
 
 
 def _between(span: Interval, draw: float) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.core.errors import ConfigError, UserError
-from openjepa.models.pretrained import attention_mask, load_model
+from openjepa.models.pretrained import attention_mask, load_model, unused_parameters
 from openjepa.models.transformer import key_mask, take
 
 OUR_MEAN, OUR_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # images come in [-1, 1]
@@ -41,7 +41,7 @@ class PretrainedViT(nn.Module):
         mean, std = pixel_statistics(name)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-        for parameter in self.model.pooler.parameters() if self.model.pooler is not None else ():
+        for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
 
     def states(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
@@ -29,50 +29,15 @@ class MomentumConfig(BaseConfig):
         return linear(self.start, self.final)
 
 
-class EMATarget(nn.Module):
-    """A copy of `online` that trails it: theta <- m * theta + (1 - m) * theta_online after every step.
-
-    Never trained by gradient and always in eval mode, so dropout cannot perturb targets. Buffers are copied. The update
-    is one fused call over all parameters. Source: Tarvainen & Valpola 2017; as a JEPA target, Assran et al. 2023.
-    """
-
-    def __init__(self, online: nn.Module, momentum: Schedule) -> None:
-        super().__init__()
-        self.module: Any = copy.deepcopy(online).requires_grad_(False)
-        self.momentum = momentum
-        self.eval()
-
-    def train(self, mode: bool = True) -> EMATarget:
-        """Stays in eval mode whatever the rest of the method does."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, *args: Any) -> Any:
-        return self.module(*args)
-
-    @torch.no_grad()
-    def states(self, *args: Any) -> list[torch.Tensor]:
-        """All layers of the copy, see `TextEncoder.states`."""
-        return self.module.states(*args)
-
-    @torch.no_grad()
-    def update(self, online: nn.Module, progress: Progress) -> None:
-        """Move towards `online` by the momentum of this step."""
-        weight = 1.0 - self.momentum(progress)
-        torch._foreach_lerp_(list(self.module.parameters()), list(online.parameters()), weight)
-        for mine, theirs in zip(self.module.buffers(), online.buffers(), strict=True):
-            mine.copy_(theirs)
-
-
-class Frozen(nn.Module):
-    """A network that stays as it is: never trained by gradient, always in eval mode, and never averaged."""
+class Untrained(nn.Module):
+    """A network that is never trained by gradient and always in eval mode, so dropout cannot perturb targets."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module: Any = module.requires_grad_(False)
         self.eval()
 
-    def train(self, mode: bool = True) -> Frozen:
+    def train(self, mode: bool = True) -> Self:
         """Stays in eval mode whatever the rest of the method does."""
         return super().train(False)
 
@@ -84,6 +49,30 @@ class Frozen(nn.Module):
     def states(self, *args: Any) -> list[torch.Tensor]:
         """All layers of the network, see `TextEncoder.states`."""
         return self.module.states(*args)
+
+
+class Frozen(Untrained):
+    """A network that stays as it is: it is not averaged either."""
+
+
+class EMATarget(Untrained):
+    """A copy of `online` that trails it: theta <- m * theta + (1 - m) * theta_online after every step.
+
+    Buffers are copied. The update is one fused call over all parameters. Source: Tarvainen & Valpola 2017; as a JEPA
+    target, Assran et al. 2023.
+    """
+
+    def __init__(self, online: nn.Module, momentum: Schedule) -> None:
+        super().__init__(copy.deepcopy(online))
+        self.momentum = momentum
+
+    @torch.no_grad()
+    def update(self, online: nn.Module, progress: Progress) -> None:
+        """Move towards `online` by the momentum of this step."""
+        weight = 1.0 - self.momentum(progress)
+        torch._foreach_lerp_(list(self.module.parameters()), list(online.parameters()), weight)
+        for mine, theirs in zip(self.module.buffers(), online.buffers(), strict=True):
+            mine.copy_(theirs)
 
 
 def build_target(kind: TargetKind, online: nn.Module, momentum: MomentumConfig) -> EMATarget | Frozen | None:

@@ -107,13 +107,6 @@ def patchify(images: Tensor, patch: int) -> Tensor:
     return x.permute(0, 2, 4, 1, 3, 5).reshape(b, (h // patch) * (w // patch), c * patch * patch)
 
 
-def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    """The inverse of `patchify`: [B, N, C * P * P] -> [B, C, H, W]."""
-    b, _, size = patches.shape
-    x = patches.view(b, *grid, size // patch**2, patch, patch)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(b, size // patch**2, grid[0] * patch, grid[1] * patch)
-
-
 def conv_stem(patch: int, dim: int) -> nn.Sequential:
     """Overlapping 3 x 3 convolutions, each halving (or a 5 x 5 one cutting to a third), until a patch is one place.
 

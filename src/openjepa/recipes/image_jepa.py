@@ -12,7 +12,6 @@ In both, the mean of the student's latents of all patches is the image's embeddi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -27,7 +26,8 @@ from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.image_batches import Images, ImageViews, MaskedImageCollator, MaskedImages, ViewCollator, clean
 from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.images import image_tasks, raw_pixels, train_and_eval
+from openjepa.data.image_tasks import image_tasks
+from openjepa.data.images import raw_pixels, train_and_eval
 from openjepa.masking.blocks import PatchMaskConfig, build_masker
 from openjepa.models.predictors import PredictorConfig, ProjectorConfig, build_predictor, build_projector
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target
@@ -121,8 +121,7 @@ class MaskedImageJEPA(Method[MaskedImages]):
         weight = self.config.invariance * self.config.regularizer.weight
         if weight == 0 or self.config.regularizer.name == "none":  # pulling without pushing collapses
             return self.regularizer(rows, batch.draw)
-        states = self.student(batch.images, batch.hidden_at, batch.hidden_valid)  # [B, H, D]
-        other = mean_pool(states, batch.hidden_valid)  # [B, D]
+        other = mean_pool(self.student(batch.images, batch.hidden_at, batch.hidden_valid), batch.hidden_valid)  # [B, D]
         terms = regularize_both(self.regularizer, rows, other, batch.draw)
         return terms | {"invariance": weight * rank_weight(len(rows), rows.device) * mse(rows, other).mean()}
 
@@ -176,8 +175,7 @@ class ViewImageJEPA(Method[ImageViews]):
         return self.student(batch.images).float().mean(1)
 
     def scramble_hidden(self, batch: ImageViews, generator: torch.Generator) -> ImageViews:
-        other = torch.rand(batch.images.shape, generator=generator).to(batch.images) * 2 - 1
-        return replace(batch, views=torch.stack([batch.views[:, 0], other], 1))
+        return batch.with_other_hidden(generator)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:

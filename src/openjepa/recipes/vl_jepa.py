@@ -13,6 +13,7 @@ frozen one (all with a name, by default) is its own. The mean of all patches is 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -116,7 +117,7 @@ class VLJEPA(Method[CaptionedBatch]):
             rows = pooled if self.config.regularized == "mean" else context[batch.context_valid]  # [B or visible, D]
             terms |= self.regularizer(rows, batch.draw)
         if self.two_way is not None:
-            terms |= self.match(self.pairs(batch), batch.draw)
+            terms |= self.match(self.pairs(replace(batch, latents=whole)), batch.draw)  # look once
         latents = self._latents(batch, whole, predicted, target, pooled)
         loss = torch.stack(list(terms.values())).sum()
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
@@ -149,7 +150,7 @@ class VLJEPA(Method[CaptionedBatch]):
         copied = self.targets_at(whole, batch.nearest_visible(), batch.hidden_valid)  # [M, D]
         latents.copied, _ = in_loss_space(self.objective, copied, target)
         latents.context = self.embed(batch)  # [B, D]
-        latents.teacher = (self.teacher or self.student)(batch.images).float().mean(1)  # [B, D]
+        latents.teacher = latents.context if self.teacher is None else self.teacher(batch.images).float().mean(1)
         return latents
 
     def embed(self, batch: Images) -> Tensor:

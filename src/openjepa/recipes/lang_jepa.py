@@ -175,9 +175,7 @@ def read_back(method: LangJEPA, batch: MaskedSentences, special: Sequence[int]) 
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    wanted = config.tokenizer
-    if config.encoder.name is not None:  # a pretrained encoder brings its own
-        wanted = wanted.model_copy(update={"kind": config.encoder.name})
+    wanted = config.tokenizer.for_encoder(config.encoder.name)
     tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
     method = LangJEPA(config, tokenizer.vocab_size, context)
     rows = SentenceRows(tokenizer, config.sentences, method.student.max_len)

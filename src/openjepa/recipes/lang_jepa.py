@@ -128,7 +128,7 @@ class LangJEPA(Method[MaskedSentences]):
             layers = self.teacher.states(take(batch.ids, some.at), *some.alone, top)  # each [B, K, D]
         else:
             layers = [take(state, some.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)]
-        used = target_layers(self.config.target.model_copy(update={"skip_top": 0}), layers)
+        used = target_layers(self.config.target, layers, top)
         return make_targets(self.config.target, [(some.weights @ layer.float())[some.real] for layer in used])
 
     def regularize(self, batch: MaskedSentences, pooled: Tensor) -> dict[str, Tensor]:

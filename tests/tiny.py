@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -25,9 +26,11 @@ TINY = (
 )
 
 
-def build_tiny(assets: Path, *overrides: str, recipe: ModuleType = t_jepa) -> Experiment:
-    """The experiment of TINY and `overrides`, initialised as a run would be."""
-    config = recipe.Config.load(overrides=[*TINY, *overrides])
+def build_tiny(
+    assets: Path, *overrides: str, recipe: ModuleType = t_jepa, settings: Sequence[str] = TINY
+) -> Experiment:
+    """The experiment of `settings` and `overrides`, initialised as a run would be."""
+    config = recipe.Config.load(overrides=[*settings, *overrides])
     seed_global(config.train.seed, "init")
     return recipe.build(config, BuildContext(assets))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -25,13 +26,11 @@ TINY = (
 )
 
 
-def build_tiny(assets: Path, *overrides: str, recipe: ModuleType = t_jepa) -> Experiment:
-    """The experiment of TINY and `overrides`, initialised as a run would be."""
-    return _built(recipe, [*TINY, *overrides], assets)
-
-
-def _built(recipe: ModuleType, settings: list[str], assets: Path) -> Experiment:
-    config = recipe.Config.load(overrides=settings)
+def build_tiny(
+    assets: Path, *overrides: str, recipe: ModuleType = t_jepa, settings: Sequence[str] = TINY
+) -> Experiment:
+    """The experiment of `settings` and `overrides`, initialised as a run would be."""
+    config = recipe.Config.load(overrides=[*settings, *overrides])
     seed_global(config.train.seed, "init")
     return recipe.build(config, BuildContext(assets))
 
@@ -51,7 +50,7 @@ NANO = (
 
 def build_nano(assets: Path, *overrides: str) -> Experiment:
     """nanoJEPA on 400 word problems."""
-    return _built(nano_jepa, [*NANO, *overrides], assets)
+    return build_tiny(assets, *overrides, recipe=nano_jepa, settings=NANO)
 
 
 IMAGE = (
@@ -73,7 +72,7 @@ IMAGE = (
 
 def build_image(*overrides: str) -> Experiment:
     """The image recipe on 120 scenes of 6 x 6 patches."""
-    return _built(image_jepa, [*IMAGE, *overrides], Path("unused"))
+    return build_tiny(Path("unused"), *overrides, recipe=image_jepa, settings=IMAGE)
 
 
 VL = (
@@ -88,4 +87,4 @@ VL = (
 
 def build_vl(assets: Path, *overrides: str) -> Experiment:
     """The image-text recipe on 120 scenes of 6 x 6 patches and their captions."""
-    return _built(vl_jepa, [*VL, *overrides], assets)
+    return build_tiny(assets, *overrides, recipe=vl_jepa, settings=VL)

@@ -22,20 +22,14 @@ from openjepa.objectives.tokens import TokenHead
 from openjepa.recipes import t_jepa
 from openjepa.recipes.baselines import mlm, next_token, simcse
 from openjepa.train.optim import build_optimizer
-from tests.tiny import TINY
+from tests.tiny import TINY, build_tiny
 
 BASELINES: dict[str, ModuleType] = {"mlm": mlm, "next_token": next_token, "simcse": simcse}
 SETTINGS = [setting for setting in TINY if not setting.startswith("predictor.")]
 
 
 def build(name: str, assets: Path, *overrides: str) -> Experiment:
-    from openjepa.core.experiment import BuildContext
-    from openjepa.core.seeding import seed_global
-
-    module = BASELINES[name]
-    config = module.Config.load(overrides=[*SETTINGS, *overrides])
-    seed_global(config.train.seed, "init")
-    return module.build(config, BuildContext(assets))
+    return build_tiny(assets, *overrides, recipe=BASELINES[name], settings=SETTINGS)
 
 
 @pytest.fixture(scope="module", params=BASELINES)

@@ -18,7 +18,7 @@ from openjepa.core.experiment import Row
 from openjepa.core.picture import Patches
 from openjepa.core.seeding import generator_for
 from openjepa.data.captions import Captioned, CaptionedImages
-from openjepa.data.corpus import pad
+from openjepa.data.corpus import pad_rows
 from openjepa.data.image_batches import MaskedImageCollator, MaskedImages
 from openjepa.data.tokenizer import TextTokenizer
 
@@ -66,9 +66,7 @@ class CaptionCollator:
 
     def padded(self, ids: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """ids, which of them are real, both [B, T]."""
-        lengths = torch.tensor([len(one) for one in ids])
-        padded = pad(ids, self.tokenizer.pad_id)
-        return padded, torch.arange(padded.shape[1])[None, :] < lengths[:, None]
+        return pad_rows(ids, self.tokenizer.pad_id)
 
     def pictures(self, batch: CaptionedBatch) -> list[Patches]:
         """The images with the captions that they came with, as people see them."""

@@ -161,5 +161,12 @@ def pad(sequences: Sequence[np.ndarray], fill: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
+def pad_rows(rows: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids of each row [L_i] -> ids [B, T] int64, and which of them are real [B, T]."""
+    ids = pad(rows, pad_id)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, torch.arange(ids.shape[1])[None, :] < lengths[:, None]
+
+
 def _map(file: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all()

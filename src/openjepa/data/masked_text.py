@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,7 +17,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
 from openjepa.core.method import Masker
 from openjepa.core.picture import Pieces
-from openjepa.data.corpus import pad
+from openjepa.data.corpus import pad, pad_rows
 from openjepa.data.pictures import text_pictures
 from openjepa.data.tokenizer import TextTokenizer
 
@@ -71,7 +70,7 @@ class MaskedTextCollator:
     masker: Masker
 
     def __call__(self, rows: Sequence[Row]) -> MaskedText:
-        ids, valid = self._pad([row.sample.ids for row in rows])
+        ids, valid = pad_rows([row.sample.ids for row in rows], self.tokenizer.pad_id)  # [B, T]
         maskable = valid & ~pad([row.sample.special for row in rows], False)  # [B, T]
         hidden = torch.zeros_like(valid)
         for i, row in enumerate(rows):
@@ -80,17 +79,12 @@ class MaskedTextCollator:
 
     def clean(self, texts: Sequence[str], max_len: int) -> MaskedText:
         """Texts with nothing hidden, cut at `max_len` tokens, for embedding."""
-        ids, valid = self._pad(self.tokenizer.encode(texts, max_len))
+        ids, valid = pad_rows(self.tokenizer.encode(texts, max_len), self.tokenizer.pad_id)  # [B, T]
         return self._batch(torch.arange(len(texts)), ids, valid, torch.zeros_like(valid))
 
     def pictures(self, batch: MaskedText) -> list[Pieces]:
         """What the rows of a batch look like, token by token."""
         return text_pictures(self.tokenizer, batch)
-
-    def _pad(self, rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        ids = pad(rows, self.tokenizer.pad_id)  # [B, T]
-        lengths = torch.tensor([len(row) for row in rows])
-        return ids, torch.arange(ids.shape[1])[None, :] < lengths[:, None]
 
     def _batch(self, keys: Tensor, ids: Tensor, valid: Tensor, hidden: Tensor) -> MaskedText:
         context_at, context_valid = places_of(valid & ~hidden)

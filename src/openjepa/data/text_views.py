@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
-from openjepa.data.corpus import pad
+from openjepa.data.corpus import pad_rows
 from openjepa.data.tokenizer import TextTokenizer
 
 
@@ -35,14 +36,12 @@ class TextViewsCollator:
     tokenizer: TextTokenizer
 
     def __call__(self, rows: Sequence[Row]) -> TextViews:
-        ids = pad([row.sample.ids for row in rows], self.tokenizer.pad_id)  # [B, T]
-        return self._batch(torch.tensor([row.index for row in rows]), ids, [len(row.sample.ids) for row in rows])
+        return self._batch(torch.tensor([row.index for row in rows]), [row.sample.ids for row in rows])
 
     def clean(self, texts: Sequence[str], max_len: int) -> TextViews:
         """Texts cut at `max_len` tokens, for embedding."""
-        encoded = self.tokenizer.encode(texts, max_len)
-        return self._batch(torch.arange(len(texts)), pad(encoded, self.tokenizer.pad_id), [len(row) for row in encoded])
+        return self._batch(torch.arange(len(texts)), self.tokenizer.encode(texts, max_len))
 
-    def _batch(self, keys: Tensor, ids: Tensor, lengths: Sequence[int]) -> TextViews:
-        valid = torch.arange(ids.shape[1])[None, :] < torch.tensor(lengths)[:, None]  # [B, T]
+    def _batch(self, keys: Tensor, texts: Sequence[np.ndarray]) -> TextViews:
+        ids, valid = pad_rows(texts, self.tokenizer.pad_id)  # [B, T]
         return TextViews(keys=keys, ids=ids, valid=valid, second_ids=ids, real_tokens=int(valid.sum()))

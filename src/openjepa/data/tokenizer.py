@@ -62,6 +62,10 @@ class TokenizerConfig(BaseConfig):
             raise ValueError(f"unknown kind; did you mean {near[0]!r}?")
         return kind
 
+    def for_encoder(self, name: str | None) -> TokenizerConfig:
+        """The tokenizer for an encoder called `name`: its own if it is pretrained, this one for None (from scratch)."""
+        return self if name is None else self.model_copy(update={"kind": name})
+
 
 class TextTokenizer:
     """Text to ids and back. [PAD], [MASK] and [SEP] are appended to a vocabulary that lacks them (GPT-2's).

@@ -9,7 +9,7 @@ minutes for little.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class Audit:
 
     def mean(self, point: Point) -> float:
         """Validation accuracy of a point over all tasks: what chooses."""
-        return float(np.mean(list(self.points[point].values())))
+        return _mean(self.points[point])
 
     def to_json(self) -> dict[str, Any]:
         """{"chosen": a point, "points": [{"encoder", "layer", "pooling", "validation", "tasks"}], "test": ledger}."""
@@ -100,7 +100,7 @@ def audit(tasks: Sequence[Task], networks: Mapping[str, Experiment], seed: int =
         for group in groups:
             places = place_features(run, group.tasks[0].train, point.encoder, point.layer)
             points[point] |= group.validate(places, seed)
-    chosen = max(points, key=lambda point: np.mean(list(points[point].values())))
+    chosen = max(points, key=lambda point: _mean(points[point]))
     return Audit(points, chosen, _tested(groups, networks, chosen, seed))
 
 
@@ -145,11 +145,16 @@ def _best_layers(points: Mapping[Point, Mapping[str, float]]) -> list[Point]:
     best: dict[str, tuple[float, Point]] = {}
     for point, accuracies in points.items():
         several = Point(point.encoder, point.layer, "max") in points
-        value = float(np.mean(list(accuracies.values())))
+        value = _mean(accuracies)
         if several and value > best.get(point.encoder, (-1.0, point))[0]:
             best[point.encoder] = value, Point(point.encoder, point.layer, "attentive")
     return [point for _, point in best.values()]
 
 
-def _merged(parts: Any) -> dict[str, Score]:
+def _mean(accuracies: Mapping[str, float]) -> float:
+    """Of all tasks: what chooses."""
+    return float(np.mean(list(accuracies.values())))
+
+
+def _merged(parts: Iterable[dict[str, Score]]) -> dict[str, Score]:
     return {name: score for part in parts for name, score in part.items()}

@@ -14,10 +14,10 @@ from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.layers import Layers
 from openjepa.evals.attentive import Places
+from openjepa.evals.features import by_length, embed_all
 from openjepa.models.transformer import mean_pool
 
 AT_ONCE = 64  # inputs in a batch
-POOLINGS = ("mean", "max", "attentive")
 
 
 class Point(NamedTuple):
@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
     encoder: str  # e.g. student, teacher, projected; or `embedding`, what users get
     layer: int  # 0 = what the trunk reads
-    pooling: str  # one of POOLINGS
+    pooling: str  # mean, max or attentive (learned)
 
     @property
     def name(self) -> str:
@@ -71,6 +71,8 @@ def place_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, 
 
 def point_features(experiment: Experiment, inputs: Sequence[Any], point: Point) -> Places:
     """The features of one point."""
+    if point == EMBEDDING:
+        return Places.single(embed_all(experiment.method, experiment.prepare, inputs))
     if point.pooling == "attentive":
         return place_features(experiment, inputs, point.encoder, point.layer)
     return Places.single(pooled_features(experiment, inputs)[point])
@@ -83,8 +85,8 @@ def _layers(experiment: Experiment, batch: Batch) -> dict[str, Layers]:
 
 
 def _batches(experiment: Experiment, inputs: Sequence[Any]) -> Iterator[tuple[list[int], Batch]]:
-    """Texts in order of length, to save padding; each batch with the numbers of its inputs."""
-    order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]) if isinstance(inputs[i], str) else 0)
+    """Texts in order of length, each batch with the numbers of its inputs."""
+    order = by_length(inputs)
     for start in range(0, len(order), AT_ONCE):
         rows = order[start : start + AT_ONCE]
         yield rows, experiment.prepare([inputs[i] for i in rows])

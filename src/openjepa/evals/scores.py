@@ -7,6 +7,7 @@ speaks of the choice of test items only: another training seed is another run.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,12 +52,20 @@ def difference_interval(
     """Percentile interval of `first.value - second.value` over paired resamples of the test items."""
     count = len(first.items)
     assert count == len(second.items), "a paired bootstrap needs the same test items for both"
+    draws = item_draws(count, resamples, generator)
+    return middle(np.concatenate([first.resampled(some) - second.resampled(some) for some in draws]), level)
+
+
+def item_draws(count: int, resamples: int, generator: torch.Generator) -> Iterator[np.ndarray]:
+    """`count` item numbers with replacement, `resamples` times, in parts [R, count] that fit into memory."""
     rows = max(1, DRAWS_AT_ONCE // count)
-    differences = []
     for start in range(0, resamples, rows):
         shape = (min(rows, resamples - start), count)
-        draws = torch.randint(count, shape, generator=generator).numpy()  # [R, N]
-        differences.append(first.resampled(draws) - second.resampled(draws))
+        yield torch.randint(count, shape, generator=generator).numpy()
+
+
+def middle(values: np.ndarray, level: float) -> tuple[float, float]:
+    """The interval that holds the middle part `level`, in (0, 1), of the values [R]."""
     tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(differences), [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from openjepa.evals.ledger import LEVEL
-from openjepa.evals.scores import DRAWS_AT_ONCE, Score
+from openjepa.evals.scores import DRAWS_AT_ONCE, Score, item_draws, middle
 
 RESAMPLES = 2000  # of a bootstrap: the ends of a 95 % interval then move by some hundredths of its length
 FLIPS = 10_000  # drawn where there are more combinations of signs than this; the smallest p-value is then 1e-4
@@ -82,13 +82,9 @@ def _over_seeds(by_seed: np.ndarray, generator: torch.Generator) -> dict:
 
 
 def paired_interval(
-    first: Sequence[Score],
-    second: Sequence[Score],
-    generator: torch.Generator,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    first: Sequence[Score], second: Sequence[Score], generator: torch.Generator, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """Interval of the mean over seeds of `first.value - second.value`; one Score a seed, paired in order.
+    """95 % interval of the mean over seeds of `first.value - second.value`; one Score a seed, paired in order.
 
     Each resample draws the test items anew (the same for all seeds and both sides) and moves the mean as another choice
     of S seeds might: by Student's t with S - 1 degrees of freedom, times the standard error over seeds. Drawing from
@@ -97,18 +93,12 @@ def paired_interval(
     """
     count = len(first[0].items)
     assert all(len(score.items) == count for score in (*first, *second)), "a paired bootstrap needs the same items"
-    rows, parts = max(1, DRAWS_AT_ONCE // count), []
-    for start in range(0, resamples, rows):
-        shape = (min(rows, resamples - start), count)
-        draws = torch.randint(count, shape, generator=generator).numpy()  # [R, N]
-        parts.append(_differences(first, second, draws).mean(axis=0))
-    values = np.concatenate(parts)  # [resamples]
+    draws = item_draws(count, resamples, generator)
+    values = np.concatenate([_differences(first, second, some).mean(axis=0) for some in draws])  # [resamples]
     if len(first) > 1:
         by_seed = np.array([a.value - b.value for a, b in zip(first, second, strict=True)])
         values = values + _standard_error(by_seed) * _student(len(first) - 1, resamples, generator)
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    return middle(values, LEVEL)
 
 
 def _standard_error(values: np.ndarray) -> float:

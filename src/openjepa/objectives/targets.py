@@ -35,16 +35,17 @@ class TargetConfig(BaseConfig):
     """layers left out from the top: the lowest of all are the word embeddings, which tell parts of a text apart"""
 
 
-def target_layers(config: TargetConfig, states: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Those of the teacher's states, lowest first, that targets are made of.
+def target_layers(config: TargetConfig, states: Sequence[Tensor], cut: int = 0) -> Sequence[Tensor]:
+    """Those of the teacher's states, lowest first, that targets are made of; the top `cut` are not in `states`.
 
     Raises UserError if the teacher has too few.
     """
-    last = len(states) - config.skip_top
+    depth = len(states) + cut
+    last = depth - config.skip_top
     if last < config.layers:
         raise UserError(
             f"targets from {config.layers} layers below the top {config.skip_top} asked of a model that has "
-            f"{len(states)}, its word embeddings counted: lower target.layers or target.skip_top"
+            f"{depth}, its word embeddings counted: lower target.layers or target.skip_top"
         )
     return states[last - config.layers : last]
 

@@ -128,7 +128,7 @@ class LangJEPA(Method[MaskedSentences]):
             layers = self.teacher.states(take(batch.ids, some.at), *some.alone, top)  # each [B, K, D]
         else:
             layers = [take(state, some.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)]
-        used = target_layers(self.config.target.model_copy(update={"skip_top": 0}), layers)
+        used = target_layers(self.config.target, layers, top)
         return make_targets(self.config.target, [(some.weights @ layer.float())[some.real] for layer in used])
 
     def regularize(self, batch: MaskedSentences, pooled: Tensor) -> dict[str, Tensor]:
@@ -175,9 +175,7 @@ def read_back(method: LangJEPA, batch: MaskedSentences, special: Sequence[int]) 
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    wanted = config.tokenizer
-    if config.encoder.name is not None:  # a pretrained encoder brings its own
-        wanted = wanted.model_copy(update={"kind": config.encoder.name})
+    wanted = config.tokenizer.for_encoder(config.encoder.name)
     tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
     method = LangJEPA(config, tokenizer.vocab_size, context)
     rows = SentenceRows(tokenizer, config.sentences, method.student.max_len)

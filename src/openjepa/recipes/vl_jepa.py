@@ -167,7 +167,7 @@ class VLJEPA(Method[CaptionedBatch]):
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Decodes the images if the tokenizer has to learn from their captions."""
     train_data, eval_data = (CaptionedImages(config.data, split, config.text) for split in ("train", "eval"))
-    wanted = config.tokenizer.model_copy(update={"kind": config.text_encoder.name or config.tokenizer.kind})
+    wanted = config.tokenizer.for_encoder(config.text_encoder.name)
     tokenizer = load_or_learn(wanted, train_data.texts, context.assets / "tokenizer.json")
     vision = build_vision(config.encoder, config.data.size, context)
     reader = None if config.text == "none" else build_reader(config, tokenizer.vocab_size, vision.dim, context)

@@ -88,9 +88,7 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    wanted = config.tokenizer
-    if config.encoder.name is not None:  # a pretrained encoder brings its own
-        wanted = wanted.model_copy(update={"kind": config.encoder.name})
+    wanted = config.tokenizer.for_encoder(config.encoder.name)
     tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
     method = SimCSE(config, tokenizer.vocab_size, context)
     train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))

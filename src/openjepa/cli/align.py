@@ -10,6 +10,7 @@ import typer
 from openjepa.cli.output import AsJson, hush_fabric, print_json, stdout
 from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
+from openjepa.core.tables import folding_table
 
 
 def align(
@@ -55,17 +56,17 @@ def align(
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich import box
-    from rich.table import Table
+    from rich.markup import escape
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # 80 columns hold negative figures too
-    table.add_column("run", no_wrap=True)
-    for name in ("own", "shuffled", "random", "own-shuffled", "MRR", "chance", "top-1", "chance"):
-        table.add_column(name, justify="right")
+    names = ("own", "shuffled", "random", "own-shuffled", "MRR", "MRR by chance", "top-1", "top-1 by chance")
+    columns = []
     for run in result["runs"]:
         own, shuffled, random = (run[f"{name}_cosine"][-1] for name in ("own", "shuffled", "random"))
         ranks = run["mrr"][-1], run["mrr_chance"], run["top1"][-1], run["top1_chance"]
-        table.add_row(run["label"], *(f"{value:.3f}" for value in (own, shuffled, random, own - shuffled, *ranks)))
+        columns.append([f"{value:.3f}" for value in (own, shuffled, random, own - shuffled, *ranks)])
+    table = folding_table([""], [escape(run["label"]) for run in result["runs"]])
+    for row in zip(names, *columns, strict=True):
+        table.add_row(*row)
     stdout().print(table)
     stdout().print("cosines of the prediction on held-out questions, at the end of training")
     stdout().print(f"figure: {result['figure']}", soft_wrap=True, markup=False)

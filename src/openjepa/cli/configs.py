@@ -10,6 +10,7 @@ import typer
 from openjepa.cli.output import AsJson, print_json, stdout
 from openjepa.cli.words import Preset
 from openjepa.core.errors import UserError, did_you_mean
+from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
     from openjepa.core.config import BaseConfig
@@ -31,7 +32,7 @@ def recipes(as_json: AsJson = False) -> None:
     if as_json:
         print_json([{"name": name, "summary": recipe_summary(name), "presets": list(presets(name))} for name in names])
         return
-    table = _table("recipe", "what it does", "presets")
+    table = folding_table(["recipe", "what it does", "presets"])
     for name in names:
         summary = recipe_summary(name)
         table.add_row(name, summary.partition(": ")[2] or summary, ", ".join(presets(name)))
@@ -76,7 +77,7 @@ def explain(
     if as_json:
         print_json([row._asdict() for row in rows])
         return
-    table = _table("key", "type", "default", "value", "meaning")
+    table = folding_table(["key", "type", "default", "value", "meaning"])
     for row in rows:
         changed = row.value != row.default
         table.add_row(row.key, row.type, _shown(row.default), _shown(row.value) if changed else "", row.doc)
@@ -134,16 +135,6 @@ def _configure(recipe: str, preset: str | None, overrides: list[str] | None) -> 
     from openjepa.core.configure import configure
 
     return configure(recipe, preset, None, overrides or [])
-
-
-def _table(*columns: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def _shown(value: Any) -> str:

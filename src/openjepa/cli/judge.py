@@ -11,6 +11,7 @@ import typer
 from openjepa.cli.output import FAILED, AsJson, print_json, remark, stderr, stdout
 from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
+from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
     from openjepa.api import Run
@@ -178,13 +179,9 @@ def check(
 
 
 def _print_checks(results: list) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("check", "", "detail"):
-        table.add_column(column)
+    table = folding_table(["check", "", "detail"])
     for result in results:
         word = Text("passed", style="green") if result.passed else Text("FAILED", style="bold red")
         table.add_row(result.name, word, Text(result.detail))

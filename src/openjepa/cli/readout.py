@@ -10,6 +10,7 @@ import typer
 from openjepa.cli.output import AsJson, hush_fabric, print_json, stderr, stdout
 from openjepa.cli.words import words_of
 from openjepa.core.errors import UserError
+from openjepa.core.tables import folding_table
 
 
 def readout(
@@ -59,16 +60,10 @@ def _train(run: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     console = stdout()
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("from")
-    table.add_column("measure")
-    for name in ("readout", "shuffled", "chance", "gain", "95 %"):
-        table.add_column(name, justify="right")
+    table = folding_table(["from", "measure"], ["readout", "shuffled", "chance", "gain", "95 %"])
     for name, row in result["measures"].items():
         source, _, measure = name.partition("_")
         low, high = row["interval"]
@@ -80,9 +75,7 @@ def _print(result: dict[str, Any]) -> None:
         f"({result['train_s']:.1f} s); gain = readout - shuffled, with its 95 % paired bootstrap interval over texts",
         soft_wrap=True,
     )
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("text", "read from its latent", "read from the prediction"):
-        shown.add_column(column, overflow="fold", ratio=1)
+    shown = folding_table(["text", "read from its latent", "read from the prediction"])
     for example in result["examples"]:
         shown.add_row(*(Text(example[column]) for column in ("text", "target", "predicted")))
     console.print(shown)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from openjepa.cli.output import stdout
+from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
     from openjepa.evals.audit import Audit
@@ -41,16 +42,11 @@ def print_ledger(ledger: Ledger) -> None:
 
 def print_audit(audit: Audit) -> None:
     """Validation accuracy by encoder and layer (rows) and pooling (columns), then the chosen one on test."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     poolings = list(dict.fromkeys(point.pooling for point in audit.points))
-    table = Table(title="Which latents? (mean accuracy on validation)", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("encoder")
-    table.add_column("layer", justify="right")
-    for pooling in poolings:
-        table.add_column(pooling, justify="right")
+    title = "Which latents? (mean accuracy on validation)"
+    table = folding_table(["encoder"], ["layer", *poolings], title=title)
     for encoder, layer in dict.fromkeys(point[:2] for point in audit.points):
         cells = []
         for pooling in poolings:
@@ -66,18 +62,12 @@ def print_audit(audit: Audit) -> None:
 
 def print_similar(result: Mapping[str, Any]) -> None:
     """Every pair of texts with its cosine, and where that stands among random pairs."""
-    from rich import box
-    from rich.table import Table
-
     texts: Sequence[str] = result["texts"]
     labels = result.get("labels") or [str(number) for number in range(1, len(texts) + 1)]
     console = stdout()
     for label, text in zip(labels, texts, strict=True):
         console.print(f"{label}: {_cut(text)}", soft_wrap=True, markup=False)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("pair")
-    for name in ("cosine", "z", "above random pairs"):
-        table.add_column(name, justify="right")
+    table = folding_table(["pair"], ["cosine", "z", "above random pairs"])
     for i, j in _pairs(len(texts)):
         values = (result[name][i][j] for name in ("cosine", "z", "percentile"))
         cosine, z, percentile = values
@@ -93,16 +83,9 @@ def print_similar(result: Mapping[str, Any]) -> None:
 
 def print_trend(records: Sequence[Mapping[str, Any]]) -> None:
     """Skill, rank and spread over the newest health checks."""
-    from rich import box
-    from rich.table import Table
-
     from openjepa.report.logs import spaced
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("step", justify="right")
-    for name in TREND:
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
+    table = folding_table([], ["step", *TREND], ["verdict"])
     for record in spaced(records, SHOWN_CHECKS):
         cells = [f"{value:.3g}" if (value := record.get(name)) is not None else "-" for name in TREND]
         table.add_row(str(record["step"]), *cells, record["status"])

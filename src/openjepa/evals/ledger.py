@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from openjepa.core.tables import folding_table
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -105,17 +107,12 @@ class Ledger:
 
     def table(self) -> Table:
         """For the terminal: the best network of a row in bold, the difference with its interval and a word."""
-        from rich.table import Table
-
         caption = "gain = run - init, with its 95 % paired bootstrap interval over test items"
         prefix = self._prefix()
         title = f"Did training help? ({prefix.rstrip('-')})" if prefix else "Did training help?"
-        table = Table(title=title, caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
         columns = self.columns()
-        table.add_column("measure", overflow="fold")  # folded, never cut: a narrow terminal hides no number
-        for column in (*columns, "chance", "gain", "95 %"):
-            table.add_column(column, justify="right", overflow="fold")
-        table.add_column("", overflow="fold")
+        figures = (*columns, "chance", "gain", "95 %")
+        table = folding_table(["measure"], figures, [""], title=title, caption=caption, rule=False)
         for name, measure in self.measures.items():
             best = max(measure.values[column] for column in NETWORKS)
             cells = [_cell(measure.values.get(column), column in NETWORKS, best) for column in columns]

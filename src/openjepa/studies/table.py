@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from openjepa.core.tables import folding_table
 from openjepa.studies.results import SKILL
 
 if TYPE_CHECKING:
@@ -28,12 +29,9 @@ def overview(found: Mapping[str, Any]) -> Table:
     """One row an arm: verdict, headlines (mean over seeds) and cost; then the start and baselines without learning."""
     at_a_time = f", up to {found['jobs']} cells at a time" if found["jobs"] > 1 else ""
     note = f"mean over seeds; skill is relative to an arm's own targets; train: wall time of training alone{at_a_time}"
-    table = _table("What each arm reached", note)
     headlines = found["headlines"]
-    for name in ("arm", "verdict"):
-        table.add_column(name, overflow="fold")
-    for name in (*headlines, "train", "tokens", "FLOPs"):
-        table.add_column(name, justify="right", overflow="fold")
+    columns = (*headlines, "train", "tokens", "FLOPs")
+    table = folding_table(["arm", "verdict"], columns, title="What each arm reached", caption=note)
     for arm in found["arms"]:
         values = [mean(arm, name) for name in headlines]
         cost = (_seconds(arm["train_s"]), amount(arm["tokens"]), amount(arm["flops"]))
@@ -49,12 +47,9 @@ def overview(found: Mapping[str, Any]) -> Table:
 
 def differences(found: Mapping[str, Any]) -> Table:
     """One row an arm and headline."""
-    table = _table(f"Differences to {found['base']}", caption(found))
-    table.add_column("arm", overflow="fold")
-    table.add_column("measure", overflow="fold")
-    for name in ("difference", "95 %", "seeds", "p items", "p seeds"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    columns = ("difference", "95 %", "seeds", "p items", "p seeds")
+    title = f"Differences to {found['base']}"
+    table = folding_table(["arm", "measure"], columns, [""], title=title, caption=caption(found))
     last = None
     for row in headline_differences(found):
         interval = row["interval"]
@@ -77,13 +72,10 @@ def differences(found: Mapping[str, Any]) -> Table:
 
 def every_measure(found: Mapping[str, Any], names: Sequence[str]) -> Table:
     """One row a measure, one column an arm."""
-    table = _table("Every measure", "mean over seeds; * = better or worse than the first arm, as above")
-    table.add_column("measure", overflow="fold")
+    note = "mean over seeds; * = better or worse than the first arm, as above"
     arms = found["arms"]
-    for arm in arms:
-        table.add_column(_escaped(arm["label"]), justify="right", overflow="fold")
-    for name in (*found["baselines"], "chance"):
-        table.add_column(name, justify="right")
+    columns = [*(_escaped(arm["label"]) for arm in arms), *found["baselines"], "chance"]
+    table = folding_table(["measure"], columns, title="Every measure", caption=note)
     words = verdicts(found)
     for name in names:
         stars = ["*" if words.get((arm["label"], name)) in ("better", "worse") else "" for arm in arms]
@@ -167,10 +159,3 @@ def _escaped(label: str) -> str:
     from rich.markup import escape
 
     return escape(label)
-
-
-def _table(title: str, note: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    return Table(title=title, caption=note, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

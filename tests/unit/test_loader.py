@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -186,6 +188,20 @@ def test_global_random_state_is_left_alone(workers: int) -> None:
     before = torch.get_rng_state()
     list(islice(train_batches(experiment(Rows(20), steps=3, workers=workers), 0), 2))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_data_loading_processes_end_when_their_batches_are_dropped() -> None:
+    """Not when the garbage collector comes by: it finds them in an order in which DataLoader waits 5 s for them."""
+    before = set(multiprocessing.active_children())
+    batches = train_batches(experiment(Rows(90), steps=12, workers=1), 0)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    gc.disable()
+    try:
+        del batches
+        assert worker.exitcode == 0  # by itself: neither running nor killed
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -42,12 +42,14 @@ class Bookmark:
 
 
 class TrainBatches(Iterator[Batch]):
-    """What `train_batches` returns: batches, and bookmarks to find them again."""
+    """What `train_batches` returns: batches, and bookmarks to find them again.
 
-    def __init__(self, exp: Experiment, start_step: int, rank: int, world: int, bookmark: Bookmark) -> None:
-        self._exp, self._rank, self._world = exp, rank, world
-        self._bookmarks = [bookmark]  # of windows begun or read ahead, oldest first
-        self._batches = self._from(start_step)
+    The generator behind it knows the course of the run, but not this object: where nobody holds it any more, data
+    loading processes end at once. In a cycle they would wait for the garbage collector, which kills them after 5 s.
+    """
+
+    def __init__(self, course: _Course) -> None:
+        self._course, self._batches = course, _made(course)
 
     def __next__(self) -> Batch:
         return next(self._batches)
@@ -57,42 +59,55 @@ class TrainBatches(Iterator[Batch]):
 
         Steps have to be asked for in rising order: what lies further back is forgotten.
         """
-        if not isinstance(self._exp.train_data, StreamedData):
+        experiment, bookmarks = self._course.experiment, self._course.bookmarks
+        if not isinstance(experiment.train_data, StreamedData):
             return None
-        draw = step * self._exp.train.accumulate
-        passed = sum(mark.draw <= draw for mark in self._bookmarks)
-        del self._bookmarks[: passed - 1]
-        return self._bookmarks[0]
+        draw = step * experiment.train.accumulate
+        passed = sum(mark.draw <= draw for mark in bookmarks)
+        del bookmarks[: passed - 1]
+        return bookmarks[0]
 
-    def _from(self, step: int) -> Iterator[Batch]:
-        data, cfg = self._exp.train_data, self._exp.train
-        if not isinstance(data, StreamedData):
-            _rows_of(data)  # before data loading processes start: they share what this opens
-        view = getattr(data, "training_view", None)  # optional, see Experiment
-        yield from _load(_Batches(data, self._exp.collate, view), self._addresses(step * cfg.accumulate), cfg.workers)
 
-    def _addresses(self, first: int) -> Iterator[_Address]:
-        """Addresses of the batches from number `first` on, planned from the bookmark on."""
-        data, cfg = self._exp.train_data, self._exp.train
-        end, mark = cfg.steps * cfg.accumulate, self._bookmarks[0]
+@dataclass(frozen=True)
+class _Course:
+    """The batches of one rank from one step on."""
+
+    experiment: Experiment
+    first: int  # number of the first batch since step 0
+    rank: int
+    world: int
+    bookmarks: list[Bookmark]  # of windows begun or read ahead, oldest first
+
+    def addresses(self) -> Iterator[_Address]:
+        """Of the batches from the first on, planned from the bookmark on."""
+        data, cfg = self.experiment.train_data, self.experiment.train
+        end, mark = cfg.steps * cfg.accumulate, self.bookmarks[0]
         draw, place = mark.draw, mark.place
         for epoch in count(mark.epoch):
             for window in _windows(data, place):
-                self._bookmarks.append(Bookmark(draw, epoch, window.place))
+                self.bookmarks.append(Bookmark(draw, epoch, window.place))
                 # a stream's windows are shuffled apart; a data set that is no stream is one window with the run's seed
                 seed = seed_for(cfg.seed, "window", window.first) if isinstance(data, StreamedData) else cfg.seed
                 sizes = len(window.rows), cfg.batch_tokens, cfg.batch_size
-                for rows in plan_epoch(window.lengths, *sizes, seed, epoch, self._world):
-                    if draw >= first:
-                        yield self._address(draw, epoch, window, rows[self._rank :: self._world])
+                for rows in plan_epoch(window.lengths, *sizes, seed, epoch, self.world):
+                    if draw >= self.first:
+                        yield self._address(draw, epoch, window, rows[self.rank :: self.world])
                     draw += 1
                     if draw == end:
                         return
             place = None
 
     def _address(self, draw: int, epoch: int, window: Window, rows: np.ndarray) -> _Address:
-        samples = None if window.rows is self._exp.train_data else [window.rows[i] for i in rows.tolist()]
-        return _Address(draw, self._exp.train.seed, epoch, window.first + rows, samples)
+        samples = None if window.rows is self.experiment.train_data else [window.rows[i] for i in rows.tolist()]
+        return _Address(draw, self.experiment.train.seed, epoch, window.first + rows, samples)
+
+
+def _made(course: _Course) -> Iterator[Batch]:
+    data, experiment = course.experiment.train_data, course.experiment
+    if not isinstance(data, StreamedData):
+        _rows_of(data)  # before data loading processes start: they share what this opens
+    view = getattr(data, "training_view", None)  # optional, see Experiment
+    yield from _load(_Batches(data, experiment.collate, view), course.addresses(), experiment.train.workers)
 
 
 def train_batches(
@@ -103,7 +118,7 @@ def train_batches(
     `draw` of a batch is its number since step 0, equal on all ranks. A `bookmark` of `start_step` (or of any step
     before it) changes only how soon the first batch comes. Takes nothing from torch's global generator.
     """
-    return TrainBatches(exp, start_step, rank, world, bookmark or Bookmark())
+    return TrainBatches(_Course(exp, start_step * exp.train.accumulate, rank, world, [bookmark or Bookmark()]))
 
 
 def _windows(data: Any, start: Place | None) -> Iterator[Window]:

@@ -18,18 +18,22 @@ from openjepa.core.seeding import generator_for
 from openjepa.data.loader import eval_batches, train_batches
 from openjepa.data.text_views import TextViews
 from openjepa.health.metrics import health
+from openjepa.objectives.contrast import info_nce, nt_xent
 from openjepa.objectives.tokens import TokenHead
 from openjepa.recipes import t_jepa
-from openjepa.recipes.baselines import mlm, next_token, simcse
+from openjepa.recipes.baselines import mlm, next_token, simclr, simcse
 from openjepa.train.optim import build_optimizer
-from tests.tiny import TINY, build_tiny
+from tests.tiny import IMAGE, TINY, build_tiny
 
-BASELINES: dict[str, ModuleType] = {"mlm": mlm, "next_token": next_token, "simcse": simcse}
+TEXT: dict[str, ModuleType] = {"mlm": mlm, "next_token": next_token, "simcse": simcse}
+BASELINES = {**TEXT, "simclr": simclr}
 SETTINGS = [setting for setting in TINY if not setting.startswith("predictor.")]
+IMAGE_SETTINGS = [setting for setting in IMAGE if not setting.startswith(("predictor.", "projector."))]
 
 
 def build(name: str, assets: Path, *overrides: str) -> Experiment:
-    return build_tiny(assets, *overrides, recipe=BASELINES[name], settings=SETTINGS)
+    settings = SETTINGS if name in TEXT else IMAGE_SETTINGS
+    return build_tiny(assets, *overrides, recipe=BASELINES[name], settings=settings)
 
 
 @pytest.fixture(scope="module", params=BASELINES)
@@ -71,13 +75,22 @@ def test_a_baseline_learns(name: str, tmp_path: Path) -> None:
     assert sum(losses[-5:]) < 0.92 * sum(losses[:5])
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", TEXT)
 def test_a_preset_has_the_data_encoder_and_batches_of_t_jepa(name: str) -> None:
     _, ours = configure(f"baselines/{name}")
     _, theirs = configure("t_jepa")
     assert theirs.train == ours.train
     assert (ours.data, ours.tokenizer, ours.encoder) == (theirs.data, theirs.tokenizer, theirs.encoder)
     assert isinstance(theirs, t_jepa.Config)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "cifar10"])
+def test_simclr_has_the_data_encoder_and_batches_of_image_jepa(preset: str) -> None:
+    _, ours = configure("baselines/simclr", preset)
+    _, theirs = configure("image_jepa", preset)
+    assert (ours.data, ours.encoder, ours.train) == (theirs.data, theirs.encoder, theirs.train)
+    if theirs.mode == "views":
+        assert ours.augment == theirs.augment
 
 
 def test_a_token_that_comes_later_changes_nothing_before_it(tmp_path: Path) -> None:
@@ -126,9 +139,31 @@ def test_info_nce_equals_its_formula_and_is_log_b_for_equal_texts() -> None:
     first, second = (F.normalize(torch.randn(6, 4, generator=generator_for(0, name)), dim=1) for name in "ab")
     similar = torch.exp(first @ second.T / 0.05)
     expected = -(similar.diag() / similar.sum(1)).log().mean()
-    torch.testing.assert_close(simcse.info_nce(first, second, 0.05), expected)
+    torch.testing.assert_close(info_nce(first, second, 0.05), expected)
     same = first[:1].expand(6, 4)
-    assert float(simcse.info_nce(same, same, 0.05)) == pytest.approx(math.log(6))
+    assert float(info_nce(same, same, 0.05)) == pytest.approx(math.log(6))
+
+
+def test_nt_xent_equals_the_loop_of_its_formula() -> None:
+    """Chen et al. 2020, eq. 1, word for word: -log of the own pair's share among all views but the view itself."""
+    first, second = (F.normalize(torch.randn(5, 4, generator=generator_for(0, name)), dim=1) for name in "ab")
+    views, losses = [*first, *second], []
+    for i, anchor in enumerate(views):
+        own = views[(i + 5) % 10]
+        others = sum(math.exp(float(anchor @ view) / 0.5) for k, view in enumerate(views) if k != i)
+        losses.append(-math.log(math.exp(float(anchor @ own) / 0.5) / others))
+    assert float(nt_xent(first, second, 0.5)) == pytest.approx(sum(losses) / 10, rel=1e-5)
+
+
+def test_nt_xent_has_its_closed_forms_and_knows_no_first_view() -> None:
+    same = F.normalize(torch.ones(6, 4), dim=1)
+    assert float(nt_xent(same, same, 0.5)) == pytest.approx(math.log(11))  # chance: 2 B - 1 candidates
+    apart = torch.eye(6)  # each pair the same, all pairs orthogonal
+    assert float(nt_xent(apart, apart, 0.5)) == pytest.approx(math.log(1 + 10 * math.exp(-2)))
+    first, second = (F.normalize(torch.randn(6, 4, generator=generator_for(0, name)), dim=1) for name in "ab")
+    torch.testing.assert_close(nt_xent(first, second, 0.5), nt_xent(second, first, 0.5))
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    torch.testing.assert_close(nt_xent(first, second, 0.5), nt_xent(first[order], second[order], 0.5))
 
 
 def test_an_expected_embedding_explains_nothing_without_and_all_with_certainty() -> None:

@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.data.loader import train_batches
-from tests.tiny import build_image, build_nano, build_tiny, build_vl
+from openjepa.recipes.baselines import simclr
+from tests.tiny import IMAGE, build_image, build_nano, build_tiny, build_vl
 
 WORLD = 2
 VARIANTS = {
@@ -34,11 +35,12 @@ IMAGE_VARIANTS = {
     "image_jepa, masks": ("invariance=0.5", "target.norm=standardize"),
     "image_jepa, views": ("mode=views", "augment.area=[0.4,1]", "regularizer.name=sigreg"),
 }
+CONTRASTIVE = "simclr, negatives of both ranks"
 VL_VARIANTS = {
     "vl_jepa, captions": ("words=mean",),
     "vl_jepa, frozen": ("train_vision=false", "text=shuffled", "regularizer.name=sigreg"),
 }
-EVERY = [*VARIANTS, *NANO_VARIANTS, *IMAGE_VARIANTS, *VL_VARIANTS]
+EVERY = [*VARIANTS, *NANO_VARIANTS, *IMAGE_VARIANTS, CONTRASTIVE, *VL_VARIANTS]
 STEP = 3  # not the first, so that the draw of SIGReg's directions counts
 
 
@@ -47,6 +49,9 @@ def build(folder: Path, variant: str) -> Experiment:
         return build_nano(folder / "nano", *NANO_VARIANTS[variant], "train.steps=10")
     if variant in IMAGE_VARIANTS:
         return build_image(*IMAGE_VARIANTS[variant], "train.steps=10")
+    if variant == CONTRASTIVE:
+        settings = [setting for setting in IMAGE if not setting.startswith(("predictor.", "projector."))]
+        return build_tiny(folder, "train.steps=10", recipe=simclr, settings=settings)
     if variant in VL_VARIANTS:
         return build_vl(folder / "vl", *VL_VARIANTS[variant], "train.steps=10")
     return build_tiny(folder, *VARIANTS[variant], "train.steps=10")

@@ -26,6 +26,7 @@ from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_ta
 from openjepa.data.text_views import TextViews, TextViewsCollator
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.transformer import mean_pool
+from openjepa.objectives.contrast import info_nce
 
 
 class Config(BaseConfig):
@@ -75,15 +76,6 @@ class SimCSE(Method[TextViews]):
     def scramble_hidden(self, batch: TextViews, generator: torch.Generator) -> TextViews:
         other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
         return replace(batch, second_ids=other)
-
-
-def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Unit vectors [B, D], [B, D] -> scalar: mean -log softmax of the own pair among all B, in nats; log B = chance.
-
-    Source: Gao et al. 2021, eq. 4; van den Oord et al. 2018.
-    """
-    similar = first @ second.T / temperature  # [B, B]
-    return F.cross_entropy(similar, torch.arange(len(first), device=first.device))
 
 
 def build(config: Config, context: BuildContext) -> Experiment:

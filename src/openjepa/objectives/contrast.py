@@ -1,0 +1,32 @@
+"""Contrastive losses: a view has to find its own other view among those of the whole batch.
+
+Rows are those of all ranks (`core.distributed.gather_rows`): negatives then do not depend on the number of devices.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Unit vectors [B, D], [B, D] -> scalar: mean -log softmax of the own pair among all B, in nats; log B = chance.
+
+    Source: Gao et al. 2021, eq. 4; van den Oord et al. 2018.
+    """
+    similar = first @ second.T / temperature  # [B, B]
+    return F.cross_entropy(similar, torch.arange(len(first), device=first.device))
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Unit vectors [B, D], [B, D] -> scalar in nats: each of the 2 B views finds its other one among the rest.
+
+    Views of the same side are negatives too, unlike in `info_nce`; log(2 B - 1) = chance.
+
+    Source: Chen et al. 2020, eq. 1.
+    """
+    views = torch.cat([first, second])  # [2 B, D]
+    itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
+    similar = (views @ views.T / temperature).masked_fill(itself, -torch.inf)  # [2 B, 2 B]
+    return F.cross_entropy(similar, torch.arange(len(views), device=views.device).roll(len(first)))

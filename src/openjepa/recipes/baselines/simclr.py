@@ -1,0 +1,90 @@
+"""SimCLR baseline: two random views of an image, told from all other images of the batch (Chen et al. 2020).
+
+NT-Xent: each view has to find the other view of its image among those of the whole batch. Data, encoder and
+augmentations are those of `image_jepa` with mode=views; where that one keeps its embeddings apart with a regulariser,
+SimCLR does it with negatives. The embedding is the mean of the latents of all patches, before the projection.
+
+Health is read between the two views: the prediction is the first view's projection, the target the second's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.distributed import gather_rows
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.data.augment import AugmentConfig
+from openjepa.data.image_batches import Images, ImageViews, ViewCollator, clean
+from openjepa.data.image_records import ImageDataConfig
+from openjepa.data.image_tasks import image_tasks
+from openjepa.data.images import raw_pixels, train_and_eval
+from openjepa.models.vit import ViT, ViTConfig, image_layers
+from openjepa.objectives.contrast import nt_xent
+
+
+class Config(BaseConfig):
+    """Everything that defines a SimCLR run. Defaults are the paper's for CIFAR-10 (its appendix B.9)."""
+
+    data: ImageDataConfig = ImageDataConfig()
+    encoder: ViTConfig = ViTConfig()
+    augment: AugmentConfig = AugmentConfig(area=(0.08, 1.0), flip=0.5, jitter=0.8, grey=0.2)
+    projection_dim: int = Field(128, ge=8)
+    """width of what the loss sees"""
+    temperature: float = Field(0.5, gt=0)
+    """cosines are divided by it"""
+    train: TrainConfig = TrainConfig()
+
+
+class SimCLR(Method[ImageViews]):
+    """An encoder, a projection with one hidden layer, and the loss between two views."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.temperature = config.temperature
+        self.student = ViT(config.encoder, config.data.size)
+        dim = self.student.dim
+        self.projector = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, config.projection_dim))
+
+    def project(self, images: Tensor) -> Tensor:
+        """images [B, 3, S, S] -> unit vectors [B, Z]."""
+        return F.normalize(self.projector(self.student(images).mean(1)).float(), dim=-1)
+
+    def forward(self, batch: ImageViews) -> StepOutput:
+        views = self.project(batch.views.transpose(0, 1).flatten(0, 1))  # [2 B, Z]
+        first, second = (gather_rows(view) for view in views.chunk(2))  # each [B of all ranks, Z]
+        loss = nt_xent(first, second, self.temperature)
+        context = first if self.training else self.embed(batch)
+        return StepOutput(loss, Latents(first.detach(), second.detach(), context.detach()), {"contrast": loss.detach()})
+
+    def predict_from_context(self, batch: ImageViews) -> Tensor:
+        return self.project(batch.views[:, 0])
+
+    def embed(self, batch: Images) -> Tensor:
+        return self.student(batch.images).float().mean(1)
+
+    def scramble_hidden(self, batch: ImageViews, generator: torch.Generator) -> ImageViews:
+        return batch.with_other_hidden(generator)
+
+
+def build(config: Config, context: BuildContext) -> Experiment:
+    """The experiment that `config` describes. Reads no image yet."""
+    train_data, eval_data = train_and_eval(config.data)
+    method, pixels = SimCLR(config), config.data.size
+    collate = ViewCollator(method.student.grid, config.augment)
+    return Experiment(
+        method=method,
+        train_data=train_data,
+        eval_data=eval_data,
+        collate=collate,
+        prepare=lambda inputs: clean(inputs, pixels, method.student.grid),
+        train=config.train,
+        tasks=lambda: image_tasks(config.data),
+        baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
+        layers=image_layers,
+        pictures=collate.pictures,
+    )

@@ -100,7 +100,7 @@ def test_a_collapsed_encoder_finds_nothing() -> None:
 
 def test_a_ledger_has_networks_and_both_baselines_of_words() -> None:
     task = search()
-    columns = {name: compass for name in ("run", "init", "random")} | {"tfidf": tfidf_for([task])}
+    columns = dict.fromkeys(("run", "init", "random"), compass) | {"tfidf": tfidf_for([task])}
     ledger = run_suite([task], columns)
     assert ledger.columns() == ["run", "init", "random", "tfidf", "bm25"]
     assert ledger.measures["find_ndcg10"].values["bm25"] == pytest.approx(

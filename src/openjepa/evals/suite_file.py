@@ -190,10 +190,11 @@ class Suite:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"there is no suite file at {path}")
+        values = {"name": path.stem, **read_yaml(path)}
         try:
-            return cls(path, SuiteConfig.load({"name": path.stem, **read_yaml(path)}))
+            return cls(path, SuiteConfig.load(values))
         except ConfigError as error:
-            raise ConfigError(f"{path}: {str(error).removeprefix(f'{path} ')}") from None
+            raise ConfigError(f"{path}: {error}") from None
 
     @property
     def name(self) -> str:

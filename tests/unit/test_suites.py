@@ -169,6 +169,13 @@ def test_data_that_cannot_be_read_names_its_entry(folder: Path, task: dict, hint
         _ = suite.groups
 
 
+def test_the_example_of_the_guide_is_in_order(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "evaluate.md").read_text()
+    (folder / "guide.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    kinds = [entry.kind for entry in Suite.open(folder / "guide.yaml").config.tasks]
+    assert set(kinds) == {"sts", "probe", "retrieval", "hidden_sentence", "mteb"}
+
+
 def test_a_measure_has_one_task(folder: Path) -> None:
     (first,) = opened(folder, STS).groups.values()
     columns = dict.fromkeys(("run", "init", "random", "zeros"), lambda texts: np.zeros((len(texts), 2)))

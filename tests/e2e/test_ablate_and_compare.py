@@ -207,7 +207,14 @@ def test_a_suite_scores_trained_cells_anew_and_all_of_them_alike(
     ]  # fmt: skip
     assert {len(arm["measures"]) for arm in found["arms"]} == {6}
     assert set(found["baselines"]) == {"tfidf", "bm25"}
-    assert scored(limit=50)[1] == 3
+    (cell,) = comparison_folder.glob("cells/*mlm*/seed-0")
+    (file,) = (cell / "evals").glob("study-mine-*.json")
+    before = file.read_text()
+    file.unlink()
+    monkeypatch.setattr("sys.argv", ["worker", str(cell), str(suite)])
+    assert worker.main() == 0  # as a process of its own does it
+    assert file.read_text() == before
+    assert scored(limit=50) == (found, 3)
     assert scored(limit=40)[1] == 6  # another suite: scored anew
     own = answer(capsys, "compare", *words, *budget)
     assert (own["suite"], own["headlines"][1]) == (None, "topic_knn")

@@ -32,12 +32,14 @@ from openjepa.data.embedding import embed_file
 from openjepa.data.examples import semantic_trio
 from openjepa.data.sources import DataConfig, held_out_texts
 from openjepa.data.vectors import text_rows
-from openjepa.evals.audit import Audit, audit
+from openjepa.evals.audit import Audit, audit, best_vectors
 from openjepa.evals.baselines import has_words, tfidf_for
 from openjepa.evals.features import Embedder, embed_all
+from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.ledger import Ledger
 from openjepa.evals.similarity import similar
 from openjepa.evals.suite import run_suite
+from openjepa.evals.suite_file import Suite
 from openjepa.health.treatment import treat
 from openjepa.train import checkpoint
 from openjepa.training_run import train_into
@@ -78,9 +80,19 @@ class Run:
         seed_global(self.config.train.seed if seed is None else seed, "init")
         return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
 
-    def encode(self, inputs: Sequence[Any], batch_size: int = 64) -> np.ndarray:
-        """One vector per input: float32 [N, D], rows in the order given. Inputs are texts for the text recipes."""
-        return embed_all(self.experiment.method, self.experiment.prepare, inputs, batch_size)
+    def encode(self, inputs: Sequence[Any], batch_size: int = 64, at: Point = EMBEDDING) -> np.ndarray:
+        """One vector per input: float32 [N, D], rows in the order given. Inputs are texts for the text recipes.
+
+        `at` other latents than the run's embedding: another encoder, layer or pooling, such as `best_point()`.
+        """
+        return vectors_at(self.experiment, inputs, at, batch_size)
+
+    def best_point(self) -> Point:
+        """Where `audit` found the best vectors, by validation. Raises UserError if there was no audit."""
+        file = self.folder.evals / "audit.json"
+        if not file.exists():
+            raise UserError(f"{self.path} was not audited; openjepa eval {self.path} --sweep finds the best latents")
+        return best_vectors(read_json(file))
 
     def embed_file(
         self,
@@ -89,9 +101,10 @@ class Run:
         column: str = "text",
         batch_size: int = 64,
         on_rows: Callable[[int], None] | None = None,
+        at: Point = EMBEDDING,
     ) -> dict[str, Any]:
-        """Vectors of the texts in a file, row by row, into `out`; see `openjepa.data.embedding.embed_file`."""
-        return embed_file(lambda texts: self.encode(texts, batch_size), source, out, column, batch_size, on_rows)
+        """Vectors of the texts in a file, row by row, into `out`; see `encode` and `data.embedding.embed_file`."""
+        return embed_file(lambda texts: self.encode(texts, batch_size, at), source, out, column, batch_size, on_rows)
 
     def similar(self, texts: Sequence[str], background: Sequence[str] | None = None) -> dict[str, Any]:
         """Cosines of `texts` beside those of random pairs of `background` (default: held-out texts of the run)."""
@@ -121,14 +134,27 @@ class Run:
         asked = self.tasks() if tasks is None else list(tasks)
         if not asked:
             raise UserError(
-                f"nothing to evaluate in {self.path}: its data has no labels; set data.label or give --sts FILE"
+                f"nothing to evaluate in {self.path}: its data has no labels; set data.label, or give --suite FILE or "
+                "--sts FILE"
             )
-        networks = self.networks()
-        columns = {name: _embedder(network) for name, network in networks.items()}
-        columns |= self.experiment.baselines
-        if not self.experiment.baselines and has_words(asked):
-            columns["tfidf"] = tfidf_for(asked)
-        ledger = run_suite(asked, columns, {name: network.method for name, network in networks.items()})
+        return self._keep(_ledger(asked, self.networks()), name)
+
+    def evaluate_suite(self, suite: Suite | str | Path) -> Ledger:
+        """`evaluate` on the tasks of a suite file, with TF-IDF (and BM25) of each task's own words.
+
+        Raises UserError if the suite is not in order, or if the run embeds no texts.
+        """
+        opened = suite if isinstance(suite, Suite) else Suite.open(suite)
+        self.require_texts()
+        groups, networks = opened.groups.values(), self.networks()
+        return self._keep(Ledger.joined(_ledger(tasks, networks) for tasks in groups), opened.name)
+
+    def require_texts(self) -> None:
+        """Raises UserError if the run embeds something else than texts: what suites ask about."""
+        if self.experiment.baselines:
+            raise UserError(f"a suite asks about texts, and {self.recipe} embeds images; leave --suite out")
+
+    def _keep(self, ledger: Ledger, name: str) -> Ledger:
         write_json(self.folder.evals / f"{name}.json", ledger.to_json())
         return ledger
 
@@ -210,6 +236,16 @@ class Run:
             return []
         settings = {setting.key: setting.value for setting in describe(self.config)}
         return [f"{key}={value}" for key, value in treat(records[-1]["kind"], settings).items()]
+
+
+def _ledger(tasks: Sequence[Task], networks: Mapping[str, Experiment]) -> Ledger:
+    """All columns asked: the networks, and what needs no learning."""
+    columns = {name: _embedder(network) for name, network in networks.items()}
+    baselines = networks["run"].baselines
+    columns |= baselines
+    if not baselines and has_words(tasks):
+        columns["tfidf"] = tfidf_for(tasks)
+    return run_suite(tasks, columns, {name: network.method for name, network in networks.items()})
 
 
 def _embedder(experiment: Experiment) -> Embedder:

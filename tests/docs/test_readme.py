@@ -20,6 +20,7 @@ PAGES = [
         "CONTRIBUTING.md",
         "docs/how-to/train-on-your-own-text.md",
         "docs/how-to/read-a-run.md",
+        "docs/how-to/evaluate.md",
     )
 ]
 COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: {2,}#.*)?$", re.MULTILINE)

@@ -211,6 +211,44 @@ def test_a_comparison_gives_every_arm_the_same_data_encoder_and_tokens(compariso
     assert (comparison_folder / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_suite_scores_trained_cells_anew_and_all_of_them_alike(
+    comparison_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "train", lambda *arguments, **options: pytest.fail("all cells are trained"))
+    words = ["t_jepa", "t_jepa+mask.ratio=0.3", "baselines/mlm", f"data.source={data}", *SETTINGS[:-1]]
+    budget = ["--budget", "tokens=1500", "--seeds", "1", "--jobs", "1", "--out", comparison_folder]
+    suite = tmp_path / "mine.yaml"
+
+    def scored(limit: int) -> tuple[dict, int]:
+        probe = f"{{kind: probe, name: subject, train: {data}, label: topic, train_limit: {limit}}}"
+        hidden = f"{{kind: hidden_sentence, name: text, source: {tmp_path}/texts.txt}}"
+        suite.write_text(f"tasks:\n  - {probe}\n  - {hidden}\n")
+        found = answer(capsys, "compare", *words, *budget, "--suite", suite)
+        return found, len(list(comparison_folder.glob("cells/*/*/evals/study-mine-*.json")))
+
+    (tmp_path / "texts.txt").write_text("\n".join(f"It is {n}. They are red. All {n} of them." for n in range(20)))
+    found, files = scored(limit=50)
+    assert (found["suite"], files) == ("mine", 3)
+    assert found["headlines"][1:] == [
+        "subject_knn", "subject_logistic", *(f"text_{p}_{m}" for p in ("within", "elsewhere") for m in ("top1", "mrr"))
+    ]  # fmt: skip
+    assert {len(arm["measures"]) for arm in found["arms"]} == {6}
+    assert set(found["baselines"]) == {"tfidf", "bm25"}
+    (cell,) = comparison_folder.glob("cells/*mlm*/seed-0")
+    (file,) = (cell / "evals").glob("study-mine-*.json")
+    before = file.read_text()
+    file.unlink()
+    monkeypatch.setattr("sys.argv", ["worker", str(cell), str(suite)])
+    assert worker.main() == 0  # as a process of its own does it
+    assert file.read_text() == before
+    assert scored(limit=50) == (found, 3)
+    assert scored(limit=40)[1] == 6  # another suite: scored anew
+    own = answer(capsys, "compare", *words, *budget)
+    assert (own["suite"], own["headlines"][1]) == (None, "topic_knn")
+    assert main([str(word) for word in ("compare", *words, *budget, "--suite", tmp_path / "none.yaml")]) == 2
+    assert "no suite file at" in capsys.readouterr().err
+
+
 def test_flops_are_the_matrix_products_of_a_step(data: Path, tmp_path: Path) -> None:
     """An MLM step of one block, by hand: 6 FLOPs a weight and token, attention, and the head at hidden tokens."""
     from openjepa.core.experiment import BuildContext

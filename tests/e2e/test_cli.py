@@ -196,6 +196,54 @@ def test_eval_on_rated_pairs_is_kept_in_the_run(run: Path, capsys: pytest.Captur
     assert json.loads((run / "evals" / "rated.json").read_text()) == result["eval"]
 
 
+@pytest.fixture(scope="module")
+def suite(data: Path) -> Path:
+    """Rated pairs, topics, retrieval and hidden sentences, made of the words of the corpus."""
+    folder = data.parent / "suite"
+    (folder / "find" / "qrels").mkdir(parents=True)
+    texts = [" ".join(words.split()[i : i + 3]) for words in SUBJECTS.values() for i in range(4)]
+    files = {
+        "pairs.jsonl": [
+            {"sentence1": text, "sentence2": texts[n // 2], "score": n % 3} for n, text in enumerate(texts)
+        ],
+        "find/corpus.jsonl": [{"_id": f"d{n}", "title": "", "text": text} for n, text in enumerate(texts)],
+        "find/queries.jsonl": [{"_id": f"q{n}", "text": text.split()[0]} for n, text in enumerate(texts)],
+        "stories.jsonl": [
+            {"text": " ".join(f"{w.capitalize()} is {n}." for w in t.split())} for n, t in enumerate(texts)
+        ],
+    }
+    for name, rows in files.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(len(texts)))
+    (folder / "find" / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}q99\td0\t1\n")
+    tasks = [
+        {"kind": "sts", "name": "pairs", "file": "pairs.jsonl"},
+        {"kind": "probe", "name": "subject", "train": str(data), "label": "topic", "train_limit": 60},
+        {"kind": "retrieval", "name": "find", "folder": "find"},
+        {"kind": "hidden_sentence", "name": "story", "source": "stories.jsonl", "documents": 6},
+    ]
+    (folder / "words.yaml").write_text(yaml.safe_dump({"tasks": tasks}))
+    return folder / "words.yaml"
+
+
+MEASURES = ["pairs", "subject_knn", "subject_logistic", "find_ndcg10", "find_recall10"] + [
+    f"story_{pool}_{measure}" for pool in ("within", "elsewhere") for measure in ("top1", "mrr")
+]
+
+
+def test_a_suite_asks_what_its_file_names(run: Path, suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = answer(capsys, "eval", run, "--suite", suite)
+    assert list(result["eval"]) == MEASURES
+    assert json.loads((run / "evals" / "words.json").read_text()) == result["eval"]
+    assert result["notes"] == {"find: judged query that is not in queries.jsonl": 1}
+    assert all({"run", "init", "random", "tfidf"} <= set(row) for row in result["eval"].values())
+    assert {name for name, row in result["eval"].items() if "bm25" in row} == set(MEASURES[3:])
+    assert result["eval"]["find_recall10"]["bm25"] == 1
+    assert result["eval"]["subject_knn"]["tfidf"] > 0.9
+    assert main(["eval", str(run), "--suite", str(suite)]) == 0
+    assert "bm25 is above the run on" in capsys.readouterr().out
+
+
 def test_a_sweep_names_the_best_latents_and_keeps_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = answer(capsys, "eval", run, "--sweep")
     best = max(point["validation"] for point in result["points"])
@@ -206,6 +254,28 @@ def test_a_sweep_names_the_best_latents_and_keeps_them(run: Path, capsys: pytest
     shown = capsys.readouterr().out
     assert "best on validation" in shown
     assert "attentive" in shown
+
+
+def test_the_best_vectors_of_a_sweep_can_be_exported(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    best = {"encoder": "teacher", "layer": 0, "pooling": "max", "validation": 0.9}
+    learned = best | {"layer": 1, "pooling": "attentive", "validation": 1.0}
+    plain = {"encoder": "embedding", "layer": 0, "pooling": "mean", "validation": 0.5}
+    (run / "evals" / "audit.json").write_text(json.dumps({"points": [plain, learned, best]}))
+    (tmp_path / "texts.txt").write_text("soup and bread\nthe wind\n")
+    command = ["embed", run, tmp_path / "texts.txt", "--out", tmp_path / "v.npy"]
+    assert answer(capsys, *command)["latents"] == "embedding"
+    result = answer(capsys, *command, "--best")
+    assert result["latents"] == "teacher layer 0, max"
+    opened = openjepa.load(run)
+    batch = opened.experiment.prepare(["soup and bread", "the wind"])
+    layers = opened.experiment.layers(opened.experiment.method, batch)["teacher"]
+    expected = layers.states[0].masked_fill(~layers.valid[..., None], -float("inf")).amax(1)
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected.detach().numpy(), atol=1e-5)
+    (run / "evals" / "audit.json").unlink()
+    assert main([str(word) for word in (*command, "--best")]) == 2
+    assert "--sweep finds the best latents" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("interval", "code"), [((-0.3, -0.1), 1), ((-0.3, 0.1), 0)])
@@ -297,6 +367,9 @@ def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
         ("embed {run} {data} --column body --out {tmp}/v.npy", "has no column 'body'"),
         ("eval {run} --sts {data}", "no field 'sentence1'"),
         ("eval", "Missing argument 'RUN'"),
+        ("eval {run} --suite {tmp}/none.yaml", "no suite file at"),
+        ("eval {run} --suite {broken}", "line 3 is not valid YAML"),
+        ("eval {run} --suite {broken} --sts {data}", "not both"),
         ("eval {run} --sweep --fail-if-worse", "a question of its own"),
         ("masks mask.ratio=0.5", "give a run folder or a recipe"),
         ("masks {run} --preset tiny", "no --preset"),

@@ -19,7 +19,7 @@ from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
 from openjepa.data.corpus import TokenRow
 from openjepa.data.loader import eval_batches, train_batches
-from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+from openjepa.data.masked_sentences import PAD_TO, MaskedSentences, MaskedSentencesCollator
 from openjepa.data.readers import Counts
 from openjepa.data.rows import SentenceRows
 from openjepa.data.sentences import SentencesConfig
@@ -285,3 +285,15 @@ def test_clean_texts_hide_nothing(rows: SentenceRows) -> None:
     assert batch.asked.shape == (4, 0)
     assert batch.ids.shape[1] <= 20
     assert batch.valid.any(1).all()
+
+
+def test_widths_are_rounded_up_but_never_above_the_longest_row(rows: SentenceRows) -> None:
+    batch = batch_of(rows)
+    assert batch.ids.shape[1] % PAD_TO == 0
+    longest = max(int(batch.valid.sum(1).max()), 1)
+    assert longest <= batch.ids.shape[1] < longest + PAD_TO
+    for part in (batch.context_valid, batch.hidden_valid):
+        assert part.shape[1] % PAD_TO == 0
+        assert part.shape[1] < int(part.sum(1).max()) + PAD_TO
+    tight = MaskedSentencesCollator(rows, SentenceMasker()).clean(["One is here. And two are there."], max_len=7)
+    assert tight.ids.shape[1] == 7

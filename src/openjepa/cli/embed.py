@@ -17,11 +17,15 @@ def embed(
     out: Annotated[Path, typer.Option("--out", help="Where to: .npy (one row a text) or .parquet (id, vector).")],
     column: Annotated[str, typer.Option("--column", help="Key or column that holds the text.")] = "text",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts embedded at once.")] = 64,
+    best: Annotated[
+        bool, typer.Option("--best", help="Vectors of the layer and pooling that eval --sweep found best.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one vector a text. Row i of the result is row i of the input; memory does not grow with the file.
 
-    A row without a text gets a zero vector and is counted.
+    A row without a text gets a zero vector and is counted. The vectors are the run's embedding; with --best, those of
+    the encoder, layer and pooling that were best on validation in `openjepa eval RUN --sweep`.
 
     Examples:
       openjepa embed runs/first corpus.jsonl --out vectors.npy
@@ -31,9 +35,11 @@ def embed(
 
     from openjepa import api
     from openjepa.data.vectors import count_rows
+    from openjepa.evals.layers import EMBEDDING
 
     console = stderr()
     opened = api.load(run)
+    point = opened.best_point() if best else EMBEDDING
     columns = (
         BarColumn(None),
         MofNCompleteColumn(),
@@ -48,7 +54,8 @@ def embed(
             done = bar.tasks[0].completed + rows
             bar.update(task, completed=done, rate=done / (time.perf_counter() - began))
 
-        result = opened.embed_file(source, out, column, batch_size, advance)
+        result = opened.embed_file(source, out, column, batch_size, advance, point)
+    result["latents"] = point.name
     result["texts_per_s"] = round(result["rows"] / (time.perf_counter() - began), 1)
     if result["without_text"]:
         first = result["first_without_text"]
@@ -56,4 +63,5 @@ def embed(
     if as_json:
         print_json(result)
     else:
-        print(f"{result['rows']} vectors of {result['dim']} dimensions in {out} ({result['texts_per_s']:,.0f} texts/s)")
+        rows, what = result["rows"], f" ({point.name})" if best else ""
+        print(f"{rows} vectors{what} of {result['dim']} dimensions in {out} ({result['texts_per_s']:,.0f} texts/s)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +16,15 @@ from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
     from openjepa.api import Run
+    from openjepa.evals.ledger import Ledger
+    from openjepa.evals.suite_file import Suite
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 def evaluate(
     run: RunFolder,
+    suite: Annotated[Path | None, typer.Option("--suite", help="Ask only this: a YAML file that names tasks.")] = None,
     sts: Annotated[
         list[Path] | None,
         typer.Option("--sts", help="Ask only this (repeatable): JSONL of sentence1, sentence2, score."),
@@ -41,7 +45,10 @@ def evaluate(
     Labels and the factors of the stories world are asked by k-NN and logistic probes, paraphrases by triplets; recipes
     that predict sentences or answers have to find the right one among others. The baselines: the run's own
     initialisation, a random one, TF-IDF (raw pixels for images), chance. Where there is nothing to ask (t_jepa on data
-    without data.label), give --sts. Results are kept in RUN/evals.
+    without data.label), give --suite or --sts. Results are kept in RUN/evals.
+
+    --suite asks the same of any text run: rated pairs, labelled texts, retrieval (BEIR's layout, beside BM25), hidden
+    sentences of documents, tasks of mteb; docs/how-to/evaluate.md has an example. --sts is short for rated pairs alone.
 
     --sweep probes student and teacher, every layer, and mean, max and learned (attentive) pooling on a fifth of the
     training inputs; the best one alone is asked about the test inputs.
@@ -50,21 +57,22 @@ def evaluate(
       openjepa eval runs/first
       openjepa eval runs/first --sweep
       openjepa eval runs/pictures --figures
+      openjepa eval runs/first --suite suite.yaml
       openjepa eval runs/first --sts stsb.jsonl --fail-if-worse
     """
     from openjepa import api
     from openjepa.cli.report import print_ledger
-    from openjepa.evals.similarity import read_similarity_jsonl
 
     opened = api.load(run)
     if sweep:
-        _sweep(opened, bool(sts or figures or fail_if_worse), as_json)
+        _sweep(opened, bool(suite or sts or figures or fail_if_worse), as_json)
         return
+    if suite and sts:
+        raise UserError("give --suite or --sts, not both: rated pairs are a task of a suite, too")
     drawn = opened.draw() if figures else []
-    tasks = [read_similarity_jsonl(file, name=file.stem) for file in sts] if sts else None
-    name = "-".join(file.stem for file in sts) if sts else "default"
+    read = None if suite is None else read_suite(suite)
     with stderr().status("evaluating the run beside its initialisation, a random one and baselines without learning"):
-        ledger = opened.evaluate(tasks, name)
+        ledger = opened.evaluate_suite(read) if read is not None else _evaluated(opened, sts or [])
     if as_json:
         print_json(
             {
@@ -72,6 +80,7 @@ def evaluate(
                 "sentence": ledger.sentence(),
                 "eval": ledger.to_json(),
                 "figures": [str(file) for file in drawn],
+                "notes": {} if read is None else read.notes,
             }
         )
     else:
@@ -83,11 +92,30 @@ def evaluate(
         raise typer.Exit(FAILED)
 
 
+def read_suite(file: Path) -> Suite:
+    """The suite with its data, and a remark on everything that was left out."""
+    from openjepa.evals.suite_file import Suite
+
+    suite = Suite.open(file)
+    for reason, count in suite.notes.items():
+        remark(f"{suite.name}: {count} x {reason}")
+    return suite
+
+
+def _evaluated(run: Run, sts: Sequence[Path]) -> Ledger:
+    from openjepa.evals.similarity import read_similarity_jsonl
+
+    tasks = [read_similarity_jsonl(file, name=file.stem) for file in sts] or None
+    return run.evaluate(tasks, "-".join(file.stem for file in sts) or "default")
+
+
 def _sweep(run: Run, more_asked: bool, as_json: bool) -> None:
     from openjepa.cli.report import print_audit
 
     if more_asked:
-        raise UserError("--sweep is a question of its own: give no --sts, --figures or --fail-if-worse beside it")
+        raise UserError(
+            "--sweep is a question of its own: give no --suite, --sts, --figures or --fail-if-worse beside it"
+        )
     with stderr().status("probing every encoder, layer and pooling"):
         audit = run.audit()
     if as_json:

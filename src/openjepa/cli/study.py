@@ -16,6 +16,9 @@ Seeds = Annotated[int, typer.Option("--seeds", help="Runs of every arm, with see
 Jobs = Annotated[
     int | None, typer.Option("--jobs", help="Cells trained at a time; default: as many as there are cores for.")
 ]
+SuiteFile = Annotated[
+    Path | None, typer.Option("--suite", help="A YAML file of tasks that cells are scored on, instead of their own.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the study; an unfinished one is gone on with.")]
 
 
@@ -30,6 +33,7 @@ def ablate(
     seeds: Seeds = 3,
     jobs: Jobs = None,
     out: Out = None,
+    suite: SuiteFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Which setting matters? Train a recipe with other values of some keys, and compare with the preset's own.
@@ -42,12 +46,14 @@ def ablate(
       openjepa ablate t_jepa mask.ratio=0.3,0.5,0.7 regularizer.name=vicreg,sigreg,none --out runs/masks
       openjepa ablate t_jepa mask.ratio=0.3,0.7 mask.mean_span=4,16 --grid --seeds 6 steps=300
     """
+    from openjepa.evals.suite_file import Suite
     from openjepa.studies.ablation import ablate as run
 
     recipe, overrides = words_of(context, words)
     if recipe is None:
         raise UserError("give a recipe to ablate (openjepa recipes lists them)")
     options: dict[str, Any] = {"preset": preset, "config": config, "grid": grid, "seeds": seeds, "jobs": jobs}
+    options["suite"] = suite and Suite.open(suite)
     _study(lambda: run(recipe, overrides, out=out, console=None if as_json else stderr(), **options), as_json)
 
 
@@ -62,6 +68,7 @@ def compare(
     seeds: Seeds = 3,
     jobs: Jobs = None,
     out: Out = None,
+    suite: SuiteFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Which method is better for the same money? Train recipes on the same data and encoder, with the same budget.
@@ -70,14 +77,19 @@ def compare(
     first one, in pairs of seeds and test items, with cost beside quality. FLOPs are counted on a few real batches.
     Every cell is a run folder; finished cells are kept, so the same command with the same --out goes on.
 
+    Arms of different recipes have different tasks of their own and are compared on those they share; --suite asks all
+    of them the same. Cells that are trained are only scored anew if the suite, or its data, is another one.
+
     Examples:
       openjepa compare t_jepa lang_jepa baselines/mlm baselines/simcse --budget flops=2e13 --out runs/objectives
+      openjepa compare t_jepa lang_jepa --suite suite.yaml --out runs/objectives
       openjepa compare t_jepa t_jepa+regularizer.name=sigreg baselines/mlm --budget minutes=2 data=corpus.jsonl
     """
+    from openjepa.evals.suite_file import Suite
     from openjepa.studies.comparison import compare as run
 
     arms, overrides = _arms_and_settings(words)
-    options: dict[str, Any] = {"budget": budget, "seeds": seeds, "jobs": jobs}
+    options: dict[str, Any] = {"budget": budget, "seeds": seeds, "jobs": jobs, "suite": suite and Suite.open(suite)}
     _study(lambda: run(arms, overrides, out=out, console=None if as_json else stderr(), **options), as_json)
 
 

@@ -76,6 +76,7 @@ class Experiment:
     collate: Callable[[Sequence[Row]], Batch]
     prepare: Callable[[Sequence[Any]], Batch]  # user inputs (texts, images) -> Batch with nothing hidden, for embed
     train: TrainConfig
+    pad_to: int = 1  # `collate` pads rows to a multiple of it; those who plan batches of so many tokens count with it
     tasks: Callable[[], list[Task]] = no_tasks  # what `eval` asks by default; made only when asked
     # vectors of inputs that take no learning, by column of the ledger; none = TF-IDF, where tasks show texts
     baselines: Mapping[str, Callable[[Sequence[Any]], np.ndarray]] = field(default_factory=dict)

@@ -91,4 +91,44 @@ class Retrieval:
     measures: tuple[str, ...] = ("top1", "mrr", "aligned")  # which of them are asked for
 
 
-Task = Classification | Triplets | Similarity | Prediction | Retrieval
+@dataclass(frozen=True)
+class Search:
+    """Which documents answer a query? Both are embedded, and a query's candidates ranked by their cosine with it.
+
+    Ties count against the ranking: the better of two documents comes last. A mean over queries of (`evals.search`)
+
+        <name>_ndcg10     normalised discounted cumulative gain of the first 10
+        <name>_recall10   share of the answers that are among the first 10
+        <name>_top1       whether the first one is an answer
+        <name>_mrr        reciprocal rank of the first answer
+    """
+
+    name: str
+    queries: Sequence[str]  # Q
+    documents: Sequence[str]  # C
+    gains: Sequence[Mapping[int, float]]  # Q: numbers of the documents that answer, with how well (> 0)
+    pools: np.ndarray | None = None  # [Q, K] int64 numbers of candidates, -1 fills up; None = all documents
+    left_out: Mapping[int, int] = field(default_factory=dict)  # query -> a document that is no candidate of it: itself
+    measures: tuple[str, ...] = ("ndcg10", "recall10")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What code outside this project asks and scores: no test items come back, so no interval can be given.
+
+    `ask` gets a function from texts to their vectors [N, D]. Measures: <name>_<what it says>.
+    """
+
+    name: str
+    ask: Callable[[Callable[[Sequence[str]], np.ndarray]], Mapping[str, float]]
+
+
+Task = Classification | Triplets | Similarity | Prediction | Retrieval | Search | Benchmark
+
+
+def pool_table(pools: Sequence[np.ndarray]) -> np.ndarray:
+    """Pools of different sizes, numbers of candidates each -> [N, K] int64, filled up with -1."""
+    table = np.full((len(pools), max(map(len, pools))), -1, dtype=np.int64)
+    for line, pool in zip(table, pools, strict=True):
+        line[: len(pool)] = pool
+    return table

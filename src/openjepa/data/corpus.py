@@ -151,9 +151,9 @@ def viewed(maker: RowMaker, row: TokenRow, generator: torch.Generator) -> TokenR
     return row if ids is row.ids else TokenRow(ids, maker.special(ids), row.document)
 
 
-def pad(sequences: Sequence[np.ndarray], fill: int) -> Tensor:
-    """[L_i] arrays -> [B, max L] int64 (bool arrays -> bool), `fill` after the end of the shorter ones."""
-    longest = max(len(sequence) for sequence in sequences)
+def pad(sequences: Sequence[np.ndarray], fill: int, width: int = 0) -> Tensor:
+    """[L_i] arrays -> [B, max L or `width`, the larger] int64 (bool arrays -> bool), `fill` after the end of each."""
+    longest = max(width, *(len(sequence) for sequence in sequences))
     is_bool = sequences[0].dtype == np.bool_
     padded = np.full((len(sequences), longest), fill, dtype=np.bool_ if is_bool else np.int64)
     for row, sequence in zip(padded, sequences, strict=True):

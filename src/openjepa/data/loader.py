@@ -89,7 +89,7 @@ class _Course:
                 # a stream's windows are shuffled apart; a data set that is no stream is one window with the run's seed
                 seed = seed_for(cfg.seed, "window", window.first) if isinstance(data, StreamedData) else cfg.seed
                 sizes = len(window.rows), cfg.batch_tokens, cfg.batch_size
-                for rows in plan_epoch(window.lengths, *sizes, seed, epoch, self.world):
+                for rows in plan_epoch(window.lengths, *sizes, seed, epoch, self.world, self.experiment.pad_to):
                     if draw >= self.first:
                         yield self._address(draw, epoch, window, rows[self.rank :: self.world])
                     draw += 1
@@ -148,16 +148,16 @@ def eval_batches(exp: Experiment, limit_batches: int | None = None) -> Iterator[
     """The first `limit_batches` held-out batches (None = all): always the same rows, order and masks, draw 0."""
     lengths, n = _rows_of(exp.eval_data)
     packed = None if lengths is None else lengths.tobytes()
-    plan = _eval_plan(packed, n, exp.train.batch_tokens, exp.train.batch_size)[:limit_batches]
+    plan = _eval_plan(packed, n, exp.train.batch_tokens, exp.train.batch_size, exp.pad_to)[:limit_batches]
     yield from _load(
         _Batches(exp.eval_data, exp.collate), (_Address(0, EVAL_SEED, 0, rows) for rows in plan), workers=0
     )
 
 
 @lru_cache(maxsize=4)
-def _eval_plan(lengths: bytes | None, n: int, batch_tokens: int, batch_size: int) -> list[np.ndarray]:
+def _eval_plan(lengths: bytes | None, n: int, batch_tokens: int, batch_size: int, pad_to: int) -> list[np.ndarray]:
     unpacked = None if lengths is None else np.frombuffer(lengths, dtype=np.int32)
-    return plan_epoch(unpacked, n, batch_tokens, batch_size, EVAL_SEED, epoch=0, world=1)
+    return plan_epoch(unpacked, n, batch_tokens, batch_size, EVAL_SEED, epoch=0, world=1, multiple=pad_to)
 
 
 def _rows_of(data: Any) -> tuple[np.ndarray | None, int]:

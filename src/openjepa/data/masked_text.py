@@ -115,8 +115,12 @@ def spans_of(mask: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros(valid.shape, dtype=torch.long).masked_scatter(valid, at), valid
 
 
-def places_of(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """mask [B, T] -> the places of its True entries in order, [B, K] with K the most in a row, and which are real."""
+def places_of(mask: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """mask [B, T] -> the places of its True entries in order, [B, K], and which are real.
+
+    K is the most in a row, rounded up to a multiple (but never above T).
+    """
     counts = mask.sum(1)  # [B]
-    order = torch.argsort(~mask, dim=1, stable=True)[:, : int(counts.max())]  # [B, K]
+    width = -(-int(counts.max()) // multiple) * multiple
+    order = torch.argsort(~mask, dim=1, stable=True)[:, :width]  # [B, K]
     return order, torch.arange(order.shape[1], device=mask.device)[None, :] < counts[:, None]

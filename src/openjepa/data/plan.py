@@ -19,14 +19,21 @@ WINDOW_BATCHES = 50  # larger: less padding; smaller: more random
 
 
 def plan_epoch(
-    lengths: np.ndarray | None, n: int, batch_tokens: int, batch_size: int, seed: int, epoch: int, world: int
+    lengths: np.ndarray | None,
+    n: int,
+    batch_tokens: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    world: int,
+    multiple: int = 1,
 ) -> list[np.ndarray]:
     """Global batches of one epoch: arrays of row numbers in which each of 0..n-1 occurs exactly once.
 
-    With `batch_tokens`, a batch has at most that many *padded* tokens (rows x longest row) and `batch_size` rows.
-    Without, it has `batch_size` rows in addressed order. No batch has fewer than 2 rows a rank (or `batch_size`, if
-    that is less): a remainder borrows from its neighbour, or joins it if the neighbour has none to spare (only then
-    is a batch larger than it should be, with less than twice that minimum).
+    With `batch_tokens`, a batch has at most that many *padded* tokens (rows x longest row, rounded up to a `multiple`)
+    and `batch_size` rows. Without, it has `batch_size` rows in addressed order. No batch has fewer than 2 rows a rank
+    (or `batch_size`, if that is less): a remainder borrows from its neighbour, or joins it if the neighbour has none to
+    spare (only then is a batch larger than it should be, with less than twice that minimum).
     Raises ConfigError if a batch of the longest rows would not give every rank two.
     """
     floor = min(2 * world, batch_size)
@@ -39,6 +46,7 @@ def plan_epoch(
         return _borrow([order[start : start + batch_size] for start in range(0, n, batch_size)], floor)
     if lengths is None:
         raise ConfigError("train.batch_tokens needs a data set with `lengths`; set it to 0 and use train.batch_size")
+    lengths = -(-lengths // multiple) * multiple
     if batch_tokens < floor * (longest := int(lengths.max(initial=0))):
         raise ConfigError(
             f"train.batch_tokens={batch_tokens} holds fewer than {floor} rows of {longest} tokens (the longest); "

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from openjepa.core.experiment import Row
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Retrieval, Vectors
+from openjepa.core.tasks import Retrieval, Vectors, pool_table
 from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
 
 ELSEWHERE = 99  # sentences of other documents in a pool
@@ -64,7 +64,7 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
         tasks.append(
             Retrieval(
                 name=f"sentence_{name}",
-                pools=_table([np.concatenate([[queries[i]], others[i]]) for i in kept]),
+                pools=pool_table([np.concatenate([[queries[i]], others[i]]) for i in kept]),
                 vectors=lambda method, kept=kept: _some(answer(method, copied=False), kept),
                 texts=([contexts[i] for i in kept], found.texts),
                 beside={"copy": lambda method, kept=kept: _some(answer(method, copied=True), kept)},
@@ -104,14 +104,6 @@ def _elsewhere(found: _Sentences, query: int, seed: int) -> np.ndarray:
     order = torch.randperm(len(found.texts), generator=generator_for(seed, "elsewhere", int(query))).numpy()
     drawn = order[found.row[order] != found.row[query]][: 2 * ELSEWHERE]
     return np.array([i for i in drawn if found.texts[i] != found.texts[query]][:ELSEWHERE], dtype=np.int64)
-
-
-def _table(pools: Sequence[np.ndarray]) -> np.ndarray:
-    """Pools of different sizes -> [N, K], filled up with -1."""
-    table = np.full((len(pools), max(map(len, pools))), -1, dtype=np.int64)
-    for line, pool in zip(table, pools, strict=True):
-        line[: len(pool)] = pool
-    return table
 
 
 def _answers(batches: Sequence[MaskedSentences]) -> Callable[..., Vectors]:

@@ -9,9 +9,11 @@ import numpy as np
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+WORDS = r"(?u)\b\w+\b"  # what counts as a word, in lower case; BM25 reads the same
+
 
 def vectorizer() -> TfidfVectorizer:
     """Unfitted; gives sparse [N, V] unit rows of sublinear TF-IDF. Single characters, so digits too, are words."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
 
-    return TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
+    return TfidfVectorizer(sublinear_tf=True, token_pattern=WORDS, dtype=np.float32)

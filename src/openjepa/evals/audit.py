@@ -52,6 +52,16 @@ class Audit:
         return {"chosen": chosen, "points": rows, "test": self.test.to_json()}
 
 
+def best_vectors(found: Mapping[str, Any]) -> Point:
+    """The point that is best on validation, of what `Audit.to_json` wrote, among those that are vectors.
+
+    Learned pooling is none: it ends in a probe for the labels of the audit.
+    """
+    rows = [row for row in found["points"] if row["pooling"] != "attentive"]
+    best = max(rows, key=lambda row: row["validation"])
+    return Point(best["encoder"], best["layer"], best["pooling"])
+
+
 @dataclass(frozen=True)
 class _Group:
     """Tasks that ask different questions about the same inputs."""

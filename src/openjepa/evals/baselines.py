@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from openjepa.core.errors import UserError
-from openjepa.core.tasks import Classification, Prediction, Retrieval, Similarity, Task, Triplets
+from openjepa.core.tasks import Benchmark, Classification, Prediction, Retrieval, Search, Similarity, Task, Triplets
 from openjepa.data.tfidf import vectorizer
 from openjepa.evals.features import Embedder, Labels
 
@@ -60,5 +60,7 @@ def _visible(task: Task) -> list[Any]:
             return [*task.first, *task.second]
         case Retrieval():
             return [*task.texts[0], *task.texts[1]] if task.texts is not None else []
-        case Prediction():  # brings baselines of its own
+        case Search():
+            return list(task.documents)
+        case Prediction() | Benchmark():  # brings baselines of its own, or none
             return []

@@ -54,6 +54,19 @@ def pooled_features(experiment: Experiment, inputs: Sequence[Any]) -> dict[Point
     return found
 
 
+def vectors_at(experiment: Experiment, inputs: Sequence[Any], point: Point, batch_size: int = AT_ONCE) -> np.ndarray:
+    """[N, D] float32 at a point without learned pooling: for use, where an audit says that it is better.
+
+    Raises UserError if the recipe has no such latents.
+    """
+    if point == EMBEDDING:
+        return embed_all(experiment.method, experiment.prepare, inputs, batch_size)
+    found = pooled_features(experiment, inputs)
+    if point not in found:
+        raise UserError(f"this run has no latents at {point.name}; it has: {', '.join(known.name for known in found)}")
+    return found[point]
+
+
 def place_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, layer: int) -> Places:
     """Latents of all places [N, T, D] of one layer, in half precision: there may be a gigabyte of them."""
     parts: list[tuple[list[int], np.ndarray, np.ndarray]] = []

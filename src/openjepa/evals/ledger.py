@@ -7,10 +7,11 @@ it, nothing is claimed. No accessor gives the run's value alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ class Measure:
     """One row of the ledger; higher is better throughout."""
 
     values: dict[str, float]  # column -> value; "run", "init", "random" and those baselines that can answer
-    chance: float
-    interval: tuple[float, float]  # 95 %, of run - init
+    chance: float | None  # None where it is not known
+    interval: tuple[float, float] | None  # 95 %, of run - init; None where there are no test items
 
     @property
     def run_minus_init(self) -> float:
@@ -36,7 +37,7 @@ class Measure:
     @property
     def verdict(self) -> str:
         """ "better" or "worse" if the whole interval lies on that side of 0, else "unclear"."""
-        low, high = self.interval
+        low, high = self.interval or (0.0, 0.0)
         return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
@@ -53,7 +54,7 @@ class Ledger:
                 **measure.values,
                 "chance": measure.chance,
                 "run_minus_init": measure.run_minus_init,
-                "interval": list(measure.interval),
+                "interval": measure.interval and list(measure.interval),
             }
             for name, measure in self.measures.items()
         }
@@ -62,12 +63,21 @@ class Ledger:
     def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> Ledger:
         """The inverse of `to_json`, so that a report can show a finished run's ledger."""
         other = ("chance", "run_minus_init", "interval")
-        return cls(
-            {
-                name: Measure({k: v for k, v in row.items() if k not in other}, row["chance"], tuple(row["interval"]))
-                for name, row in data.items()
-            }
-        )
+        measures = {}
+        for name, row in data.items():
+            values = {key: value for key, value in row.items() if key not in other}
+            measures[name] = Measure(values, row["chance"], row["interval"] and tuple(row["interval"]))
+        return cls(measures)
+
+    @classmethod
+    def joined(cls, ledgers: Iterable[Ledger]) -> Ledger:
+        """All measures of several ledgers of the same run. Raises UserError if two have the same name."""
+        measures: dict[str, Measure] = {}
+        for ledger in ledgers:
+            if twice := measures.keys() & ledger.measures.keys():
+                raise UserError(f"two tasks give a measure of the same name: {', '.join(sorted(twice))}; rename one")
+            measures |= ledger.measures
+        return cls(measures)
 
     def columns(self) -> list[str]:
         """Networks and baselines that have a value in any row, in their order."""
@@ -118,11 +128,10 @@ class Ledger:
             cells = [_cell(measure.values.get(column), column in NETWORKS, best) for column in columns]
             colour = "red" if measure.run_minus_init < 0 else "green" if measure.verdict == "better" else "default"
             difference = f"[{colour}]{measure.run_minus_init:+.3f}[/]"
-            low, high = measure.interval
+            interval = "-" if measure.interval is None else "{:+.2f} {:+.2f}".format(*measure.interval)
             word = f"[{colour}]{measure.verdict}[/]"
-            table.add_row(
-                name.removeprefix(prefix), *cells, f"{measure.chance:.3f}", difference, f"{low:+.2f} {high:+.2f}", word
-            )
+            chance = "-" if measure.chance is None else f"{measure.chance:.3f}"
+            table.add_row(name.removeprefix(prefix), *cells, chance, difference, interval, word)
         return table
 
     def _with(self, verdict: str) -> list[str]:

@@ -21,7 +21,7 @@ class Score:
     """One model's result on one measure, higher is better. Never without the value of knowing nothing: `chance`."""
 
     items: np.ndarray  # [N] per test item: 1.0 right, 0.0 wrong; or its cosine where `gold` is given
-    chance: float
+    chance: float | None  # None where it is not known: a score of code outside this project
     gold: np.ndarray | None = None  # [N] human scores; the value is then a rank correlation
 
     @property

@@ -43,11 +43,12 @@ class Difference:
 def difference(first: Sequence[Score], second: Sequence[Score], generator: torch.Generator) -> Difference:
     """Compare the scores of two configurations on one measure, one score a seed, seeds in the same order.
 
-    Test items are paired where all scores have equally many; else only the seeds are.
+    Test items are paired where all scores have equally many, and more than one; else only the seeds are.
     """
     assert len(first) == len(second) > 0, "paired seeds are needed"
     by_seed = np.array([a.value - b.value for a, b in zip(first, second, strict=True)])  # [S]
-    if len({len(score.items) for score in (*first, *second)}) > 1:
+    counts = {len(score.items) for score in (*first, *second)}
+    if len(counts) > 1 or counts == {1}:  # of a single item, no other draw can be made
         return seeds_difference(by_seed, generator)
     p_items = None
     if all(score.gold is None for score in (*first, *second)):  # a rank correlation has no items to swap

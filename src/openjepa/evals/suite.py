@@ -16,16 +16,17 @@ from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Classification, Prediction, Retrieval, Similarity, Task, Triplets
+from openjepa.core.tasks import Benchmark, Classification, Prediction, Retrieval, Search, Similarity, Task, Triplets
 from openjepa.evals.alignment import retrieved
 from openjepa.evals.features import Embedder, Vectors, input_key, require_finite
 from openjepa.evals.ledger import LEVEL, NETWORKS, Ledger, Measure
 from openjepa.evals.probes import knn, logistic
 from openjepa.evals.scores import Score, difference_interval
+from openjepa.evals.search import WORDS as BM25
+from openjepa.evals.search import searched
 from openjepa.evals.similarity import spearman, triplet_accuracy
 
 Scores = dict[str, Score]
-ASKED = Prediction | Retrieval  # tasks that ask the method itself, beside baselines of their own
 WORDS = "tfidf"  # the column that reads texts without a network
 
 
@@ -33,7 +34,8 @@ def evaluate(task: Task, embedder: Embedder, method: Method | None = None, colum
     """The measures of one task by name: `<task>_knn` and `<task>_logistic` for a classification, else `<task>`.
 
     A `Prediction` names its own measures, and asks `method`, or its baseline of this column (none: no measures); a
-    `Retrieval` gives those it lists, and TF-IDF answers it as well if it has texts.
+    `Retrieval` gives those it lists, and TF-IDF answers it as well if it has texts. BM25 answers a `Search` as well,
+    and networks alone a `Benchmark`.
     Raises UserError naming the task if it is malformed or cannot be answered.
     """
     try:
@@ -41,15 +43,33 @@ def evaluate(task: Task, embedder: Embedder, method: Method | None = None, colum
             return _predicted(task, method, column)
         if isinstance(task, Retrieval):
             return _retrieved(task, embedder, method, column)
+        if isinstance(task, Search):
+            return searched(task, embedder, column)
+        if isinstance(task, Benchmark):
+            return _benchmarked(task, embedder) if column in NETWORKS else {}
         _check(task)
         return _evaluate(task, embedder)
     except UserError as error:
         raise UserError(f"task {task.name!r}: {error}") from None
 
 
-def _own_columns(task: Prediction | Retrieval) -> list[str]:
-    """Columns that a task brings along."""
-    return [*task.baselines, *(task.beside if isinstance(task, Retrieval) else ())]
+def own_columns(task: Task) -> list[str]:
+    """Columns that a task brings along, besides those that embed."""
+    match task:
+        case Prediction():
+            return [*task.baselines]
+        case Retrieval():
+            return [*task.baselines, *task.beside]
+        case Search():
+            return [BM25]
+        case _:
+            return []
+
+
+def _benchmarked(task: Benchmark, embedder: Embedder) -> Scores:
+    """One item each: nothing is known of test items, nor of what chance would get."""
+    found = task.ask(lambda texts: np.asarray(embedder(texts)))
+    return {f"{task.name}_{name}": Score(np.array([value], dtype=np.float64), None) for name, value in found.items()}
 
 
 def _predicted(task: Prediction, method: Method | None, column: str) -> Scores:
@@ -106,10 +126,11 @@ def run_suite(
     columns.
     Raises UserError naming the task if it is malformed, and the column if its vectors are not finite.
     """
-    extra = {name for task in tasks if isinstance(task, ASKED) for name in _own_columns(task)} - set(columns)
+    extra = {name for task in tasks for name in own_columns(task)} - set(columns)
     assert set(NETWORKS) <= set(columns), "a ledger needs the columns run, init and random"
     baselines = [*(name for name in columns if name not in NETWORKS), *sorted(extra)]
-    assert baselines, "a ledger needs a baseline that learns no representation"
+    asked_elsewhere = all(isinstance(task, Benchmark) for task in tasks)
+    assert baselines or asked_elsewhere, "a ledger needs a baseline that learns no representation"
     if not tasks:
         raise UserError("there is nothing to evaluate: the list of tasks is empty")
     if len({task.name for task in tasks}) < len(tasks):
@@ -117,8 +138,8 @@ def run_suite(
     scores: dict[str, Scores] = {}
     for column in (*NETWORKS, *baselines):
         method = (methods or {}).get("run" if column in extra else column)
-        asked = [task for task in tasks if column in columns or isinstance(task, ASKED)]
-        scores[column] = score_column(asked, column, columns.get(column, _no_vectors), method)
+        asked = [task for task in tasks if column in columns or column in own_columns(task)]
+        scores[column] = score_column(asked, column, columns.get(column, no_vectors), method)
     return Ledger({name: _measure(name, scores, seed) for name in scores["run"]})
 
 
@@ -130,15 +151,18 @@ def score_column(tasks: Sequence[Task], column: str, embedder: Embedder, method:
 
 def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:
     run, init = scores["run"][name], scores["init"][name]
+    several = len(run.items) > 1  # of a single item, no other draw can be made
+    interval = difference_interval(run, init, generator_for(seed, "ledger", name), level=LEVEL) if several else None
     return Measure(
         values={column: found[name].value for column, found in scores.items() if name in found},
         chance=run.chance,
-        interval=difference_interval(run, init, generator_for(seed, "ledger", name), level=LEVEL),
+        interval=interval,
     )
 
 
-def _no_vectors(inputs: Sequence[Any]) -> Vectors:
-    raise AssertionError("this column answers tasks that ask the method itself only")
+def no_vectors(inputs: Sequence[Any]) -> Vectors:
+    """The embedder of a column that tasks bring along."""
+    raise AssertionError("this column embeds nothing")
 
 
 def _remembering(column: str, embedder: Embedder) -> Embedder:

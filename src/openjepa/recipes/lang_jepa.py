@@ -30,7 +30,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.schedules import half_life_steps
-from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator, Sentences
+from openjepa.data.masked_sentences import PAD_TO, MaskedSentences, MaskedSentencesCollator, Sentences
 from openjepa.data.sentence_tasks import sentence_tasks
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import (
@@ -188,6 +188,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         prepare=lambda texts: collate.clean(texts, method.student.max_len),
         train=config.train,
+        pad_to=PAD_TO,
         tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate)],
         readable=Readable(
             lambda *asked: read_back(*asked, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size

@@ -41,20 +41,21 @@ def is_ledger(found: Any) -> bool:
 def ledger_table(ledger: Ledger, name: str) -> str:
     """The sentence, and one row a measure; the best network of a row in bold."""
     columns = ledger.columns()
-    widest = max((abs(end) for m in ledger.measures.values() for end in m.interval), default=1.0) or 1.0
+    widest = max((abs(end) for m in ledger.measures.values() for end in m.interval or ()), default=1.0) or 1.0
     rows = []
     for title, measure in ledger.measures.items():
         best = max(measure.values[column] for column in NETWORKS)
-        low, high = measure.interval
+        gain = measure.run_minus_init
+        low, high = measure.interval or (gain, gain)
         cells = [_cell(measure.values.get(column), column in NETWORKS, best) for column in columns]
-        bar = interval(measure.run_minus_init, low, high, widest, COLOURS[measure.verdict])
+        bar = interval(gain, low, high, widest, COLOURS[measure.verdict])
         rows.append(
             [
                 escape(title.replace("_", " ")),
                 *cells,
-                f"{measure.chance:.3f}",
-                f"{measure.run_minus_init:+.3f}",
-                f"{low:+.3f} to {high:+.3f}",
+                "-" if measure.chance is None else f"{measure.chance:.3f}",
+                f"{gain:+.3f}",
+                "-" if measure.interval is None else f"{low:+.3f} to {high:+.3f}",
                 bar,
                 f'<span class="{measure.verdict}">{measure.verdict}</span>',
             ]

@@ -5,4 +5,7 @@ and show them (`table`, `plot`). A study is a folder; each of its cells is a run
 
     cells/<arm>/seed-<s>/   a run, with evals/study.{json,npz} and, if it had to stop, stopped.json
     results.json  results.csv  results.png        references.{json,npz}: baselines without learning
+
+Scores on a suite are kept beside those on the recipes' own tasks, in study-<suite>-<key>.* and
+references-<suite>-<key>.*; the results are those of the last call.
 """

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from openjepa.evals.suite_file import Suite
 from openjepa.studies.factors import ablation_arms
 from openjepa.studies.study import conduct
 
@@ -24,6 +25,7 @@ def ablate(
     out: str | Path | None = None,
     jobs: int | None = None,
     console: Console | None = None,
+    suite: Suite | None = None,
 ) -> dict[str, Any]:
     """Train `recipe` once for every arm and seed, score all cells alike, and compare each arm with the preset's own.
 
@@ -35,9 +37,10 @@ def ablate(
         out: the study's folder; one that exists is gone on with. Default `runs/ablate-<recipe>-<time>`.
         jobs: cells trained at a time; default: as many as there are cores for.
         console: where progress is shown; None = nowhere.
+        suite: what all cells are scored on instead of the recipe's own tasks.
 
     Returns what results.json holds. Raises UserError for mistakes in the arms before anything is trained.
     """
     arms = ablation_arms(recipe, preset, config, overrides, grid)
     folder = Path(out) if out else Path("runs") / f"ablate-{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return conduct(arms, seeds, folder, jobs, {"kind": "ablate", "recipe": recipe, "grid": grid}, console)
+    return conduct(arms, seeds, folder, jobs, {"kind": "ablate", "recipe": recipe, "grid": grid}, console, suite)

@@ -17,6 +17,7 @@ from typing import Any
 
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import RunDir, read_json, read_jsonl
+from openjepa.evals.suite_file import Suite
 
 LONGEST_NAME = 80  # characters of a folder
 
@@ -42,6 +43,7 @@ class Cell:
     arm: Arm
     seed: int
     path: Path
+    suite: Suite | None = None  # what it is scored on; None = the tasks of its own recipe
 
     @property
     def folder(self) -> RunDir:
@@ -65,21 +67,21 @@ class Cell:
     @property
     def finished(self) -> bool:
         """Nothing is left to do."""
-        return finished(self.path)
+        return finished(self.path, self.suite)
 
     @property
     def scores_file(self) -> Path:
-        return scores_file(self.path)
+        return scores_file(self.path, self.suite)
 
 
-def cells_of(arms: Sequence[Arm], seeds: int, out: Path) -> list[Cell]:
+def cells_of(arms: Sequence[Arm], seeds: int, out: Path, suite: Suite | None = None) -> list[Cell]:
     """Every arm with `seeds` seeds, counted up from its own `train.seed`. Seed by seed, so that early results pair."""
     if seeds < 1:
         raise UserError(f"a study needs at least 1 seed (given: {seeds})")
     if any(arm.config.train.devices > 1 for arm in arms):
         raise UserError("a study trains every cell in one process: set train.devices=1; --jobs trains more at once")
     return [
-        Cell(arm, seed, cell_folder(out, arm.label, seed))
+        Cell(arm, seed, cell_folder(out, arm.label, seed), suite)
         for number in range(seeds)
         for arm in arms
         for seed in [arm.config.train.seed + number]
@@ -114,9 +116,14 @@ def folder_name(label: str) -> str:
     return f"{name[:LONGEST_NAME]}-{hashlib.blake2b(label.encode(), digest_size=4).hexdigest()}"
 
 
-def scores_file(run: Path) -> Path:
-    """Where the scores of a cell are kept."""
-    return RunDir(run).evals / "study.json"
+def scores_file(run: Path, suite: Suite | None = None) -> Path:
+    """Where the scores of a cell are kept: a file for every suite, so that another one scores the cells anew."""
+    return RunDir(run).evals / f"study{suite_mark(suite)}.json"
+
+
+def suite_mark(suite: Suite | None) -> str:
+    """What tells the files of a suite's scores from others: it changes with the suite and its data."""
+    return "" if suite is None else f"-{suite.name}-{suite.key}"
 
 
 def stop_file(run: Path) -> Path:
@@ -130,9 +137,9 @@ def stop_reason(run: Path) -> str | None:
     return read_json(file)["error"] if file.exists() else None
 
 
-def finished(run: Path) -> bool:
+def finished(run: Path, suite: Suite | None = None) -> bool:
     """Whether nothing is left to do in the folder of a cell: it is trained and scored, or it stopped."""
-    return stop_file(run).exists() or scores_file(run).exists()
+    return stop_file(run).exists() or scores_file(run, suite).exists()
 
 
 def processes_for(cells: Sequence[Cell], asked: int | None) -> int:

@@ -26,6 +26,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
 from openjepa.core.rundir import read_json, write_json
 from openjepa.core.seeding import seed_global
+from openjepa.evals.suite_file import Suite
 from openjepa.studies import costs
 from openjepa.studies.cells import Arm
 from openjepa.studies.study import conduct
@@ -66,6 +67,7 @@ def compare(
     out: str | Path | None = None,
     jobs: int | None = None,
     console: Console | None = None,
+    suite: Suite | None = None,
 ) -> dict[str, Any]:
     """Train recipes with the same budget, score all cells alike, and compare each with the first.
 
@@ -73,7 +75,7 @@ def compare(
         words: recipes, each perhaps with a preset and settings of its own: "t_jepa:small+regularizer.name=sigreg".
         overrides: "key=value" for all arms.
         budget: "tokens=N", "flops=N" or "minutes=N"; default: the tokens that the first arm's own steps take.
-        seeds, out, jobs, console: as for `ablation.ablate`; `out` defaults to `runs/compare-<time>`.
+        seeds, out, jobs, console, suite: as for `ablation.ablate`; `out` defaults to `runs/compare-<time>`.
 
     Returns what results.json holds. Raises UserError for mistakes before anything is trained.
     """
@@ -82,7 +84,7 @@ def compare(
     folder = Path(out) if out else Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
     spent, arms = within_budget(arms, given, folder, console)
     about = {"kind": "compare", "recipes": list(words), "settings": list(overrides), "budget": asdict(spent)}
-    return conduct(arms, seeds, folder, jobs, about, console)
+    return conduct(arms, seeds, folder, jobs, about, console, suite)
 
 
 def comparison_arms(words: Sequence[str], overrides: Sequence[str]) -> list[Arm]:

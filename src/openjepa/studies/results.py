@@ -30,7 +30,7 @@ from openjepa.studies.scoring import RUN, START, Scored, Scores
 PROBES = ("knn", "logistic", "attentive")  # endings of measures that are averaged over tasks
 SKILL = "skill"
 FACTS = ("train_s", "tokens", "flops", "steps")  # averaged over seeds
-RESULTS, TABLE, FIGURE, REFERENCES = "results.json", "results.csv", "results.png", "references.json"
+RESULTS, TABLE, FIGURE = "results.json", "results.csv", "results.png"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def with_headlines(scores: Scores) -> Scores:
         parts = [scores[name] for name in members]
         if len(parts) > 1 and len({len(part.items) for part in parts}) == 1:
             items = np.mean([part.items for part in parts], axis=0)  # [N]
-            means[headline] = Score(items, fmean(part.chance for part in parts))
+            means[headline] = Score(items, fmean(part.chance for part in parts if part.chance is not None))
     return {**means, **scores}
 
 

@@ -36,7 +36,8 @@ def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher) -> None:
     """Finish all cells, `jobs` at a time. Raises UserError with the words of the first cell that cannot be run."""
     if jobs == 1:
         for cell in cells:
-            finish(cell.path, [lambda progress, output, stats, cell=cell: watcher.on_step(cell, progress.step)])
+            hooks = [lambda progress, output, stats, cell=cell: watcher.on_step(cell, progress.step)]
+            finish(cell.path, hooks, cell.suite)
             watcher.on_end(cell)
     else:
         _in_processes(list(cells), jobs, watcher)
@@ -64,6 +65,8 @@ def _start(cell: Cell, jobs: int) -> subprocess.Popen:
     threads = cell.arm.config.train.threads or max(1, (os.cpu_count() or 1) // jobs)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", "openjepa.studies.worker", str(cell.path)]
+    if cell.suite is not None:
+        command.append(str(cell.suite.path))
     with (cell.path / LOG).open("w", encoding="utf-8") as log:
         return subprocess.Popen(  # a session of its own: Ctrl-C reaches it once, through `_stop`
             command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True

@@ -1,7 +1,8 @@
 """What a trained cell knows, test item by test item, so that cells can be paired: kept beside the run's evaluations.
 
-A cell is scored on all tasks of its recipe, and so is its own initialisation. Baselines without learning depend on the
-tasks alone and are asked once a study. Every figure is made by the code that `openjepa eval` uses.
+A cell is scored on all tasks of its recipe, or on those of a suite, and so is its own initialisation. Baselines without
+learning depend on the tasks alone and are asked once a study. Every figure is made by the code that `openjepa eval`
+uses.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import numpy as np
 from openjepa.api import Run
 from openjepa.core.experiment import Experiment
 from openjepa.core.rundir import read_json, read_jsonl, write_json
+from openjepa.core.tasks import Task
 from openjepa.evals.baselines import has_words, tfidf_for
 from openjepa.evals.features import Embedder, embed_all
 from openjepa.evals.scores import Score
-from openjepa.evals.suite import score_column
+from openjepa.evals.search import WORDS as BM25
+from openjepa.evals.suite import no_vectors, own_columns, score_column
+from openjepa.evals.suite_file import Suite
 from openjepa.studies import costs
 from openjepa.studies.cells import scores_file
 
@@ -35,14 +39,14 @@ class Scored:
     facts: dict[str, Any]  # skill, verdict, kind, train_s, tokens, flops and steps
 
 
-def score(run: Run) -> None:
-    """Ask everything of a trained run and of its initialisation; keep it in evals/study.{json,npz}."""
-    tasks, start = run.tasks(), run.fresh()
-    columns = {
-        column: score_column(tasks, column, _embedder(experiment), experiment.method)
-        for column, experiment in ((RUN, run.experiment), (START, start))
-    }
-    _write(scores_file(run.path), Scored(columns, _facts(run, start)))
+def score(run: Run, suite: Suite | None = None) -> None:
+    """Ask everything of a trained run and of its initialisation; keep it in evals/study*.{json,npz}."""
+    groups, start = _groups(run, suite), run.fresh()
+    columns: dict[str, Scores] = {RUN: {}, START: {}}
+    for column, experiment in ((RUN, run.experiment), (START, start)):
+        for tasks in groups:
+            columns[column] |= score_column(tasks, column, _embedder(experiment), experiment.method)
+    _write(scores_file(run.path, suite), Scored(columns, _facts(run, start)))
 
 
 def read(file: Path) -> Scored:
@@ -57,15 +61,28 @@ def read(file: Path) -> Scored:
     return Scored(columns, kept["facts"])
 
 
-def references(run: Run, file: Path) -> Scored:
-    """Baselines without learning on the tasks of `run`: TF-IDF where tasks show texts, raw pixels for images, ..."""
+def references(run: Run, file: Path, suite: Suite | None = None) -> Scored:
+    """Baselines without learning on the tasks: TF-IDF (and BM25) where they show texts, raw pixels for images, ..."""
     if not file.exists():
-        tasks = run.tasks()
-        embedders: dict[str, Embedder] = dict(run.experiment.baselines)
-        if not embedders and has_words(tasks):
-            embedders["tfidf"] = tfidf_for(tasks)
-        _write(file, Scored({name: score_column(tasks, name, embed) for name, embed in embedders.items()}, {}))
+        columns: dict[str, Scores] = {}
+        for tasks in _groups(run, suite):
+            embedders: dict[str, Embedder] = dict(run.experiment.baselines)
+            if not embedders and has_words(tasks):
+                embedders["tfidf"] = tfidf_for(tasks)
+            for name, embed in embedders.items():
+                columns.setdefault(name, {}).update(score_column(tasks, name, embed))
+            if ranked := [task for task in tasks if BM25 in own_columns(task)]:
+                columns.setdefault(BM25, {}).update(score_column(ranked, BM25, no_vectors))
+        _write(file, Scored(columns, {}))
     return read(file)
+
+
+def _groups(run: Run, suite: Suite | None) -> list[list[Task]]:
+    """The tasks to ask, those together that share a baseline's vocabulary."""
+    if suite is None:
+        return [run.tasks()]
+    run.require_texts()
+    return [*suite.groups.values()]
 
 
 def _write(file: Path, scored: Scored) -> None:
@@ -78,7 +95,7 @@ def _write(file: Path, scored: Scored) -> None:
     write_json(file, {"facts": scored.facts, "columns": columns})  # last: whoever sees it sees the items as well
 
 
-def _values(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+def _values(scores: Mapping[str, Score]) -> dict[str, dict[str, float | None]]:
     return {name: {"value": found.value, "chance": found.chance} for name, found in scores.items()}
 
 

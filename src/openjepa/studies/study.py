@@ -11,8 +11,9 @@ from rich.console import Console
 from openjepa import api
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import read_json
+from openjepa.evals.suite_file import Suite
 from openjepa.studies import plot, results, scoring
-from openjepa.studies.cells import Arm, Cell, cells_of, prepare, processes_for
+from openjepa.studies.cells import Arm, Cell, cells_of, prepare, processes_for, suite_mark
 from openjepa.studies.progress import StudyProgress
 from openjepa.studies.running import run_cells
 
@@ -24,13 +25,18 @@ def conduct(
     jobs: int | None,
     about: Mapping[str, Any],
     console: Console | None = None,
+    suite: Suite | None = None,
 ) -> dict[str, Any]:
     """Train and score what is not finished, and return what results.json holds.
 
-    `about` is what the study is, and leads the results. Raises UserError if a cell cannot be run, or none has results;
-    KeyboardInterrupt leaves a folder that the same call goes on from.
+    `about` is what the study is, and leads the results. With a suite, cells are scored on its tasks instead of those of
+    their own recipes; scores are kept by suite, so another one scores trained cells anew.
+    Raises UserError if a cell cannot be run, or none has results; KeyboardInterrupt leaves a folder that the same call
+    goes on from.
     """
-    cells = cells_of(arms, seeds, out)
+    cells = cells_of(arms, seeds, out, suite)
+    if suite is not None:
+        _require_readable(suite, console)
     todo = [cell for cell in cells if not cell.finished]
     at_a_time = processes_for(todo, jobs)
     prepare(cells)
@@ -43,13 +49,24 @@ def conduct(
     if not found[0].scored:
         reasons = next(iter(found[0].stopped.values()), "it has no finished cell")
         raise UserError(f"{found[0].arm.label}, which all others are compared with, has no result: {reasons}")
-    baselines = scoring.references(api.load(_first_scored(cells).path), out / results.REFERENCES)
+    baselines = scoring.references(
+        api.load(_first_scored(cells).path), out / f"references{suite_mark(suite)}.json", suite
+    )
     numbers = list(dict.fromkeys(cell.seed for cell in cells))
     most = max(at_a_time, _jobs_before(out))
-    summary = results.summary(found, {**about, "out": str(out), "seeds": numbers, "jobs": most}, baselines)
+    told = {**about, "suite": suite and suite.name, "out": str(out), "seeds": numbers, "jobs": most}
+    summary = results.summary(found, told, baselines)
     results.write(out, found, summary)
     plot.draw(summary, out / results.FIGURE)
     return summary
+
+
+def _require_readable(suite: Suite, console: Console | None) -> None:
+    """Read what the suite names, and say what was left out, before anything is trained."""
+    assert suite.groups
+    if console is not None:
+        for reason, count in suite.notes.items():
+            console.print(f"{suite.name}: {count} x {reason}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _jobs_before(out: Path) -> int:

@@ -1,6 +1,6 @@
 """One cell from wherever it is to its end: train, or go on training; then score. Also a process of its own.
 
-    python -m openjepa.studies.worker runs/study/cells/base/seed-0
+    python -m openjepa.studies.worker runs/study/cells/base/seed-0 [suite.yaml]
 
 A process a cell, so that each has its own threads and memory, and one that dies takes no other with it.
 """
@@ -17,25 +17,26 @@ from openjepa import api
 from openjepa.core.errors import TrainingStopped, UserError
 from openjepa.core.method import Hook
 from openjepa.core.rundir import write_json
+from openjepa.evals.suite_file import Suite
 from openjepa.studies import scoring
 from openjepa.studies.cells import finished, stop_file
 from openjepa.training_run import compute_threads
 
 
-def finish(path: Path, hooks: Sequence[Hook] = ()) -> None:
-    """Bring the cell in the run folder `path` to its end. Training that stops by itself is an end, too.
+def finish(path: Path, hooks: Sequence[Hook] = (), suite: Suite | None = None) -> None:
+    """Bring the cell in the run folder `path` to its end: trained, and scored on `suite` or on its own tasks.
 
-    Raises UserError if another process is at it.
+    Training that stops by itself is an end, too. Raises UserError if another process is at it.
     """
     try:
         with FileLock(path / ".lock", timeout=0):
-            _finish(path, hooks)
+            _finish(path, hooks, suite)
     except Timeout:
         raise UserError(f"another process is working on {path}; wait for it or stop it") from None
 
 
-def _finish(path: Path, hooks: Sequence[Hook]) -> None:
-    if finished(path):
+def _finish(path: Path, hooks: Sequence[Hook], suite: Suite | None) -> None:
+    if finished(path, suite):
         return
     run = api.load(path)
     if not run.folder.summary.exists():
@@ -45,13 +46,13 @@ def _finish(path: Path, hooks: Sequence[Hook]) -> None:
             write_json(stop_file(path), {"error": str(stop)})
             return
     with compute_threads(run.config.train.threads):
-        scoring.score(run)
+        scoring.score(run, suite)
 
 
 def main() -> int:
     """One line on stderr and exit code 2 for what a user can mend; 130 if interrupted."""
     try:
-        finish(Path(sys.argv[1]))
+        finish(Path(sys.argv[1]), suite=Suite.open(sys.argv[2]) if len(sys.argv) > 2 else None)
     except UserError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -1,0 +1,243 @@
+"""An evaluation suite: tasks named in a YAML file, the same for every run, whatever its recipe asks by itself.
+
+    name: english                      # default: the file's own name; results go to evals/<name>.json
+    tasks:
+      - {kind: sts, name: stsb, file: stsb-dev.jsonl}
+      - {kind: probe, name: sst2, train: sst2/train.jsonl, test: sst2/test.jsonl, train_limit: 3000}
+      - {kind: retrieval, name: scifact, folder: scifact}
+      - {kind: hidden_sentence, name: wiki, source: wiki.parquet, documents: 500}
+      - {kind: mteb, task: Banking77Classification}
+
+Paths are relative to the file. Everything is validated before anything is read, and read before anything is embedded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from openjepa.core.config import BaseConfig, read_yaml
+from openjepa.core.errors import ConfigError, UserError
+from openjepa.core.tasks import Task
+from openjepa.data.beir import read_beir
+from openjepa.data.cache import file_versions
+from openjepa.data.hidden_sentences import hidden_sentence_tasks
+from openjepa.data.labelled import Columns, read_classification
+from openjepa.data.readers import Counts, TxtRule, files_behind
+from openjepa.data.sentences import SentencesConfig
+from openjepa.data.sources import DataConfig, documents, source_kind
+from openjepa.evals.outside import mteb_task
+from openjepa.evals.similarity import read_similarity_jsonl
+
+TAKEN = ("default", "study", "audit")  # names of other files in a run's evals/
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+
+
+class Sts(BaseConfig):
+    """Pairs of sentences that people rated: Spearman's correlation of cosines with the ratings."""
+
+    kind: Literal["sts"]
+    name: Name
+    file: Path
+    """JSON lines of sentence1, sentence2, score"""
+
+    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
+        return [read_similarity_jsonl(_existing(folder, self.file), self.name)]
+
+
+class Probe(BaseConfig):
+    """Labelled texts: k-NN and logistic probes learn on train and are asked on test."""
+
+    kind: Literal["probe"]
+    name: Name
+    train: Path
+    """.jsonl or .parquet file, or a folder of them"""
+    test: Path | None = None
+    """the same; unset = a part of train, see test_fraction"""
+    text: str = "text"
+    """key or column of the text"""
+    label: str = "label"
+    """key or column of the label"""
+    ignore_labels: tuple[str, ...] = ()
+    """labels that are left out"""
+    train_limit: int = Field(0, ge=0)
+    """texts to learn on, drawn by their hash; 0 = all"""
+    test_limit: int = Field(0, ge=0)
+    """texts to ask, drawn by their hash; 0 = all"""
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    """without test: share of the texts of train that is asked instead; holds what data.eval_fraction <= it holds out"""
+
+    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
+        columns = Columns(self.text, self.label, self.ignore_labels)
+        train, test = _existing(folder, self.train), self.test and _existing(folder, self.test)
+        limits = (self.train_limit, self.test_limit)
+        return [read_classification(self.name, train, test, columns, limits, self.test_fraction, counts)]
+
+
+class Search(BaseConfig):
+    """Queries and documents in BEIR's layout: nDCG@10 and recall@10 beside TF-IDF and BM25."""
+
+    kind: Literal["retrieval"]
+    name: Name
+    folder: Path
+    """holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv"""
+    split: str = "test"
+    """whose judgements are asked"""
+    queries: int = Field(0, ge=0)
+    """queries to ask, drawn by the hash of their ids; 0 = all that are judged"""
+
+    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
+        return [read_beir(_existing(folder, self.folder), self.name, self.split, self.queries, counts)]
+
+
+class HiddenSentence(BaseConfig):
+    """Documents: the embedding of all sentences but one has to find the one, within the document and elsewhere."""
+
+    kind: Literal["hidden_sentence"]
+    name: Name
+    source: str
+    """what data.source of a text recipe takes: .txt, .jsonl, .parquet (also .gz), a folder, a glob, a hub data set"""
+    column: str = "text"
+    """column or key of the text"""
+    txt: TxtRule = "auto"
+    """what a document of a .txt file is"""
+    documents: int = Field(500, ge=0)
+    """documents to ask, drawn by their hash; 0 = all"""
+    sentences: int = Field(8, ge=3)
+    """a document counts up to its so many first sentences: what comes later, an encoder may not see"""
+    held_out: float | None = Field(None, gt=0, lt=1)
+    """only documents that runs with this data.eval_fraction were not trained on; unset = all"""
+    splitter: str = "rules"
+    """as sentences.splitter of lang_jepa"""
+
+    def local(self, folder: Path) -> Path | None:
+        """The files behind the source; None for a hub data set and the story world."""
+        path = folder / Path(self.source).expanduser()
+        return path if path.exists() or source_kind(self.source)[0] == "files" else None
+
+    def data(self, folder: Path) -> DataConfig:
+        """Raises UserError if there are no such files."""
+        local = self.local(folder)
+        if local is not None and not files_behind(local):
+            raise UserError(f"there is no file or folder at {local}")
+        values = {"source": str(local or self.source), "column": self.column, "txt": self.txt}
+        return DataConfig.load(values if self.held_out is None else values | {"eval_fraction": self.held_out})
+
+    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
+        dropped = Counts()
+        found = documents(self.data(folder), "all" if self.held_out is None else "eval", dropped)
+        config = SentencesConfig(splitter=self.splitter)
+        texts = (document.text for document in found)
+        asked = hidden_sentence_tasks(self.name, texts, self.documents, self.sentences, config, counts)
+        counts.update({reason: count for reason, count in dropped.items() if reason != "documents"})
+        return [*asked]
+
+
+class Mteb(BaseConfig):
+    """A task of the mteb package, if that is installed: its main score."""
+
+    kind: Literal["mteb"]
+    task: str
+    """as mteb names it"""
+    name: Name = ""
+    """default: the task"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_its_task(cls, value: Any) -> Any:
+        return {"name": value.get("task"), **value} if isinstance(value, Mapping) else value
+
+    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
+        return [mteb_task(self.task, self.name)]
+
+
+Entry = Annotated[Sts | Probe | Search | HiddenSentence | Mteb, Field(discriminator="kind")]
+
+
+class SuiteConfig(BaseConfig):
+    """What a suite file holds."""
+
+    name: Name = "suite"
+    tasks: tuple[Entry, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [entry.name for entry in self.tasks]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"tasks share a name: {', '.join(sorted(twice))}")
+        if self.name in TAKEN:
+            raise ValueError(f"a suite cannot be named {self.name}: evals/{self.name}.json is something else")
+        return self
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite file that is in order. Its data is read when it is first asked for."""
+
+    path: Path
+    config: SuiteConfig
+
+    @classmethod
+    def open(cls, path: str | Path) -> Suite:
+        """Raises UserError naming the file and the key that is wrong."""
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"there is no suite file at {path}")
+        values = {"name": path.stem, **read_yaml(path)}
+        try:
+            return cls(path, SuiteConfig.load(values))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @cached_property
+    def key(self) -> str:
+        """Changes with the settings and with size or date of any file that is read: results belong to a key."""
+        files = [file_versions(files_behind(place)) for place in self._places()]
+        content = json.dumps([self.config.model_dump(mode="json", exclude={"name"}), files])
+        return hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
+
+    @cached_property
+    def groups(self) -> dict[str, list[Task]]:
+        """The tasks of each entry, by its name. Raises UserError naming the file and the entry."""
+        return {name: tasks for name, (tasks, _) in self._read.items()}
+
+    @cached_property
+    def notes(self) -> dict[str, int]:
+        """What was left out or looks odd, counted: "<entry>: <reason>"."""
+        return {f"{name}: {reason}": n for name, (_, counts) in self._read.items() for reason, n in counts.items()}
+
+    @cached_property
+    def _read(self) -> dict[str, tuple[list[Task], Counts]]:
+        found = {}
+        for entry in self.config.tasks:
+            counts = Counts()
+            try:
+                found[entry.name] = entry.tasks(self.path.parent, counts), counts
+            except UserError as error:
+                raise UserError(f"{self.path}, task {entry.name}: {error}") from None
+        return found
+
+    def _places(self) -> list[Path]:
+        """Files and folders that entries name."""
+        folder, entries = self.path.parent, self.config.tasks
+        named = [value for entry in entries for value in vars(entry).values() if isinstance(value, Path)]
+        sources = [entry.local(folder) for entry in entries if isinstance(entry, HiddenSentence)]
+        return [*(folder / place.expanduser() for place in named), *(place for place in sources if place is not None)]
+
+
+def _existing(folder: Path, place: Path) -> Path:
+    path = folder / place.expanduser()
+    if not path.exists():
+        raise UserError(f"there is no file or folder at {path}")
+    return path

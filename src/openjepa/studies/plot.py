@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     names = found["headlines"][:MOST_PANELS]
     costs = found["kind"] == "compare"
     arms = found["arms"]
-    width = 3.1 * (len(names) + costs) + 0.09 * max(len(arm["label"]) for arm in arms)
-    figure = Figure(figsize=(width, 1.7 + 0.42 * (len(arms) + 1)), layout="constrained")
+    labels = _labels(arms)
+    width = 3.1 * (len(names) + costs) + 0.09 * max(len(line) for label in labels for line in label.split("\n"))
+    lines = sum(max(1.0, 0.6 * (1 + label.count("\n"))) for label in labels)
+    figure = Figure(figsize=(width, 1.7 + 0.42 * (lines + 1)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(names) + costs))
     for number, (axes, name) in enumerate(zip(panels, names, strict=False)):
         _panel(axes, found, name)
@@ -53,19 +55,25 @@ def _panel(axes: Any, found: Mapping[str, Any], name: str) -> None:
             axes.axvline(values[name], color=PALE, linewidth=1.2, linestyle="--", label=label)
             axes.legend(loc="best", frameon=False, fontsize="small")
     axes.set(title=name, ylim=(len(arms) - 0.5, -0.5), yticks=range(len(arms)))
-    axes.set_yticklabels([arm["label"] for arm in arms])
+    axes.set_yticklabels(_labels(arms))
 
 
 def _cost(axes: Any, found: Mapping[str, Any], name: str) -> None:
-    """Quality against the FLOPs of training."""
+    """Quality against what the budget left free: the time of training, or its FLOPs where the time was given."""
+    key, unit = ("flops", "FLOPs") if found["budget"]["unit"] == "minutes" else ("train_s", "seconds")
     for row, arm in enumerate(found["arms"]):
         values = _by_seed(arm, name)
-        if values and arm["flops"]:
-            axes.plot(arm["flops"], np.mean(values), "o", color=OTHER if row else FIRST)
-            place = (4, -11 if row % 2 else 4)  # arms of one cost are not written over each other
-            axes.annotate(arm["label"], (arm["flops"], np.mean(values)), place, textcoords="offset points", fontsize=8)
-    axes.margins(0.25)
-    axes.set(title=f"{name} against cost", xlabel="FLOPs of training", xscale="log")
+        if values and arm[key]:
+            axes.plot(arm[key], np.mean(values), "o", color=OTHER if row else FIRST)
+            place = (5, -10 if row % 2 else 3)  # arms of one cost are not written over each other
+            axes.annotate(str(row + 1), (arm[key], np.mean(values)), place, textcoords="offset points", fontsize=9)
+    axes.margins(0.2)
+    axes.set(title=f"{name} against cost", xlabel=f"{unit} of training")
+
+
+def _labels(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Numbered, for the panel of costs, and with the settings of an arm on lines of their own."""
+    return [f"{arm['label']}  ({number})".replace("+", "\n+") for number, arm in enumerate(arms, start=1)]
 
 
 def _by_seed(arm: Mapping[str, Any], name: str) -> list[float]:

@@ -33,12 +33,10 @@ from openjepa.data.examples import semantic_trio
 from openjepa.data.sources import DataConfig, held_out_texts
 from openjepa.data.vectors import text_rows
 from openjepa.evals.audit import Audit, audit, best_vectors
-from openjepa.evals.baselines import has_words, tfidf_for
-from openjepa.evals.features import Embedder, embed_all
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.ledger import Ledger
 from openjepa.evals.similarity import similar
-from openjepa.evals.suite import run_suite
+from openjepa.evals.suite import ledger_of
 from openjepa.evals.suite_file import Suite
 from openjepa.health.treatment import treat
 from openjepa.train import checkpoint
@@ -137,7 +135,7 @@ class Run:
                 f"nothing to evaluate in {self.path}: its data has no labels; set data.label, or give --suite FILE or "
                 "--sts FILE"
             )
-        return self._keep(_ledger(asked, self.networks()), name)
+        return self._keep(ledger_of(asked, self.networks()), name)
 
     def evaluate_suite(self, suite: Suite | str | Path) -> Ledger:
         """`evaluate` on the tasks of a suite file, with TF-IDF (and BM25) of each task's own words.
@@ -147,7 +145,7 @@ class Run:
         opened = suite if isinstance(suite, Suite) else Suite.open(suite)
         self.require_texts()
         groups, networks = opened.groups.values(), self.networks()
-        return self._keep(Ledger.joined(_ledger(tasks, networks) for tasks in groups), opened.name)
+        return self._keep(Ledger.joined(ledger_of(tasks, networks) for tasks in groups), opened.name)
 
     def require_texts(self) -> None:
         """Raises UserError if the run embeds something else than texts: what suites ask about."""
@@ -236,20 +234,6 @@ class Run:
             return []
         settings = {setting.key: setting.value for setting in describe(self.config)}
         return [f"{key}={value}" for key, value in treat(records[-1]["kind"], settings).items()]
-
-
-def _ledger(tasks: Sequence[Task], networks: Mapping[str, Experiment]) -> Ledger:
-    """All columns asked: the networks, and what needs no learning."""
-    columns = {name: _embedder(network) for name, network in networks.items()}
-    baselines = networks["run"].baselines
-    columns |= baselines
-    if not baselines and has_words(tasks):
-        columns["tfidf"] = tfidf_for(tasks)
-    return run_suite(tasks, columns, {name: network.method for name, network in networks.items()})
-
-
-def _embedder(experiment: Experiment) -> Embedder:
-    return lambda inputs: embed_all(experiment.method, experiment.prepare, inputs)
 
 
 def load(path: str | Path) -> Run:

@@ -97,8 +97,8 @@ def read_suite(file: Path) -> Suite:
     from openjepa.evals.suite_file import Suite
 
     suite = Suite.open(file)
-    for reason, count in suite.notes.items():
-        remark(f"{suite.name}: {count} x {reason}")
+    for line in suite.remarks:
+        remark(line)
     return suite
 
 

@@ -126,6 +126,25 @@ class Benchmark:
 Task = Classification | Triplets | Similarity | Prediction | Retrieval | Search | Benchmark
 
 
+def classification(
+    name: str, learnt: Sequence[tuple[Any, str]], asked: Sequence[tuple[Any, str]], most_asked: int | None = None
+) -> Classification:
+    """Inputs with their labels as a probe. Its classes are the labels of `learnt`, sorted.
+
+    It is tested on the first `most_asked` (None: all) of `asked` whose label is among them, which may be none.
+    """
+    numbers = {label: number for number, label in enumerate(sorted({label for _, label in learnt}))}
+    known = [(item, label) for item, label in asked if label in numbers][:most_asked]
+    return Classification(
+        name=name,
+        train=[item for item, _ in learnt],
+        train_labels=[numbers[label] for _, label in learnt],
+        test=[item for item, _ in known],
+        test_labels=[numbers[label] for _, label in known],
+        classes=tuple(numbers),
+    )
+
+
 def pool_table(pools: Sequence[np.ndarray]) -> np.ndarray:
     """Pools of different sizes, numbers of candidates each -> [N, K] int64, filled up with -1."""
     table = np.full((len(pools), max(map(len, pools))), -1, dtype=np.int64)

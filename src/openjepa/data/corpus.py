@@ -164,8 +164,12 @@ def pad(sequences: Sequence[np.ndarray], fill: int, width: int = 0) -> Tensor:
 def pad_rows(rows: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
     """Token ids of each row [L_i] -> ids [B, T] int64, and which of them are real [B, T]."""
     ids = pad(rows, pad_id)
-    lengths = torch.tensor([len(row) for row in rows])
-    return ids, torch.arange(ids.shape[1])[None, :] < lengths[:, None]
+    return ids, up_to(torch.tensor([len(row) for row in rows]), ids.shape[1])
+
+
+def up_to(lengths: Tensor, width: int) -> Tensor:
+    """[B] -> [B, width] bool, True on the first `lengths` places."""
+    return torch.arange(width, device=lengths.device)[None, :] < lengths[:, None]
 
 
 def _map(file: Path) -> pa.Table:

@@ -22,10 +22,10 @@ from openjepa.core.seeding import generator_for, seed_for
 from openjepa.core.tasks import Search, pool_table
 from openjepa.data.readers import Counts
 from openjepa.data.sampling import drawn
+from openjepa.data.sentence_tasks import ELSEWHERE
 from openjepa.data.sentences import SentencesConfig, split_sentences
 
 LEAST = 3  # sentences of a document: with fewer, the rest is hardly a text
-ELSEWHERE = 99  # sentences of other documents in a pool
 MEASURES = ("top1", "mrr")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from openjepa.core.tasks import Classification, Task
+from openjepa.core.tasks import Classification, Task, classification
 from openjepa.data.image_records import WORLD, ImageDataConfig
 from openjepa.data.images import ImageSet, train_and_eval
 
@@ -37,20 +37,8 @@ def label_tasks(
 
     It is tested on the first `most_asked` (None: all) of `asked` whose label it could learn.
     """
-    classes = tuple(sorted({label for _, label in learnt}))
-    asked = [(image, label) for image, label in asked if label in classes][:most_asked]
-    if len(classes) < 2 or not asked:
-        return []
-    return [
-        Classification(
-            name=name,
-            train=[image for image, _ in learnt],
-            train_labels=[classes.index(label) for _, label in learnt],
-            test=[image for image, _ in asked],
-            test_labels=[classes.index(label) for _, label in asked],
-            classes=classes,
-        )
-    ]
+    task = classification(name, learnt, asked, most_asked)
+    return [task] if len(task.classes) > 1 and task.test else []
 
 
 def _labelled(images: ImageSet) -> list[Labelled]:

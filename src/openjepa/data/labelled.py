@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from openjepa.core.errors import UserError
-from openjepa.core.tasks import Classification
+from openjepa.core.tasks import Classification, classification
 from openjepa.data.readers import Counts, Hints, find_files, read_files
 from openjepa.data.sampling import drawn
 from openjepa.data.sources import clean_text, is_held_out
@@ -63,21 +63,13 @@ def read_classification(
     learnt, asked = (
         drawn(rows, limit, lambda row: row.text) for rows, limit in zip((learnt, asked), limits, strict=True)
     )
-    classes = {label: number for number, label in enumerate(sorted({row.label for row in learnt}))}
-    known = [row for row in asked if row.label in classes]
-    if not known:
+    task = classification(name, learnt, asked)
+    if not task.test:
         raise UserError(f"{test or train} leaves no test text with a label that a training text has as well")
     for reason, count in (
-        ("test text whose label train lacks", len(asked) - len(known)),
-        ("test text that is also in train", len({row.text for row in known} & {row.text for row in learnt})),
+        ("test text whose label train lacks", len(asked) - len(task.test)),
+        ("test text that is also in train", len(set(task.test) & set(task.train))),
     ):
         if count:
             counts[reason] += count
-    return Classification(
-        name=name,
-        train=[row.text for row in learnt],
-        train_labels=[classes[row.label] for row in learnt],
-        test=[row.text for row in known],
-        test_labels=[classes[row.label] for row in known],
-        classes=tuple(classes),
-    )
+    return task

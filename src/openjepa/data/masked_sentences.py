@@ -24,6 +24,7 @@ from openjepa.core.picture import Pieces
 from openjepa.data.corpus import pad
 from openjepa.data.masked_text import places_of
 from openjepa.data.pictures import text_pictures
+from openjepa.data.plan import round_up
 from openjepa.data.rows import SentenceRows
 
 PAD_TO, PAD_SENTENCES = 8, 2
@@ -162,7 +163,7 @@ class MaskedSentencesCollator:
         return np.concatenate([[0], np.cumsum(ends)[:-1]])
 
     def _batch(self, keys: Sequence[int], ids: list, numbers: list, hidden: list, max_len: int) -> MaskedSentences:
-        width = min(-(-max(map(len, ids)) // PAD_TO) * PAD_TO, max_len)
+        width = min(round_up(max(map(len, ids)), PAD_TO), max_len)
         valid = pad([np.ones(len(row), dtype=bool) for row in ids], False, width)  # [B, T]
         sentence, hides = pad(numbers, -1, width), pad(hidden, False, width)  # [B, T]
         context_at, context_valid = places_of(valid & ~hides, PAD_TO)

@@ -17,8 +17,9 @@ from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
 from openjepa.core.method import Masker
 from openjepa.core.picture import Pieces
-from openjepa.data.corpus import pad, pad_rows
+from openjepa.data.corpus import pad, pad_rows, up_to
 from openjepa.data.pictures import text_pictures
+from openjepa.data.plan import round_up
 from openjepa.data.tokenizer import TextTokenizer
 
 
@@ -111,7 +112,7 @@ def spans_of(mask: Tensor) -> tuple[Tensor, Tensor]:
     starts = (mask & ~F.pad(mask, (1, -1))).flatten()[at]  # [hidden]
     lengths = torch.bincount(starts.cumsum(0) - 1)  # [S]
     longest = int(lengths.max()) if len(lengths) else 0
-    valid = torch.arange(longest)[None, :] < lengths[:, None]  # [S, L]
+    valid = up_to(lengths, longest)  # [S, L]
     return torch.zeros(valid.shape, dtype=torch.long).masked_scatter(valid, at), valid
 
 
@@ -121,6 +122,5 @@ def places_of(mask: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
     K is the most in a row, rounded up to a multiple (but never above T).
     """
     counts = mask.sum(1)  # [B]
-    width = -(-int(counts.max()) // multiple) * multiple
-    order = torch.argsort(~mask, dim=1, stable=True)[:, :width]  # [B, K]
-    return order, torch.arange(order.shape[1], device=mask.device)[None, :] < counts[:, None]
+    order = torch.argsort(~mask, dim=1, stable=True)[:, : round_up(int(counts.max()), multiple)]  # [B, K]
+    return order, up_to(counts, order.shape[1])

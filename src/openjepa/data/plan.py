@@ -8,12 +8,15 @@ and the order stays random.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.seeding import generator_for
+
+Sizes = TypeVar("Sizes", int, np.ndarray)
 
 WINDOW_BATCHES = 50  # larger: less padding; smaller: more random
 
@@ -46,7 +49,7 @@ def plan_epoch(
         return _borrow([order[start : start + batch_size] for start in range(0, n, batch_size)], floor)
     if lengths is None:
         raise ConfigError("train.batch_tokens needs a data set with `lengths`; set it to 0 and use train.batch_size")
-    lengths = -(-lengths // multiple) * multiple
+    lengths = round_up(lengths, multiple)
     if batch_tokens < floor * (longest := int(lengths.max(initial=0))):
         raise ConfigError(
             f"train.batch_tokens={batch_tokens} holds fewer than {floor} rows of {longest} tokens (the longest); "
@@ -62,6 +65,11 @@ def plan_epoch(
         batches += _borrow(_cut(order[start:end], lengths, batch_tokens, batch_size), floor)
     shuffled = torch.randperm(len(batches), generator=generator_for(seed, "batches", epoch)).tolist()
     return [batches[i] for i in shuffled]
+
+
+def round_up(sizes: Sizes, multiple: int) -> Sizes:
+    """The next multiple of sizes >= 0."""
+    return -(-sizes // multiple) * multiple  # ty: ignore[invalid-explicit-return]  - of the type that came in
 
 
 def _cut(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int, batch_size: int) -> list[np.ndarray]:

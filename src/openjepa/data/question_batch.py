@@ -19,7 +19,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Row
 from openjepa.core.picture import Pieces
-from openjepa.data.corpus import pad
+from openjepa.data.corpus import pad, pad_rows, up_to
 from openjepa.data.pictures import text_pictures
 from openjepa.data.questions import Question
 from openjepa.data.readers import Counts
@@ -132,8 +132,7 @@ class QuestionCollator:
     def answers(self, texts: Sequence[str], max_len: int) -> tuple[Tensor, Tensor]:
         """Answers alone: ids [N, A] int64 and which of them are real [N, A]; cut at `max_len` tokens."""
         content = [ids[:max_len] if len(ids) else self.tokenizer.blank for ids in self.tokenizer.encode_content(texts)]
-        ids = pad(content, self.tokenizer.pad_id)
-        return ids, _up_to(torch.tensor([len(one) for one in content]), ids.shape[1])
+        return pad_rows(content, self.tokenizer.pad_id)
 
     def _batch(self, rows: Sequence[QuestionRow], keys: Tensor) -> QuestionBatch:
         marks = np.array([[self.tokenizer.sep_id], [self.pred_id]], dtype=np.int32)
@@ -142,16 +141,16 @@ class QuestionCollator:
         )
         asked = torch.tensor([len(row.question) + 1 for row in rows])  # [B], with [SEP]
         pred_at = asked + torch.tensor([len(row.answer) for row in rows])  # [B]
-        valid = _up_to(pred_at + 1, ids.shape[1])
+        valid = up_to(pred_at + 1, ids.shape[1])
         longest = max(len(row.answer) for row in rows)
         return QuestionBatch(
             keys=keys,
             ids=ids,
             valid=valid,
-            hidden=_up_to(pred_at, ids.shape[1]) & ~_up_to(asked, ids.shape[1]),
+            hidden=up_to(pred_at, ids.shape[1]) & ~up_to(asked, ids.shape[1]),
             pred_at=pred_at,
             answer_places=torch.minimum(asked[:, None] + torch.arange(longest), pred_at[:, None]),
-            answer_valid=_up_to(pred_at - asked, longest),
+            answer_valid=up_to(pred_at - asked, longest),
             real_tokens=int(valid.sum()),
         )
 
@@ -159,11 +158,6 @@ class QuestionCollator:
 def texts_of(found: Sequence[Question]) -> Iterator[str]:
     """Questions and answers, one after the other: what a tokenizer learns from."""
     return (text for row in found for text in (row.question, row.answer))
-
-
-def _up_to(lengths: Tensor, width: int) -> Tensor:
-    """[B] -> [B, width] bool, True on the first `lengths` places."""
-    return torch.arange(width)[None, :] < lengths[:, None]
 
 
 def _length(row: QuestionRow) -> int:

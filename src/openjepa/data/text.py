@@ -6,14 +6,13 @@ them on the way; this module is the front door.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice
 
-from openjepa.core.tasks import Classification, Task
+from openjepa.core.tasks import Task, classification
 from openjepa.data.corpus import TokenizedCorpus, TokenRow, pad
 from openjepa.data.rows import RowMaker, SentenceRows, TextRows
 from openjepa.data.sentences import SentencesConfig
-from openjepa.data.sources import DataConfig, Document, Split, documents
+from openjepa.data.sources import DataConfig, Split, documents
 from openjepa.data.streaming import StreamedCorpus
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, load_or_train
 
@@ -51,25 +50,11 @@ def text_tasks(cfg: DataConfig, train: int = 4000, test: int = 1000) -> list[Tas
         return [triplets(), *factor_tasks()]
     if cfg.label is None:
         return []
-    learnt = _labelled(cfg, "train", train)
-    classes = tuple(sorted({str(document.label) for document in learnt}))
-    asked = [document for document in _labelled(cfg, "eval", test) if document.label in classes]
-    return [
-        Classification(
-            name=cfg.label,
-            train=[document.text for document in learnt],
-            train_labels=_numbers(learnt, classes),
-            test=[document.text for document in asked],
-            test_labels=_numbers(asked, classes),
-            classes=classes,
-        )
-    ]
+    return [classification(cfg.label, _labelled(cfg, "train", train), _labelled(cfg, "eval", test))]
 
 
-def _labelled(cfg: DataConfig, split: Split, limit: int) -> list[Document]:
-    labelled = (d for d in documents(cfg, split) if d.label is not None and d.label not in cfg.ignore_labels)
+def _labelled(cfg: DataConfig, split: Split, limit: int) -> list[tuple[str, str]]:
+    labelled = (
+        (d.text, d.label) for d in documents(cfg, split) if d.label is not None and d.label not in cfg.ignore_labels
+    )
     return list(islice(labelled, limit))
-
-
-def _numbers(labelled: Sequence[Document], classes: Sequence[str]) -> list[int]:
-    return [classes.index(str(document.label)) for document in labelled]

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from openjepa.core.errors import UserError
+from openjepa.core.experiment import Experiment
 from openjepa.core.tasks import Benchmark, Classification, Prediction, Retrieval, Search, Similarity, Task, Triplets
 from openjepa.data.tfidf import vectorizer
 from openjepa.evals.features import Embedder, Labels
@@ -37,6 +38,12 @@ def tfidf(corpus: Sequence[str]) -> Embedder:
 def tfidf_for(tasks: Sequence[Task]) -> Embedder:
     """TF-IDF fitted on all that the tasks may show a model: training texts, and texts of tasks without training."""
     return tfidf(list(dict.fromkeys(text for task in tasks for text in _visible(task))))
+
+
+def baselines_for(experiment: Experiment, tasks: Sequence[Task]) -> dict[str, Embedder]:
+    """What needs no learning, by column: those that the experiment brings, else TF-IDF if the tasks show texts."""
+    brought: dict[str, Embedder] = dict(experiment.baselines)
+    return brought if brought or not has_words(tasks) else {"tfidf": tfidf_for(tasks)}
 
 
 def has_words(tasks: Sequence[Task]) -> bool:

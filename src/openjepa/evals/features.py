@@ -17,6 +17,7 @@ from scipy import sparse
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
+from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 
 Vectors = np.ndarray | sparse.csr_array  # [N, D]
@@ -50,6 +51,11 @@ def embed_all(
     features = np.empty((len(order), parts[0].shape[1]), dtype=np.float32)  # [N, D]
     features[order] = np.concatenate(parts)
     return features
+
+
+def embedder_of(experiment: Experiment, batch_size: int = 64) -> Callable[[Sequence[Any]], np.ndarray]:
+    """The embedder that asks the method of an experiment."""
+    return lambda inputs: embed_all(experiment.method, experiment.prepare, inputs, batch_size)
 
 
 def by_length(inputs: Sequence[Any]) -> list[int]:

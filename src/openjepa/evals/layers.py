@@ -14,7 +14,7 @@ from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.layers import Layers
 from openjepa.evals.attentive import Places
-from openjepa.evals.features import by_length, embed_all
+from openjepa.evals.features import by_length, embedder_of
 from openjepa.models.transformer import mean_pool
 
 AT_ONCE = 64  # inputs in a batch
@@ -60,7 +60,7 @@ def vectors_at(experiment: Experiment, inputs: Sequence[Any], point: Point, batc
     Raises UserError if the recipe has no such latents.
     """
     if point == EMBEDDING:
-        return embed_all(experiment.method, experiment.prepare, inputs, batch_size)
+        return embedder_of(experiment, batch_size)(inputs)
     found = pooled_features(experiment, inputs)
     if point not in found:
         raise UserError(f"this run has no latents at {point.name}; it has: {', '.join(known.name for known in found)}")
@@ -85,7 +85,7 @@ def place_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, 
 def point_features(experiment: Experiment, inputs: Sequence[Any], point: Point) -> Places:
     """The features of one point."""
     if point == EMBEDDING:
-        return Places.single(embed_all(experiment.method, experiment.prepare, inputs))
+        return Places.single(embedder_of(experiment)(inputs))
     if point.pooling == "attentive":
         return place_features(experiment, inputs, point.encoder, point.layer)
     return Places.single(pooled_features(experiment, inputs)[point])

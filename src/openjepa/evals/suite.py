@@ -14,11 +14,13 @@ import numpy as np
 
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
+from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Benchmark, Classification, Prediction, Retrieval, Search, Similarity, Task, Triplets
 from openjepa.evals.alignment import retrieved
-from openjepa.evals.features import Embedder, Vectors, input_key, require_finite
+from openjepa.evals.baselines import baselines_for
+from openjepa.evals.features import Embedder, Vectors, embedder_of, input_key, require_finite
 from openjepa.evals.ledger import LEVEL, NETWORKS, Ledger, Measure
 from openjepa.evals.probes import knn, logistic
 from openjepa.evals.scores import Score, difference_interval
@@ -112,6 +114,13 @@ def _evaluate(task: Classification | Triplets | Similarity, embedder: Embedder) 
             return {task.name: triplet_accuracy(embedder, task)}
         case Similarity():
             return {task.name: spearman(embedder, task)}
+
+
+def ledger_of(tasks: Sequence[Task], networks: Mapping[str, Experiment]) -> Ledger:
+    """All tasks for the networks `run`, `init` and `random`, and for what needs no learning; see `run_suite`."""
+    columns: dict[str, Embedder] = {name: embedder_of(network) for name, network in networks.items()}
+    columns |= baselines_for(networks["run"], tasks)
+    return run_suite(tasks, columns, {name: network.method for name, network in networks.items()})
 
 
 def run_suite(

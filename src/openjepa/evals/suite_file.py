@@ -217,6 +217,11 @@ class Suite:
         """What was left out or looks odd, counted: "<entry>: <reason>"."""
         return {f"{name}: {reason}": n for name, (_, counts) in self._read.items() for reason, n in counts.items()}
 
+    @property
+    def remarks(self) -> list[str]:
+        """The notes as lines for people."""
+        return [f"{self.name}: {count} x {reason}" for reason, count in self.notes.items()]
+
     @cached_property
     def _read(self) -> dict[str, tuple[list[Task], Counts]]:
         found = {}

@@ -25,7 +25,7 @@ from openjepa.core.picture import Patches, Picture
 from openjepa.core.tasks import Classification
 from openjepa.data.loader import eval_batches
 from openjepa.data.pictures import image_pictures
-from openjepa.evals.features import embed_all, input_key, require_finite
+from openjepa.evals.features import embedder_of, input_key, require_finite
 from openjepa.health.skill import within_share
 from openjepa.webpage.images import png_uri
 
@@ -71,10 +71,7 @@ def held_out_samples(run: Run) -> Samples:
         samples = _batch_rows(networks)
     else:
         inputs, factors, origin = found
-        vectors = {
-            name: embed_all(network.method, network.prepare, inputs, network.train.batch_size)
-            for name, network in networks.items()
-        }
+        vectors = {name: embedder_of(network, network.train.batch_size)(inputs) for name, network in networks.items()}
         samples = Samples(vectors, factors, lambda rows: _shown(run.experiment, [inputs[i] for i in rows]), origin)
     for name, vectors in samples.vectors.items():
         require_finite(vectors, f"the network {name!r}")

@@ -18,8 +18,8 @@ from openjepa.api import Run
 from openjepa.core.experiment import Experiment
 from openjepa.core.rundir import read_json, read_jsonl, write_json
 from openjepa.core.tasks import Task
-from openjepa.evals.baselines import has_words, tfidf_for
-from openjepa.evals.features import Embedder, embed_all
+from openjepa.evals.baselines import baselines_for
+from openjepa.evals.features import embedder_of
 from openjepa.evals.scores import Score
 from openjepa.evals.search import WORDS as BM25
 from openjepa.evals.suite import no_vectors, own_columns, score_column
@@ -45,7 +45,7 @@ def score(run: Run, suite: Suite | None = None) -> None:
     columns: dict[str, Scores] = {RUN: {}, START: {}}
     for column, experiment in ((RUN, run.experiment), (START, start)):
         for tasks in groups:
-            columns[column] |= score_column(tasks, column, _embedder(experiment), experiment.method)
+            columns[column] |= score_column(tasks, column, embedder_of(experiment), experiment.method)
     _write(scores_file(run.path, suite), Scored(columns, _facts(run, start)))
 
 
@@ -66,10 +66,7 @@ def references(run: Run, file: Path, suite: Suite | None = None) -> Scored:
     if not file.exists():
         columns: dict[str, Scores] = {}
         for tasks in _groups(run, suite):
-            embedders: dict[str, Embedder] = dict(run.experiment.baselines)
-            if not embedders and has_words(tasks):
-                embedders["tfidf"] = tfidf_for(tasks)
-            for name, embed in embedders.items():
+            for name, embed in baselines_for(run.experiment, tasks).items():
                 columns.setdefault(name, {}).update(score_column(tasks, name, embed))
             if ranked := [task for task in tasks if BM25 in own_columns(task)]:
                 columns.setdefault(BM25, {}).update(score_column(ranked, BM25, no_vectors))
@@ -105,7 +102,3 @@ def _facts(run: Run, start: Experiment) -> dict[str, Any]:
     kept = {name: summary[name] for name in ("steps", "train_s", "skill", "verdict")}
     each = costs.measure(start, costs.COUNTED).flops_per_token
     return kept | {"kind": summary["health"].get("kind"), "tokens": tokens, "flops": each * tokens}
-
-
-def _embedder(experiment: Experiment) -> Embedder:
-    return lambda inputs: embed_all(experiment.method, experiment.prepare, inputs)

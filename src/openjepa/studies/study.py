@@ -65,8 +65,8 @@ def _require_readable(suite: Suite, console: Console | None) -> None:
     """Read what the suite names, and say what was left out, before anything is trained."""
     assert suite.groups
     if console is not None:
-        for reason, count in suite.notes.items():
-            console.print(f"{suite.name}: {count} x {reason}", markup=False, highlight=False, soft_wrap=True)
+        for line in suite.remarks:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _jobs_before(out: Path) -> int:

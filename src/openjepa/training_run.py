@@ -71,9 +71,9 @@ def _listed(counted: Mapping[str, int]) -> str:
 
 @contextlib.contextmanager
 def compute_threads(count: int) -> Generator[None]:
-    """torch on `count` CPU threads within the block; 0 leaves the number as it is."""
+    """torch on at most `count` CPU threads within the block; 0, or more than it had before, changes nothing."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(min(count or before, before))
     try:
         yield
     finally:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.rundir import RunDir, write_json
 from openjepa.core.seeding import generator_for
 from openjepa.evals.scores import Score
-from openjepa.studies import plot, results, table
+from openjepa.studies import plot, results, running, table
 from openjepa.studies.cells import Arm, Cell, cells_of, folder_name, prepare, processes_for, stop_file
 from openjepa.studies.factors import ablation_arms, split_factors, split_values
 from openjepa.studies.results import ArmResult, compared, headlines, summary, with_headlines
@@ -136,16 +139,60 @@ def test_processes_fit_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    def asked(threads: int, jobs: int | None = None) -> int:
-        arms = ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5", f"train.threads={threads}"])
-        return processes_for(cells_of(arms, 3, tmp_path), jobs)
+    def asked(*threads: int, jobs: int | None = None) -> int:
+        some = [
+            ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5", f"train.threads={count}"]) for count in threads
+        ]
+        return processes_for([cell for arms in some for cell in cells_of(arms, 3, tmp_path)], jobs)
 
     assert asked(1) == 6  # no more than there are cells
     assert asked(4) == 2
+    assert asked(2, 4) == 4  # the most modest decides
     assert asked(0) == 1  # torch takes all cores for one
     assert asked(0, jobs=3) == 3
     with pytest.raises(UserError, match="--jobs"):
         asked(1, jobs=0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "jobs", "given"),
+    [(0, 2, "4"), (1, 2, "1"), (6, 2, "4"), (6, 1, "6"), (2, 20, "1")],
+    ids=["its share", "fewer", "no more than its share", "alone", "at least one"],
+)
+def test_a_cell_gets_no_more_threads_than_its_share_of_the_cores(
+    wanted: int, jobs: int, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5", f"train.threads={wanted}"])
+    cell = cells_of(arms, 1, tmp_path)[0]
+    cell.path.mkdir(parents=True)
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("subprocess.Popen", lambda *_, env, **__: started.append(env))
+    running._start(cell, jobs)
+    assert started[0]["OMP_NUM_THREADS"] == given
+
+
+def test_sigterm_stops_the_processes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5"])
+    cells, started, handler = cells_of(arms, 1, tmp_path), [], signal.getsignal(signal.SIGTERM)
+    prepare(cells)
+
+    def start(cell: Cell, jobs: int) -> subprocess.Popen:
+        started.append(subprocess.Popen(["sleep", "60"]))
+        return started[-1]
+
+    class Terminates:
+        def on_step(self, cell: Cell, step: int) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def on_end(self, cell: Cell) -> None:
+            raise AssertionError("none has ended")
+
+    monkeypatch.setattr(running, "_start", start)
+    with pytest.raises(KeyboardInterrupt):
+        running.run_cells(cells, 2, Terminates())
+    assert [process.poll() for process in started] == [-signal.SIGINT] * 2
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def answers(rate: float, draw: int, count: int = 400) -> Score:

@@ -23,7 +23,7 @@ def threads_as_before():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("wanted", "within"), [(2, 2), (0, 3)])
+@pytest.mark.parametrize(("wanted", "within"), [(2, 2), (0, 3), (5, 3)])
 def test_threads_are_set_within_and_put_back_even_after_an_error(wanted: int, within: int) -> None:
     torch.set_num_threads(3)
     seen = []

@@ -169,7 +169,7 @@ class TrainConfig(BaseConfig):
     devices: int = Field(1, ge=1)
     """processes, one a device; more than 1 trains under DDP"""
     threads: int = Field(0, ge=0)
-    """CPU threads a process computes with; 0 = torch's choice, 1 is faster for models of tiny width"""
+    """most CPU threads a process computes with; 0 = torch's choice, 1 is faster for models of tiny width"""
     workers: int = Field(0, ge=0)
     """data loading processes per rank; changes nothing but speed"""
     seed: int = 0

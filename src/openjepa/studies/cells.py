@@ -143,7 +143,7 @@ def finished(run: Path, suite: Suite | None = None) -> bool:
 
 
 def processes_for(cells: Sequence[Cell], asked: int | None) -> int:
-    """How many cells to train at a time: `asked`, or as many as there are cores for their threads; one on a GPU."""
+    """How many cells to train at a time: `asked`, or as many as there are cores for the most modest; one on a GPU."""
     if asked is not None:
         if asked < 1:
             raise UserError(f"--jobs must be at least 1 (given: {asked})")
@@ -154,7 +154,7 @@ def processes_for(cells: Sequence[Cell], asked: int | None) -> int:
     on_gpu = torch.cuda.is_available() and any(train.accelerator != "cpu" for train in settings)
     if on_gpu or any(train.threads == 0 for train in settings):  # 0 = torch takes all cores
         return 1
-    each = max((train.threads for train in settings), default=cores)
+    each = min((train.threads for train in settings), default=cores)  # the others get by with as many
     return max(1, min(cores // each, len(cells)))
 
 

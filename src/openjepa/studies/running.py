@@ -1,7 +1,7 @@
 """Trains the cells of a study that are not finished: here one after another, or several at a time in processes.
 
-Where a cell is, is read from its run folder; the processes tell nothing else. Ctrl-C stops all of them; what they have
-written stays, and the same command goes on from there.
+Where a cell is, is read from its run folder; the processes tell nothing else. Ctrl-C and SIGTERM stop all of them; what
+they have written stays, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -45,24 +47,39 @@ def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher) -> None:
 
 def _in_processes(todo: list[Cell], jobs: int, watcher: Watcher) -> None:
     running: dict[subprocess.Popen, Cell] = {}
+    with _interrupted_by_sigterm():
+        try:
+            while todo or running:
+                while todo and len(running) < jobs:
+                    cell = todo.pop(0)
+                    running[_start(cell, jobs)] = cell
+                time.sleep(POLL_S)
+                for process, cell in list(running.items()):
+                    watcher.on_step(cell, cell.done_steps)
+                    if process.poll() is not None:
+                        del running[process]
+                        _require_end(process, cell)
+                        watcher.on_end(cell)
+        finally:
+            _stop(list(running))
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Generator[None]:
+    """Within the block SIGTERM raises KeyboardInterrupt: it would end us at once, and leave our processes at work."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        while todo or running:
-            while todo and len(running) < jobs:
-                cell = todo.pop(0)
-                running[_start(cell, jobs)] = cell
-            time.sleep(POLL_S)
-            for process, cell in list(running.items()):
-                watcher.on_step(cell, cell.done_steps)
-                if process.poll() is not None:
-                    del running[process]
-                    _require_end(process, cell)
-                    watcher.on_end(cell)
+        yield
     finally:
-        _stop(list(running))
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(cell: Cell, jobs: int) -> subprocess.Popen:
-    threads = cell.arm.config.train.threads or max(1, (os.cpu_count() or 1) // jobs)
+    share, wanted = max(1, (os.cpu_count() or 1) // jobs), cell.arm.config.train.threads
+    threads = min(wanted or share, share)  # threads that wait for each other's core are slower than one
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", "openjepa.studies.worker", str(cell.path)]
     if cell.suite is not None:

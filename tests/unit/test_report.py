@@ -303,15 +303,30 @@ def study(cost: float | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("cost", "axis_name"), [(1e12, "FLOPs of training"), (None, "seconds of training")])
-def test_the_page_of_a_study(tmp_path: Path, cost: float | None, axis_name: str) -> None:
-    (tmp_path / "results.json").write_text(json.dumps(study(cost)))
+@pytest.mark.parametrize(
+    ("cost", "unit", "axis_name"),
+    [
+        (1e12, "flops", "seconds of training"),
+        (1e12, "minutes", "FLOPs of training"),
+        (None, "tokens", "seconds of training"),
+        (1e12, None, "FLOPs of training"),
+    ],
+)
+def test_quality_is_drawn_against_a_cost_that_differs(
+    tmp_path: Path, cost: float | None, unit: str | None, axis_name: str
+) -> None:
+    found = study(cost) | {"budget": unit and {"unit": unit, "amount": 3}}
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    assert axis_name in study_page(tmp_path)
+
+
+def test_the_page_of_a_study(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(study(1e12)))
     page = study_page(tmp_path)
     assert not FETCHES.search(page)
     assert "&lt;b&gt; is better on 1 of 1 headlines" in page
     assert "+0.200 to +0.400" in page
     assert "&lt; 0.001" in page
-    assert axis_name in page
     assert "2 T flops" in page
     assert "Left out: the cells of this study are not in its folder any more" in page
     assert "<b>:" not in page

@@ -15,13 +15,22 @@ from openjepa.report.logs import series
 from openjepa.report.run_page import Section, as_yaml, assemble, commands, fact_list, versions
 from openjepa.studies.cells import cell_folder
 from openjepa.studies.results import RESULTS, SKILL
-from openjepa.studies.table import amount, caption, headline_differences, mean, measure_names, of_base, verdicts
+from openjepa.studies.table import (
+    COSTS,
+    amount,
+    caption,
+    free_cost,
+    headline_differences,
+    mean,
+    measure_names,
+    of_base,
+    verdicts,
+)
 from openjepa.studies.table import verdict as word_of
 from openjepa.webpage.axis import Axis, axis
 from openjepa.webpage.chart import Dot, Limit, Line, interval, line_chart, scatter
-from openjepa.webpage.document import details, number, table
+from openjepa.webpage.document import breakable, details, number, table
 
-COSTS = (("flops", "FLOPs of training"), ("train_s", "seconds of training"), ("tokens", "tokens of training"))
 COST_PLOTS = 4  # headlines that are drawn against cost
 
 
@@ -64,11 +73,11 @@ def overview(found: Mapping[str, Any]) -> str:
         cells = [_bold_if_best(mean(arm, name), best[name]) for name in headlines]
         time = "-" if arm["train_s"] is None else f"{arm['train_s']:.0f} s"
         rows.append(
-            [escape(arm["label"]), escape(arm["verdict"]), *cells, time, amount(arm["tokens"]), amount(arm["flops"])]
+            [breakable(arm["label"]), escape(arm["verdict"]), *cells, time, amount(arm["tokens"]), amount(arm["flops"])]
         )
     none = ["", "", ""]
     starts = [number(of_base(found, name, "init")) for name in headlines]
-    rows.append([f"{escape(found['base'])}, untrained", "", *starts, *none])
+    rows.append([f"{breakable(found['base'])}, untrained", "", *starts, *none])
     for label, values in found["baselines"].items():
         rows.append([escape(label), "", *(number(values.get(name)) for name in headlines), *none])
     rows.append(["chance", "", *(number(of_base(found, name, "chance")) for name in headlines), *none])
@@ -93,7 +102,7 @@ def differences(found: Mapping[str, Any]) -> str:
         shown = f"{low:+.3f} to {high:+.3f}" if row["interval"] else "-"
         cells.append(
             [
-                "" if row["arm"] == last else escape(row["arm"]),
+                "" if row["arm"] == last else breakable(row["arm"]),
                 escape(row["measure"]),
                 f"{row['value']:+.3f}",
                 shown,
@@ -123,16 +132,16 @@ def _sentence(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
 
 
 def against_cost(found: Mapping[str, Any]) -> str:
-    """A dot an arm: mean over seeds of a headline, against what training cost."""
-    cost, label = next(((key, label) for key, label in COSTS if any(arm[key] for arm in found["arms"])), ("", ""))
-    if not cost:
+    """A dot an arm: mean over seeds of a headline, against the cost that the budget left free."""
+    cost = free_cost(found)
+    if cost is None:
         raise UserError("the costs of the arms are not known")
     names = sorted(found["headlines"], key=lambda name: name == SKILL)[:COST_PLOTS]  # skill is relative to own targets
-    plots = [_cost_plot(found, name, cost, label) for name in names]
+    plots = [_cost_plot(found, name, cost) for name in names]
     return f'<div class="plots two">{"".join(plots)}</div>'
 
 
-def _cost_plot(found: Mapping[str, Any], name: str, cost: str, label: str) -> str:
+def _cost_plot(found: Mapping[str, Any], name: str, cost: str) -> str:
     dots = [
         Dot(arm[cost], value, f"{arm['label']}: {value:.3f} at {amount(arm[cost])}", i)
         for i, arm in enumerate(found["arms"])
@@ -148,7 +157,7 @@ def _cost_plot(found: Mapping[str, Any], name: str, cost: str, label: str) -> st
         " Arms differ in their targets, so compare probes." if name == SKILL else ""
     )
     groups = [arm["label"] for arm in found["arms"]]
-    return scatter(name, dots, x, y, groups, x_label=label, levels=levels, note=note)
+    return scatter(name, dots, x, y, groups, x_label=COSTS[cost], levels=levels, note=note)
 
 
 def skill_curves(found: Mapping[str, Any], folder: Path) -> str:
@@ -185,7 +194,7 @@ def every_measure(found: Mapping[str, Any]) -> str:
             )
         others = [number(values.get(name)) for values in found["baselines"].values()]
         rows.append([escape(name.replace("_", " ")), *cells, *others, number(of_base(found, name, "chance"))])
-    head = ["measure", *(escape(arm["label"]) for arm in found["arms"]), *map(escape, found["baselines"]), "chance"]
+    head = ["measure", *(breakable(arm["label"]) for arm in found["arms"]), *map(escape, found["baselines"]), "chance"]
     return details(f"{len(names)} measures, means over seeds", table(head, rows, "every measure", "dense"))
 
 

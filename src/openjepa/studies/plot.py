@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from openjepa.studies.results import SKILL
+from openjepa.studies.table import COSTS, free_cost
 
 MOST_PANELS = 4
 FIRST, OTHER, PALE = "#0b6e4f", "#2f4b7c", "#8d99ae"  # dark enough on white, and different in lightness
@@ -59,8 +60,8 @@ def _panel(axes: Any, found: Mapping[str, Any], name: str) -> None:
 
 
 def _cost(axes: Any, found: Mapping[str, Any], name: str) -> None:
-    """Quality against what the budget left free: the time of training, or its FLOPs where the time was given."""
-    key, unit = ("flops", "FLOPs") if found["budget"]["unit"] == "minutes" else ("train_s", "seconds")
+    """Quality against the cost that the budget left free."""
+    key = free_cost(found) or "train_s"
     for row, arm in enumerate(found["arms"]):
         values = _by_seed(arm, name)
         if values and arm[key]:
@@ -68,7 +69,7 @@ def _cost(axes: Any, found: Mapping[str, Any], name: str) -> None:
             place = (5, -10 if row % 2 else 3)  # arms of one cost are not written over each other
             axes.annotate(str(row + 1), (arm[key], np.mean(values)), place, textcoords="offset points", fontsize=9)
     axes.margins(0.2)
-    axes.set(title=f"{name} against cost", xlabel=f"{unit} of training")
+    axes.set(title=f"{name} against cost", xlabel=COSTS[key])
 
 
 def _labels(arms: Sequence[Mapping[str, Any]]) -> list[str]:

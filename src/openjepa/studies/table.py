@@ -112,6 +112,16 @@ def verdicts(found: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     return {(row["arm"], row["measure"]): verdict(row) for row in found["differences"]}
 
 
+COSTS = {"flops": "FLOPs of training", "train_s": "seconds of training", "tokens": "tokens of training"}
+GIVEN = {"flops": "flops", "minutes": "train_s", "tokens": "tokens"}  # the cost that each unit of a budget makes equal
+
+
+def free_cost(found: Mapping[str, Any]) -> str | None:
+    """The cost, a key of COSTS, that quality is drawn against: the first that the budget does not make equal."""
+    given = GIVEN.get((found.get("budget") or {}).get("unit", ""))
+    return next((key for key in COSTS if key != given and any(arm[key] for arm in found["arms"])), None)
+
+
 def verdict(row: Mapping[str, Any]) -> str:
     """ "better" or "worse" if the interval leaves 0 out and a corrected p-value is below 5 %, else "unclear"."""
     interval = row["interval"]

@@ -12,6 +12,7 @@ from html import escape
 from itertools import pairwise
 
 from openjepa.webpage.axis import Axis, axis, tick_text
+from openjepa.webpage.document import breakable
 
 WIDE, HIGH = 290, 150  # of the area that is drawn into
 LEFT, RIGHT, TOP, BOTTOM = 40, 6, 8, 22  # room for labels
@@ -105,7 +106,7 @@ def interval(value: float, low: float, high: float, widest: float, colour: int) 
 
 def _figure(title: str, drawn: Sequence[str], keys: Sequence[tuple[str, str]], note: str) -> str:
     box = f'viewBox="0 0 {LEFT + WIDE + RIGHT} {TOP + HIGH + BOTTOM}" role="img" aria-label="{escape(title)}"'
-    listed = "".join(f"<span>{mark}{escape(label)}</span>" for label, mark in keys)
+    listed = "".join(f"<span>{mark}{breakable(label)}</span>" for label, mark in keys)
     below = (f'<div class="keys">{listed}</div>' if keys else "") + escape(note)
     return (
         f'<figure class="plot"><b>{escape(title)}</b><svg {box}>{"".join(drawn)}</svg>'

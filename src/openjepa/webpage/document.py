@@ -41,6 +41,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], label: str, kind: 
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{inside}</div>'
 
 
+def breakable(label: str) -> str:
+    """An arm's name, such as t_jepa+mask.ratio=0.3, which may go on in a new line before each of its settings."""
+    return escape(label).replace("+", "<wbr>+")
+
+
 def heat_cell(shown: str, strength: float) -> str:
     """What a cell shows on a ground that is the more coloured the larger `strength`, in [0, 1]."""
     return f'<span class="heat-cell" style="--s:{DEEPEST * strength:.0f}%">{shown}</span>'

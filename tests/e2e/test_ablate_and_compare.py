@@ -17,7 +17,7 @@ import pytest
 from openjepa import api
 from openjepa.cli import main
 from openjepa.core.errors import TrainingStopped, UserError
-from openjepa.core.rundir import read_json, read_jsonl
+from openjepa.core.rundir import read_json, read_jsonl, write_json
 from openjepa.studies import comparison, costs, running, worker
 from openjepa.studies.cells import Cell, stop_reason
 from openjepa.studies.comparison import Budget, comparison_arms, read_arm, within_budget
@@ -187,6 +187,28 @@ def ends_like_the_worker(cell: Cell, jobs: int) -> subprocess.Popen:
     assert code == 2
     (cell.path / running.LOG).write_text(said.getvalue())
     return subprocess.Popen(["sh", "-c", f"exit {code}"])
+
+
+def test_an_arm_that_cannot_be_built_is_named_before_any_is_trained(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "heads"
+    words = ["encoder.heads=2,3", f"data.source={data}", *TINY]
+    assert main(["ablate", "t_jepa", *words, "--seeds", "1", "--jobs", "1", "--out", str(out)]) == 2
+    assert "encoder.heads=3: " in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_study_does_not_go_on_with_other_data(
+    ablation: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "study"
+    shutil.copytree(ablation, out)
+    assert list(read_json(out / "data.json")) == [str(data)]
+    write_json(out / "data.json", {str(data): [[str(data), 1, 1]]})
+    assert main(["ablate", "t_jepa", *ablated(data, seeds=2), "--out", str(out)]) == 2
+    assert f"{data} changed since {out} was begun with it" in " ".join(capsys.readouterr().err.split())
+    assert len(cells(out)) == 2
 
 
 @pytest.fixture(scope="module")

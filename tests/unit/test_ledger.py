@@ -291,3 +291,10 @@ def test_predictions_alone_need_no_vectors() -> None:
         "run": Knows(5), "init": Knows(5), "random": Knows(0)
     })  # fmt: skip
     assert ledger.measures["found"].verdict == "unclear"
+
+
+def test_what_has_no_test_items_is_neither_better_nor_worse() -> None:
+    ledger = Ledger({"bench": Measure({"run": 0.2, "init": 0.8, "random": 0.1}, None, None)})
+    assert (ledger.worse(), ledger.untested()) == ([], ["bench"])
+    assert "moved bench 0.80 -> 0.20 (chance -) without test items to tell whether by luck" in ledger.sentence()
+    assert "no clear difference" not in ledger.sentence()

@@ -128,3 +128,10 @@ def test_missing_and_short_files_are_named(tmp_path) -> None:
     (tmp_path / "short.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 3}\n')
     with pytest.raises(UserError, match=r"short\.jsonl holds 1 pairs"):
         read_similarity_jsonl(tmp_path / "short.jsonl")
+
+
+def test_separators_inside_a_string_and_a_byte_order_mark_are_read(tmp_path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    row = '{"sentence1": "one\u2028line\u0085still", "sentence2": "b", "score": 1}\n'
+    file.write_text(row * 3, encoding="utf-8-sig")
+    assert list(read_similarity_jsonl(file).first) == ["one\u2028line\u0085still"] * 3

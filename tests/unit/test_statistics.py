@@ -116,12 +116,23 @@ def test_the_interval_covers_a_true_difference_as_often_as_it_says_even_with_few
     assert 0.9 <= covered / 200 <= 0.995
 
 
-def test_rank_correlations_have_an_interval_and_no_items_to_swap() -> None:
+def test_a_rank_correlation_is_the_mean_of_what_its_pairs_contribute() -> None:
+    cosines, gold = np.round(normal(60), 1), np.round(normal(60, draw=1))  # with ties
+    score = Score(cosines, 0.0, gold)
+    assert score.contributions.mean() == pytest.approx(stats.spearmanr(cosines, gold).statistic)
+    assert score.contributions.mean() == pytest.approx(score.value)
+    assert not Score(np.ones(9), 0.0, normal(9)).contributions.any()
+
+
+def test_two_rank_correlations_are_swapped_pair_by_pair() -> None:
     gold = normal(80)
     good = [Score(gold + 0.3 * normal(80, draw=i), 0.0, gold) for i in range(1, 4)]
     bad = [Score(normal(80, draw=i), 0.0, gold) for i in range(4, 7)]
     found = difference(good, bad, generator_for(0, "d"))
-    assert found.p_items is None
+    assert found.p_items == pytest.approx(1e-4, rel=0.01)
+    equal = difference(bad, [Score(normal(80, draw=i), 0.0, gold) for i in range(7, 10)], generator_for(0, "d"))
+    assert equal.p_items is not None
+    assert equal.p_items > 0.05
     assert found.interval is not None
     assert 0.1 < found.interval[0] < found.value < found.interval[1] < 2
 

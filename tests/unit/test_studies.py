@@ -347,3 +347,21 @@ def test_the_csv_has_one_row_a_cell(tmp_path: Path) -> None:
 def test_a_cell_knows_its_steps(tmp_path: Path) -> None:
     cell = Cell(arms_of_two()[0], 0, tmp_path)
     assert (cell.steps, cell.done_steps) == (1150, 0)
+
+
+def asked(score: Score, digest: str) -> Score:
+    return Score(score.items, score.chance, score.gold, digest)
+
+
+def test_measures_of_other_test_items_are_not_compared() -> None:
+    """Equal numbers of test items do not make them the same: each arm here was tested on a corpus of its own."""
+    arms = three_arms()
+    for result, corpus in zip(arms, ("a", "a", "b"), strict=True):
+        for one in result.scored.values():
+            one.columns["run"].update({name: asked(found, corpus) for name, found in one.columns["run"].items()})
+    rows = compared(arms)
+    assert {row.measure for row in rows} == {"skill"}
+    found = summary(arms, {"seeds": [0]}, Scored({}, {}))
+    assert set(MEASURES) <= set(found["asked_apart"])
+    assert "other test items: " in table.caption(found)
+    assert {row.measure for row in compared(arms[:2])} >= {*MEASURES, "skill"}

@@ -232,11 +232,22 @@ def test_a_task_of_mteb_is_asked_of_networks_alone_and_claims_nothing(folder: Pa
     )
     measure = ledger.measures["Pairs_main"]
     assert measure.values["run"] == pytest.approx(4 / np.sqrt(2 * 10))
-    assert (measure.chance, measure.interval, measure.verdict) == (None, None, "unclear")
+    assert (measure.chance, measure.interval, measure.verdict) == (None, None, "untested")
     assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
     assert ledger.table().row_count == 1
     with pytest.raises(UserError, match="mteb has no task 'Other'"):
         _ = opened(folder, {"kind": "mteb", "task": "Other"}).groups
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_an_mteb_task_that_cannot_be_fetched_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("no route\nto the hub")
+
+    monkeypatch.setattr(StandIn, "evaluate", staticmethod(offline))
+    (tasks,) = opened(folder, {"kind": "mteb", "task": "Pairs"}).groups.values()
+    with pytest.raises(UserError, match="mteb could not be asked for 'Pairs': no route to the hub"):
+        run_suite(tasks, dict.fromkeys(("run", "init", "random"), lengths))
 
 
 def test_without_mteb_it_is_said_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,10 @@ class Measure:
 
     @property
     def verdict(self) -> str:
-        """ "better" or "worse" if the whole interval lies on that side of 0, else "unclear"."""
-        low, high = self.interval or (0.0, 0.0)
+        """ "better" or "worse" if the whole interval lies on that side of 0, else "unclear"; "untested" without one."""
+        if self.interval is None:
+            return "untested"
+        low, high = self.interval
         return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
@@ -91,6 +93,10 @@ class Ledger:
         """Measures on which the run is below its own initialisation, with the whole interval below 0."""
         return self._with("worse")
 
+    def untested(self) -> list[str]:
+        """Measures without test items, and so without an interval: of them nothing is claimed."""
+        return self._with("untested")
+
     def sentence(self) -> str:
         """One line: did training help? It begins with HURT if more measures fell than rose beyond their interval.
 
@@ -107,6 +113,8 @@ class Ledger:
             parts = [rose] if better else [fell] if worse else []
         if unclear := len(self._with("unclear")):
             parts.append(f"made no clear difference on {unclear} of {total}")
+        if untested := self.untested():
+            parts.append(f"moved {self._examples(untested)} without test items to tell whether by luck")
         if (better or worse) and (by_luck := round((1 - LEVEL) * total)):
             parts.append(f"luck alone would move about {by_luck}")
         for baseline in self.columns()[len(NETWORKS) :]:
@@ -130,7 +138,7 @@ class Ledger:
             difference = f"[{colour}]{measure.run_minus_init:+.3f}[/]"
             interval = "-" if measure.interval is None else "{:+.2f} {:+.2f}".format(*measure.interval)
             word = f"[{colour}]{measure.verdict}[/]"
-            chance = "-" if measure.chance is None else f"{measure.chance:.3f}"
+            chance = _shown(measure.chance, 3)
             table.add_row(name.removeprefix(prefix), *cells, chance, difference, interval, word)
         return table
 
@@ -144,11 +152,16 @@ class Ledger:
 
     def _examples(self, names: Sequence[str]) -> str:
         largest = sorted(names, key=lambda name: -abs(self.measures[name].run_minus_init))[:NAMED]
-        shown = [
-            f"{n.removeprefix(self._prefix())} {m.values['init']:.2f} -> {m.values['run']:.2f} (chance {m.chance:.2f})"
-            for n, m in ((name, self.measures[name]) for name in largest)
-        ]
+        shown = []
+        for name in largest:
+            measure, short = self.measures[name], name.removeprefix(self._prefix())
+            init, run = measure.values["init"], measure.values["run"]
+            shown.append(f"{short} {init:.2f} -> {run:.2f} (chance {_shown(measure.chance)})")
         return ", ".join(shown) + (", ..." if len(names) > NAMED else "")
+
+
+def _shown(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _cell(value: float | None, network: bool, best: float) -> str:

@@ -51,7 +51,13 @@ def mteb_task(task: str, name: str) -> Benchmark:
 
     def ask(embed: Embed) -> dict[str, float]:
         encoder = MtebEncoder(embed, meta.create_empty(overwrites={"name": "openjepa/run", "revision": "local"}))
-        found = mteb.evaluate(encoder, mteb.get_task(task), cache=None, overwrite_strategy="always", co2_tracker=False)
+        settings = {"cache": None, "overwrite_strategy": "always", "co2_tracker": False}
+        try:
+            found = mteb.evaluate(encoder, mteb.get_task(task), **settings)
+        except UserError:
+            raise
+        except Exception as error:  # no network, a broken download, ...: mteb and its clients share no base class
+            raise UserError(f"mteb could not be asked for {task!r}: {' '.join(str(error).split())[:300]}") from error
         return {"main": float(found.task_results[0].get_score())}
 
     return Benchmark(name, ask)

@@ -23,11 +23,23 @@ class Score:
     items: np.ndarray  # [N] per test item: 1.0 right, 0.0 wrong; or its cosine where `gold` is given
     chance: float | None  # None where it is not known: a score of code outside this project
     gold: np.ndarray | None = None  # [N] human scores; the value is then a rank correlation
+    asked: str | None = None  # digest of the test items; scores of others are not paired item by item. None: not known
 
     @property
     def value(self) -> float:
         """Accuracy in [0, 1], or Spearman's correlation in [-1, 1] where `gold` is given."""
         return float(self.resampled(np.arange(len(self.items))[None])[0])
+
+    @property
+    def contributions(self) -> np.ndarray:
+        """[N] of the test items: their mean is the value. Of a rank correlation, products of standardised ranks."""
+        if self.gold is None:
+            return self.items
+        from scipy.stats import rankdata
+
+        first, second = rankdata(self.items), rankdata(self.gold)
+        spread = first.std() * second.std()
+        return (first - first.mean()) * (second - second.mean()) / (spread or 1.0)
 
     def resampled(self, draws: np.ndarray) -> np.ndarray:
         """[R, N] item numbers -> [R] the value on each resample."""

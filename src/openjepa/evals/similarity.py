@@ -82,7 +82,8 @@ def read_similarity_jsonl(path: Path, name: str = "similarity") -> Similarity:
     """A task from JSON lines with `sentence1`, `sentence2` and `score`. UserErrors name the file, line and field."""
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8-sig") as file:
+            lines = list(file)  # not splitlines(): it also cuts at U+2028, which JSON allows in a string
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     rows = [_similarity_row(line, f"{path} line {n}") for n, line in enumerate(lines, start=1) if line.strip()]

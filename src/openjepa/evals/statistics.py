@@ -37,7 +37,7 @@ class Difference:
     agreeing: int  # seeds whose difference has the sign of the mean; 0 if there is none
     seeds: int
     p_seeds: float  # two-sided, exact over seeds; at least 2^(1 - seeds)
-    p_items: float | None  # two-sided, over test items for these very networks; None where items cannot be swapped
+    p_items: float | None  # two-sided, over test items for these very networks; None where there are none
 
 
 def difference(first: Sequence[Score], second: Sequence[Score], generator: torch.Generator) -> Difference:
@@ -50,10 +50,8 @@ def difference(first: Sequence[Score], second: Sequence[Score], generator: torch
     counts = {len(score.items) for score in (*first, *second)}
     if len(counts) > 1 or counts == {1}:  # of a single item, no other draw can be made
         return seeds_difference(by_seed, generator)
-    p_items = None
-    if all(score.gold is None for score in (*first, *second)):  # a rank correlation has no items to swap
-        by_item = np.mean([a.items - b.items for a, b in zip(first, second, strict=True)], axis=0)  # [N]
-        p_items = sign_flip_p(by_item, generator)
+    by_item = np.mean([a.contributions - b.contributions for a, b in zip(first, second, strict=True)], axis=0)  # [N]
+    p_items = sign_flip_p(by_item, generator)
     return Difference(
         value=float(by_seed.mean()),
         interval=paired_interval(first, second, generator),

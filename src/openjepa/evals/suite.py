@@ -7,7 +7,9 @@ TF-IDF's (2161 words) 8 s, on one core.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,21 +40,53 @@ def evaluate(task: Task, embedder: Embedder, method: Method | None = None, colum
     A `Prediction` names its own measures, and asks `method`, or its baseline of this column (none: no measures); a
     `Retrieval` gives those it lists, and TF-IDF answers it as well if it has texts. BM25 answers a `Search` as well,
     and networks alone a `Benchmark`.
-    Raises UserError naming the task if it is malformed or cannot be answered.
+    Every score carries the digest of what was asked. Raises UserError naming the task if it is malformed or cannot be
+    answered.
     """
     try:
-        if isinstance(task, Prediction):
-            return _predicted(task, method, column)
-        if isinstance(task, Retrieval):
-            return _retrieved(task, embedder, method, column)
-        if isinstance(task, Search):
-            return searched(task, embedder, column)
-        if isinstance(task, Benchmark):
-            return _benchmarked(task, embedder) if column in NETWORKS else {}
-        _check(task)
-        return _evaluate(task, embedder)
+        found, asked = _answered(task, embedder, method, column), asked_of(task)
     except UserError as error:
         raise UserError(f"task {task.name!r}: {error}") from None
+    return {name: replace(score, asked=asked) for name, score in found.items()}
+
+
+def asked_of(task: Task) -> str | None:
+    """Digest of a task's test items, as far as they are texts, labels or numbers; None where they are not known."""
+    match task:
+        case Classification():
+            items = [_texts(task.test), list(task.test_labels), task.classes]
+        case Triplets():
+            items = [_texts(part) for part in (task.anchors, task.positives, task.negatives)]
+        case Similarity():
+            items = [_texts(task.first), _texts(task.second), list(task.scores)]
+        case Retrieval():
+            items = [task.pools.tolist(), *map(_texts, task.texts or ())]
+        case Search():
+            pools = None if task.pools is None else task.pools.tolist()
+            items = [_texts(task.queries), _texts(task.documents), [*map(dict, task.gains)], pools, dict(task.left_out)]
+        case _:
+            return None
+    return hashlib.blake2b(repr(items).encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def _texts(inputs: Sequence[Any]) -> list[str] | int:
+    """Texts themselves; of anything else (images) their number."""
+    return list(inputs) if all(isinstance(item, str) for item in inputs) else len(inputs)
+
+
+def _answered(task: Task, embedder: Embedder, method: Method | None, column: str) -> Scores:
+    match task:
+        case Prediction():
+            return _predicted(task, method, column)
+        case Retrieval():
+            return _retrieved(task, embedder, method, column)
+        case Search():
+            return searched(task, embedder, column)
+        case Benchmark():
+            return _benchmarked(task, embedder) if column in NETWORKS else {}
+        case _:
+            _check(task)
+            return _evaluate(task, embedder)
 
 
 def own_columns(task: Task) -> list[str]:

@@ -12,7 +12,7 @@ from openjepa.report.logs import Logs
 from openjepa.webpage.chart import interval
 from openjepa.webpage.document import heat_cell, left_out, table
 
-COLOURS = {"better": 0, "worse": 5, "unclear": 7}
+COLOURS = {"better": 0, "worse": 5, "unclear": 7, "untested": 7}
 NAMES = {"run": "run", "init": "own start", "random": "random"}
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from openjepa.evals.suite_file import Suite
+from openjepa.studies.cells import cell_folder
 from openjepa.studies.factors import ablation_arms
 from openjepa.studies.study import conduct
+from openjepa.studies.trial import require_buildable
 
 
 def ablate(
@@ -43,4 +45,5 @@ def ablate(
     """
     arms = ablation_arms(recipe, preset, config, overrides, grid)
     folder = Path(out) if out else Path("runs") / f"ablate-{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    require_buildable([arm for arm in arms if not cell_folder(folder, arm.label, arm.config.train.seed).exists()])
     return conduct(arms, seeds, folder, jobs, {"kind": "ablate", "recipe": recipe, "grid": grid}, console, suite)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from openjepa.core.config import TrainConfig
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import RunDir, read_json, read_jsonl
 from openjepa.evals.suite_file import Suite
@@ -148,14 +149,24 @@ def processes_for(cells: Sequence[Cell], asked: int | None) -> int:
         if asked < 1:
             raise UserError(f"--jobs must be at least 1 (given: {asked})")
         return min(asked, max(1, len(cells)))
-    import torch
-
     cores, settings = os.cpu_count() or 1, [cell.arm.config.train for cell in cells]
-    on_gpu = torch.cuda.is_available() and any(train.accelerator != "cpu" for train in settings)
-    if on_gpu or any(train.threads == 0 for train in settings):  # 0 = torch takes all cores
+    if any(map(trains_on_gpu, settings)) or any(train.threads == 0 for train in settings):  # 0 = torch takes all cores
         return 1
     each = min((train.threads for train in settings), default=cores)  # the others get by with as many
     return max(1, min(cores // each, len(cells)))
+
+
+def threads_of(train: TrainConfig, at_a_time: int) -> int:
+    """CPU threads of a cell where so many are trained at a time: those that wait for a core are slower than none."""
+    share = max(1, (os.cpu_count() or 1) // at_a_time)
+    return min(train.threads or share, share)
+
+
+def trains_on_gpu(train: TrainConfig) -> bool:
+    """Whether training with these settings would take a GPU of this machine."""
+    import torch
+
+    return torch.cuda.is_available() and train.accelerator != "cpu"
 
 
 def _differing(values: dict[str, Any], wanted: Any) -> Iterator[str]:

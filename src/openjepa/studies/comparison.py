@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +20,13 @@ from rich.console import Console
 
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.locate import locate_recipe
 from openjepa.core.rundir import read_json, write_json
-from openjepa.core.seeding import seed_global
 from openjepa.evals.suite_file import Suite
 from openjepa.studies import costs
-from openjepa.studies.cells import Arm
+from openjepa.studies.cells import Arm, cells_of, processes_for, threads_of, trains_on_gpu
 from openjepa.studies.study import conduct
 from openjepa.studies.table import amount
-from openjepa.training_run import compute_threads
+from openjepa.studies.trial import built
 
 SHARED = ("data", "tokenizer", "encoder")  # sections of a configuration that all arms have in common
 UNITS = ("tokens", "flops", "minutes")
@@ -82,7 +77,8 @@ def compare(
     given = None if budget is None else Budget.parse(budget)
     arms = comparison_arms(words, overrides)
     folder = Path(out) if out else Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
-    spent, arms = within_budget(arms, given, folder, console)
+    at_a_time = processes_for(cells_of(arms, seeds, folder), jobs)
+    spent, arms = within_budget(arms, given, folder, console, at_a_time)
     about = {"kind": "compare", "recipes": list(words), "settings": list(overrides), "budget": asdict(spent)}
     return conduct(arms, seeds, folder, jobs, about, console, suite)
 
@@ -116,10 +112,11 @@ def read_arm(word: str) -> tuple[str, str | None, list[str]]:
 
 
 def within_budget(
-    arms: Sequence[Arm], budget: Budget | None, out: Path, console: Console | None
+    arms: Sequence[Arm], budget: Budget | None, out: Path, console: Console | None, at_a_time: int = 1
 ) -> tuple[Budget, list[Arm]]:
     """The budget, and the arms with the steps that it allows each of them; from `out`/plan.json where they are known.
 
+    Minutes are timed with the threads that a cell has when so many are trained at a time.
     Raises UserError if that folder was planned with another budget.
     """
     file = out / PLAN
@@ -132,7 +129,7 @@ def within_budget(
     for arm in arms:
         key = _digest(arm)
         if key not in plan["steps"]:
-            plan["steps"][key] = _steps(arm, budget)
+            plan["steps"][key] = _steps(arm, budget, threads_of(arm.config.train, at_a_time))
         steps = plan["steps"][key]
         if console is not None:
             console.print(f"{arm.label}: {steps} steps", markup=False, highlight=False, soft_wrap=True)
@@ -168,9 +165,11 @@ def _own_tokens(arm: Arm) -> float:
     return arm.config.train.steps * _experiment_cost(arm).tokens_per_step
 
 
-def _steps(arm: Arm, budget: Budget) -> int:
+def _steps(arm: Arm, budget: Budget, threads: int) -> int:
     if budget.unit == "minutes":
-        with _built(arm) as experiment:
+        if trains_on_gpu(arm.config.train):
+            raise UserError("--budget minutes=N times steps on the CPU: give flops=N or tokens=N, or accelerator=cpu")
+        with built(arm, threads) as experiment:
             each = costs.seconds_per_step(experiment) / 60
     else:
         cost = _experiment_cost(arm)
@@ -179,16 +178,8 @@ def _steps(arm: Arm, budget: Budget) -> int:
 
 
 def _experiment_cost(arm: Arm) -> costs.Cost:
-    with _built(arm) as experiment:
+    with built(arm) as experiment:
         return costs.measure(experiment)
-
-
-@contextmanager
-def _built(arm: Arm) -> Generator[Experiment]:
-    """The untrained experiment of an arm, with as many threads as its training has."""
-    with tempfile.TemporaryDirectory() as assets, compute_threads(arm.config.train.threads):
-        seed_global(arm.config.train.seed, "init")
-        yield locate_recipe(arm.recipe).build(arm.config, BuildContext(Path(assets)))
 
 
 def _digest(arm: Arm) -> str:

@@ -64,7 +64,7 @@ def ablation_arms(
 ) -> list[Arm]:
     """The preset's own values first, then every arm that differs from all before it. Raises UserError or ConfigError.
 
-    All arms are validated here, so that no mistake shows itself after hours of training.
+    All configurations are validated here; what only building shows, `trial.require_buildable` finds.
     """
     given, fixed = split_factors(overrides)
     if not given:

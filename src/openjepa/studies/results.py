@@ -101,7 +101,9 @@ def with_headlines(scores: Scores) -> Scores:
         parts = [scores[name] for name in members]
         if len(parts) > 1 and len({len(part.items) for part in parts}) == 1:
             items = np.mean([part.items for part in parts], axis=0)  # [N]
-            means[headline] = Score(items, fmean(part.chance for part in parts if part.chance is not None))
+            chance = fmean(part.chance for part in parts if part.chance is not None)
+            known = [part.asked for part in parts if part.asked is not None]
+            means[headline] = Score(items, chance, asked=" ".join(known) if len(known) == len(parts) else None)
     return {**means, **scores}
 
 
@@ -113,7 +115,26 @@ def headline_names(results: Sequence[ArmResult]) -> list[str]:
 
 
 def shared_measures(results: Sequence[ArmResult]) -> list[str]:
-    """Measures and headlines that every arm with a finished cell has, in the first one's order."""
+    """Measures and headlines of the same test items in every arm with a finished cell, in the first one's order."""
+    names, apart = _common(results), asked_apart(results)
+    return [name for name in names if name not in apart]
+
+
+def asked_apart(results: Sequence[ArmResult]) -> list[str]:
+    """Measures that all arms have, of different test items (other data, another mask): these are not compared."""
+    finished = [(result.scored, result.measures()) for result in results if result.scored]
+    apart = []
+    for name in _common(results):
+        asked: dict[int, set[str]] = {}  # seed -> what its arms were asked, where that is known
+        for seeds, own in finished:
+            for seed, score in zip(seeds, own[name], strict=True):
+                asked.setdefault(seed, set()).update([score.asked] if score.asked else [])
+        if any(len(digests) > 1 for digests in asked.values()):
+            apart.append(name)
+    return apart
+
+
+def _common(results: Sequence[ArmResult]) -> list[str]:
     finished = [result.measures() for result in results if result.scored]
     return [name for name in finished[0] if all(name in other for other in finished)] if finished else []
 
@@ -165,6 +186,7 @@ def summary(results: Sequence[ArmResult], about: Mapping[str, Any], baselines: S
         "headlines": [SKILL, *headline_names(results)],
         "arms": [_arm(result) for result in results],
         "differences": [_compared(row) for row in compared(results)],
+        "asked_apart": asked_apart(results),
         "baselines": {
             name: {measure: found.value for measure, found in with_headlines(scores).items()}
             for name, scores in baselines.columns.items()

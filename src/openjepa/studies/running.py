@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from openjepa.core.errors import UserError
-from openjepa.studies.cells import Cell
+from openjepa.studies.cells import Cell, threads_of
 from openjepa.studies.worker import finish
 
 POLL_S = 0.3
@@ -78,8 +78,7 @@ def _interrupted_by_sigterm() -> Generator[None]:
 
 
 def _start(cell: Cell, jobs: int) -> subprocess.Popen:
-    share, wanted = max(1, (os.cpu_count() or 1) // jobs), cell.arm.config.train.threads
-    threads = min(wanted or share, share)  # threads that wait for each other's core are slower than one
+    threads = threads_of(cell.arm.config.train, jobs)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", "openjepa.studies.worker", str(cell.path)]
     if cell.suite is not None:

@@ -55,7 +55,12 @@ def read(file: Path) -> Scored:
     with np.load(file.with_suffix(".npz")) as arrays:
         for column, measures in kept["columns"].items():
             columns[column] = {
-                name: Score(arrays[f"items/{column}/{name}"], found["chance"], arrays.get(f"gold/{column}/{name}"))
+                name: Score(
+                    arrays[f"items/{column}/{name}"],
+                    found["chance"],
+                    arrays.get(f"gold/{column}/{name}"),
+                    found.get("asked"),
+                )
                 for name, found in measures.items()
             }
     return Scored(columns, kept["facts"])
@@ -92,8 +97,8 @@ def _write(file: Path, scored: Scored) -> None:
     write_json(file, {"facts": scored.facts, "columns": columns})  # last: whoever sees it sees the items as well
 
 
-def _values(scores: Mapping[str, Score]) -> dict[str, dict[str, float | None]]:
-    return {name: {"value": found.value, "chance": found.chance} for name, found in scores.items()}
+def _values(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
+    return {name: {"value": one.value, "chance": one.chance, "asked": one.asked} for name, one in scores.items()}
 
 
 def _facts(run: Run, start: Experiment) -> dict[str, Any]:

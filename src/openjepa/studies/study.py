@@ -10,12 +10,17 @@ from rich.console import Console
 
 from openjepa import api
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json
+from openjepa.core.rundir import read_json, write_json
+from openjepa.data.cache import file_versions
+from openjepa.data.readers import files_behind
 from openjepa.evals.suite_file import Suite
 from openjepa.studies import plot, results, scoring
 from openjepa.studies.cells import Arm, Cell, cells_of, prepare, processes_for, suite_mark
 from openjepa.studies.progress import StudyProgress
 from openjepa.studies.running import run_cells
+from openjepa.studies.trial import require_texts
+
+DATA = "data.json"  # of which files a study was made
 
 
 def conduct(
@@ -37,8 +42,10 @@ def conduct(
     cells = cells_of(arms, seeds, out, suite)
     if suite is not None:
         _require_readable(suite, console)
+        require_texts(arms[0])
     todo = [cell for cell in cells if not cell.finished]
     at_a_time = processes_for(todo, jobs)
+    _require_same_data(arms, out)
     prepare(cells)
     try:
         with StudyProgress(cells, console) as progress:
@@ -67,6 +74,25 @@ def _require_readable(suite: Suite, console: Console | None) -> None:
     if console is not None:
         for line in suite.remarks:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _require_same_data(arms: Sequence[Arm], out: Path) -> None:
+    """Keep size and time of change of the files behind data.source; raises UserError where a study went on with others.
+
+    Cells of different data would be paired and averaged as if they had been asked the same.
+    """
+    found: dict[str, list[list[Any]]] = {}
+    for arm in arms:
+        data = getattr(arm.config, "data", None)
+        for source in (getattr(data, "source", None), getattr(data, "eval_source", None)):
+            if isinstance(source, str) and source:
+                found[source] = [[*version] for version in file_versions(files_behind(Path(source).expanduser()))]
+    file = out / DATA
+    before = read_json(file) if file.exists() else {}
+    if changed := [source for source, files in found.items() if before.get(source, files) != files]:
+        raise UserError(f"{', '.join(changed)} changed since {out} was begun with it; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(file, {**before, **found})
 
 
 def _jobs_before(out: Path) -> int:

@@ -134,13 +134,13 @@ def verdict(row: Mapping[str, Any]) -> str:
 def caption(found: Mapping[str, Any]) -> str:
     """How to read the differences, with what this number of seeds cannot show."""
     seeds = len(found["seeds"])
-    lowest = 2.0 ** (1 - seeds)
+    lowest, apart = 2.0 ** (1 - seeds), found.get("asked_apart", [])
     return (
         "paired, mean over seeds; 95 %: test items and seeds drawn anew; seeds: how many agree in sign; p: sign "
         "flips over test items (these networks) and over seeds, Holm-corrected; better, worse: the interval leaves 0 "
         f"out and a p is below {LEVEL}. With {seeds} {'seed' if seeds == 1 else 'seeds'} no p over seeds is below "
         f"{min(1, lowest):.2g}{'' if seeds > 1 else ', and nothing here speaks of other seeds'}."
-    )
+    ) + (f" Not compared, as the arms were asked about other test items: {', '.join(apart)}." if apart else "")
 
 
 def amount(value: float | None) -> str:

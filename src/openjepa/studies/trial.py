@@ -1,0 +1,40 @@
+"""Arms built before anything is trained: for what a configuration alone does not show, and for costs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from openjepa.core.errors import ConfigError, UserError
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.locate import locate_recipe
+from openjepa.core.seeding import seed_global
+from openjepa.studies.cells import Arm
+from openjepa.training_run import compute_threads
+
+
+@contextmanager
+def built(arm: Arm, threads: int = 0) -> Generator[Experiment]:
+    """The untrained experiment of an arm, with at most `threads` CPU threads; 0 = as many as its training asks for."""
+    with tempfile.TemporaryDirectory() as assets, compute_threads(threads or arm.config.train.threads):
+        seed_global(arm.config.train.seed, "init")
+        yield locate_recipe(arm.recipe).build(arm.config, BuildContext(Path(assets)))
+
+
+def require_buildable(arms: Sequence[Arm]) -> None:
+    """Raises ConfigError naming the first arm that cannot be built; UserErrors (of the data, say) come as they are."""
+    for arm in arms:
+        try:
+            with built(arm):
+                pass
+        except ConfigError as error:
+            raise ConfigError(f"{arm.label}: {error}") from None
+
+
+def require_texts(arm: Arm) -> None:
+    """Raises UserError if the arm embeds something else than texts: what suites ask about."""
+    with built(arm) as experiment:
+        if experiment.baselines:
+            raise UserError(f"a suite asks about texts, and {arm.recipe} embeds images; leave --suite out")

@@ -189,9 +189,11 @@ def test_sigterm_stops_the_processes_too(tmp_path: Path, monkeypatch: pytest.Mon
             raise AssertionError("none has ended")
 
     monkeypatch.setattr(running, "_start", start)
+    monkeypatch.setattr(running, "GRACE_S", 3)  # in full where SIGINT is ignored, as in jobs behind "&"
     with pytest.raises(KeyboardInterrupt):
         running.run_cells(cells, 2, Terminates())
-    assert [process.poll() for process in started] == [-signal.SIGINT] * 2
+    assert len(started) == 2
+    assert all(process.poll() in (-signal.SIGINT, -signal.SIGKILL) for process in started)
     assert signal.getsignal(signal.SIGTERM) is handler
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Classification, Similarity
+from openjepa.core.tasks import Classification, Search, Similarity
 from openjepa.data.sampling import drawn
 from openjepa.data.sources import is_held_out
 from openjepa.evals.ledger import Ledger
@@ -173,7 +173,58 @@ def test_the_example_of_the_guide_is_in_order(folder: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "evaluate.md").read_text()
     (folder / "guide.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
     kinds = [entry.kind for entry in Suite.open(folder / "guide.yaml").config.tasks]
-    assert set(kinds) == {"sts", "probe", "retrieval", "hidden_sentence", "mteb"}
+    assert set(kinds) == {"sts", "triplets", "alignment", "probe", "retrieval", "hidden_sentence", "mteb"}
+
+
+def test_triplets_from_a_file(folder: Path) -> None:
+    rows = [
+        {"anchor": "aa", "positive": "bb", "negative": "c" * 9},
+        {"anchor": "a", "positive": "b" * 9, "negative": "c"},
+    ]
+    lines(folder / "triplets.jsonl", rows)
+    (tasks,) = opened(folder, {"kind": "triplets", "name": "near", "file": "triplets.jsonl"}).groups.values()
+    ledger = run_suite(tasks, dict.fromkeys(("run", "init", "random", "zeros"), lengths))
+    assert ledger.measures["near"].values["run"] == 0.5
+    assert ledger.measures["near"].chance == 0.5
+
+
+def by_length(texts: Sequence[str]) -> np.ndarray:
+    angles = np.array([len(text) / 100 for text in texts])
+    return np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def test_an_alignment_looks_for_the_second_text_among_those_of_other_first_texts(folder: Path) -> None:
+    rows = [{"first": "q" * n, "second": "a" * n} for n in range(1, 121)]
+    rows += [{"first": "q", "second": "aa"}, {"first": "other", "second": "a"}]  # a question with two right answers
+    lines(folder / "qa.jsonl", rows)
+    (tasks,) = opened(folder, {"kind": "alignment", "name": "qa", "file": "qa.jsonl"}).groups.values()
+    (task,) = tasks
+    assert isinstance(task, Search)
+    assert task.pools is not None
+    assert task.pools.shape == (122, 100)
+    for query, pool, gains in zip(task.queries, task.pools, task.gains, strict=True):
+        right = {row["second"] for row in rows if row["first"] == query}
+        assert [task.documents[number] for number in gains] == [task.documents[pool[0]]]
+        assert len(set(pool)) == 100
+        assert not right & {task.documents[number] for number in pool[1:]}
+    ledger = run_suite(tasks, dict.fromkeys(("run", "init", "random", "zeros"), by_length))
+    assert ledger.measures["qa_top1"].chance == pytest.approx(0.01)
+    assert ledger.measures["qa_top1"].values["run"] == pytest.approx(121 / 122)  # all but "other", which is five long
+    assert ledger.measures["qa_mrr"].values["run"] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "hint"),
+    [
+        ("triplets", {"anchor": "a", "positive": "b"}, r"task t: .*rows.jsonl line 1 has no field 'negative'"),
+        ("alignment", {"first": "a", "second": 3}, r"task t: .*line 1: second must be a text, not 3"),
+        ("alignment", {"first": "a", "second": "b"}, r"task t: .*holds 1 different second texts"),
+    ],
+)
+def test_rows_that_cannot_be_asked_are_named(folder: Path, kind: str, row: dict, hint: str) -> None:
+    lines(folder / "rows.jsonl", [row])
+    with pytest.raises(UserError, match=hint):
+        _ = opened(folder, {"kind": kind, "name": "t", "file": "rows.jsonl"}).groups
 
 
 def test_a_measure_has_one_task(folder: Path) -> None:

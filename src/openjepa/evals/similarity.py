@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import torch
 
 from openjepa.core.errors import UserError
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Similarity, Triplets
+from openjepa.core.tasks import Search, Similarity, Triplets, pool_table
 from openjepa.evals.features import Embedder, Vectors, cosine_rows, inner_products, require_finite, unit_rows
 from openjepa.evals.scores import Score
 
 RESOLUTION = 1e-6  # cosines of float32 vectors that differ by less are equal
+POOL = 100  # candidates of an alignment, the right one included
+TEXT, NUMBER = (str, "text"), (int | float, "number")  # what a field of a file holds, and its name
 
 
 def triplet_accuracy(embedder: Embedder, task: Triplets) -> Score:
@@ -80,34 +82,68 @@ def similar(embedder: Embedder, texts: Sequence[str], background: Sequence[str],
 
 def read_similarity_jsonl(path: Path, name: str = "similarity") -> Similarity:
     """A task from JSON lines with `sentence1`, `sentence2` and `score`. UserErrors name the file, line and field."""
+    rows = _rows(path, {"sentence1": TEXT, "sentence2": TEXT, "score": NUMBER})
+    if len(rows) < 3:
+        raise UserError(f"{path} holds {len(rows)} pairs; a rank correlation needs at least 3")
+    first, second, scores = zip(*rows, strict=True)
+    return Similarity(name, first, second, tuple(float(score) for score in scores))
+
+
+def read_triplets_jsonl(path: Path, name: str) -> Triplets:
+    """A task from JSON lines with `anchor`, `positive` and `negative`. UserErrors name the file, line and field."""
+    rows = _rows(path, {"anchor": TEXT, "positive": TEXT, "negative": TEXT})
+    if not rows:
+        raise UserError(f"{path} holds no triplets")
+    return Triplets(name, *zip(*rows, strict=True))
+
+
+def read_alignment_jsonl(path: Path, name: str) -> Search:
+    """A task from JSON lines with `first` and `second`, texts that belong together (a question and its answer, say).
+
+    Each first text has to find its second among those of up to POOL - 1 other lines, drawn by its words: top-1 and
+    mean reciprocal rank. UserErrors name the file, line and field.
+    """
+    rows = _rows(path, {"first": TEXT, "second": TEXT})
+    answers: dict[str, set[str]] = {}  # first text -> all that belong to it: none of them is a wrong answer
+    for first, second in rows:
+        answers.setdefault(first, set()).add(second)
+    documents = list(dict.fromkeys(second for _, second in rows))
+    if len(documents) < 2:
+        raise UserError(f"{path} holds {len(documents)} different second texts; to find one takes at least 2")
+    number = {text: place for place, text in enumerate(documents)}
+    pools = []
+    for first, second in rows:
+        order = torch.randperm(len(documents), generator=generator_for(0, "alignment", first, second)).tolist()
+        others = [place for place in order if documents[place] not in answers[first]][: POOL - 1]
+        pools.append(np.array([number[second], *others], dtype=np.int64))
+    gains = [{number[second]: 1.0} for _, second in rows]
+    queries = [first for first, _ in rows]
+    return Search(name, queries, documents, gains, pools=pool_table(pools), measures=("top1", "mrr"))
+
+
+def _rows(path: Path, fields: Mapping[str, tuple[Any, str]]) -> list[tuple[Any, ...]]:
+    """The fields of every line that is not blank."""
     path = Path(path)
     try:
         with path.open(encoding="utf-8-sig") as file:
             lines = list(file)  # not splitlines(): it also cuts at U+2028, which JSON allows in a string
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    rows = [_similarity_row(line, f"{path} line {n}") for n, line in enumerate(lines, start=1) if line.strip()]
-    if len(rows) < 3:
-        raise UserError(f"{path} holds {len(rows)} pairs; a rank correlation needs at least 3")
-    first, second, scores = zip(*rows, strict=True)
-    return Similarity(name, first, second, scores)
+    return [_row(line, f"{path} line {n}", fields) for n, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _similarity_row(line: str, where: str) -> tuple[str, str, float]:
+def _row(line: str, where: str, fields: Mapping[str, tuple[Any, str]]) -> tuple[Any, ...]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where} is not valid JSON: {error.msg}") from None
     if not isinstance(row, dict):
-        raise UserError(f"{where} must be an object with sentence1, sentence2 and score, not a {type(row).__name__}")
-    for field, kind, meant in (
-        ("sentence1", str, "text"),
-        ("sentence2", str, "text"),
-        ("score", int | float, "number"),
-    ):
+        *most, last = fields
+        raise UserError(f"{where} must be an object with {', '.join(most)} and {last}, not a {type(row).__name__}")
+    for field, (kind, meant) in fields.items():
         if field not in row:
             raise UserError(f"{where} has no field {field!r}; it has {', '.join(row) or 'none'}")
         value = row[field]
-        if not isinstance(value, kind) or isinstance(value, bool) or (field == "score" and not math.isfinite(value)):
+        if not isinstance(value, kind) or isinstance(value, bool) or (kind is not str and not math.isfinite(value)):
             raise UserError(f"{where}: {field} must be a {meant}, not {value!r}")
-    return row["sentence1"], row["sentence2"], float(row["score"])
+    return tuple(row[field] for field in fields)

@@ -3,6 +3,8 @@
     name: english                      # default: the file's own name; results go to evals/<name>.json
     tasks:
       - {kind: sts, name: stsb, file: stsb-dev.jsonl}
+      - {kind: triplets, name: paraphrases, file: triplets.jsonl}
+      - {kind: alignment, name: answers, file: questions.jsonl}
       - {kind: probe, name: sst2, train: sst2/train.jsonl, test: sst2/test.jsonl, train_limit: 3000}
       - {kind: retrieval, name: scifact, folder: scifact}
       - {kind: hidden_sentence, name: wiki, source: wiki.parquet, documents: 500}
@@ -34,7 +36,7 @@ from openjepa.data.readers import Counts, TxtRule, files_behind
 from openjepa.data.sentences import SentencesConfig
 from openjepa.data.sources import DataConfig, documents, source_kind
 from openjepa.evals.outside import mteb_task
-from openjepa.evals.similarity import read_similarity_jsonl
+from openjepa.evals.similarity import read_alignment_jsonl, read_similarity_jsonl, read_triplets_jsonl
 
 TAKEN = ("default", "study", "audit")  # names of other files in a run's evals/
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
@@ -50,6 +52,30 @@ class Sts(BaseConfig):
 
     def tasks(self, folder: Path, counts: Counts) -> list[Task]:
         return [read_similarity_jsonl(_existing(folder, self.file), self.name)]
+
+
+class TripletFile(BaseConfig):
+    """Is the anchor nearer to the positive than to the negative?"""
+
+    kind: Literal["triplets"]
+    name: Name
+    file: Path
+    """JSON lines of anchor, positive, negative"""
+
+    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
+        return [read_triplets_jsonl(_existing(folder, self.file), self.name)]
+
+
+class Alignment(BaseConfig):
+    """Texts that belong together: does the first one find its second among 100?"""
+
+    kind: Literal["alignment"]
+    name: Name
+    file: Path
+    """JSON lines of first, second"""
+
+    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
+        return [read_alignment_jsonl(_existing(folder, self.file), self.name)]
 
 
 class Probe(BaseConfig):
@@ -158,7 +184,8 @@ class Mteb(BaseConfig):
         return [mteb_task(self.task, self.name)]
 
 
-Entry = Annotated[Sts | Probe | Search | HiddenSentence | Mteb, Field(discriminator="kind")]
+Kind = Sts | Probe | Search | HiddenSentence | TripletFile | Alignment | Mteb
+Entry = Annotated[Kind, Field(discriminator="kind")]
 
 
 class SuiteConfig(BaseConfig):

@@ -7,6 +7,7 @@ A process a cell, so that each has its own threads and memory, and one that dies
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ def _finish(path: Path, hooks: Sequence[Hook], suite: Suite | None) -> None:
 
 def main() -> int:
     """One line on stderr and exit code 2 for what a user can mend; 130 if interrupted."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored from birth where a script started us behind "&"
     try:
         finish(Path(sys.argv[1]), suite=Suite.open(sys.argv[2]) if len(sys.argv) > 2 else None)
     except UserError as error:

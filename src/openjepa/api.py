@@ -36,7 +36,7 @@ from openjepa.evals.audit import Audit, audit, best_vectors
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.ledger import Ledger
 from openjepa.evals.similarity import similar
-from openjepa.evals.suite import ledger_of
+from openjepa.evals.suite import ledger_of, require_texts
 from openjepa.evals.suite_file import Suite
 from openjepa.health.treatment import treat
 from openjepa.train import checkpoint
@@ -143,14 +143,9 @@ class Run:
         Raises UserError if the suite is not in order, or if the run embeds no texts.
         """
         opened = suite if isinstance(suite, Suite) else Suite.open(suite)
-        self.require_texts()
+        require_texts(self.experiment, self.recipe)
         groups, networks = opened.groups.values(), self.networks()
         return self._keep(Ledger.joined(ledger_of(tasks, networks) for tasks in groups), opened.name)
-
-    def require_texts(self) -> None:
-        """Raises UserError if the run embeds something else than texts: what suites ask about."""
-        if self.experiment.baselines:
-            raise UserError(f"a suite asks about texts, and {self.recipe} embeds images; leave --suite out")
 
     def _keep(self, ledger: Ledger, name: str) -> Ledger:
         write_json(self.folder.evals / f"{name}.json", ledger.to_json())

@@ -186,6 +186,12 @@ def run_suite(
     return Ledger({name: _measure(name, scores, seed) for name in scores["run"]})
 
 
+def require_texts(experiment: Experiment, recipe: str) -> None:
+    """Raises UserError if the experiment of `recipe` embeds something else than texts: what suites ask about."""
+    if experiment.baselines:
+        raise UserError(f"a suite asks about texts, and {recipe} embeds images; leave --suite out")
+
+
 def score_column(tasks: Sequence[Task], column: str, embedder: Embedder, method: Method | None = None) -> Scores:
     """The measures of all tasks for one column; a list of inputs that tasks share is embedded once."""
     embed = _remembering(column, embedder)

@@ -22,7 +22,7 @@ from openjepa.evals.baselines import baselines_for
 from openjepa.evals.features import embedder_of
 from openjepa.evals.scores import Score
 from openjepa.evals.search import WORDS as BM25
-from openjepa.evals.suite import no_vectors, own_columns, score_column
+from openjepa.evals.suite import no_vectors, own_columns, require_texts, score_column
 from openjepa.evals.suite_file import Suite
 from openjepa.studies import costs
 from openjepa.studies.cells import scores_file
@@ -83,7 +83,7 @@ def _groups(run: Run, suite: Suite | None) -> list[list[Task]]:
     """The tasks to ask, those together that share a baseline's vocabulary."""
     if suite is None:
         return [run.tasks()]
-    run.require_texts()
+    require_texts(run.experiment, run.recipe)
     return [*suite.groups.values()]
 
 

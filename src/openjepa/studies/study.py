@@ -13,12 +13,13 @@ from openjepa.core.errors import UserError
 from openjepa.core.rundir import read_json, write_json
 from openjepa.data.cache import file_versions
 from openjepa.data.readers import files_behind
+from openjepa.evals.suite import require_texts
 from openjepa.evals.suite_file import Suite
 from openjepa.studies import plot, results, scoring
 from openjepa.studies.cells import Arm, Cell, cells_of, prepare, processes_for, suite_mark
 from openjepa.studies.progress import StudyProgress
 from openjepa.studies.running import run_cells
-from openjepa.studies.trial import require_texts
+from openjepa.studies.trial import built
 
 DATA = "data.json"  # of which files a study was made
 
@@ -42,8 +43,10 @@ def conduct(
     cells = cells_of(arms, seeds, out, suite)
     if suite is not None:
         _require_readable(suite, console)
-        require_texts(arms[0])
     todo = [cell for cell in cells if not cell.finished]
+    if suite is not None and todo:
+        with built(arms[0]) as experiment:
+            require_texts(experiment, arms[0].recipe)
     at_a_time = processes_for(todo, jobs)
     _require_same_data(arms, out)
     prepare(cells)
@@ -81,12 +84,12 @@ def _require_same_data(arms: Sequence[Arm], out: Path) -> None:
 
     Cells of different data would be paired and averaged as if they had been asked the same.
     """
-    found: dict[str, list[list[Any]]] = {}
-    for arm in arms:
-        data = getattr(arm.config, "data", None)
-        for source in (getattr(data, "source", None), getattr(data, "eval_source", None)):
-            if isinstance(source, str) and source:
-                found[source] = [[*version] for version in file_versions(files_behind(Path(source).expanduser()))]
+    sections = [getattr(arm.config, "data", None) for arm in arms]
+    named = [getattr(data, key, None) for data in sections for key in ("source", "eval_source")]
+    sources = dict.fromkeys(source for source in named if isinstance(source, str) and source)  # most arms share theirs
+    found = {
+        source: [[*version] for version in file_versions(files_behind(Path(source).expanduser()))] for source in sources
+    }
     file = out / DATA
     before = read_json(file) if file.exists() else {}
     if changed := [source for source, files in found.items() if before.get(source, files) != files]:

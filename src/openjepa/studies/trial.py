@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from openjepa.core.errors import ConfigError, UserError
+from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
 from openjepa.core.seeding import seed_global
@@ -31,10 +31,3 @@ def require_buildable(arms: Sequence[Arm]) -> None:
                 pass
         except ConfigError as error:
             raise ConfigError(f"{arm.label}: {error}") from None
-
-
-def require_texts(arm: Arm) -> None:
-    """Raises UserError if the arm embeds something else than texts: what suites ask about."""
-    with built(arm) as experiment:
-        if experiment.baselines:
-            raise UserError(f"a suite asks about texts, and {arm.recipe} embeds images; leave --suite out")

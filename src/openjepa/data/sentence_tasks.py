@@ -4,12 +4,17 @@ Three pools, from hard to easy. `in_document`: every sentence of the same docume
 what was seen is wrong. `among_hidden`: the hidden ones of the document only, so avoiding what was seen is no help.
 `elsewhere`: sentences of other documents. Beside the networks answer TF-IDF (the words of the visible sentences) and
 `copy` (the run's own latent of the nearest visible sentence).
+
+A prediction is partly what all sentences of its document share, and the visible ones are nearest to that. `less_seen`
+therefore asks `in_document` once more, with the mean of the visible sentences' latents taken from the prediction and
+from every candidate: what is predicted beyond what the document shows anyhow? Pointing away from that mean helps here
+without any knowledge; `avoid` does nothing else, and is what a run has to beat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -37,7 +42,7 @@ class _Sentences:
 
 
 def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400, seed: int = 0) -> list[Retrieval]:
-    """The three questions on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
+    """The four questions on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
 
     The method asked needs `predict_from_context(batch)` and `sentence_targets(batch, sentences [B, S], real [B, S])`,
     both [M, D], row by row. A question is left out where fewer than 20 sentences can be asked for.
@@ -61,17 +66,39 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
         kept = np.array([i for i, pool in enumerate(others) if len(pool)], dtype=np.int64)
         if len(kept) < LEAST:
             continue
-        tasks.append(
-            Retrieval(
-                name=f"sentence_{name}",
-                pools=pool_table([np.concatenate([[queries[i]], others[i]]) for i in kept]),
-                vectors=lambda method, kept=kept: _some(answer(method, copied=False), kept),
-                texts=([contexts[i] for i in kept], found.texts),
-                beside={"copy": lambda method, kept=kept: _some(answer(method, copied=True), kept)},
-                measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
-            )
+        task = Retrieval(
+            name=f"sentence_{name}",
+            pools=pool_table([np.concatenate([[queries[i]], others[i]]) for i in kept]),
+            vectors=lambda method, kept=kept: _some(answer(method, copied=False), kept),
+            texts=([contexts[i] for i in kept], found.texts),
+            beside={"copy": lambda method, kept=kept: _some(answer(method, copied=True), kept)},
+            measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
         )
+        tasks.append(task)
+        if name == "in_document":
+            tasks.append(_less_seen(task, found, queries[kept]))
     return tasks
+
+
+def _less_seen(task: Retrieval, found: _Sentences, queries: np.ndarray) -> Retrieval:
+    """The same questions with the visible sentences' mean taken away; `queries` [N] are the numbers of those asked."""
+
+    def centred(given: Vectors, share: float = 1.0) -> Vectors:
+        """Both sides less the mean of the visible sentences of their document; `share` of the prediction is used."""
+        mean = np.zeros((int(found.row[-1]) + 1, given.candidates.shape[1]), dtype=given.candidates.dtype)  # [R, D]
+        np.add.at(mean, found.row[~found.hidden], given.candidates[~found.hidden])
+        mean /= np.bincount(found.row[~found.hidden], minlength=len(mean)).clip(1)[:, None]
+        return Vectors(share * given.predicted - mean[found.row[queries]], given.candidates - mean[found.row])
+
+    return replace(
+        task,
+        name="sentence_less_seen",
+        vectors=lambda method: centred(task.vectors(method)),
+        beside={
+            "copy": lambda method: centred(task.beside["copy"](method)),
+            "avoid": lambda method: centred(task.vectors(method), share=0.0),
+        },
+    )
 
 
 def _read(batches: Sequence[MaskedSentences], decode: Callable[[Any], str]) -> _Sentences:

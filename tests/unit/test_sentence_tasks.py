@@ -1,0 +1,124 @@
+"""Which sentence was hidden: who knows it is right, who repeats what was seen is not, `less_seen` sees the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from openjepa.core.seeding import generator_for
+from openjepa.core.tasks import Retrieval
+from openjepa.data.corpus import TokenRow
+from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+from openjepa.data.readers import Counts
+from openjepa.data.rows import SentenceRows
+from openjepa.data.sentence_tasks import sentence_tasks
+from openjepa.data.sentences import SentencesConfig
+from openjepa.data.sources import Document
+from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.evals.alignment import retrieved
+from openjepa.masking.sentences import SentenceMasker
+
+D = 64
+ANIMALS = ("cat", "dog", "owl", "fox", "hen", "cow", "rat", "bee", "ant", "elk")
+
+Answer = Callable[["Words", MaskedSentences], Tensor]
+
+
+class Words(nn.Module):
+    """A sentence's latent is the mean of its tokens' random vectors plus `shift`; `answer` makes the predictions."""
+
+    def __init__(self, answer: Answer, shift: float = 0.0) -> None:
+        super().__init__()
+        self.answer = answer
+        self.words = nn.Parameter(torch.randn(300, D, generator=generator_for(0, "words")))
+        self.shift = shift * torch.randn(D, generator=generator_for(0, "shift"))
+
+    def sentence_targets(self, batch: MaskedSentences, sentences: Tensor, real: Tensor) -> Tensor:
+        member = (batch.sentence[:, None] == sentences[:, :, None]).float()  # [B, S, T]
+        means = member @ self.words[batch.ids] / member.sum(2, keepdim=True).clamp_min(1)  # [B, S, D]
+        return (means[real] + self.shift).detach()
+
+    def predict_from_context(self, batch: MaskedSentences) -> Tensor:
+        return self.answer(self, batch)
+
+    def seen(self, batch: MaskedSentences) -> Tensor:
+        """The mean latent of the visible sentences of its document, for each hidden sentence [M, D]."""
+        rows = batch.seen_valid.nonzero()[:, 0]  # of each visible sentence
+        total = torch.zeros(batch.size, D).index_add(
+            0, rows, self.sentence_targets(batch, batch.seen, batch.seen_valid)
+        )
+        mean = total / batch.seen_valid.sum(1, keepdim=True)  # [B, D]
+        return mean[batch.asked_valid.nonzero()[:, 0]]
+
+
+def truth(method: Words, batch: MaskedSentences) -> Tensor:
+    return method.sentence_targets(batch, batch.asked, batch.asked_valid)
+
+
+def hint(method: Words, batch: MaskedSentences) -> Tensor:
+    """Nearly all of it is what was seen, the rest is right."""
+    return 0.9 * method.seen(batch) + 0.1 * truth(method, batch)
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, Retrieval]:
+    tokenizer = train_tokenizer(TokenizerConfig(kind="bytes"), ())
+    rows = SentenceRows(tokenizer, SentencesConfig(), max_len=256)
+    texts = [" ".join(f"The {ANIMALS[(n + k) % 10]} saw {'z' * (n + 1)}." for k in range(5)) for n in range(20)]
+    ids = [
+        row
+        for found in rows.rows([Document(t, None, f"d{t}", i) for i, t in enumerate(texts)], Counts())
+        for row in found
+    ]
+    corpus = [TokenRow(row, rows.special(row), number) for number, row in enumerate(ids)]
+    found = sentence_tasks(corpus, MaskedSentencesCollator(rows, SentenceMasker("random", 0.5)))
+    return {task.name: task for task in found}
+
+
+def right(task: Retrieval, method: Words, by: str | None = None) -> np.ndarray:
+    """[N] whether each question was answered rightly, by the method or by what is asked beside it."""
+    vectors = (task.vectors if by is None else task.beside[by])(method)  # ty: ignore[invalid-argument-type]
+    return retrieved(*vectors, task.pools).ranks == 1
+
+
+def test_the_four_questions(tasks: dict[str, Retrieval]) -> None:
+    names = ["sentence_in_document", "sentence_less_seen", "sentence_among_hidden", "sentence_elsewhere"]
+    assert list(tasks) == names
+    inside = tasks["sentence_in_document"].pools
+    assert np.array_equal(inside, tasks["sentence_less_seen"].pools)
+    assert inside.shape == (len(inside), 5)
+    assert (inside >= 0).all()  # the five sentences of the document
+    assert tasks["sentence_elsewhere"].pools.shape == (len(inside), 96)  # all sentences of the 19 other documents
+
+
+def test_who_knows_the_sentence_is_right_everywhere(tasks: dict[str, Retrieval]) -> None:
+    for task in tasks.values():
+        assert right(task, Words(truth)).all()
+
+
+def test_who_repeats_what_was_seen_is_never_right_in_the_document(tasks: dict[str, Retrieval]) -> None:
+    assert not right(tasks["sentence_in_document"], Words(truth), by="copy").any()
+
+
+def test_less_seen_finds_what_is_told_beside_what_was_seen(tasks: dict[str, Retrieval]) -> None:
+    assert right(tasks["sentence_in_document"], Words(hint)).mean() < 0.5
+    assert right(tasks["sentence_less_seen"], Words(hint)).all()
+
+
+def test_less_seen_does_not_see_what_all_latents_share(tasks: dict[str, Retrieval]) -> None:
+    task = tasks["sentence_less_seen"]
+    for by in (None, "copy"):
+        assert np.array_equal(right(task, Words(hint), by), right(task, Words(hint, shift=30.0), by))
+
+
+def test_avoid_points_away_from_the_mean_of_the_visible_sentences(tasks: dict[str, Retrieval]) -> None:
+    task, method = tasks["sentence_less_seen"], Words(hint)
+    plain, centred = tasks["sentence_in_document"].vectors(method), task.vectors(method)  # ty: ignore
+    mean = (plain.candidates - centred.candidates)[task.pools[:, 0]]  # [N, D]
+    avoiding = task.beside["avoid"](method)  # ty: ignore[invalid-argument-type]
+    assert np.allclose(avoiding.predicted, -mean, atol=1e-6)
+    assert np.allclose(plain.predicted, 0.9 * mean + 0.1 * plain.candidates[task.pools[:, 0]], atol=1e-5)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from openjepa.core.experiment import Row
+from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Retrieval, Vectors, pool_table
 from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
@@ -76,28 +77,30 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
         )
         tasks.append(task)
         if name == "in_document":
-            tasks.append(_less_seen(task, found, queries[kept]))
+            tasks.append(_less_seen(task, found))
     return tasks
 
 
-def _less_seen(task: Retrieval, found: _Sentences, queries: np.ndarray) -> Retrieval:
-    """The same questions with the visible sentences' mean taken away; `queries` [N] are the numbers of those asked."""
+def _less_seen(task: Retrieval, found: _Sentences) -> Retrieval:
+    """The same questions with the mean of the visible sentences of their document taken away, from both sides."""
+    row, own = found.row, task.pools[:, 0]  # [C], [N] the sentence that each question asks for
+    visible = np.bincount(row[~found.hidden], minlength=int(row[-1]) + 1).clip(1)  # [R]
 
-    def centred(given: Vectors, share: float = 1.0) -> Vectors:
-        """Both sides less the mean of the visible sentences of their document; `share` of the prediction is used."""
-        mean = np.zeros((int(found.row[-1]) + 1, given.candidates.shape[1]), dtype=given.candidates.dtype)  # [R, D]
-        np.add.at(mean, found.row[~found.hidden], given.candidates[~found.hidden])
-        mean /= np.bincount(found.row[~found.hidden], minlength=len(mean)).clip(1)[:, None]
-        return Vectors(share * given.predicted - mean[found.row[queries]], given.candidates - mean[found.row])
+    def centred(given: Vectors) -> Vectors:
+        mean = np.zeros((len(visible), given.candidates.shape[1]), dtype=given.candidates.dtype)  # [R, D]
+        np.add.at(mean, row[~found.hidden], given.candidates[~found.hidden])
+        mean /= visible[:, None]
+        return Vectors(given.predicted - mean[row[own]], given.candidates - mean[row])
+
+    def avoiding(method: Method) -> Vectors:
+        given = task.vectors(method)
+        return centred(Vectors(np.zeros_like(given.predicted), given.candidates))
 
     return replace(
         task,
         name="sentence_less_seen",
         vectors=lambda method: centred(task.vectors(method)),
-        beside={
-            "copy": lambda method: centred(task.beside["copy"](method)),
-            "avoid": lambda method: centred(task.vectors(method), share=0.0),
-        },
+        beside={"copy": lambda method: centred(task.beside["copy"](method)), "avoid": avoiding},
     )
 
 

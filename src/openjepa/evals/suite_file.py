@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,40 +42,40 @@ TAKEN = ("default", "study", "audit")  # names of other files in a run's evals/
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
-class Sts(BaseConfig):
-    """Pairs of sentences that people rated: Spearman's correlation of cosines with the ratings."""
+class TextLines(BaseConfig):
+    """Texts that are to be compared, some in each line of a file."""
+
+    name: Name
+    file: Path
+    """JSON lines"""
+    read: ClassVar[Callable[[Path, str], Task]]
+
+    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
+        return [type(self).read(_existing(folder, self.file), self.name)]
+
+
+class Sts(TextLines):
+    """Pairs of sentences that people rated: Spearman's correlation of cosines with the ratings.
+
+    Lines of sentence1, sentence2, score.
+    """
 
     kind: Literal["sts"]
-    name: Name
-    file: Path
-    """JSON lines of sentence1, sentence2, score"""
-
-    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
-        return [read_similarity_jsonl(_existing(folder, self.file), self.name)]
+    read = staticmethod(read_similarity_jsonl)
 
 
-class TripletFile(BaseConfig):
-    """Is the anchor nearer to the positive than to the negative?"""
+class TripletFile(TextLines):
+    """Is the anchor nearer to the positive than to the negative? Lines of anchor, positive, negative."""
 
     kind: Literal["triplets"]
-    name: Name
-    file: Path
-    """JSON lines of anchor, positive, negative"""
-
-    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
-        return [read_triplets_jsonl(_existing(folder, self.file), self.name)]
+    read = staticmethod(read_triplets_jsonl)
 
 
-class Alignment(BaseConfig):
-    """Texts that belong together: does the first one find its second among 100?"""
+class Alignment(TextLines):
+    """Texts that belong together: does the first one find its second among 100? Lines of first, second."""
 
     kind: Literal["alignment"]
-    name: Name
-    file: Path
-    """JSON lines of first, second"""
-
-    def tasks(self, folder: Path, counts: Counts) -> list[Task]:
-        return [read_alignment_jsonl(_existing(folder, self.file), self.name)]
+    read = staticmethod(read_alignment_jsonl)
 
 
 class Probe(BaseConfig):

@@ -20,6 +20,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, may_attend: Tensor | None, dropout: 
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [B, H, T, T]
         if may_attend is not None:  # adding a small mask is faster than filling, forwards and backwards
             lowest = torch.finfo(scores.dtype).min / 2  # a half: where nothing may be read, no sum leaves the range
-            scores += torch.zeros_like(may_attend, dtype=scores.dtype).masked_fill_(~may_attend, lowest)
+            scores += (~may_attend).to(scores.dtype) * lowest
         return F.dropout(scores.softmax(-1), dropout) @ v
     return F.scaled_dot_product_attention(q, k, v, may_attend, dropout)

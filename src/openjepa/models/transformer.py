@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from openjepa.core.errors import ConfigError
 from openjepa.models.attention import attend
+from openjepa.models.packing import Packing, packing_of
 
 
 class Block(nn.Module):
@@ -23,14 +24,20 @@ class Block(nn.Module):
         hidden = int(mlp_ratio * dim)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim), nn.Dropout(dropout))
 
-    def forward(self, x: Tensor, may_attend: Tensor | None) -> Tensor:
-        """x [B, T, D]; may_attend bool, broadcastable to [B, H, T, T] (None = all) -> [B, T, D]."""
-        B, T, D = x.shape
-        qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.heads, D // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, T, D/H]
-        p = self.dropout if self.training else 0.0
-        x = x + self.out(attend(q, k, v, may_attend, p).transpose(1, 2).reshape(B, T, D))
+    def forward(self, x: Tensor, may_attend: Tensor | None, packing: Packing | None = None) -> Tensor:
+        """x [B, T, D], or packed [N, D]; may_attend bool, broadcastable to [B, H, T, T] (None = all) -> as x."""
+        qkv = self.qkv(self.norm1(x))
+        if packing is None:
+            mixed = self.mix(qkv, may_attend)
+        else:
+            mixed = packing.pack(self.mix(packing.unpack(qkv), may_attend))
+        x = x + self.out(mixed)
         return x + self.mlp(self.norm2(x))
+
+    def mix(self, qkv: Tensor, may_attend: Tensor | None) -> Tensor:
+        """Attention within rows, [B, T, 3D] -> [B, T, D]."""
+        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, H, T, D/H]
+        return attend(q, k, v, may_attend, self.dropout if self.training else 0.0).transpose(1, 2).flatten(2)
 
 
 class Trunk(nn.Module):
@@ -44,14 +51,19 @@ class Trunk(nn.Module):
 
     def states(self, x: Tensor, may_attend: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
         """Outputs of all blocks, the last one normed: depth x [B, T, D]; the top `skip_top` are not computed."""
+        packing = packing_of(may_attend)
+        if packing is not None:
+            x = packing.pack(x)
         states = []
         for block in self.blocks[: max(0, len(self.blocks) - skip_top)]:
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, may_attend, use_reentrant=False)
+                x = checkpoint(block, x, may_attend, packing, use_reentrant=False)
             else:
-                x = block(x, may_attend)
+                x = block(x, may_attend, packing)
             states.append(x)
-        return states if skip_top else [*states[:-1], self.norm(x)]
+        if not skip_top:
+            states[-1] = self.norm(x)
+        return states if packing is None else [packing.unpack(state) for state in states]
 
     def forward(self, x: Tensor, may_attend: Tensor | None = None) -> Tensor:
         """[B, T, D] -> [B, T, D]."""

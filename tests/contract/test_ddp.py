@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.data.loader import train_batches
+from openjepa.recipes import lang_jepa
 from openjepa.recipes.baselines import simclr
 from tests.tiny import IMAGE, build_image, build_nano, build_tiny, build_vl
 
@@ -35,12 +36,13 @@ IMAGE_VARIANTS = {
     "image_jepa, masks": ("invariance=0.5", "target.norm=standardize"),
     "image_jepa, views": ("mode=views", "augment.area=[0.4,1]", "regularizer.name=sigreg"),
 }
+LANG = "lang_jepa, contrast"
 CONTRASTIVE = "simclr, negatives of both ranks"
 VL_VARIANTS = {
     "vl_jepa, captions": ("words=mean",),
     "vl_jepa, frozen": ("train_vision=false", "text=shuffled", "regularizer.name=sigreg"),
 }
-EVERY = [*VARIANTS, *NANO_VARIANTS, *IMAGE_VARIANTS, CONTRASTIVE, *VL_VARIANTS]
+EVERY = [*VARIANTS, *NANO_VARIANTS, *IMAGE_VARIANTS, LANG, CONTRASTIVE, *VL_VARIANTS]
 STEP = 3  # not the first, so that the draw of SIGReg's directions counts
 
 
@@ -49,6 +51,8 @@ def build(folder: Path, variant: str) -> Experiment:
         return build_nano(folder / "nano", *NANO_VARIANTS[variant], "train.steps=10")
     if variant in IMAGE_VARIANTS:
         return build_image(*IMAGE_VARIANTS[variant], "train.steps=10")
+    if variant == LANG:
+        return build_tiny(folder, "contrast=0.5", "train.steps=10", recipe=lang_jepa)
     if variant == CONTRASTIVE:
         settings = [setting for setting in IMAGE if not setting.startswith(("predictor.", "projector."))]
         return build_tiny(folder, "train.steps=10", recipe=simclr, settings=settings)

@@ -12,7 +12,7 @@ from torch import Tensor
 from openjepa.check import check_experiment, failed
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Progress
+from openjepa.core.method import Progress, StepOutput
 from openjepa.core.seeding import generator_for
 from openjepa.data.loader import train_batches
 from openjepa.data.masked_sentences import MaskedSentences, Sentences
@@ -97,3 +97,31 @@ def test_targets_that_attend_to_the_context_are_told(
 
         monkeypatch.setattr(lang_jepa, "LangJEPA", AttendsToAll)
     assert moved_by_the_context(build_tiny(tmp_path, *filter(None, [override]), recipe=lang_jepa)) > 0.01
+
+
+def test_with_a_contrast_the_targets_are_those_of_the_same_sentences(tmp_path: Path) -> None:
+    plain, contrasted = (
+        build_tiny(tmp_path, "target.norm=layer_norm", f"contrast={weight}", recipe=lang_jepa) for weight in (0, 0.5)
+    )
+    batch = next(iter(train_batches(plain, 0)))
+    expected, nothing = plain.method.targets(batch)
+    target, known = contrasted.method.targets(batch)
+    assert nothing is None
+    torch.testing.assert_close(target, expected)
+    sentences = [int(row.max()) + 1 for row in batch.sentence]
+    assert len(known) == sum(sentences) > len(target)
+    first = torch.tensor([0, *sentences]).cumsum(0)[:-1]  # [B] where each row begins
+    asked = (first[:, None] + batch.asked)[batch.asked_valid]  # [M]
+    torch.testing.assert_close(known[asked], expected)
+
+
+def test_the_contrast_is_part_of_the_loss_at_its_weight(tmp_path: Path) -> None:
+    none, one, two = (evaluated(build_tiny(tmp_path, f"contrast={weight}", recipe=lang_jepa)) for weight in (0, 1, 2))
+    assert "contrast" not in none.terms
+    torch.testing.assert_close(two.terms["contrast"], 2 * one.terms["contrast"])
+    torch.testing.assert_close(one.loss, torch.stack(list(one.terms.values())).sum())
+
+
+def evaluated(experiment: Experiment) -> StepOutput:
+    with evaluating(experiment.method):
+        return experiment.method(next(iter(train_batches(experiment, 0))))

@@ -121,4 +121,7 @@ def test_avoid_points_away_from_the_mean_of_the_visible_sentences(tasks: dict[st
     mean = (plain.candidates - centred.candidates)[task.pools[:, 0]]  # [N, D]
     avoiding = task.beside["avoid"](method)  # ty: ignore[invalid-argument-type]
     assert np.allclose(avoiding.predicted, -mean, atol=1e-6)
+    plainly = tasks["sentence_in_document"].beside["avoid"](method)  # ty: ignore[invalid-argument-type]
+    assert np.allclose(plainly.predicted, -mean, atol=1e-6)
+    assert np.array_equal(plainly.candidates, plain.candidates)
     assert np.allclose(plain.predicted, 0.9 * mean + 0.1 * plain.candidates[task.pools[:, 0]], atol=1e-5)

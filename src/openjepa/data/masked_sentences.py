@@ -107,6 +107,13 @@ class MaskedSentences(Batch):
         number = torch.arange(int(self.sentence.max()) + 1, device=self.ids.device).expand(self.size, -1)  # [B, N]
         return number, number <= self.sentence.amax(1, keepdim=True)
 
+    @cached_property
+    def hidden_of_all(self) -> Tensor:
+        """[N] bool, which of all sentences are hidden; row by row, in order, so that they come as predictions do."""
+        number, real = self.every_sentence()  # [B, N]
+        asked = self.asked.masked_fill(~self.asked_valid, -1)  # [B, S]
+        return (number[:, :, None] == asked[:, None]).any(2)[real]
+
     def nearest_visible(self) -> Tensor:
         """[B, S] number of the visible sentence nearest to each hidden one, for the copy baseline."""
         distance = (self.asked[:, :, None] - self.seen[:, None]).abs()  # [B, S, C]

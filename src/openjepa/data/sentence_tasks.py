@@ -7,8 +7,8 @@ what was seen is wrong. `among_hidden`: the hidden ones of the document only, so
 
 A prediction is partly what all sentences of its document share, and the visible ones are nearest to that. `less_seen`
 therefore asks `in_document` once more, with the mean of the visible sentences' latents taken from the prediction and
-from every candidate: what is predicted beyond what the document shows anyhow? Pointing away from that mean helps here
-without any knowledge; `avoid` does nothing else, and is what a run has to beat.
+from every candidate: what is predicted beyond what the document shows anyhow? Pointing away from that mean helps in
+both without any knowledge; `avoid` does nothing else, and is what a run has to beat.
 """
 
 from __future__ import annotations
@@ -75,33 +75,50 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
             beside={"copy": lambda method, kept=kept: _some(answer(method, copied=True), kept)},
             measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
         )
-        tasks.append(task)
-        if name == "in_document":
-            tasks.append(_less_seen(task, found))
+        tasks += _beside_what_was_seen(task, found) if name == "in_document" else [task]
     return tasks
 
 
-def _less_seen(task: Retrieval, found: _Sentences) -> Retrieval:
-    """The same questions with the mean of the visible sentences of their document taken away, from both sides."""
-    row, own = found.row, task.pools[:, 0]  # [C], [N] the sentence that each question asks for
-    visible = np.bincount(row[~found.hidden], minlength=int(row[-1]) + 1).clip(1)  # [R]
+@dataclass(frozen=True)
+class _VisibleMean:
+    """What the visible sentences of each document share, in the latents of a run."""
 
-    def centred(given: Vectors) -> Vectors:
-        mean = np.zeros((len(visible), given.candidates.shape[1]), dtype=given.candidates.dtype)  # [R, D]
-        np.add.at(mean, row[~found.hidden], given.candidates[~found.hidden])
-        mean /= visible[:, None]
-        return Vectors(given.predicted - mean[row[own]], given.candidates - mean[row])
+    found: _Sentences
+    asked: np.ndarray  # [N] the sentence that each question asks for
 
-    def avoiding(method: Method) -> Vectors:
+    def of(self, candidates: np.ndarray) -> np.ndarray:
+        """Their mean in the document of each sentence, [C, D] -> [C, D]."""
+        row, hidden = self.found.row, self.found.hidden  # [C]
+        mean = np.zeros((int(row[-1]) + 1, candidates.shape[1]), dtype=candidates.dtype)  # [R, D]
+        np.add.at(mean, row[~hidden], candidates[~hidden])
+        return (mean / np.bincount(row[~hidden], minlength=len(mean)).clip(1)[:, None])[row]
+
+    def without(self, given: Vectors) -> Vectors:
+        """Predictions and candidates less that mean."""
+        mean = self.of(given.candidates)
+        return Vectors(given.predicted - mean[self.asked], given.candidates - mean)
+
+    def avoid(self, given: Vectors) -> Vectors:
+        """A guess that needs no learning: away from that mean."""
+        return Vectors(-self.of(given.candidates)[self.asked], given.candidates)
+
+
+def _beside_what_was_seen(task: Retrieval, found: _Sentences) -> list[Retrieval]:
+    """The question with its control, and once more with what the visible sentences share taken from both sides."""
+    seen = _VisibleMean(found, task.pools[:, 0])
+
+    def avoiding_less_seen(method: Method) -> Vectors:
         given = task.vectors(method)
-        return centred(Vectors(np.zeros_like(given.predicted), given.candidates))
+        return seen.without(Vectors(np.zeros_like(given.predicted), given.candidates))
 
-    return replace(
-        task,
-        name="sentence_less_seen",
-        vectors=lambda method: centred(task.vectors(method)),
-        beside={"copy": lambda method: centred(task.beside["copy"](method)), "avoid": avoiding},
-    )
+    avoid = {"avoid": lambda method: seen.avoid(task.vectors(method))}
+    less = {"copy": lambda method: seen.without(task.beside["copy"](method)), "avoid": avoiding_less_seen}
+    return [
+        replace(task, beside={**task.beside, **avoid}),
+        replace(
+            task, name="sentence_less_seen", vectors=lambda method: seen.without(task.vectors(method)), beside=less
+        ),
+    ]
 
 
 def _read(batches: Sequence[MaskedSentences], decode: Callable[[Any], str]) -> _Sentences:

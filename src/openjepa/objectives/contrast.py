@@ -1,4 +1,4 @@
-"""Contrastive losses: a view has to find its own other view among those of the whole batch.
+"""Contrastive losses: a view, or a prediction, has to find its own counterpart among those of the whole batch.
 
 Rows are those of all ranks (`core.distributed.gather_rows`): negatives then do not depend on the number of devices.
 """
@@ -30,3 +30,14 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
     similar = (views @ views.T / temperature).masked_fill(itself, -torch.inf)  # [2 B, 2 B]
     return F.cross_entropy(similar, torch.arange(len(views), device=views.device).roll(len(first)))
+
+
+def tell_apart(predicted: Tensor, pool: Tensor, answer: Tensor, among: Tensor, temperature: float) -> Tensor:
+    """Which was meant? predicted [M, D], pool [N, D], places of the targets [M], candidates [M, N] bool -> [M] in nats.
+
+    -log softmax of the cosine with the target among those with all candidates; 0 is perfect, the log of their number is
+    chance. It pays for what a distance hardly sees, since it is little of the variance: which of many that are alike.
+    Source: van den Oord et al. 2018, eq. 4, with cosines over a temperature.
+    """
+    similar = F.normalize(predicted.float(), dim=-1) @ F.normalize(pool.float(), dim=-1).T  # [M, N]
+    return F.cross_entropy((similar / temperature).masked_fill(~among, -torch.inf), answer, reduction="none")

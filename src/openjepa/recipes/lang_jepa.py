@@ -46,9 +46,12 @@ from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
+from openjepa.objectives.contrast import tell_apart
 from openjepa.objectives.latent import mse, named_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
+
+TEMPERATURE = 0.1  # of the contrast
 
 
 class Config(BaseConfig):
@@ -71,6 +74,8 @@ class Config(BaseConfig):
     """what must not collapse: the two means of each document, or the latents of its hidden sentences"""
     invariance: float = Field(0.6, ge=0)
     """pull the student's mean of the visible and of the hidden sentences together; times regularizer.weight"""
+    contrast: float = Field(0.0, ge=0)
+    """weight of telling each hidden sentence from the others of its document, the visible ones too """
     train: TrainConfig = TrainConfig()
 
 
@@ -105,17 +110,32 @@ class LangJEPA(Method[MaskedSentences]):
         return self.predict(batch, self.see_context(batch))
 
     def forward(self, batch: MaskedSentences) -> StepOutput:
-        target = self.teach(batch, batch.hidden_part)  # [M, D]
+        target, known = self.targets(batch)  # [M, D]; of all sentences [N, D], if they are to be told apart
 
         context = self.see_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]
         pooled = mean_pool(context[-1], batch.context_valid)  # [B, D]
 
         terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
+        if known is not None:
+            terms["contrast"] = self.contrast(batch, predicted, known)
         terms |= self.regularize(batch, pooled)
         loss = torch.stack(list(terms.values())).sum()
         latents = self._latents(batch, predicted, target, pooled)
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
+
+    def targets(self, batch: MaskedSentences) -> tuple[Tensor, Tensor | None]:
+        """Targets of the hidden sentences [M, D], and for a contrast of all sentences, row by row [N, D]."""
+        if not self.config.contrast:
+            return self.teach(batch, batch.hidden_part), None
+        known = self.sentence_targets(batch, *batch.every_sentence())
+        return known[batch.hidden_of_all], known
+
+    def contrast(self, batch: MaskedSentences, predicted: Tensor, known: Tensor) -> Tensor:
+        """Predictions [M, D] have to find their targets among all sentences of their documents, [N, D] in the batch."""
+        row, answer = batch.every_sentence()[1].nonzero()[:, 0], batch.hidden_of_all.nonzero()[:, 0]  # [N], [M]
+        lost = tell_apart(predicted, known, answer, row[answer][:, None] == row, TEMPERATURE)  # [M]
+        return self.config.contrast * rank_weight(len(lost), lost.device) * lost.mean()
 
     def sentence_targets(self, batch: MaskedSentences, sentences: Tensor, real: Tensor) -> Tensor:
         """Targets of `sentences` [B, S], numbers within each row, where `real` [B, S] -> [M, D]."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Method
+from openjepa.core.method import Method, Progress
 from openjepa.data.loader import train_batches
 from openjepa.recipes import lang_jepa
 from openjepa.recipes.baselines import simclr
@@ -52,7 +52,7 @@ def build(folder: Path, variant: str) -> Experiment:
     if variant in IMAGE_VARIANTS:
         return build_image(*IMAGE_VARIANTS[variant], "train.steps=10")
     if variant == LANG:
-        return build_tiny(folder, "contrast=0.5", "train.steps=10", recipe=lang_jepa)
+        return build_tiny(folder, "contrast=0.5", "contrast_from=0", "train.steps=10", recipe=lang_jepa)
     if variant == CONTRASTIVE:
         settings = [setting for setting in IMAGE if not setting.startswith(("predictor.", "projector."))]
         return build_tiny(folder, "train.steps=10", recipe=simclr, settings=settings)
@@ -66,6 +66,7 @@ def gradients(folder: Path, variant: str, rank: int, world: int) -> tuple[dict[s
     experiment = build(folder, variant)
     batch = next(train_batches(experiment, STEP, rank, world))
     method: Method = experiment.method
+    method.after_step(Progress(9, 10))  # schedules are under way
     forward = DistributedDataParallel(method) if world > 1 else method
     forward(batch).loss.backward()
     return {name: p.grad for name, p in method.named_parameters() if p.grad is not None}, batch.size

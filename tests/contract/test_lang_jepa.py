@@ -100,9 +100,7 @@ def test_targets_that_attend_to_the_context_are_told(
 
 
 def test_with_a_contrast_the_targets_are_those_of_the_same_sentences(tmp_path: Path) -> None:
-    plain, contrasted = (
-        build_tiny(tmp_path, "target.norm=layer_norm", f"contrast={weight}", recipe=lang_jepa) for weight in (0, 0.5)
-    )
+    plain, contrasted = (at_the_end(tmp_path, "target.norm=layer_norm", f"contrast={weight}") for weight in (0, 0.5))
     batch = next(iter(train_batches(plain, 0)))
     expected, nothing = plain.method.targets(batch)
     target, known = contrasted.method.targets(batch)
@@ -116,10 +114,26 @@ def test_with_a_contrast_the_targets_are_those_of_the_same_sentences(tmp_path: P
 
 
 def test_the_contrast_is_part_of_the_loss_at_its_weight(tmp_path: Path) -> None:
-    none, one, two = (evaluated(build_tiny(tmp_path, f"contrast={weight}", recipe=lang_jepa)) for weight in (0, 1, 2))
+    none, one, two = (evaluated(at_the_end(tmp_path, f"contrast={weight}")) for weight in (0, 1, 2))
     assert "contrast" not in none.terms
     torch.testing.assert_close(two.terms["contrast"], 2 * one.terms["contrast"])
     torch.testing.assert_close(one.loss, torch.stack(list(one.terms.values())).sum())
+
+
+def test_the_contrast_grows_from_its_part_of_the_run_on_and_is_kept_with_the_weights(tmp_path: Path) -> None:
+    method = build_tiny(tmp_path, "contrast=0.4", "contrast_from=0.6", recipe=lang_jepa).method
+    weights = []
+    for step in (0, 60, 80, 100):
+        method.after_step(Progress(step, 100))
+        weights.append(float(method.state_dict()["contrast_weight"]))
+    assert weights == pytest.approx([0, 0, 0.2, 0.4])
+
+
+def at_the_end(folder: Path, *overrides: str) -> Experiment:
+    """LANG-JEPA as it is in the last step of a run, untrained."""
+    experiment = build_tiny(folder, *overrides, recipe=lang_jepa)
+    experiment.method.after_step(Progress(1, 1))
+    return experiment
 
 
 def evaluated(experiment: Experiment) -> StepOutput:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.method import Progress
-from openjepa.core.schedules import Schedule, constant, cosine, half_life_steps, linear, warmup_cosine
+from openjepa.core.schedules import Schedule, constant, cosine, half_life_steps, late, linear, warmup_cosine
 from openjepa.train.optim import weight_decay_schedule
 
 
@@ -22,6 +22,8 @@ def curve(schedule: Schedule, total: int) -> list[float]:
 def test_endpoints_and_middle() -> None:
     assert curve(constant(3.0), 4) == [3.0] * 5
     assert curve(linear(0.0, 1.0), 4) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert curve(late(0.8, 0.5), 4) == pytest.approx([0.0, 0.0, 0.0, 0.4, 0.8])
+    assert curve(late(0.8, 0.0), 4) == pytest.approx(curve(linear(0.0, 0.8), 4))
     assert curve(cosine(0.04, 0.4), 2) == pytest.approx([0.04, 0.22, 0.4])
     assert cosine(1.0, 0.0)(Progress(1, 4)) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
 
@@ -49,7 +51,7 @@ def test_warmup_rises_and_then_falls(peak: float, part: float, warmup: int, tota
 
 
 def test_beyond_the_end_nothing_moves() -> None:
-    for schedule in (linear(0.0, 1.0), cosine(1.0, 0.0), warmup_cosine(1.0, 0.1, 2)):
+    for schedule in (linear(0.0, 1.0), late(1.0, 0.5), cosine(1.0, 0.0), warmup_cosine(1.0, 0.1, 2)):
         assert schedule(Progress(15, 10)) == pytest.approx(schedule(Progress(10, 10)))
 
 

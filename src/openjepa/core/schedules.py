@@ -20,6 +20,11 @@ def linear(start: float, end: float) -> Schedule:
     return lambda progress: start + (end - start) * progress.fraction
 
 
+def late(end: float, begin: float) -> Schedule:
+    """0 up to the part `begin` of the run, in [0, 1), then straight to `end` at its end."""
+    return lambda progress: end * max(0.0, progress.fraction - begin) / (1 - begin)
+
+
 def cosine(start: float, end: float) -> Schedule:
     """Half a cosine from `start` to `end` over the run (I-JEPA's weight decay, Assran et al. 2023)."""
     return lambda progress: end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress.fraction))

@@ -29,7 +29,7 @@ from openjepa.core.distributed import rank_weight
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.core.reading import Readable, Reading
-from openjepa.core.schedules import half_life_steps
+from openjepa.core.schedules import half_life_steps, late
 from openjepa.data.masked_sentences import PAD_TO, MaskedSentences, MaskedSentencesCollator, Sentences
 from openjepa.data.sentence_tasks import sentence_tasks
 from openjepa.data.sources import DataConfig
@@ -75,12 +75,16 @@ class Config(BaseConfig):
     invariance: float = Field(0.6, ge=0)
     """pull the student's mean of the visible and of the hidden sentences together; times regularizer.weight"""
     contrast: float = Field(0.0, ge=0)
-    """weight of telling each hidden sentence from the others of its document, the visible ones too """
+    """weight at the end of telling each hidden sentence from the others of its document, visible ones too (InfoNCE)"""
+    contrast_from: float = Field(0.5, ge=0, lt=1)
+    """part of the run after which that weight grows from 0: earlier, it teaches to point away from what is visible"""
     train: TrainConfig = TrainConfig()
 
 
 class LangJEPA(Method[MaskedSentences]):
     """Student, teacher, predictor and their loss."""
+
+    contrast_weight: Tensor
 
     def __init__(self, config: Config, vocab: int, context: BuildContext) -> None:
         super().__init__()
@@ -91,6 +95,7 @@ class LangJEPA(Method[MaskedSentences]):
         self.predictor = build_predictor(config.predictor, levels * dim, dim, self.student.max_len)
         self.objective = named_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
+        self.register_buffer("contrast_weight", torch.zeros(()))
 
     def see_context(self, batch: MaskedSentences) -> list[Tensor]:
         """The student's latents of the visible sentences' tokens, of all layers, each [B, V, D]."""
@@ -126,7 +131,7 @@ class LangJEPA(Method[MaskedSentences]):
 
     def targets(self, batch: MaskedSentences) -> tuple[Tensor, Tensor | None]:
         """Targets of the hidden sentences [M, D], and for a contrast of all sentences, row by row [N, D]."""
-        if not self.config.contrast:
+        if not self.contrast_weight:
             return self.teach(batch, batch.hidden_part), None
         known = self.sentence_targets(batch, *batch.every_sentence())
         return known[batch.hidden_of_all], known
@@ -135,7 +140,7 @@ class LangJEPA(Method[MaskedSentences]):
         """Predictions [M, D] have to find their targets among all sentences of their documents, [N, D] in the batch."""
         row, answer = batch.every_sentence()[1].nonzero()[:, 0], batch.hidden_of_all.nonzero()[:, 0]  # [N], [M]
         lost = tell_apart(predicted, known, answer, row[answer][:, None] == row, TEMPERATURE)  # [M]
-        return self.config.contrast * rank_weight(len(lost), lost.device) * lost.mean()
+        return self.contrast_weight * rank_weight(len(lost), lost.device) * lost.mean()
 
     def sentence_targets(self, batch: MaskedSentences, sentences: Tensor, real: Tensor) -> Tensor:
         """Targets of `sentences` [B, S], numbers within each row, where `real` [B, S] -> [M, D]."""
@@ -185,6 +190,7 @@ class LangJEPA(Method[MaskedSentences]):
 
     def after_step(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress)
+        self.contrast_weight.fill_(late(self.config.contrast, self.config.contrast_from)(progress))
 
 
 def read_back(method: LangJEPA, batch: MaskedSentences, special: Sequence[int]) -> Reading:

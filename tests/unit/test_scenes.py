@@ -15,7 +15,6 @@ from openjepa.data.worlds.drawing import outlines
 from openjepa.data.worlds.scenes import (
     COLOURS,
     FACTORS,
-    GROUNDS,
     KEY,
     NAMES,
     PIXELS,
@@ -35,10 +34,10 @@ def scenes(split: Split = "train", count: int = 400) -> list[Scene]:
 
 
 def plain(shape: str, count: str = "one", size: str = "large", **others: str) -> dict[str, int]:
-    """Classes of a red group of `shape` at the top left, left of a blue square on white, unless said otherwise."""
+    """Classes of a red group of `shape` at the top left, left of a blue square on paper, unless said otherwise."""
     names = {
         "shape": shape, "colour": "red", "texture": "plain", "count": count, "size": size, "place": "top left",
-        "other_shape": "square", "other_colour": "blue", "relation": "to the left of", "background": "white", **others,
+        "other_shape": "square", "other_colour": "blue", "relation": "to the left of", "background": "paper", **others,
     }  # fmt: skip
     return {name: FACTORS[name].index(names[name]) for name in NAMES}
 
@@ -142,15 +141,33 @@ def test_every_shape_and_texture_looks_different() -> None:
     assert min(gaps) > 50  # of 255, far above the grain
 
 
-def test_colours_and_grounds_are_those_of_the_palette() -> None:
+def test_colours_are_those_of_the_palette() -> None:
     assert tuple(COLOURS) == FACTORS["colour"] == FACTORS["other_colour"]
-    assert tuple(GROUNDS) == FACTORS["background"]
-    for name, rgb in GROUNDS.items():
-        corner = picture(plain("circle", background=name))[-6:, -6:]
-        assert np.abs(corner.mean((0, 1)) - rgb).max() < 8
     for name, rgb in COLOURS.items():
         middle = slice(round(0.27 * PIXELS) - 2, round(0.27 * PIXELS) + 2)  # of a group of one
         assert np.abs(picture(plain("square", colour=name))[middle, middle].mean((0, 1)) - rgb).max() < 12
+
+
+def ground(name: str) -> np.ndarray:
+    """[S / 2, S, 3] float, the lower half of a picture: no shape lies there."""
+    return picture(plain("circle", background=name), 96)[60:]
+
+
+def test_a_ground_is_known_by_its_pattern_and_not_by_its_colour() -> None:
+    grounds = {name: ground(name) for name in FACTORS["background"]}
+    for name, shown in grounds.items():
+        assert np.abs(shown.mean((0, 1)) - grounds["paper"].mean((0, 1))).max() < 8, name  # of 255
+        gaps = [np.abs(shown - other).mean() for key, other in grounds.items() if key != name]
+        assert min(gaps) > 6, name
+    plank, curtain = grounds["plank"].mean(2), grounds["curtain"].mean(2)  # [S / 2, S]
+    assert plank.mean(1).std() > 4 * plank.mean(0).std()  # bands lie, folds hang
+    assert curtain.mean(0).std() > 4 * curtain.mean(1).std()
+
+
+def test_grounds_are_muted_and_of_many_colours() -> None:
+    corners = np.array([scene.image[-3:, :].reshape(-1, 3).mean(0) for scene in scenes()])  # [N, 3]
+    assert (corners.max(1) - corners.min(1) < 0.5 * corners.max(1)).mean() > 0.9
+    assert (corners.std(0) > 30).all()
 
 
 def test_shapes_are_of_about_equal_area() -> None:

@@ -1,4 +1,4 @@
-"""Draws a scene with Pillow: a group of equal shapes and one other shape, on a coloured ground, with some noise.
+"""Draws a scene with Pillow: a group of equal shapes and one other shape, on a patterned ground, with some noise.
 
 Everything is drawn `OVERSAMPLE` times too large as masks and then reduced, which is Pillow's cheapest anti-aliasing.
 """
@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 OVERSAMPLE = 3
+RELIEF = 0.1  # how much lighter and darker than its colour a ground is
+PERIODS = 4  # of a ground's pattern along a side
 GRAIN = 6.0  # standard deviation of the noise added to every pixel, of 255
 RGB = tuple[int, int, int]
 Point = tuple[float, float]
@@ -30,10 +32,21 @@ class Figure(NamedTuple):
     turn: float  # radians
 
 
-def draw(figures: Sequence[Figure], ground: RGB, light: Point, pixels: int, noise: np.random.Generator) -> np.ndarray:
+class Ground(NamedTuple):
+    """What lies behind the shapes: a pattern, in light and dark of one colour, shifted by parts of its period."""
+
+    pattern: str
+    colour: RGB
+    shift: Point  # x, y
+
+
+def draw(
+    figures: Sequence[Figure], ground: Ground, light: Point, pixels: int, noise: np.random.Generator
+) -> np.ndarray:
     """The scene as [pixels, pixels, 3] uint8. `light` is the slope of brightness along x and y, in parts of it."""
-    side = pixels * OVERSAMPLE
-    canvas = Image.new("RGB", (side, side), ground)
+    relief = _relief(ground, pixels * OVERSAMPLE, noise)  # [side, side]
+    bright = 1 + RELIEF * relief[..., None]  # [side, side, 1]
+    canvas = Image.fromarray((bright * np.array(ground.colour)).clip(0, 255).astype(np.uint8))
     for figure in figures:
         _draw_figure(canvas, figure)
     image = np.asarray(canvas.reduce(OVERSAMPLE), dtype=np.float32)  # [S, S, 3]
@@ -99,10 +112,37 @@ def _regular(corners: int, radius: float, start: float = 0.0) -> tuple[Point, ..
     return tuple((radius * math.cos(angle), radius * math.sin(angle)) for angle in angles)
 
 
+def _relief(ground: Ground, side: int, noise: np.random.Generator) -> np.ndarray:
+    """Where a ground is light and dark: [side, side] between -1 and 1, of mean 0."""
+    ticks = np.arange(side) / side * PERIODS
+    x, y = ticks[None, :] + ground.shift[0], ticks[:, None] + ground.shift[1]  # [1, side], [side, 1]
+    match ground.pattern:
+        case "paper":
+            return np.zeros((side, side))
+        case "plank":
+            return np.broadcast_to(_bands(y), (side, side))
+        case "curtain":
+            return np.broadcast_to(_bands(x), (side, side))
+        case "tile":
+            return _bands(x) * _bands(y)
+        case "water":
+            return np.sin(2 * math.pi * (y + 0.3 * np.sin(math.pi * x)))
+        case "gravel":
+            stones = noise.standard_normal((2 * PERIODS, 2 * PERIODS)).clip(-1, 1)
+            number = (np.arange(side) * 2 * PERIODS) // side
+            return stones[number[:, None], number[None, :]]
+    raise ValueError(f"there is no ground {ground.pattern!r}")
+
+
+def _bands(phase: np.ndarray) -> np.ndarray:
+    """1 in the first half of each period, -1 in the second."""
+    return np.where(phase % 1 < 0.5, 1.0, -1.0)
+
+
 @cache
 def _pattern(texture: str, side: int) -> Image.Image:
-    """Where a texture is dark: [side, side] in 0 and 255, with a period of an eighteenth of the side."""
-    period = side / 18
+    """Where a texture is dark: [side, side] in 0 and 255, with a period of a tenth of the side."""
+    period = side / 10
     y, x = np.mgrid[0:side, 0:side] / period % 1  # [side, side] phases
     if texture == "striped":
         dark = y < 0.5

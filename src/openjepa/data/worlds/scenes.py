@@ -16,6 +16,7 @@ budgets. Nothing on photographs: here every edge is sharp, every colour is pure,
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.seeding import seed_for
 from openjepa.core.tasks import Classification
 from openjepa.data.worlds.captions import PHRASES, caption
-from openjepa.data.worlds.drawing import RGB, Figure, draw
+from openjepa.data.worlds.drawing import RGB, Figure, Ground, draw
 from openjepa.data.worlds.draws import Draw, draws_at, scrambled
 
 Split = Literal["train", "test"]
@@ -51,16 +52,9 @@ COLOURS: dict[str, RGB] = {
     "purple": (140, 55, 180),
     "pink": (245, 130, 185),
 }
-GROUNDS: dict[str, RGB] = {
-    "white": (238, 238, 238),
-    "black": (22, 22, 22),
-    "grey": (128, 128, 128),
-    "cream": (232, 214, 172),
-    "navy": (24, 28, 78),
-    "brown": (84, 56, 36),
-}
-RADII = (0.062, 0.088, 0.118)  # small, medium, large, in parts of the picture's side
-SPREAD = 0.125  # of the shapes of a group around its middle
+GROUND_SATURATION, GROUND_BRIGHTNESS = (0.05, 0.4), (0.2, 0.85)
+RADII = (0.07, 0.1, 0.13)  # small, medium, large, in parts of the picture's side
+SPREAD = 0.13  # of the shapes of a group around its middle
 HUE_JITTER = 18  # largest shift of a channel, of 255
 
 
@@ -119,7 +113,7 @@ class Scenes(Dataset[Scene]):
         return draws_at(self.seed, *self._address(what, index))
 
 
-def factor_tasks(train: int = 2000, test: int = 1000, seed: int = 0, pixels: int = PIXELS) -> list[Classification]:
+def factor_tasks(train: int = 3000, test: int = 2000, seed: int = 0, pixels: int = PIXELS) -> list[Classification]:
     """One probe task a factor, on scenes of combinations no model was trained on; images are [S, S, 3] uint8."""
     scenes = Scenes("test", train + test, seed, pixels)
     images = [scenes.image(index) for index in range(len(scenes))]
@@ -174,9 +168,14 @@ def render(classes: dict[str, int], uniform: Draw, pixels: int, noise: np.random
         for dx, dy in _arrangement(classes["count"] + 1, uniform)
     ]
     other = near(COLOURS[names["other_colour"]])
-    figures.append(Figure(names["other_shape"], "plain", other, (other_x, other_y), between(0.1, 0.15), _turn(uniform)))
+    figures.append(
+        Figure(names["other_shape"], "plain", other, (other_x, other_y), between(0.12, 0.17), _turn(uniform))
+    )
+    tint = colorsys.hsv_to_rgb(uniform(), between(*GROUND_SATURATION), between(*GROUND_BRIGHTNESS))
+    r, g, b = (round(255 * channel) for channel in tint)
+    ground = Ground(names["background"], (r, g, b), (uniform(), uniform()))
     light = between(-0.15, 0.15), between(-0.15, 0.15)
-    return draw(figures, near(GROUNDS[names["background"]]), light, pixels, noise)
+    return draw(figures, ground, light, pixels, noise)
 
 
 def _turn(uniform: Draw) -> float:

@@ -2,9 +2,10 @@
 
 A scene is a group of one to four equal shapes in one quarter of the picture, and one other shape beside, above or
 below it. Ten factors: the group's shape (8), colour (8), size (3), texture (4), count (4), place (4) and relation to
-the other shape (4, two for each place), the other's shape and colour (8, 8), and the background (6). Hues, places,
-turns, light and noise vary without being asked for. All shapes of a group are alike, so a hidden part of it can be
-predicted from the rest; the other shape can be predicted from the caption alone.
+the other shape (4, two for each place), the other's shape and colour (8, 8), and the pattern of the background (6),
+whose colour says nothing: a mean over pixels does not know it. Hues, places, turns, light and noise vary without being
+asked for. All shapes of a group are alike, so a hidden part of it can be predicted from the rest; the other shape can
+be predicted from the caption alone.
 
 Scene i of (split, seed) is a pure function of these three: 4.7 million combinations of factors, each drawn anew. The
 splits share no picture's content: a fixed eighth of all combinations of shape, colour, texture, other shape and other

@@ -56,7 +56,8 @@ def test_latents_and_gradients_equal_transformers_own(encoder: PretrainedEncoder
     ours, our_gradients = run(encoder, ATTENTION, padded, bf16=False)
     theirs, their_gradients = run(encoder, other, padded, bf16=False)
     torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(our_gradients, their_gradients)
+    # sums of dozens of fp32 terms in another order: 5e-6 of a gradient of size 3 on one kind of CPU
+    torch.testing.assert_close(our_gradients, their_gradients, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("padded", [True, False])

@@ -23,7 +23,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, may_attend: Tensor | None, dropout: 
 
 
 def _scores(q: Tensor, k: Tensor, may_attend: Tensor | None) -> Tensor:
-    """q k^T, lowest where nothing may be read; to start the product from the mask is faster than to fill it in after."""
+    """q k^T, lowest where nothing may be read: to start a product from a mask is faster than to fill it in after."""
     if may_attend is None:
         return q @ k.transpose(-1, -2)
     lowest = torch.finfo(q.dtype).min / 2  # a half: where nothing may be read, no sum leaves the range

@@ -52,7 +52,7 @@ def build(folder: Path, variant: str) -> Experiment:
     if variant in IMAGE_VARIANTS:
         return build_image(*IMAGE_VARIANTS[variant], "train.steps=10")
     if variant == LANG:
-        return build_tiny(folder, "contrast=0.5", "contrast_from=0", "train.steps=10", recipe=lang_jepa)
+        return build_tiny(folder, "contrast.weight=0.5", "contrast.start=0", "train.steps=10", recipe=lang_jepa)
     if variant == CONTRASTIVE:
         settings = [setting for setting in IMAGE if not setting.startswith(("predictor.", "projector."))]
         return build_tiny(folder, "train.steps=10", recipe=simclr, settings=settings)

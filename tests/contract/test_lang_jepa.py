@@ -100,32 +100,35 @@ def test_targets_that_attend_to_the_context_are_told(
 
 
 def test_with_a_contrast_the_targets_are_those_of_the_same_sentences(tmp_path: Path) -> None:
-    plain, contrasted = (at_the_end(tmp_path, "target.norm=layer_norm", f"contrast={weight}") for weight in (0, 0.5))
+    plain, contrasted = (
+        at_the_end(tmp_path, "target.norm=layer_norm", f"contrast.weight={weight}") for weight in (0, 0.5)
+    )
     batch = next(iter(train_batches(plain, 0)))
-    expected, nothing = plain.method.targets(batch)
-    target, known = contrasted.method.targets(batch)
-    assert nothing is None
-    torch.testing.assert_close(target, expected)
+    with evaluating(plain.method), evaluating(contrasted.method):
+        expected = plain.method(batch).latents.target
+        torch.testing.assert_close(contrasted.method(batch).latents.target, expected)
+        known = plain.method.sentence_targets(batch, *batch.every_sentence())
     sentences = [int(row.max()) + 1 for row in batch.sentence]
-    assert len(known) == sum(sentences) > len(target)
+    assert batch.row_of_all.tolist() == [row for row, count in enumerate(sentences) for _ in range(count)]
     first = torch.tensor([0, *sentences]).cumsum(0)[:-1]  # [B] where each row begins
     asked = (first[:, None] + batch.asked)[batch.asked_valid]  # [M]
+    assert batch.hidden_of_all.nonzero()[:, 0].tolist() == asked.tolist()
     torch.testing.assert_close(known[asked], expected)
 
 
 def test_the_contrast_is_part_of_the_loss_at_its_weight(tmp_path: Path) -> None:
-    none, one, two = (evaluated(at_the_end(tmp_path, f"contrast={weight}")) for weight in (0, 1, 2))
+    none, one, two = (evaluated(at_the_end(tmp_path, f"contrast.weight={weight}")) for weight in (0, 1, 2))
     assert "contrast" not in none.terms
     torch.testing.assert_close(two.terms["contrast"], 2 * one.terms["contrast"])
     torch.testing.assert_close(one.loss, torch.stack(list(one.terms.values())).sum())
 
 
 def test_the_contrast_grows_from_its_part_of_the_run_on_and_is_kept_with_the_weights(tmp_path: Path) -> None:
-    method = build_tiny(tmp_path, "contrast=0.4", "contrast_from=0.6", recipe=lang_jepa).method
+    method = build_tiny(tmp_path, "contrast.weight=0.4", "contrast.start=0.6", recipe=lang_jepa).method
     weights = []
     for step in (0, 60, 80, 100):
         method.after_step(Progress(step, 100))
-        weights.append(float(method.state_dict()["contrast_weight"]))
+        weights.append(float(method.state_dict()["contrast.weight"]))
     assert weights == pytest.approx([0, 0, 0.2, 0.4])
 
 

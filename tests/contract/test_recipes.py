@@ -33,7 +33,7 @@ LANG_VARIANTS = {
         "regularize=sentences",
         "regularizer.name=sigreg",
         "target.norm=layer_norm",
-        "contrast=0.1",
+        "contrast.weight=0.1",
     ),
     "lang_jepa: next": ("mask.strategy=next", "mask.ratio=0.2", "predictor.bottleneck=true", "objective=cosine"),
 }

@@ -114,6 +114,11 @@ class MaskedSentences(Batch):
         asked = self.asked.masked_fill(~self.asked_valid, -1)  # [B, S]
         return (number[:, :, None] == asked[:, None]).any(2)[real]
 
+    @cached_property
+    def row_of_all(self) -> Tensor:
+        """[N] the row of each of all sentences, in the same order."""
+        return self.every_sentence()[1].nonzero()[:, 0]
+
     def nearest_visible(self) -> Tensor:
         """[B, S] number of the visible sentence nearest to each hidden one, for the copy baseline."""
         distance = (self.asked[:, :, None] - self.seen[:, None]).abs()  # [B, S, C]

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
+
+from openjepa.core.config import BaseConfig
+from openjepa.core.distributed import rank_weight
+from openjepa.core.method import Progress
+from openjepa.core.schedules import late
+
+TEMPERATURE = 0.1  # of `LateContrast`
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -41,3 +49,37 @@ def tell_apart(predicted: Tensor, pool: Tensor, answer: Tensor, among: Tensor, t
     """
     similar = F.normalize(predicted.float(), dim=-1) @ F.normalize(pool.float(), dim=-1).T  # [M, N]
     return F.cross_entropy((similar / temperature).masked_fill(~among, -torch.inf), answer, reduction="none")
+
+
+class ContrastConfig(BaseConfig):
+    """What pays for telling a prediction from what it could be taken for."""
+
+    weight: float = Field(0.0, ge=0)
+    """of the contrast at the end of the run, beside the prediction loss; 0 = none"""
+    start: float = Field(0.5, ge=0, lt=1)
+    """part of the run from which that weight grows: earlier, it only teaches to point away from what is visible"""
+
+
+class LateContrast(nn.Module):
+    """`tell_apart` among the candidates of one row, with a weight that grows late in the run and is saved with it."""
+
+    weight: Tensor
+
+    def __init__(self, config: ContrastConfig) -> None:
+        super().__init__()
+        self.schedule = late(config.weight, config.start)
+        self.register_buffer("weight", torch.zeros(()))
+
+    @property
+    def on(self) -> bool:
+        return bool(self.weight)
+
+    def forward(self, predicted: Tensor, pool: Tensor, meant: Tensor, row: Tensor) -> Tensor:
+        """predicted [M, D], pool [N, D] with the row of each [N], `meant` [N] bool: M of them, in order -> scalar."""
+        answer = meant.nonzero()[:, 0]  # [M]
+        lost = tell_apart(predicted, pool, answer, row[answer][:, None] == row, TEMPERATURE)  # [M]
+        return self.weight * rank_weight(len(lost), lost.device) * lost.mean()
+
+    def update(self, progress: Progress) -> None:
+        """The weight of the next step."""
+        self.weight.fill_(self.schedule(progress))

@@ -10,7 +10,8 @@ concept for itself) or in its `document` (it then holds what its neighbours show
 the top layer learns what the sentences of a document share, those below (`target.skip_top`) still tell them apart.
 
 As in T-JEPA, the student's mean of the visible and of the hidden sentences are pulled together and kept from
-collapsing by the regulariser (`invariance`).
+collapsing by the regulariser (`invariance`). A distance to the target pays for what a whole document shares; late in a
+run, `contrast` (off by default) pays for telling which of its sentences was meant.
 """
 
 from __future__ import annotations
@@ -29,29 +30,20 @@ from openjepa.core.distributed import rank_weight
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.core.reading import Readable, Reading
-from openjepa.core.schedules import half_life_steps, late
+from openjepa.core.schedules import half_life_steps
 from openjepa.data.masked_sentences import PAD_TO, MaskedSentences, MaskedSentencesCollator, Sentences
 from openjepa.data.sentence_tasks import sentence_tasks
 from openjepa.data.sources import DataConfig
-from openjepa.data.text import (
-    SentenceRows,
-    SentencesConfig,
-    TokenizerConfig,
-    load_or_train,
-    text_tasks,
-    train_and_eval,
-)
+from openjepa.data.text import SentenceRows, SentencesConfig, TokenizerConfig, load_or_train, text_tasks, train_and_eval
 from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
-from openjepa.objectives.contrast import tell_apart
+from openjepa.objectives.contrast import ContrastConfig, LateContrast
 from openjepa.objectives.latent import mse, named_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
-
-TEMPERATURE = 0.1  # of the contrast
 
 
 class Config(BaseConfig):
@@ -74,17 +66,13 @@ class Config(BaseConfig):
     """what must not collapse: the two means of each document, or the latents of its hidden sentences"""
     invariance: float = Field(0.6, ge=0)
     """pull the student's mean of the visible and of the hidden sentences together; times regularizer.weight"""
-    contrast: float = Field(0.0, ge=0)
-    """weight at the end of telling each hidden sentence from the others of its document, visible ones too (InfoNCE)"""
-    contrast_from: float = Field(0.5, ge=0, lt=1)
-    """part of the run after which that weight grows from 0: earlier, it teaches to point away from what is visible"""
+    contrast: ContrastConfig = ContrastConfig()
+    """telling each hidden sentence from the others of its document, visible ones too"""
     train: TrainConfig = TrainConfig()
 
 
 class LangJEPA(Method[MaskedSentences]):
     """Student, teacher, predictor and their loss."""
-
-    contrast_weight: Tensor
 
     def __init__(self, config: Config, vocab: int, context: BuildContext) -> None:
         super().__init__()
@@ -95,7 +83,7 @@ class LangJEPA(Method[MaskedSentences]):
         self.predictor = build_predictor(config.predictor, levels * dim, dim, self.student.max_len)
         self.objective = named_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
-        self.register_buffer("contrast_weight", torch.zeros(()))
+        self.contrast = LateContrast(config.contrast)
 
     def see_context(self, batch: MaskedSentences) -> list[Tensor]:
         """The student's latents of the visible sentences' tokens, of all layers, each [B, V, D]."""
@@ -115,32 +103,19 @@ class LangJEPA(Method[MaskedSentences]):
         return self.predict(batch, self.see_context(batch))
 
     def forward(self, batch: MaskedSentences) -> StepOutput:
-        target, known = self.targets(batch)  # [M, D]; of all sentences [N, D], if they are to be told apart
-
+        every = self.sentence_targets(batch, *batch.every_sentence()) if self.contrast.on else None  # [N, D]
+        target = self.teach(batch, batch.hidden_part) if every is None else every[batch.hidden_of_all]  # [M, D]
         context = self.see_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]
         pooled = mean_pool(context[-1], batch.context_valid)  # [B, D]
 
         terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
-        if known is not None:
-            terms["contrast"] = self.contrast(batch, predicted, known)
+        if every is not None:
+            terms["contrast"] = self.contrast(predicted, every, batch.hidden_of_all, batch.row_of_all)
         terms |= self.regularize(batch, pooled)
         loss = torch.stack(list(terms.values())).sum()
         latents = self._latents(batch, predicted, target, pooled)
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
-
-    def targets(self, batch: MaskedSentences) -> tuple[Tensor, Tensor | None]:
-        """Targets of the hidden sentences [M, D], and for a contrast of all sentences, row by row [N, D]."""
-        if not self.contrast_weight:
-            return self.teach(batch, batch.hidden_part), None
-        known = self.sentence_targets(batch, *batch.every_sentence())
-        return known[batch.hidden_of_all], known
-
-    def contrast(self, batch: MaskedSentences, predicted: Tensor, known: Tensor) -> Tensor:
-        """Predictions [M, D] have to find their targets among all sentences of their documents, [N, D] in the batch."""
-        row, answer = batch.every_sentence()[1].nonzero()[:, 0], batch.hidden_of_all.nonzero()[:, 0]  # [N], [M]
-        lost = tell_apart(predicted, known, answer, row[answer][:, None] == row, TEMPERATURE)  # [M]
-        return self.contrast_weight * rank_weight(len(lost), lost.device) * lost.mean()
 
     def sentence_targets(self, batch: MaskedSentences, sentences: Tensor, real: Tensor) -> Tensor:
         """Targets of `sentences` [B, S], numbers within each row, where `real` [B, S] -> [M, D]."""
@@ -190,7 +165,7 @@ class LangJEPA(Method[MaskedSentences]):
 
     def after_step(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress)
-        self.contrast_weight.fill_(late(self.config.contrast, self.config.contrast_from)(progress))
+        self.contrast.update(progress)
 
 
 def read_back(method: LangJEPA, batch: MaskedSentences, special: Sequence[int]) -> Reading:

@@ -12,8 +12,7 @@ GRAIN = 64  # tokens; sizes are rounded up to it: on CPU a matrix product of a n
 
 
 class Packing:
-    """The real tokens of the rows `valid` [B, T], and a few of padding: N in all, a multiple of GRAIN if there are so
-    many."""
+    """The real tokens of rows `valid` [B, T], filled up with padding to N, a multiple of GRAIN (at most all places)."""
 
     def __init__(self, valid: Tensor) -> None:
         self.shape = valid.shape

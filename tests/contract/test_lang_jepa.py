@@ -107,7 +107,7 @@ def test_with_a_contrast_the_targets_are_those_of_the_same_sentences(tmp_path: P
     with evaluating(plain.method), evaluating(contrasted.method):
         expected = plain.method(batch).latents.target
         torch.testing.assert_close(contrasted.method(batch).latents.target, expected)
-        known = plain.method.sentence_targets(batch, *batch.every_sentence())
+        known = plain.method.sentence_targets(batch, *batch.every_sentence)
     sentences = [int(row.max()) + 1 for row in batch.sentence]
     assert batch.row_of_all.tolist() == [row for row, count in enumerate(sentences) for _ in range(count)]
     first = torch.tensor([0, *sentences]).cumsum(0)[:-1]  # [B] where each row begins

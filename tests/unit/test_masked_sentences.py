@@ -227,7 +227,7 @@ def test_a_hidden_sentence_is_hidden_whole(rows: SentenceRows, strategy: str) ->
 def test_pooling_is_the_mean_of_each_sentence(rows: SentenceRows) -> None:
     batch = batch_of(rows)
     states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
-    numbers, real = batch.every_sentence()
+    numbers, real = batch.every_sentence
     part = batch.part(numbers, real)
     pooled = part.weights @ states.gather(1, part.at[..., None].expand(-1, -1, 5))  # [B, N, D]
     for i, n in real.nonzero().tolist():

@@ -21,10 +21,10 @@ from torch import Tensor
 from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
 from openjepa.core.picture import Pieces
+from openjepa.core.sizes import round_up
 from openjepa.data.corpus import pad
 from openjepa.data.masked_text import places_of
 from openjepa.data.pictures import text_pictures
-from openjepa.data.plan import round_up
 from openjepa.data.rows import SentenceRows
 
 PAD_TO, PAD_SENTENCES = 8, 2
@@ -102,6 +102,7 @@ class MaskedSentences(Batch):
         tokens = (self.sentence[:, :, None] == wanted[:, None, :]).any(2)  # [B, T]
         return Sentences(self.sentence, numbers, real, *places_of(tokens, PAD_TO))
 
+    @cached_property
     def every_sentence(self) -> tuple[Tensor, Tensor]:
         """Numbers [B, N] of the sentences of each row, and which are real [B, N]."""
         number = torch.arange(int(self.sentence.max()) + 1, device=self.ids.device).expand(self.size, -1)  # [B, N]
@@ -110,14 +111,14 @@ class MaskedSentences(Batch):
     @cached_property
     def hidden_of_all(self) -> Tensor:
         """[N] bool, which of all sentences are hidden; row by row, in order, so that they come as predictions do."""
-        number, real = self.every_sentence()  # [B, N]
+        number, real = self.every_sentence  # [B, N]
         asked = self.asked.masked_fill(~self.asked_valid, -1)  # [B, S]
         return (number[:, :, None] == asked[:, None]).any(2)[real]
 
     @cached_property
     def row_of_all(self) -> Tensor:
         """[N] the row of each of all sentences, in the same order."""
-        return self.every_sentence()[1].nonzero()[:, 0]
+        return self.every_sentence[1].nonzero()[:, 0]
 
     def nearest_visible(self) -> Tensor:
         """[B, S] number of the visible sentence nearest to each hidden one, for the copy baseline."""

@@ -17,9 +17,9 @@ from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
 from openjepa.core.method import Masker
 from openjepa.core.picture import Pieces
+from openjepa.core.sizes import round_up
 from openjepa.data.corpus import pad, pad_rows, up_to
 from openjepa.data.pictures import text_pictures
-from openjepa.data.plan import round_up
 from openjepa.data.tokenizer import TextTokenizer
 
 

@@ -8,15 +8,13 @@ and the order stays random.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.seeding import generator_for
-
-Sizes = TypeVar("Sizes", int, np.ndarray)
+from openjepa.core.sizes import round_up
 
 WINDOW_BATCHES = 50  # larger: less padding; smaller: more random
 
@@ -65,11 +63,6 @@ def plan_epoch(
         batches += _borrow(_cut(order[start:end], lengths, batch_tokens, batch_size), floor)
     shuffled = torch.randperm(len(batches), generator=generator_for(seed, "batches", epoch)).tolist()
     return [batches[i] for i in shuffled]
-
-
-def round_up(sizes: Sizes, multiple: int) -> Sizes:
-    """The next multiple of sizes >= 0."""
-    return -(-sizes // multiple) * multiple  # ty: ignore[invalid-explicit-return]  - of the type that came in
 
 
 def _cut(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int, batch_size: int) -> list[np.ndarray]:

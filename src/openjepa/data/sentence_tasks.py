@@ -162,7 +162,7 @@ def _answers(batches: Sequence[MaskedSentences]) -> Callable[..., Vectors]:
         predicted: list[Tensor] = []
         candidates: list[Tensor] = []
         for batch in (batch.to(device) for batch in batches):
-            candidates.append(method.sentence_targets(batch, *batch.every_sentence()))
+            candidates.append(method.sentence_targets(batch, *batch.every_sentence))
             predicted.append(
                 method.sentence_targets(batch, batch.nearest_visible(), batch.asked_valid)
                 if copied

@@ -131,7 +131,7 @@ class HiddenSentence:
         """The targets [M, D] of all sentences of some documents, in reading order."""
         batch = self._batch(documents, hidden=-1)
         with evaluating(self.method):
-            return _array(self.method.sentence_targets(batch, *batch.every_sentence()))
+            return _array(self.method.sentence_targets(batch, *batch.every_sentence))
 
     def _batch(self, documents: Sequence[Sequence[np.ndarray]], hidden: int) -> MaskedSentences:
         """Documents as tokens of their sentences; number `hidden` of each is hidden, -1 = none."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 from torch.autograd import Function
+
+from openjepa.core.sizes import round_up
 
 WORTH = 0.9  # rows are packed if at most this share of their places is left
 GRAIN = 64  # tokens; sizes are rounded up to it: on CPU a matrix product of a new size has to be prepared first
@@ -15,10 +18,13 @@ class Packing:
     """The real tokens of rows `valid` [B, T], filled up with padding to N, a multiple of GRAIN (at most all places)."""
 
     def __init__(self, valid: Tensor) -> None:
-        self.shape = valid.shape
-        real = int(valid.sum())
-        count = min(-(-real // GRAIN) * GRAIN, valid.numel())
-        self.at = valid.flatten().argsort(stable=True, descending=True)[:count]  # [N] their places in flat rows
+        self.valid, self.shape = valid, valid.shape
+        self.size = min(round_up(int(valid.sum()), GRAIN), valid.numel())  # N
+
+    @cached_property
+    def at(self) -> Tensor:
+        """[N] their places in the flat rows, real ones first."""
+        return self.valid.flatten().argsort(stable=True, descending=True)[: self.size]
 
     def pack(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [N, D]."""
@@ -34,7 +40,7 @@ def packing_of(may_attend: Tensor | None) -> Packing | None:
     if may_attend is None or may_attend.ndim != 4 or may_attend.shape[2] != 1:
         return None
     packing = Packing(may_attend[:, 0, 0])
-    return packing if len(packing.at) < WORTH * packing.shape.numel() else None
+    return packing if packing.size < WORTH * packing.shape.numel() else None
 
 
 class _Take(Function):

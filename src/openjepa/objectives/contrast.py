@@ -1,6 +1,7 @@
-"""Contrastive losses: a view, or a prediction, has to find its own counterpart among those of the whole batch.
+"""Contrastive losses: a view has to find its own other view, or a prediction its target, among others.
 
-Rows are those of all ranks (`core.distributed.gather_rows`): negatives then do not depend on the number of devices.
+Negatives do not depend on the number of devices: views are those of all ranks (`core.distributed.gather_rows`), and the
+candidates of a prediction are of its own row.
 """
 
 from __future__ import annotations

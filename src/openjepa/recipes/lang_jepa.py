@@ -103,7 +103,7 @@ class LangJEPA(Method[MaskedSentences]):
         return self.predict(batch, self.see_context(batch))
 
     def forward(self, batch: MaskedSentences) -> StepOutput:
-        every = self.sentence_targets(batch, *batch.every_sentence()) if self.contrast.on else None  # [N, D]
+        every = self.sentence_targets(batch, *batch.every_sentence) if self.contrast.on else None  # [N, D]
         target = self.teach(batch, batch.hidden_part) if every is None else every[batch.hidden_of_all]  # [M, D]
         context = self.see_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]

@@ -12,7 +12,7 @@ from stepping import Read, Side
 PIXELS, PATCH = 224, 16
 PLACES = (PIXELS // PATCH) ** 2
 IMAGES = 512  # decoded, each 150 kB
-VIT_S = Size(layers=12, dim=384, heads=6, vocab=0, batch_tokens=16 * PLACES)
+VIT_S = Size(layers=12, dim=384, heads=6, vocab=0, batch_tokens=64 * PLACES)  # 64 images, as TrainConfig's default
 
 
 def ours(asked: Asked) -> Built:

@@ -238,15 +238,15 @@ def test_sentences_read_alone_equal_separate_passes(rows: SentenceRows) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(vocab=300, dim=16, depth=2, heads=2, max_len=256).eval()
     batch = batch_of(rows)
+    row, _, valid = batch.hidden_part.rows
+    asked = batch.asked[batch.asked_valid].tolist()
+    assert torch.equal(row, batch.asked_valid.nonzero()[:, 0])
     with torch.no_grad():
-        ids = batch.ids.gather(1, batch.hidden_at)
-        together = encoder(ids, *batch.hidden_part.alone)  # [B, H, D]
-        for i in range(batch.size):
-            for number in batch.asked[i, batch.asked_valid[i]].tolist():
-                own = batch.ids[i, batch.sentence[i] == number][None]
-                alone = encoder(own, torch.ones_like(own, dtype=torch.bool))[0]
-                mine = (batch.sentence[i].gather(0, batch.hidden_at[i]) == number) & batch.hidden_valid[i]
-                assert torch.allclose(together[i, mine], alone, atol=1e-5)
+        together = encoder(*batch.alone(batch.hidden_part))  # [M, L, D]
+        for mine, real, i, number in zip(together, valid, row.tolist(), asked, strict=True):
+            own = batch.ids[i, batch.sentence[i] == number][None]
+            alone = encoder(own, torch.ones_like(own, dtype=torch.bool))[0]
+            assert torch.allclose(mine[real], alone, atol=1e-5)
 
 
 def test_visible_and_hidden_sentences_are_all_sentences(rows: SentenceRows) -> None:

@@ -125,3 +125,25 @@ def test_avoid_points_away_from_the_mean_of_the_visible_sentences(tasks: dict[st
     assert np.allclose(plainly.predicted, -mean, atol=1e-6)
     assert np.array_equal(plainly.candidates, plain.candidates)
     assert np.allclose(plain.predicted, 0.9 * mean + 0.1 * plain.candidates[task.pools[:, 0]], atol=1e-5)
+
+
+class Numbered(Words):
+    """Latents that say which sentence of its document it is, and hardly anything else."""
+
+    def sentence_targets(self, batch: MaskedSentences, sentences: Tensor, real: Tensor) -> Tensor:
+        return 0.01 * super().sentence_targets(batch, sentences, real) + torch.eye(D)[sentences[real]]
+
+
+def test_place_is_the_mean_of_the_same_number_in_other_documents(tasks: dict[str, Retrieval]) -> None:
+    task = tasks["sentence_in_document"]
+    candidates, asked = task.vectors(Words(truth)).candidates, task.pools[:, 0]  # ty: ignore[invalid-argument-type]
+    by_document = candidates.reshape(20, 5, D)
+    for question, guess in zip(asked, task.beside["place"](Words(truth)).predicted, strict=True):  # ty: ignore
+        document, number = divmod(int(question), 5)
+        assert np.allclose(guess, np.delete(by_document, document, 0)[:, number].mean(0), atol=1e-5)
+
+
+def test_place_is_always_right_where_latents_say_nothing_but_their_place(tasks: dict[str, Retrieval]) -> None:
+    task = tasks["sentence_in_document"]
+    assert right(task, Numbered(truth), by="place").all()
+    assert right(task, Words(truth), by="place").mean() < 0.5

@@ -46,21 +46,24 @@ class Sentences:
         return self.sentence.gather(1, self.at).masked_fill(~self.valid, -1)
 
     @cached_property
-    def alone(self) -> tuple[Tensor, Tensor]:
-        """Who may read whom [B, K, K] (its own sentence), and each token's place in its sentence [B, K].
+    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Each real sentence as a row of its own: the row it is from [M]; its places there, and which are real [M, L]"""
+        row, number = self.real.nonzero(as_tuple=True)  # [M]
+        counts = self.member[row, number].sum(1)  # [M] tokens
+        starts = self.member[row, number].int().argmax(1)  # [M]
+        offset = torch.arange(round_up(int(counts.max()), PAD_TO), device=self.at.device)  # [L]
+        valid = offset < counts[:, None]  # [M, L]
+        return row, self.at[row[:, None], torch.where(valid, starts[:, None] + offset, 0)], valid
 
-        The arguments of an encoder that reads each sentence as a text of its own, all in one pass.
-        """
-        starts = torch.ones_like(self.valid)
-        starts[:, 1:] = self.of[:, 1:] != self.of[:, :-1]
-        place = torch.arange(self.at.shape[1], device=self.at.device)  # [K]
-        return self.of[:, :, None] == self.of[:, None, :], place - torch.where(starts, place, 0).cummax(1).values
+    @cached_property
+    def member(self) -> Tensor:
+        """[B, S, K] bool, which tokens are in which sentence."""
+        return self.of[:, None, :] == self.number[:, :, None]
 
     @cached_property
     def weights(self) -> Tensor:
         """[B, S, K] weights that turn latents of the tokens [B, K, D] into the mean of each sentence [B, S, D]."""
-        member = self.of[:, None, :] == self.number[:, :, None]  # [B, S, K]
-        return member / member.sum(2, keepdim=True).clamp_min(1)
+        return self.member / self.member.sum(2, keepdim=True).clamp_min(1)
 
 
 @dataclass(kw_only=True)
@@ -101,6 +104,14 @@ class MaskedSentences(Batch):
         wanted = numbers.masked_fill(~real, -2)  # [B, S]
         tokens = (self.sentence[:, :, None] == wanted[:, None, :]).any(2)  # [B, T]
         return Sentences(self.sentence, numbers, real, *places_of(tokens, PAD_TO))
+
+    def alone(self, some: Sentences) -> tuple[Tensor, Tensor]:
+        """Ids of sentences as texts of their own [M, L], and which are real [M, L]; L is the longest of them.
+
+        An encoder reads all of them in one pass, and none knows of another.
+        """
+        row, at, valid = some.rows
+        return self.ids[row[:, None], at], valid
 
     @cached_property
     def every_sentence(self) -> tuple[Tensor, Tensor]:

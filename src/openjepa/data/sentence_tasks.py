@@ -2,8 +2,9 @@
 
 Three pools, from hard to easy. `in_document`: every sentence of the same document, the visible ones too, so repeating
 what was seen is wrong. `among_hidden`: the hidden ones of the document only, so avoiding what was seen is no help.
-`elsewhere`: sentences of other documents. Beside the networks answer TF-IDF (the words of the visible sentences) and
-`copy` (the run's own latent of the nearest visible sentence).
+`elsewhere`: sentences of other documents. Beside the networks answer TF-IDF (the words of the visible sentences),
+`copy` (the run's own latent of the nearest visible sentence) and `place` (the mean latent of the sentences of the same
+number in other documents: where a sentence stands, whatever it says).
 
 A prediction is partly what all sentences of its document share, and the visible ones are nearest to that. `less_seen`
 therefore asks `in_document` once more, with the mean of the visible sentences' latents taken from the prediction and
@@ -38,6 +39,7 @@ class _Sentences:
     """All sentences of all rows, in reading order."""
 
     row: np.ndarray  # [C] int64
+    number: np.ndarray  # [C] int64 within its row
     hidden: np.ndarray  # [C] bool
     texts: list[str]  # C
 
@@ -72,7 +74,10 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
             pools=pool_table([np.concatenate([[queries[i]], others[i]]) for i in kept]),
             vectors=lambda method, kept=kept: _some(answer(method, copied=False), kept),
             texts=([contexts[i] for i in kept], found.texts),
-            beside={"copy": lambda method, kept=kept: _some(answer(method, copied=True), kept)},
+            beside={
+                "copy": lambda method, kept=kept: _some(answer(method, copied=True), kept),
+                "place": lambda method, kept=kept: _by_place(answer(method, copied=False), found, queries[kept]),
+            },
             measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
         )
         tasks += _beside_what_was_seen(task, found) if name == "in_document" else [task]
@@ -121,18 +126,28 @@ def _beside_what_was_seen(task: Retrieval, found: _Sentences) -> list[Retrieval]
     ]
 
 
+def _by_place(given: Vectors, found: _Sentences, asked: np.ndarray) -> Vectors:
+    """A guess from a sentence's number alone: the mean latent of the sentences of that number in other documents."""
+    candidates, number = given.candidates, found.number  # [C, D], [C]
+    total = np.zeros((int(number.max()) + 1, candidates.shape[1]), dtype=candidates.dtype)  # [P, D]
+    np.add.at(total, number, candidates)
+    others = (np.bincount(number)[number] - 1).clip(1)[:, None]  # [C, 1]; where there is none, the guess is 0
+    return Vectors(((total[number] - candidates) / others)[asked], candidates)
+
+
 def _read(batches: Sequence[MaskedSentences], decode: Callable[[Any], str]) -> _Sentences:
-    row, hidden, texts = [], [], []
+    row, numbers, hidden, texts = [], [], [], []
     first = 0
     for batch in batches:
         for i in range(batch.size):
             for number in range(int(batch.sentence[i].max()) + 1):
                 tokens = batch.sentence[i] == number  # [T]
                 row.append(first + i)
+                numbers.append(number)
                 hidden.append(bool(batch.hidden[i, tokens].any()))
                 texts.append(decode(batch.ids[i, tokens].tolist()))
         first += batch.size
-    return _Sentences(np.array(row), np.array(hidden), texts)
+    return _Sentences(np.array(row), np.array(numbers), np.array(hidden), texts)
 
 
 def _visible(found: _Sentences, query: int) -> str:

@@ -37,9 +37,9 @@ from openjepa.data.sources import DataConfig
 from openjepa.data.text import SentenceRows, SentencesConfig, TokenizerConfig, load_or_train, text_tasks, train_and_eval
 from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
-from openjepa.models.predictors import PredictorConfig, build_predictor
+from openjepa.models.predictors import SequencePredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import group_mean, mean_pool, take
 from openjepa.objectives.contrast import ContrastConfig, LateContrast
 from openjepa.objectives.latent import mse, named_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
@@ -54,7 +54,7 @@ class Config(BaseConfig):
     tokenizer: TokenizerConfig = TokenizerConfig()
     encoder: EncoderConfig = EncoderConfig()
     mask: SentenceMaskConfig = SentenceMaskConfig()
-    predictor: PredictorConfig = PredictorConfig()
+    predictor: SequencePredictorConfig = SequencePredictorConfig()
     target: TargetConfig = TargetConfig(norm="standardize")
     teacher_reads: Literal["alone", "document"] = "alone"
     """each hidden sentence as a text of its own, or in its document"""
@@ -124,22 +124,22 @@ class LangJEPA(Method[MaskedSentences]):
     def teach(self, batch: MaskedSentences, some: Sentences) -> Tensor:
         """Targets [M, D]: the mean of the teacher's latents over each sentence. Others are not even encoded."""
         top = self.config.target.skip_top  # layers that are not computed
-        if self.config.teacher_reads == "alone":
-            layers = self.teacher.states(take(batch.ids, some.at), *some.alone, top)  # each [B, K, D]
-        else:
-            layers = [take(state, some.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)]
-        used = target_layers(self.config.target, layers, top)
-        return make_targets(self.config.target, [(some.weights @ layer.float())[some.real] for layer in used])
+        alone = self.config.teacher_reads == "alone"
+        ids, valid = batch.alone(some) if alone else (batch.ids, batch.valid)  # [M, L] or [B, T]
+        used = target_layers(self.config.target, self.teacher.states(ids, valid, None, top), top)
+        if alone:
+            return make_targets(self.config.target, [mean_pool(layer, valid) for layer in used])
+        return make_targets(self.config.target, [(some.weights @ take(x, some.at).float())[some.real] for x in used])
 
     def regularize(self, batch: MaskedSentences, pooled: Tensor) -> dict[str, Tensor]:
         """Terms that keep the latents alive, and pull the visible and the hidden part of a document [B, D] together."""
         weight = self.config.invariance * self.config.regularizer.weight
         if self.config.regularizer.name == "none" or (weight == 0 and self.config.regularize == "documents"):
             return self.regularizer(pooled, batch.draw)
-        states = self.student(take(batch.ids, batch.hidden_at), *batch.hidden_part.alone)  # [B, H, D]
-        other = mean_pool(states, batch.hidden_valid)  # [B, D]
+        ids, valid = batch.alone(batch.hidden_part)  # [M, L]
+        sentences = mean_pool(self.student(ids, valid), valid)  # [M, D]
+        other = group_mean(sentences, valid.sum(1), batch.hidden_part.rows[0], batch.size)  # [B, D], over all tokens
         if self.config.regularize == "sentences":
-            sentences = (batch.hidden_part.weights @ states.float())[batch.asked_valid]  # [M, D]
             terms = self.regularizer(sentences, batch.draw)
         else:
             terms = regularize_both(self.regularizer, pooled, other, batch.draw)

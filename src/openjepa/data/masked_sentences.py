@@ -47,7 +47,7 @@ class Sentences:
 
     @cached_property
     def rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Each real sentence as a row of its own: the row it is from [M]; its places there, and which are real [M, L]"""
+        """Each real sentence as a row of its own: its document's row [M], its places there, and which are real [M, L]."""
         row, number = self.real.nonzero(as_tuple=True)  # [M]
         counts = self.member[row, number].sum(1)  # [M] tokens
         starts = self.member[row, number].int().argmax(1)  # [M]

@@ -249,6 +249,36 @@ def test_sentences_read_alone_equal_separate_passes(rows: SentenceRows) -> None:
             assert torch.allclose(mine[real], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [0, 2, 3])
+def test_passages_are_the_means_over_the_tokens_of_their_visible_and_of_their_hidden_sentences(
+    rows: SentenceRows, length: int
+) -> None:
+    batch = batch_of(rows)
+    states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
+    each = []
+    for part in (batch.visible_part, batch.hidden_part):
+        at = part.at[..., None].expand(-1, -1, 5)
+        each.append((part.weights @ states.gather(1, at))[part.real])
+    expected: tuple[list, list] = ([], [])
+    for number, valid, hidden, own in zip(batch.sentence, batch.valid, batch.hidden, states, strict=True):
+        for first in range(0, int(number.max()) + 1, length or 1000):
+            inside = valid & (number >= first) & (number < first + (length or 1000))
+            if (inside & hidden).any() and (inside & ~hidden).any():
+                expected[0].append(own[inside & ~hidden].mean(0))
+                expected[1].append(own[inside & hidden].mean(0))
+    assert len(expected[0]) >= 2
+    for means, wanted in zip(batch.passage_means(*each, length), expected, strict=True):
+        assert torch.allclose(means, torch.stack(wanted), atol=1e-6)
+
+
+def test_where_no_passage_has_both_rows_are_taken(rows: SentenceRows) -> None:
+    batch = batch_of(rows)
+    seen, asked = (torch.randn(int(v.sum()), 5) for v in (batch.seen_valid, batch.asked_valid))
+    alone, whole = (batch.passage_means(seen, asked, length) for length in (1, 0))
+    assert len(whole[0]) == batch.size
+    assert all(map(torch.equal, alone, whole))
+
+
 def test_visible_and_hidden_sentences_are_all_sentences(rows: SentenceRows) -> None:
     batch = batch_of(rows, ratio=0.4)
     for i in range(batch.size):

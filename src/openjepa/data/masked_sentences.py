@@ -47,13 +47,18 @@ class Sentences:
 
     @cached_property
     def rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Each real sentence as a row of its own: its document's row [M], its places there, and which are real [M, L]."""
+        """Each real sentence as a row of its own: where it is from [M], its places there and which are real [M, L]."""
         row, number = self.real.nonzero(as_tuple=True)  # [M]
-        counts = self.member[row, number].sum(1)  # [M] tokens
+        counts = self.lengths  # [M]
         starts = self.member[row, number].int().argmax(1)  # [M]
         offset = torch.arange(round_up(int(counts.max()), PAD_TO), device=self.at.device)  # [L]
         valid = offset < counts[:, None]  # [M, L]
         return row, self.at[row[:, None], torch.where(valid, starts[:, None] + offset, 0)], valid
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Tokens of each real sentence [M]."""
+        return self.member.sum(2)[self.real]
 
     @cached_property
     def member(self) -> Tensor:
@@ -131,6 +136,23 @@ class MaskedSentences(Batch):
         """[N] the row of each of all sentences, in the same order."""
         return self.every_sentence[1].nonzero()[:, 0]
 
+    def passage_means(self, seen: Tensor, asked: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Latents of the visible [C', D] and the hidden sentences [M, D] -> means over the tokens of each, P passages.
+
+        A passage is `length` sentences in a row, 0 = the row. Those that have not both are left out; if that is all
+        of them, rows are taken.
+        """
+        parts, places = (self.visible_part, self.hidden_part), []
+        for part in parts:
+            row, number = part.real.nonzero()[:, 0], part.number[part.real]
+            places.append(row * self.ids.shape[1] + (number // length if length else 0))  # no row has more sentences
+        both = places[0][torch.isin(*places)].unique()  # [P]
+        if length and not len(both):
+            return self.passage_means(seen, asked, 0)
+        of = [torch.where(torch.isin(at, both), torch.searchsorted(both, at), -1) for at in places]  # [C'], [M]
+        means = [group_mean(x, part.lengths, at) for x, part, at in zip((seen, asked), parts, of, strict=True)]
+        return means[0], means[1]
+
     def nearest_visible(self) -> Tensor:
         """[B, S] number of the visible sentence nearest to each hidden one, for the copy baseline."""
         distance = (self.asked[:, :, None] - self.seen[:, None]).abs()  # [B, S, C]
@@ -146,6 +168,14 @@ class MaskedSentences(Batch):
         member = (self.sentence[:, None] == self.asked[:, :, None]) & content[:, None]  # [B, S, T]
         at, valid = places_of(member[self.asked_valid])  # [M, L]
         return self.ids[self.asked_valid.nonzero()[:, :1], at], valid
+
+
+def group_mean(x: Tensor, weight: Tensor, group: Tensor) -> Tensor:
+    """Weighted means [G, D] fp32 of the rows x [M, D] of each group; weight [M] > 0, group [M] is -1 for no group."""
+    x, weight, group = x[group >= 0].float(), weight[group >= 0, None].float(), group[group >= 0]
+    groups = int(group.max()) + 1 if len(group) else 0
+    total = x.new_zeros(groups, x.shape[1]).index_add(0, group, x * weight)
+    return total / weight.new_zeros(groups, 1).index_add(0, group, weight)
 
 
 @dataclass(frozen=True)

@@ -123,13 +123,6 @@ def mean_pool(x: Tensor, valid: Tensor) -> Tensor:
     return (x.float() * weight).sum(1) / weight.sum(1).clamp_min(1.0)
 
 
-def group_mean(x: Tensor, weight: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Weighted means [groups, D] fp32 of the rows x [M, D] of each group; weight [M] > 0, group [M] below `groups`."""
-    weight = weight.float()[:, None]  # [M, 1]
-    total = x.new_zeros(groups, x.shape[1], dtype=torch.float32).index_add(0, group, x.float() * weight)
-    return total / weight.new_zeros(groups, 1).index_add(0, group, weight)
-
-
 def take(x: Tensor, index: Tensor) -> Tensor:
     """x [B, T, D] or [B, T], index [B, K] -> the chosen places [B, K, D] or [B, K]."""
     if x.ndim == 2:

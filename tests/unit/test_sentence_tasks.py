@@ -134,6 +134,12 @@ class Numbered(Words):
         return 0.01 * super().sentence_targets(batch, sentences, real) + torch.eye(D)[sentences[real]]
 
 
+def test_questions_of_one_document_are_drawn_together(tasks: dict[str, Retrieval]) -> None:
+    for task in tasks.values():
+        assert task.groups is not None
+        assert np.array_equal(task.groups, task.pools[:, 0] // 5)
+
+
 def test_place_is_the_mean_of_the_same_number_in_other_documents(tasks: dict[str, Retrieval]) -> None:
     task = tasks["sentence_in_document"]
     candidates, asked = task.vectors(Words(truth)).candidates, task.pools[:, 0]  # ty: ignore[invalid-argument-type]

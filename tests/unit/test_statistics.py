@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from openjepa.core.seeding import generator_for
-from openjepa.evals.scores import Score, difference_interval
+from openjepa.evals.scores import Score, difference_draws, difference_interval
 from openjepa.evals.statistics import difference, holm, paired_interval, seeds_difference, sign_flip_p
 
 
@@ -80,6 +80,34 @@ def test_one_seed_of_many_items_gives_scipys_bootstrap_interval() -> None:
     reference = stats.bootstrap((a - b,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
     low, high = paired_interval(scores(a[None]), scores(b[None]), generator_for(0, "b"), resamples=4000)
     assert (low, high) == pytest.approx((reference.low, reference.high), abs=0.02)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_alike_items_of_one_group_count_once(seeds: int) -> None:
+    """Every item five times over, in any order, says no more than once: the same interval and the same p-value."""
+    a, b = normal(seeds, 60) + 0.2, normal(seeds, 60, draw=1)
+    order = np.argsort(normal(300, draw=2))
+    again = np.repeat(np.arange(60), 5)[order]
+    once = difference(scores(a), scores(b), generator_for(0, "b"))
+    grouped = [[Score(row[again], 0.0, groups=again) for row in rows] for rows in (a, b)]
+    often = difference(*grouped, generator_for(0, "b"))
+    assert often.interval == pytest.approx(once.interval)
+    assert often.p_items == pytest.approx(once.p_items)
+    apart = difference(*(scores(rows[:, again]) for rows in (a, b)), generator_for(0, "b"))
+    assert apart.interval is not None
+    assert once.interval is not None
+    if seeds == 1:
+        assert apart.interval[1] - apart.interval[0] < 0.6 * (once.interval[1] - once.interval[0])
+    assert apart.p_items < once.p_items
+
+
+def test_groups_of_other_sizes_weigh_as_many_items() -> None:
+    """A ratio: of two groups, three items that differ by 1 and one that does not, each drawn as a whole."""
+    first = Score(np.array([1.0, 1.0, 1.0, 0.0]), 0.0, groups=np.array([7, 7, 7, 9]))
+    drawn = difference_draws([first], [Score(np.zeros(4), 0.0, groups=first.groups)], 4000, generator_for(0, "b"))[:, 0]
+    values, counts = np.unique(drawn, return_counts=True)
+    assert values.tolist() == [0.0, 0.75, 1.0]
+    assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
 
 def test_what_seeds_and_what_items_vary_both_widen_the_interval() -> None:

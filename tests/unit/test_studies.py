@@ -18,7 +18,7 @@ from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.rundir import RunDir, write_json
 from openjepa.core.seeding import generator_for
 from openjepa.evals.scores import Score
-from openjepa.studies import plot, results, running, table
+from openjepa.studies import plot, results, running, scoring, table
 from openjepa.studies.cells import Arm, Cell, cells_of, folder_name, prepare, processes_for, stop_file
 from openjepa.studies.factors import ablation_arms, split_factors, split_values
 from openjepa.studies.results import ArmResult, compared, headlines, summary, with_headlines
@@ -367,3 +367,20 @@ def test_measures_of_other_test_items_are_not_compared() -> None:
     assert set(MEASURES) <= set(found["asked_apart"])
     assert "other test items: " in table.caption(found)
     assert {row.measure for row in compared(arms[:2])} >= {*MEASURES, "skill"}
+
+
+def test_what_a_cell_knows_is_read_back_as_it_was_kept(tmp_path: Path) -> None:
+    plain = Score(np.array([1.0, 0.0, 1.0]), 0.3, asked="a")
+    ranked = Score(np.array([0.1, 0.2, 0.4]), 0.0, gold=np.array([1.0, 3.0, 2.0]))
+    grouped = Score(np.array([1.0, 0.0, 1.0]), 0.5, groups=np.array([0, 0, 4]))
+    kept = Scored({"run": {"plain": plain, "ranked": ranked}, "init": {"grouped": grouped}}, {"skill": 0.2})
+    scoring._write(tmp_path / "study.json", kept)
+    back = scoring.read(tmp_path / "study.json")
+    assert back.facts == kept.facts
+    for column, scores in kept.columns.items():
+        assert list(back.columns[column]) == list(scores)
+        for name, score in scores.items():
+            again = back.columns[column][name]
+            assert (again.chance, again.asked) == (score.chance, score.asked)
+            for mine, theirs in ((again.items, score.items), (again.gold, score.gold), (again.groups, score.groups)):
+                assert np.array_equal(mine, theirs) if theirs is not None else mine is None

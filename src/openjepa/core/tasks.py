@@ -89,6 +89,7 @@ class Retrieval:
     baselines: Mapping[str, Callable[[], Vectors]] = field(default_factory=dict)  # without a network, by column
     beside: Mapping[str, Callable[[Method], Vectors]] = field(default_factory=dict)  # more from the run's network
     measures: tuple[str, ...] = ("top1", "mrr", "aligned")  # which of them are asked for
+    groups: np.ndarray | None = None  # [N] items of one document, say, are alike: intervals draw them together
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
         "among_hidden": [_document(found, query, hidden_only=True) for query in queries],
         "elsewhere": [_elsewhere(found, query, seed) for query in queries],
     }
+    documents = np.array([rows[i].document for i in range(count)])
     answer = _answers(batches)
     tasks = []
     for name, others in pools.items():
@@ -79,6 +80,7 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
                 "place": lambda method, kept=kept: _by_place(answer(method, copied=False), found, queries[kept]),
             },
             measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
+            groups=documents[found.row[queries[kept]]],
         )
         tasks += _beside_what_was_seen(task, found) if name == "in_document" else [task]
     return tasks

@@ -2,12 +2,13 @@
 
 Items that are hard for one model are hard for the other; a bootstrap that draws the same items for both (Efron &
 Tibshirani 1993) removes that shared part and sees differences that two separate intervals would hide. The interval
-speaks of the choice of test items only: another training seed is another run.
+speaks of the choice of test items only: another training seed is another run. Items that share a document are alike;
+taken for independent they would make an interval too narrow, so documents are drawn then (a cluster bootstrap).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ class Score:
     chance: float | None  # None where it is not known: a score of code outside this project
     gold: np.ndarray | None = None  # [N] human scores; the value is then a rank correlation
     asked: str | None = None  # digest of the test items; scores of others are not paired item by item. None: not known
+    groups: np.ndarray | None = None  # [N] of test items that are not independent (of one document): drawn together
 
     @property
     def value(self) -> float:
@@ -62,13 +64,42 @@ def difference_interval(
     first: Score, second: Score, generator: torch.Generator, resamples: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentile interval of `first.value - second.value` over paired resamples of the test items."""
-    count = len(first.items)
-    assert count == len(second.items), "a paired bootstrap needs the same test items for both"
-    draws = item_draws(count, resamples, generator)
-    return middle(np.concatenate([first.resampled(some) - second.resampled(some) for some in draws]), level)
+    return middle(difference_draws([first], [second], resamples, generator)[:, 0], level)
 
 
-def item_draws(count: int, resamples: int, generator: torch.Generator) -> Iterator[np.ndarray]:
+def difference_draws(
+    first: Sequence[Score], second: Sequence[Score], resamples: int, generator: torch.Generator
+) -> np.ndarray:
+    """[resamples, S] what each of S differences is if other test items are drawn, the same for all."""
+    count = len(first[0].items)
+    assert all(len(score.items) == count for score in (*first, *second)), "a paired bootstrap needs the same items"
+    pairs = list(zip(first, second, strict=True))
+    if any(score.gold is not None for score in (*first, *second)):
+        ranked = [
+            [a.resampled(some) - b.resampled(some) for a, b in pairs] for some in _draws(count, resamples, generator)
+        ]
+        return np.concatenate([np.stack(part, axis=1) for part in ranked])
+    sums, sizes = totals(np.stack([a.items - b.items for a, b in pairs], axis=1), first[0].groups)  # [G, S], [G]
+    means = []
+    for draws in _draws(len(sums), resamples, generator):
+        rows, drawn = draws.shape
+        times = np.bincount((draws + drawn * np.arange(rows)[:, None]).ravel(), minlength=rows * drawn)  # [R * G]
+        times = times.reshape(rows, drawn)  # how often each group was drawn: means in one product
+        means.append(times @ sums / (times @ sizes)[:, None])
+    return np.concatenate(means)
+
+
+def totals(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """values [N, S] -> their sums within each group [G, S], and how many there are [G]; None = each alone."""
+    if groups is None:
+        return values, np.ones(len(values))
+    _, group = np.unique(groups, return_inverse=True)  # [N]
+    sums = np.zeros((int(group.max()) + 1, values.shape[1]))
+    np.add.at(sums, group, values)
+    return sums, np.bincount(group)
+
+
+def _draws(count: int, resamples: int, generator: torch.Generator) -> Iterator[np.ndarray]:
     """`count` item numbers with replacement, `resamples` times, in parts [R, count] that fit into memory."""
     rows = max(1, DRAWS_AT_ONCE // count)
     for start in range(0, resamples, rows):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from openjepa.evals.ledger import LEVEL
-from openjepa.evals.scores import DRAWS_AT_ONCE, Score, item_draws, middle
+from openjepa.evals.scores import DRAWS_AT_ONCE, Score, difference_draws, middle, totals
 
 RESAMPLES = 2000  # of a bootstrap: the ends of a 95 % interval then move by some hundredths of its length
 FLIPS = 10_000  # drawn where there are more combinations of signs than this; the smallest p-value is then 1e-4
@@ -37,7 +37,9 @@ class Difference:
     agreeing: int  # seeds whose difference has the sign of the mean; 0 if there is none
     seeds: int
     p_seeds: float  # two-sided, exact over seeds; at least 2^(1 - seeds)
-    p_items: float | None  # two-sided, over test items for these very networks; None where there are none
+    p_items: (
+        float | None
+    )  # two-sided, over test items (or groups of them) for these networks; None where there are none
 
 
 def difference(first: Sequence[Score], second: Sequence[Score], generator: torch.Generator) -> Difference:
@@ -51,7 +53,7 @@ def difference(first: Sequence[Score], second: Sequence[Score], generator: torch
     if len(counts) > 1 or counts == {1}:  # of a single item, no other draw can be made
         return seeds_difference(by_seed, generator)
     by_item = np.mean([a.contributions - b.contributions for a, b in zip(first, second, strict=True)], axis=0)  # [N]
-    p_items = sign_flip_p(by_item, generator)
+    p_items = sign_flip_p(totals(by_item[:, None], first[0].groups)[0][:, 0], generator)
     return Difference(
         value=float(by_seed.mean()),
         interval=paired_interval(first, second, generator),
@@ -90,10 +92,7 @@ def paired_interval(
     the seeds themselves would not do: of three, it makes the interval a third as wide as t does. One seed says nothing
     of others, and leaves the bootstrap over items alone, `scores.difference_interval`.
     """
-    count = len(first[0].items)
-    assert all(len(score.items) == count for score in (*first, *second)), "a paired bootstrap needs the same items"
-    draws = item_draws(count, resamples, generator)
-    values = np.concatenate([_differences(first, second, some).mean(axis=0) for some in draws])  # [resamples]
+    values = difference_draws(first, second, resamples, generator).mean(axis=1)  # [resamples]
     if len(first) > 1:
         by_seed = np.array([a.value - b.value for a, b in zip(first, second, strict=True)])
         values = values + _standard_error(by_seed) * _student(len(first) - 1, resamples, generator)
@@ -109,16 +108,6 @@ def _student(degrees: int, count: int, generator: torch.Generator) -> np.ndarray
     """[count] draws from Student's t: a standard normal over the root of a mean of `degrees` squared others."""
     normal = torch.randn(count, degrees + 1, generator=generator, dtype=torch.float64).numpy()
     return normal[:, 0] / np.sqrt((normal[:, 1:] ** 2).mean(axis=1))
-
-
-def _differences(first: Sequence[Score], second: Sequence[Score], draws: np.ndarray) -> np.ndarray:
-    """[S, R] what each seed's difference is on each of the resamples [R, N]."""
-    if any(score.gold is not None for score in (*first, *second)):
-        return np.stack([a.resampled(draws) - b.resampled(draws) for a, b in zip(first, second, strict=True)])
-    by_item = np.stack([a.items - b.items for a, b in zip(first, second, strict=True)], axis=1)  # [N, S]
-    rows, count = draws.shape
-    drawn = np.bincount((draws + count * np.arange(rows)[:, None]).ravel(), minlength=rows * count)  # [R * N]
-    return (drawn.reshape(rows, count) @ by_item / count).T  # means in one product: each item, as often as drawn
 
 
 def sign_flip_p(differences: np.ndarray, generator: torch.Generator, flips: int = FLIPS) -> float:

@@ -132,7 +132,8 @@ def _retrieved(task: Retrieval, embedder: Embedder, method: Method | None, colum
     else:
         return {}
     found = retrieved(predicted, candidates, task.pools)
-    scores = {name: Score(items, chance) for name, (items, chance) in found.measures().items()}
+    measures = found.measures().items()
+    scores = {name: Score(items, chance, groups=task.groups) for name, (items, chance) in measures}
     return {f"{task.name}_{name}": scores[name] for name in task.measures}
 
 

@@ -60,6 +60,7 @@ def read(file: Path) -> Scored:
                     found["chance"],
                     arrays.get(f"gold/{column}/{name}"),
                     found.get("asked"),
+                    arrays.get(f"groups/{column}/{name}"),
                 )
                 for name, found in measures.items()
             }
@@ -92,6 +93,9 @@ def _write(file: Path, scored: Scored) -> None:
     for column, scores in scored.columns.items():
         arrays |= {f"items/{column}/{name}": found.items for name, found in scores.items()}
         arrays |= {f"gold/{column}/{name}": found.gold for name, found in scores.items() if found.gold is not None}
+        arrays |= {
+            f"groups/{column}/{name}": found.groups for name, found in scores.items() if found.groups is not None
+        }
     np.savez_compressed(file.with_suffix(".npz"), **arrays)  # ty: ignore[invalid-argument-type]
     columns = {column: _values(scores) for column, scores in scored.columns.items()}
     write_json(file, {"facts": scored.facts, "columns": columns})  # last: whoever sees it sees the items as well

@@ -32,7 +32,7 @@ from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
 from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
-from openjepa.models.predictors import SequencePredictorConfig, build_predictor
+from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
 from openjepa.objectives.latent import mse, named_objective
@@ -48,7 +48,7 @@ class Config(BaseConfig):
     tokenizer: TokenizerConfig = TokenizerConfig()
     encoder: EncoderConfig = EncoderConfig()
     mask: MaskConfig = MaskConfig()
-    predictor: SequencePredictorConfig = SequencePredictorConfig()
+    predictor: PredictorConfig = PredictorConfig()
     target: TargetConfig = TargetConfig(norm="standardize")
     momentum: MomentumConfig = MomentumConfig()
     predict: Literal["tokens", "spans"] = "spans"

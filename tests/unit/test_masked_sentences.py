@@ -238,45 +238,15 @@ def test_sentences_read_alone_equal_separate_passes(rows: SentenceRows) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(vocab=300, dim=16, depth=2, heads=2, max_len=256).eval()
     batch = batch_of(rows)
-    row, _, valid = batch.hidden_part.rows
-    asked = batch.asked[batch.asked_valid].tolist()
-    assert torch.equal(row, batch.asked_valid.nonzero()[:, 0])
     with torch.no_grad():
-        together = encoder(*batch.alone(batch.hidden_part))  # [M, L, D]
-        for mine, real, i, number in zip(together, valid, row.tolist(), asked, strict=True):
-            own = batch.ids[i, batch.sentence[i] == number][None]
-            alone = encoder(own, torch.ones_like(own, dtype=torch.bool))[0]
-            assert torch.allclose(mine[real], alone, atol=1e-5)
-
-
-@pytest.mark.parametrize("length", [0, 2, 3])
-def test_passages_are_the_means_over_the_tokens_of_their_visible_and_of_their_hidden_sentences(
-    rows: SentenceRows, length: int
-) -> None:
-    batch = batch_of(rows)
-    states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
-    each = []
-    for part in (batch.visible_part, batch.hidden_part):
-        at = part.at[..., None].expand(-1, -1, 5)
-        each.append((part.weights @ states.gather(1, at))[part.real])
-    expected: tuple[list, list] = ([], [])
-    for number, valid, hidden, own in zip(batch.sentence, batch.valid, batch.hidden, states, strict=True):
-        for first in range(0, int(number.max()) + 1, length or 1000):
-            inside = valid & (number >= first) & (number < first + (length or 1000))
-            if (inside & hidden).any() and (inside & ~hidden).any():
-                expected[0].append(own[inside & ~hidden].mean(0))
-                expected[1].append(own[inside & hidden].mean(0))
-    assert len(expected[0]) >= 2
-    for means, wanted in zip(batch.passage_means(*each, length), expected, strict=True):
-        assert torch.allclose(means, torch.stack(wanted), atol=1e-6)
-
-
-def test_where_no_passage_has_both_rows_are_taken(rows: SentenceRows) -> None:
-    batch = batch_of(rows)
-    seen, asked = (torch.randn(int(v.sum()), 5) for v in (batch.seen_valid, batch.asked_valid))
-    alone, whole = (batch.passage_means(seen, asked, length) for length in (1, 0))
-    assert len(whole[0]) == batch.size
-    assert all(map(torch.equal, alone, whole))
+        ids = batch.ids.gather(1, batch.hidden_at)
+        together = encoder(ids, *batch.hidden_part.alone)  # [B, H, D]
+        for i in range(batch.size):
+            for number in batch.asked[i, batch.asked_valid[i]].tolist():
+                own = batch.ids[i, batch.sentence[i] == number][None]
+                alone = encoder(own, torch.ones_like(own, dtype=torch.bool))[0]
+                mine = (batch.sentence[i].gather(0, batch.hidden_at[i]) == number) & batch.hidden_valid[i]
+                assert torch.allclose(together[i, mine], alone, atol=1e-5)
 
 
 def test_visible_and_hidden_sentences_are_all_sentences(rows: SentenceRows) -> None:

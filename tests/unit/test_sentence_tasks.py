@@ -20,6 +20,7 @@ from openjepa.data.sentences import SentencesConfig
 from openjepa.data.sources import Document
 from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
 from openjepa.evals.alignment import retrieved
+from openjepa.evals.suite import evaluate, no_vectors
 from openjepa.masking.sentences import SentenceMasker
 
 D = 64
@@ -74,7 +75,9 @@ def tasks() -> dict[str, Retrieval]:
         for found in rows.rows([Document(t, None, f"d{t}", i) for i, t in enumerate(texts)], Counts())
         for row in found
     ]
-    corpus = [TokenRow(row, rows.special(row), number) for number, row in enumerate(ids)]
+    corpus = [
+        TokenRow(row, rows.special(row), number // 2) for number, row in enumerate(ids)
+    ]  # ten documents of two rows
     found = sentence_tasks(corpus, MaskedSentencesCollator(rows, SentenceMasker("random", 0.5)))
     return {task.name: task for task in found}
 
@@ -92,7 +95,7 @@ def test_the_four_questions(tasks: dict[str, Retrieval]) -> None:
     assert np.array_equal(inside, tasks["sentence_less_seen"].pools)
     assert inside.shape == (len(inside), 5)
     assert (inside >= 0).all()  # the five sentences of the document
-    assert tasks["sentence_elsewhere"].pools.shape == (len(inside), 96)  # all sentences of the 19 other documents
+    assert tasks["sentence_elsewhere"].pools.shape == (len(inside), 91)  # all sentences of the nine other documents
 
 
 def test_who_knows_the_sentence_is_right_everywhere(tasks: dict[str, Retrieval]) -> None:
@@ -137,16 +140,17 @@ class Numbered(Words):
 def test_questions_of_one_document_are_drawn_together(tasks: dict[str, Retrieval]) -> None:
     for task in tasks.values():
         assert task.groups is not None
-        assert np.array_equal(task.groups, task.pools[:, 0] // 5)
+        assert np.array_equal(task.groups, task.pools[:, 0] // 10)  # two rows of five sentences
+        assert all(score.groups is not None for score in evaluate(task, no_vectors, Words(truth), "run").values())  # ty: ignore
 
 
 def test_place_is_the_mean_of_the_same_number_in_other_documents(tasks: dict[str, Retrieval]) -> None:
     task = tasks["sentence_in_document"]
     candidates, asked = task.vectors(Words(truth)).candidates, task.pools[:, 0]  # ty: ignore[invalid-argument-type]
-    by_document = candidates.reshape(20, 5, D)
+    by_document = candidates.reshape(10, 2, 5, D)
     for question, guess in zip(asked, task.beside["place"](Words(truth)).predicted, strict=True):  # ty: ignore
-        document, number = divmod(int(question), 5)
-        assert np.allclose(guess, np.delete(by_document, document, 0)[:, number].mean(0), atol=1e-5)
+        others = np.delete(by_document, question // 10, 0)  # [9, 2, 5, D]
+        assert np.allclose(guess, others[:, :, question % 5].mean((0, 1)), atol=1e-5)
 
 
 def test_place_is_always_right_where_latents_say_nothing_but_their_place(tasks: dict[str, Retrieval]) -> None:

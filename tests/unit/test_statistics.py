@@ -101,6 +101,29 @@ def test_alike_items_of_one_group_count_once(seeds: int) -> None:
     assert apart.p_items < once.p_items
 
 
+@pytest.mark.parametrize("groups", [1, 9])
+def test_few_groups_give_no_interval(groups: int) -> None:
+    """Forty questions of one document are one draw: nothing is claimed, however many questions."""
+    items = np.arange(40) % groups
+    first, second = (Score(np.abs(normal(40, draw=d)), 0.0, groups=items) for d in (0, 1))
+    assert not first.can_be_redrawn
+    found = difference([first], [second], generator_for(0, "b"))
+    assert (found.interval, found.p_items) == (None, None)
+    assert Score(first.items, 0.0, groups=np.arange(40) % 10).can_be_redrawn
+    assert not Score(first.items[:1], 0.0).can_be_redrawn
+
+
+def test_groups_that_only_one_side_knows_count_in_either_order() -> None:
+    grouped = Score(normal(60), 0.0, groups=np.arange(60) // 4)
+    plain = Score(normal(60, draw=1), 0.0)  # kept before groups were known
+    there, back = (
+        difference([a], [b], generator_for(0, "b")).interval for a, b in ((grouped, plain), (plain, grouped))
+    )
+    assert there is not None
+    assert back is not None
+    assert there[1] - there[0] == pytest.approx(back[1] - back[0])
+
+
 def test_groups_of_other_sizes_weigh_as_many_items() -> None:
     """A ratio: of two groups, three items that differ by 1 and one that does not, each drawn as a whole."""
     first = Score(np.array([1.0, 1.0, 1.0, 0.0]), 0.0, groups=np.array([7, 7, 7, 9]))

@@ -46,29 +46,21 @@ class Sentences:
         return self.sentence.gather(1, self.at).masked_fill(~self.valid, -1)
 
     @cached_property
-    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Each real sentence as a row of its own: where it is from [M], its places there and which are real [M, L]."""
-        row, number = self.real.nonzero(as_tuple=True)  # [M]
-        counts = self.lengths  # [M]
-        starts = self.member[row, number].int().argmax(1)  # [M]
-        offset = torch.arange(round_up(int(counts.max()), PAD_TO), device=self.at.device)  # [L]
-        valid = offset < counts[:, None]  # [M, L]
-        return row, self.at[row[:, None], torch.where(valid, starts[:, None] + offset, 0)], valid
+    def alone(self) -> tuple[Tensor, Tensor]:
+        """Who may read whom [B, K, K] (its own sentence), and each token's place in its sentence [B, K].
 
-    @cached_property
-    def lengths(self) -> Tensor:
-        """Tokens of each real sentence [M]."""
-        return self.member.sum(2)[self.real]
-
-    @cached_property
-    def member(self) -> Tensor:
-        """[B, S, K] bool, which tokens are in which sentence."""
-        return self.of[:, None, :] == self.number[:, :, None]
+        The arguments of an encoder that reads each sentence as a text of its own, all in one pass.
+        """
+        starts = torch.ones_like(self.valid)
+        starts[:, 1:] = self.of[:, 1:] != self.of[:, :-1]
+        place = torch.arange(self.at.shape[1], device=self.at.device)  # [K]
+        return self.of[:, :, None] == self.of[:, None, :], place - torch.where(starts, place, 0).cummax(1).values
 
     @cached_property
     def weights(self) -> Tensor:
         """[B, S, K] weights that turn latents of the tokens [B, K, D] into the mean of each sentence [B, S, D]."""
-        return self.member / self.member.sum(2, keepdim=True).clamp_min(1)
+        member = self.of[:, None, :] == self.number[:, :, None]  # [B, S, K]
+        return member / member.sum(2, keepdim=True).clamp_min(1)
 
 
 @dataclass(kw_only=True)
@@ -110,14 +102,6 @@ class MaskedSentences(Batch):
         tokens = (self.sentence[:, :, None] == wanted[:, None, :]).any(2)  # [B, T]
         return Sentences(self.sentence, numbers, real, *places_of(tokens, PAD_TO))
 
-    def alone(self, some: Sentences) -> tuple[Tensor, Tensor]:
-        """Ids of sentences as texts of their own [M, L], and which are real [M, L]; L is the longest of them.
-
-        An encoder reads all of them in one pass, and none knows of another.
-        """
-        row, at, valid = some.rows
-        return self.ids[row[:, None], at], valid
-
     @cached_property
     def every_sentence(self) -> tuple[Tensor, Tensor]:
         """Numbers [B, N] of the sentences of each row, and which are real [B, N]."""
@@ -136,23 +120,6 @@ class MaskedSentences(Batch):
         """[N] the row of each of all sentences, in the same order."""
         return self.every_sentence[1].nonzero()[:, 0]
 
-    def passage_means(self, seen: Tensor, asked: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Latents of the visible [C', D] and the hidden sentences [M, D] -> means over the tokens of each, P passages.
-
-        A passage is `length` sentences in a row, 0 = the row. Those that have not both are left out; if that is all
-        of them, rows are taken.
-        """
-        parts, places = (self.visible_part, self.hidden_part), []
-        for part in parts:
-            row, number = part.real.nonzero()[:, 0], part.number[part.real]
-            places.append(row * self.ids.shape[1] + (number // length if length else 0))  # no row has more sentences
-        both = places[0][torch.isin(*places)].unique()  # [P]
-        if length and not len(both):
-            return self.passage_means(seen, asked, 0)
-        of = [torch.where(torch.isin(at, both), torch.searchsorted(both, at), -1) for at in places]  # [C'], [M]
-        means = [group_mean(x, part.lengths, at) for x, part, at in zip((seen, asked), parts, of, strict=True)]
-        return means[0], means[1]
-
     def nearest_visible(self) -> Tensor:
         """[B, S] number of the visible sentence nearest to each hidden one, for the copy baseline."""
         distance = (self.asked[:, :, None] - self.seen[:, None]).abs()  # [B, S, C]
@@ -168,14 +135,6 @@ class MaskedSentences(Batch):
         member = (self.sentence[:, None] == self.asked[:, :, None]) & content[:, None]  # [B, S, T]
         at, valid = places_of(member[self.asked_valid])  # [M, L]
         return self.ids[self.asked_valid.nonzero()[:, :1], at], valid
-
-
-def group_mean(x: Tensor, weight: Tensor, group: Tensor) -> Tensor:
-    """Weighted means [G, D] fp32 of the rows x [M, D] of each group; weight [M] > 0, group [M] is -1 for no group."""
-    x, weight, group = x[group >= 0].float(), weight[group >= 0, None].float(), group[group >= 0]
-    groups = int(group.max()) + 1 if len(group) else 0
-    total = x.new_zeros(groups, x.shape[1]).index_add(0, group, x * weight)
-    return total / weight.new_zeros(groups, 1).index_add(0, group, weight)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Three pools, from hard to easy. `in_document`: every sentence of the same docume
 what was seen is wrong. `among_hidden`: the hidden ones of the document only, so avoiding what was seen is no help.
 `elsewhere`: sentences of other documents. Beside the networks answer TF-IDF (the words of the visible sentences),
 `copy` (the run's own latent of the nearest visible sentence) and `place` (the mean latent of the sentences of the same
-number in other documents: where a sentence stands, whatever it says).
+number in rows of other documents: where a sentence stands, whatever it says).
 
 A prediction is partly what all sentences of its document share, and the visible ones are nearest to that. `less_seen`
 therefore asks `in_document` once more, with the mean of the visible sentences' latents taken from the prediction and
@@ -39,6 +39,7 @@ class _Sentences:
     """All sentences of all rows, in reading order."""
 
     row: np.ndarray  # [C] int64
+    document: np.ndarray  # [C] int64; a long one has several rows
     number: np.ndarray  # [C] int64 within its row
     hidden: np.ndarray  # [C] bool
     texts: list[str]  # C
@@ -55,7 +56,7 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
         collate([Row(rows[i], generator_for(seed, "sentence tasks", i), i) for i in range(start, stop)])
         for start, stop in ((s, min(s + ROWS_AT_ONCE, count)) for s in range(0, count, ROWS_AT_ONCE))
     ]
-    found = _read(batches, collate.rows.tokenizer.decode)
+    found = _read(batches, [rows[i].document for i in range(count)], collate.rows.tokenizer.decode)
     queries = np.flatnonzero(found.hidden)  # [N], in the order of the predictions
     contexts = [_visible(found, query) for query in queries]
     pools = {
@@ -63,7 +64,6 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
         "among_hidden": [_document(found, query, hidden_only=True) for query in queries],
         "elsewhere": [_elsewhere(found, query, seed) for query in queries],
     }
-    documents = np.array([rows[i].document for i in range(count)])
     answer = _answers(batches)
     tasks = []
     for name, others in pools.items():
@@ -80,7 +80,7 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
                 "place": lambda method, kept=kept: _by_place(answer(method, copied=False), found, queries[kept]),
             },
             measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
-            groups=documents[found.row[queries[kept]]],
+            groups=found.document[queries[kept]],
         )
         tasks += _beside_what_was_seen(task, found) if name == "in_document" else [task]
     return tasks
@@ -129,15 +129,20 @@ def _beside_what_was_seen(task: Retrieval, found: _Sentences) -> list[Retrieval]
 
 
 def _by_place(given: Vectors, found: _Sentences, asked: np.ndarray) -> Vectors:
-    """A guess from a sentence's number alone: the mean latent of the sentences of that number in other documents."""
-    candidates, number = given.candidates, found.number  # [C, D], [C]
-    total = np.zeros((int(number.max()) + 1, candidates.shape[1]), dtype=candidates.dtype)  # [P, D]
-    np.add.at(total, number, candidates)
-    others = (np.bincount(number)[number] - 1).clip(1)[:, None]  # [C, 1]; where there is none, the guess is 0
-    return Vectors(((total[number] - candidates) / others)[asked], candidates)
+    """A guess from a sentence's number in its row: the mean latent of that number in other documents' rows, else 0."""
+
+    def summed(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        total = np.zeros((int(kind.max()) + 1, given.candidates.shape[1]), dtype=given.candidates.dtype)
+        np.add.at(total, kind, given.candidates)
+        return total[kind[asked]], np.bincount(kind)[kind[asked]][:, None]  # [N, D], [N, 1]
+
+    everywhere, of_number = summed(found.number)
+    pairs = np.stack([found.document, found.number])  # [2, C]
+    here, of_both = summed(np.unique(pairs, axis=1, return_inverse=True)[1].ravel())
+    return Vectors((everywhere - here) / (of_number - of_both).clip(1), given.candidates)
 
 
-def _read(batches: Sequence[MaskedSentences], decode: Callable[[Any], str]) -> _Sentences:
+def _read(batches: Sequence[MaskedSentences], documents: Sequence[int], decode: Callable[[Any], str]) -> _Sentences:
     row, numbers, hidden, texts = [], [], [], []
     first = 0
     for batch in batches:
@@ -149,7 +154,7 @@ def _read(batches: Sequence[MaskedSentences], decode: Callable[[Any], str]) -> _
                 hidden.append(bool(batch.hidden[i, tokens].any()))
                 texts.append(decode(batch.ids[i, tokens].tolist()))
         first += batch.size
-    return _Sentences(np.array(row), np.array(numbers), np.array(hidden), texts)
+    return _Sentences(np.array(row), np.array(documents)[row], np.array(numbers), np.array(hidden), texts)
 
 
 def _visible(found: _Sentences, query: int) -> str:
@@ -166,7 +171,7 @@ def _document(found: _Sentences, query: int, hidden_only: bool) -> np.ndarray:
 
 def _elsewhere(found: _Sentences, query: int, seed: int) -> np.ndarray:
     order = torch.randperm(len(found.texts), generator=generator_for(seed, "elsewhere", int(query))).numpy()
-    drawn = order[found.row[order] != found.row[query]][: 2 * ELSEWHERE]
+    drawn = order[found.document[order] != found.document[query]][: 2 * ELSEWHERE]
     return np.array([i for i in drawn if found.texts[i] != found.texts[query]][:ELSEWHERE], dtype=np.int64)
 
 

@@ -125,7 +125,7 @@ class Ledger:
 
     def table(self) -> Table:
         """For the terminal: the best network of a row in bold, the difference with its interval and a word."""
-        caption = "gain = run - init, with its 95 % paired bootstrap interval over test items"
+        caption = "gain = run - init, with its 95 % paired bootstrap interval over test items (or their documents)"
         prefix = self._prefix()
         title = f"Did training help? ({prefix.rstrip('-')})" if prefix else "Did training help?"
         columns = self.columns()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+FEWEST_GROUPS = 10  # below it a bootstrap of groups is too narrow to trust: no interval
 DRAWS_AT_ONCE = 1_000_000  # items drawn in one go: bounds the memory of the bootstrap to tens of MB
 
 
@@ -31,6 +32,11 @@ class Score:
     def value(self) -> float:
         """Accuracy in [0, 1], or Spearman's correlation in [-1, 1] where `gold` is given."""
         return float(self.resampled(np.arange(len(self.items))[None])[0])
+
+    @property
+    def can_be_redrawn(self) -> bool:
+        """Whether an interval says something: several test items, and if these come in groups, several groups."""
+        return len(self.items) > 1 if self.groups is None else len(np.unique(self.groups)) >= FEWEST_GROUPS
 
     @property
     def contributions(self) -> np.ndarray:
@@ -75,11 +81,13 @@ def difference_draws(
     assert all(len(score.items) == count for score in (*first, *second)), "a paired bootstrap needs the same items"
     pairs = list(zip(first, second, strict=True))
     if any(score.gold is not None for score in (*first, *second)):
+        assert shared_groups((*first, *second)) is None, "rank correlations of groups are not redrawn"
         ranked = [
             [a.resampled(some) - b.resampled(some) for a, b in pairs] for some in _draws(count, resamples, generator)
         ]
         return np.concatenate([np.stack(part, axis=1) for part in ranked])
-    sums, sizes = totals(np.stack([a.items - b.items for a, b in pairs], axis=1), first[0].groups)  # [G, S], [G]
+    groups = shared_groups((*first, *second))
+    sums, sizes = totals(np.stack([a.items - b.items for a, b in pairs], axis=1), groups)  # [G, S], [G]
     means = []
     for draws in _draws(len(sums), resamples, generator):
         rows, drawn = draws.shape
@@ -87,6 +95,13 @@ def difference_draws(
         times = times.reshape(rows, drawn)  # how often each group was drawn: means in one product
         means.append(times @ sums / (times @ sizes)[:, None])
     return np.concatenate(means)
+
+
+def shared_groups(scores: Sequence[Score]) -> np.ndarray | None:
+    """The groups of the test items that these scores share; those kept before groups were known have none."""
+    known = [score.groups for score in scores if score.groups is not None]
+    assert all(np.array_equal(known[0], others) for others in known), "scores of the same items have the same groups"
+    return known[0] if known else None
 
 
 def totals(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from openjepa.evals.ledger import LEVEL
-from openjepa.evals.scores import DRAWS_AT_ONCE, Score, difference_draws, middle, totals
+from openjepa.evals.scores import DRAWS_AT_ONCE, Score, difference_draws, middle, shared_groups, totals
 
 RESAMPLES = 2000  # of a bootstrap: the ends of a 95 % interval then move by some hundredths of its length
 FLIPS = 10_000  # drawn where there are more combinations of signs than this; the smallest p-value is then 1e-4
@@ -37,23 +37,21 @@ class Difference:
     agreeing: int  # seeds whose difference has the sign of the mean; 0 if there is none
     seeds: int
     p_seeds: float  # two-sided, exact over seeds; at least 2^(1 - seeds)
-    p_items: (
-        float | None
-    )  # two-sided, over test items (or groups of them) for these networks; None where there are none
+    p_items: float | None  # two-sided, over test items or their groups, of these networks; None without an interval
 
 
 def difference(first: Sequence[Score], second: Sequence[Score], generator: torch.Generator) -> Difference:
     """Compare the scores of two configurations on one measure, one score a seed, seeds in the same order.
 
-    Test items are paired where all scores have equally many, and more than one; else only the seeds are.
+    Test items are paired where all scores have equally many, and enough to draw from; else only the seeds are.
     """
     assert len(first) == len(second) > 0, "paired seeds are needed"
     by_seed = np.array([a.value - b.value for a, b in zip(first, second, strict=True)])  # [S]
     counts = {len(score.items) for score in (*first, *second)}
-    if len(counts) > 1 or counts == {1}:  # of a single item, no other draw can be made
+    if len(counts) > 1 or not all(score.can_be_redrawn for score in (*first, *second)):
         return seeds_difference(by_seed, generator)
     by_item = np.mean([a.contributions - b.contributions for a, b in zip(first, second, strict=True)], axis=0)  # [N]
-    p_items = sign_flip_p(totals(by_item[:, None], first[0].groups)[0][:, 0], generator)
+    p_items = sign_flip_p(totals(by_item[:, None], shared_groups((*first, *second)))[0][:, 0], generator)
     return Difference(
         value=float(by_seed.mean()),
         interval=paired_interval(first, second, generator),

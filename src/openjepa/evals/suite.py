@@ -201,8 +201,8 @@ def score_column(tasks: Sequence[Task], column: str, embedder: Embedder, method:
 
 def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:
     run, init = scores["run"][name], scores["init"][name]
-    several = len(run.items) > 1  # of a single item, no other draw can be made
-    interval = difference_interval(run, init, generator_for(seed, "ledger", name), level=LEVEL) if several else None
+    generator = generator_for(seed, "ledger", name)
+    interval = difference_interval(run, init, generator, level=LEVEL) if run.can_be_redrawn else None
     return Measure(
         values={column: found[name].value for column, found in scores.items() if name in found},
         chance=run.chance,

@@ -1,24 +1,23 @@
 """LANG-JEPA: predict the latents of hidden sentences from the other sentences of the document.
 
-A document is a row of whole sentences. The student reads the visible ones together; a predictor sees a latent for each
-of them and, told which sentence it is asked for, estimates one for each hidden sentence; an EMA teacher gives the
-targets. A sentence's latent is the mean over its tokens. One pass for the context and one for all targets, however many
-sentences. The mean of the student's token latents over a whole text is its embedding.
+A document is a row of whole sentences. The student reads the visible ones together; a predictor sees one latent for
+each of them and, told which sentence it is asked for, estimates one latent per hidden sentence; an EMA teacher gives
+the targets. A sentence's latent is the mean over its tokens. One pass for the context and one for all targets, whatever
+the number of sentences. The mean of the student's token latents over a whole text is its embedding.
 
 Two choices decide what a target holds (figures in docs/lab-log.md). The teacher reads each sentence `alone` (default: a
 concept for itself) or in its `document` (it then holds what its neighbours show, and can be guessed by copying). And
 the top layer learns what the sentences of a document share, those below (`target.skip_top`) still tell them apart.
 
-As in T-JEPA, the student's means of the visible and of the hidden sentences (of a row, or of each `passage`) are pulled
-together (`invariance`) and kept from collapsing. A distance to the target pays for what a whole document shares; late
-in a run, `contrast` (off by default) pays for telling which of its sentences was meant.
+As in T-JEPA, the student's mean of the visible and of the hidden sentences are pulled together and kept from
+collapsing by the regulariser (`invariance`). A distance to the target pays for what a whole document shares; late in a
+run, `contrast` (off by default) pays for telling which of its sentences was meant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -38,7 +37,7 @@ from openjepa.data.sources import DataConfig
 from openjepa.data.text import SentenceRows, SentencesConfig, TokenizerConfig, load_or_train, text_tasks, train_and_eval
 from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
-from openjepa.models.predictors import SequencePredictorConfig, build_predictor
+from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
 from openjepa.objectives.contrast import ContrastConfig, LateContrast
@@ -55,7 +54,7 @@ class Config(BaseConfig):
     tokenizer: TokenizerConfig = TokenizerConfig()
     encoder: EncoderConfig = EncoderConfig()
     mask: SentenceMaskConfig = SentenceMaskConfig()
-    predictor: SequencePredictorConfig = SequencePredictorConfig()
+    predictor: PredictorConfig = PredictorConfig()
     target: TargetConfig = TargetConfig(norm="standardize")
     teacher_reads: Literal["alone", "document"] = "alone"
     """each hidden sentence as a text of its own, or in its document"""
@@ -65,8 +64,6 @@ class Config(BaseConfig):
     regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=1.0)
     regularize: Literal["documents", "sentences"] = "documents"
     """what must not collapse: the two means of each document, or the latents of its hidden sentences"""
-    passage: int = Field(0, ge=0)
-    """sentences in a row whose visible and hidden means count as those of a document; 0 = all of a row"""
     invariance: float = Field(0.6, ge=0)
     """pull the student's mean of the visible and of the hidden sentences together; times regularizer.weight"""
     contrast: ContrastConfig = ContrastConfig()
@@ -115,7 +112,7 @@ class LangJEPA(Method[MaskedSentences]):
         terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
         if every is not None:
             terms["contrast"] = self.contrast(predicted, every, batch.hidden_of_all, batch.row_of_all)
-        terms |= self.regularize(batch, context[-1])
+        terms |= self.regularize(batch, pooled)
         loss = torch.stack(list(terms.values())).sum()
         latents = self._latents(batch, predicted, target, pooled)
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
@@ -127,25 +124,27 @@ class LangJEPA(Method[MaskedSentences]):
     def teach(self, batch: MaskedSentences, some: Sentences) -> Tensor:
         """Targets [M, D]: the mean of the teacher's latents over each sentence. Others are not even encoded."""
         top = self.config.target.skip_top  # layers that are not computed
-        alone = self.config.teacher_reads == "alone"
-        ids, valid = batch.alone(some) if alone else (batch.ids, batch.valid)  # [M, L] or [B, T]
-        used = target_layers(self.config.target, self.teacher.states(ids, valid, None, top), top)
-        if alone:
-            return make_targets(self.config.target, [mean_pool(layer, valid) for layer in used])
-        return make_targets(self.config.target, [(some.weights @ take(x, some.at).float())[some.real] for x in used])
+        if self.config.teacher_reads == "alone":
+            layers = self.teacher.states(take(batch.ids, some.at), *some.alone, top)  # each [B, K, D]
+        else:
+            layers = [take(state, some.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)]
+        used = target_layers(self.config.target, layers, top)
+        return make_targets(self.config.target, [(some.weights @ layer.float())[some.real] for layer in used])
 
-    def regularize(self, batch: MaskedSentences, context: Tensor) -> dict[str, Tensor]:
-        """Terms that keep the latents alive, and pull the visible and the hidden part of each passage together."""
-        weight, seen = self.config.invariance * self.config.regularizer.weight, batch.visible_part
+    def regularize(self, batch: MaskedSentences, pooled: Tensor) -> dict[str, Tensor]:
+        """Terms that keep the latents alive, and pull the visible and the hidden part of a document [B, D] together."""
+        weight = self.config.invariance * self.config.regularizer.weight
         if self.config.regularizer.name == "none" or (weight == 0 and self.config.regularize == "documents"):
-            return self.regularizer(mean_pool(context, batch.context_valid), batch.draw)
-        ids, valid = batch.alone(batch.hidden_part)  # [M, L]
-        asked = mean_pool(self.student(ids, valid), valid)  # [M, D]
-        visible = (seen.weights @ context.float())[seen.real]  # [C', D], C' visible sentences in all
-        ours, other = batch.passage_means(visible, asked, self.config.passage)  # each [P, D]
-        both = (self.regularizer, ours, other, batch.draw)
-        terms = regularize_both(*both) if self.config.regularize == "documents" else self.regularizer(asked, batch.draw)
-        return terms | {"invariance": weight * rank_weight(len(ours), ours.device) * mse(ours, other).mean()}
+            return self.regularizer(pooled, batch.draw)
+        states = self.student(take(batch.ids, batch.hidden_at), *batch.hidden_part.alone)  # [B, H, D]
+        other = mean_pool(states, batch.hidden_valid)  # [B, D]
+        if self.config.regularize == "sentences":
+            sentences = (batch.hidden_part.weights @ states.float())[batch.asked_valid]  # [M, D]
+            terms = self.regularizer(sentences, batch.draw)
+        else:
+            terms = regularize_both(self.regularizer, pooled, other, batch.draw)
+        share = rank_weight(len(pooled), pooled.device)
+        return terms | {"invariance": weight * share * mse(pooled, other).mean()}
 
     def _latents(self, batch: MaskedSentences, predicted: Tensor, target: Tensor, pooled: Tensor) -> Latents:
         latents = Latents(predicted.detach(), target, pooled.detach())
@@ -192,7 +191,9 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         pad_to=PAD_TO,
         tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate)],
-        readable=Readable(partial(read_back, special=tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size),
+        readable=Readable(
+            lambda *asked: read_back(*asked, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size
+        ),
         layers=text_layers,
         pictures=collate.pictures,
         notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},

@@ -63,8 +63,8 @@ def ledger_table(ledger: Ledger, name: str) -> str:
     head = ["measure", *(escape(NAMES.get(column, column)) for column in columns), "chance", "gain", "95 %", "", ""]
     title = "" if name == "default" else f"<h3>evaluation {escape(name)}</h3>"
     note = (
-        '<p class="note">gain = run - own start, with its 95 % paired bootstrap interval over test items, '
-        "drawn beside 0. Where it holds 0, nothing is claimed.</p>"
+        '<p class="note">gain = run - own start, with its 95 % paired bootstrap interval over test items '
+        "(documents, if several questions are asked of one), drawn beside 0. Where it holds 0, nothing is claimed.</p>"
     )
     return f"{title}<p>{_sentence(ledger)}</p>{table(head, rows, f'ledger {name}', 'dense')}{note}"
 

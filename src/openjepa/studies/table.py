@@ -136,8 +136,9 @@ def caption(found: Mapping[str, Any]) -> str:
     seeds = len(found["seeds"])
     lowest, apart = 2.0 ** (1 - seeds), found.get("asked_apart", [])
     return (
-        "paired, mean over seeds; 95 %: test items and seeds drawn anew; seeds: how many agree in sign; p: sign "
-        "flips over test items (these networks) and over seeds, Holm-corrected; better, worse: the interval leaves 0 "
+        "paired, mean over seeds; 95 %: test items (or their documents) and seeds drawn anew; seeds: how many agree in "
+        "sign; p: sign flips over test items (these networks) and over seeds, Holm-corrected; better, worse: the "
+        "interval leaves 0 "
         f"out and a p is below {LEVEL}. With {seeds} {'seed' if seeds == 1 else 'seeds'} no p over seeds is below "
         f"{min(1, lowest):.2g}{'' if seeds > 1 else ', and nothing here speaks of other seeds'}."
     ) + (f" Not compared, as the arms were asked about other test items: {', '.join(apart)}." if apart else "")

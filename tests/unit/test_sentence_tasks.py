@@ -75,9 +75,8 @@ def tasks() -> dict[str, Retrieval]:
         for found in rows.rows([Document(t, None, f"d{t}", i) for i, t in enumerate(texts)], Counts())
         for row in found
     ]
-    corpus = [
-        TokenRow(row, rows.special(row), number // 2) for number, row in enumerate(ids)
-    ]  # ten documents of two rows
+    two_rows_each = [number // 2 for number in range(len(ids))]  # the document of each row
+    corpus = [TokenRow(row, rows.special(row), document) for row, document in zip(ids, two_rows_each, strict=True)]
     found = sentence_tasks(corpus, MaskedSentencesCollator(rows, SentenceMasker("random", 0.5)))
     return {task.name: task for task in found}
 

@@ -88,7 +88,7 @@ def evaluate(
         for file in drawn:
             stdout().print(f"figure: {file}", markup=False, soft_wrap=True)
     if fail_if_worse and (untested := ledger.untested()):
-        remark(f"not judged, as they come without test items: {', '.join(untested)}")
+        remark(f"not judged, as they come without test items, or of too few documents: {', '.join(untested)}")
     if fail_if_worse and (worse := ledger.worse()):
         remark(f"worse than its own initialisation: {', '.join(worse)}")
         raise typer.Exit(FAILED)

@@ -15,14 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 
 from openjepa.core.errors import UserError
 from openjepa.core.seeding import generator_for, seed_for
 from openjepa.core.tasks import Search, pool_table
 from openjepa.data.readers import Counts
 from openjepa.data.sampling import drawn
-from openjepa.data.sentence_tasks import ELSEWHERE
+from openjepa.data.sentence_tasks import elsewhere
 from openjepa.data.sentences import SentencesConfig, split_sentences
 
 LEAST = 3  # sentences of a document: with fewer, the rest is hardly a text
@@ -56,7 +55,7 @@ def hidden_sentence_tasks(
     owner = np.repeat(np.arange(len(documents)), [len(found) for found in documents])  # [C]
     pools = {
         "within": [np.flatnonzero(owner == number) for number in range(len(documents))],
-        "elsewhere": [_elsewhere(everything, owner, number, own[number]) for number in range(len(documents))],
+        "elsewhere": [np.concatenate([[missing], _elsewhere(everything, owner, missing)]) for missing in own],
     }
     return [
         Search(
@@ -80,9 +79,6 @@ def _sentences(text: str, most: int, config: SentencesConfig, counts: Counts) ->
     return list(found)[:most]
 
 
-def _elsewhere(sentences: Sequence[str], owner: np.ndarray, document: int, own: int) -> np.ndarray:
-    """The missing sentence, and others that are not of its document and not of its words."""
-    generator = generator_for(0, "hidden sentence, elsewhere", sentences[own])
-    order = torch.randperm(len(sentences), generator=generator).numpy()
-    others = (number for number in order[owner[order] != document] if sentences[number] != sentences[own])
-    return np.array([own, *(number for number, _ in zip(others, range(ELSEWHERE), strict=False))], dtype=np.int64)
+def _elsewhere(sentences: Sequence[str], owner: np.ndarray, missing: int) -> np.ndarray:
+    generator = generator_for(0, "hidden sentence, elsewhere", sentences[missing])
+    return elsewhere(sentences, owner, missing, generator)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from openjepa.core.experiment import Row
+from openjepa.core.grouping import group_sums
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Retrieval, Vectors, pool_table
@@ -51,18 +53,18 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
     The method asked needs `predict_from_context(batch)` and `sentence_targets(batch, sentences [B, S], real [B, S])`,
     both [M, D], row by row. A question is left out where fewer than 20 sentences can be asked for.
     """
-    count = min(limit, len(rows))
-    batches = [
-        collate([Row(rows[i], generator_for(seed, "sentence tasks", i), i) for i in range(start, stop)])
-        for start, stop in ((s, min(s + ROWS_AT_ONCE, count)) for s in range(0, count, ROWS_AT_ONCE))
-    ]
-    found = _read(batches, [rows[i].document for i in range(count)], collate.rows.tokenizer.decode)
+    asked = [Row(rows[i], generator_for(seed, "sentence tasks", i), i) for i in range(min(limit, len(rows)))]
+    batches = [collate(asked[start : start + ROWS_AT_ONCE]) for start in range(0, len(asked), ROWS_AT_ONCE)]
+    found = _read(batches, [row.sample.document for row in asked], collate.rows.tokenizer.decode)
     queries = np.flatnonzero(found.hidden)  # [N], in the order of the predictions
     contexts = [_visible(found, query) for query in queries]
     pools = {
         "in_document": [_document(found, query, hidden_only=False) for query in queries],
         "among_hidden": [_document(found, query, hidden_only=True) for query in queries],
-        "elsewhere": [_elsewhere(found, query, seed) for query in queries],
+        "elsewhere": [
+            elsewhere(found.texts, found.document, query, generator_for(seed, "elsewhere", int(query)))
+            for query in queries
+        ],
     }
     answer = _answers(batches)
     tasks = []
@@ -96,9 +98,8 @@ class _VisibleMean:
     def of(self, candidates: np.ndarray) -> np.ndarray:
         """Their mean in the document of each sentence, [C, D] -> [C, D]."""
         row, hidden = self.found.row, self.found.hidden  # [C]
-        mean = np.zeros((int(row[-1]) + 1, candidates.shape[1]), dtype=candidates.dtype)  # [R, D]
-        np.add.at(mean, row[~hidden], candidates[~hidden])
-        return (mean / np.bincount(row[~hidden], minlength=len(mean)).clip(1)[:, None])[row]
+        sums, counts = group_sums(candidates[~hidden], row[~hidden], int(row[-1]) + 1)  # [R, D], [R]
+        return (sums / counts.clip(1)[:, None])[row]
 
     def without(self, given: Vectors) -> Vectors:
         """Predictions and candidates less that mean."""
@@ -130,16 +131,13 @@ def _beside_what_was_seen(task: Retrieval, found: _Sentences) -> list[Retrieval]
 
 def _by_place(given: Vectors, found: _Sentences, asked: np.ndarray) -> Vectors:
     """A guess from a sentence's number in its row: the mean latent of that number in other documents' rows, else 0."""
-
-    def summed(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        total = np.zeros((int(kind.max()) + 1, given.candidates.shape[1]), dtype=given.candidates.dtype)
-        np.add.at(total, kind, given.candidates)
-        return total[kind[asked]], np.bincount(kind)[kind[asked]][:, None]  # [N, D], [N, 1]
-
-    everywhere, of_number = summed(found.number)
-    pairs = np.stack([found.document, found.number])  # [2, C]
-    here, of_both = summed(np.unique(pairs, axis=1, return_inverse=True)[1].ravel())
-    return Vectors((everywhere - here) / (of_number - of_both).clip(1), given.candidates)
+    everywhere, count = group_sums(given.candidates, found.number)  # [P, D], [P]
+    _, own = np.unique(np.stack([found.document, found.number]), axis=1, return_inverse=True)
+    own = own.ravel()  # [C] of the same number in the same document; numpy 2.0 alone keeps an axis more
+    here, own_count = group_sums(given.candidates, own)
+    number, own = found.number[asked], own[asked]  # [N]
+    others = (count[number] - own_count[own]).clip(1)[:, None]  # [N, 1]
+    return Vectors((everywhere[number] - here[own]) / others, given.candidates)
 
 
 def _read(batches: Sequence[MaskedSentences], documents: Sequence[int], decode: Callable[[Any], str]) -> _Sentences:
@@ -169,10 +167,11 @@ def _document(found: _Sentences, query: int, hidden_only: bool) -> np.ndarray:
     return np.array([i for i in others if found.texts[i] != found.texts[query]], dtype=np.int64)
 
 
-def _elsewhere(found: _Sentences, query: int, seed: int) -> np.ndarray:
-    order = torch.randperm(len(found.texts), generator=generator_for(seed, "elsewhere", int(query))).numpy()
-    drawn = order[found.document[order] != found.document[query]][: 2 * ELSEWHERE]
-    return np.array([i for i in drawn if found.texts[i] != found.texts[query]][:ELSEWHERE], dtype=np.int64)
+def elsewhere(texts: Sequence[str], document: np.ndarray, query: int, generator: torch.Generator) -> np.ndarray:
+    """Numbers of at most ELSEWHERE sentences that are not of the query's document [C] and not of its words."""
+    order = torch.randperm(len(texts), generator=generator).numpy()
+    others = (i for i in order[document[order] != document[query]] if texts[i] != texts[query])
+    return np.fromiter(islice(others, ELSEWHERE), dtype=np.int64)
 
 
 def _answers(batches: Sequence[MaskedSentences]) -> Callable[..., Vectors]:

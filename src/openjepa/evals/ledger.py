@@ -28,7 +28,9 @@ class Measure:
 
     values: dict[str, float]  # column -> value; "run", "init", "random" and those baselines that can answer
     chance: float | None  # None where it is not known
-    interval: tuple[float, float] | None  # 95 %, of run - init; None where there are no test items
+    interval: (
+        tuple[float, float] | None
+    )  # 95 %, of run - init; None where there are no test items, or of too few documents
 
     @property
     def run_minus_init(self) -> float:
@@ -94,7 +96,7 @@ class Ledger:
         return self._with("worse")
 
     def untested(self) -> list[str]:
-        """Measures without test items, and so without an interval: of them nothing is claimed."""
+        """Measures without test items (or of too few documents), so without an interval: of them nothing is claimed."""
         return self._with("untested")
 
     def sentence(self) -> str:

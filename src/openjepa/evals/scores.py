@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from openjepa.core.grouping import group_sums
+
 FEWEST_GROUPS = 10  # below it a bootstrap of groups is too narrow to trust: no interval
 DRAWS_AT_ONCE = 1_000_000  # items drawn in one go: bounds the memory of the bootstrap to tens of MB
 
@@ -79,14 +81,11 @@ def difference_draws(
     """[resamples, S] what each of S differences is if other test items are drawn, the same for all."""
     count = len(first[0].items)
     assert all(len(score.items) == count for score in (*first, *second)), "a paired bootstrap needs the same items"
-    pairs = list(zip(first, second, strict=True))
+    pairs, groups = list(zip(first, second, strict=True)), shared_groups((*first, *second))
     if any(score.gold is not None for score in (*first, *second)):
-        assert shared_groups((*first, *second)) is None, "rank correlations of groups are not redrawn"
-        ranked = [
-            [a.resampled(some) - b.resampled(some) for a, b in pairs] for some in _draws(count, resamples, generator)
-        ]
-        return np.concatenate([np.stack(part, axis=1) for part in ranked])
-    groups = shared_groups((*first, *second))
+        assert groups is None, "rank correlations of groups are not redrawn"
+        draws = _draws(count, resamples, generator)
+        return np.concatenate([np.stack([a.resampled(d) - b.resampled(d) for a, b in pairs], axis=1) for d in draws])
     sums, sizes = totals(np.stack([a.items - b.items for a, b in pairs], axis=1), groups)  # [G, S], [G]
     means = []
     for draws in _draws(len(sums), resamples, generator):
@@ -105,13 +104,10 @@ def shared_groups(scores: Sequence[Score]) -> np.ndarray | None:
 
 
 def totals(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """values [N, S] -> their sums within each group [G, S], and how many there are [G]; None = each alone."""
+    """values [N, ...] -> their sums within each group [G, ...], and how many there are [G]; None = each alone."""
     if groups is None:
         return values, np.ones(len(values))
-    _, group = np.unique(groups, return_inverse=True)  # [N]
-    sums = np.zeros((int(group.max()) + 1, values.shape[1]))
-    np.add.at(sums, group, values)
-    return sums, np.bincount(group)
+    return group_sums(values, np.unique(groups, return_inverse=True)[1])
 
 
 def _draws(count: int, resamples: int, generator: torch.Generator) -> Iterator[np.ndarray]:

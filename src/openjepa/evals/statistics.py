@@ -51,7 +51,7 @@ def difference(first: Sequence[Score], second: Sequence[Score], generator: torch
     if len(counts) > 1 or not all(score.can_be_redrawn for score in (*first, *second)):
         return seeds_difference(by_seed, generator)
     by_item = np.mean([a.contributions - b.contributions for a, b in zip(first, second, strict=True)], axis=0)  # [N]
-    p_items = sign_flip_p(totals(by_item[:, None], shared_groups((*first, *second)))[0][:, 0], generator)
+    p_items = sign_flip_p(totals(by_item, shared_groups((*first, *second)))[0], generator)
     return Difference(
         value=float(by_seed.mean()),
         interval=paired_interval(first, second, generator),

@@ -109,7 +109,7 @@ def test_with_a_contrast_the_targets_are_those_of_the_same_sentences(tmp_path: P
         torch.testing.assert_close(contrasted.method(batch).latents.target, expected)
         known = plain.method.sentence_targets(batch, *batch.every_sentence)
     sentences = [int(row.max()) + 1 for row in batch.sentence]
-    assert batch.row_of_all.tolist() == [row for row, count in enumerate(sentences) for _ in range(count)]
+    assert batch.document_of_all.tolist() == [row for row, count in enumerate(sentences) for _ in range(count)]
     first = torch.tensor([0, *sentences]).cumsum(0)[:-1]  # [B] where each row begins
     asked = (first[:, None] + batch.asked)[batch.asked_valid]  # [M]
     assert batch.hidden_of_all.nonzero()[:, 0].tolist() == asked.tolist()
@@ -130,6 +130,43 @@ def test_the_contrast_grows_from_its_part_of_the_run_on_and_is_kept_with_the_wei
         method.after_step(Progress(step, 100))
         weights.append(float(method.state_dict()["contrast.weight"]))
     assert weights == pytest.approx([0, 0, 0.2, 0.4])
+
+
+PASSAGES = ("encoder.max_len=32", "sentences.passages=3", "predictor.alibi=true", "contrast.weight=0.5")
+
+
+def test_documents_of_several_passages_keep_every_law(tmp_path: Path) -> None:
+    experiment = build_tiny(tmp_path, *PASSAGES, recipe=lang_jepa)
+    assert next(iter(train_batches(experiment, 0))).size > 15  # several passages a document
+    assert not list(failed(check_experiment(experiment)))
+
+
+def test_a_prediction_reads_all_passages_of_its_document_and_no_other(tmp_path: Path) -> None:
+    experiment = build_tiny(tmp_path, *PASSAGES, recipe=lang_jepa)
+    batch, method = next(iter(train_batches(experiment, 0))), experiment.method
+    first = int((batch.document == 1).nonzero()[0, 0])  # the first passage of the second document
+    assert int((batch.document == 1).sum()) > 1
+    other = torch.randint(method.vocab, batch.ids.shape, generator=generator_for(0, "other context"))
+    changed = torch.where(batch.hidden | ~batch.valid, batch.ids, other)
+    with evaluating(method):
+        before = method.predict_from_context(batch)
+        ids = torch.cat([batch.ids[:first], changed[first : first + 1], batch.ids[first + 1 :]])
+        moved = (method.predict_from_context(replace(batch, ids=ids)) - before).abs().amax(1)  # [M]
+    document = batch.document[batch.asked_valid.nonzero()[:, 0]]  # [M]
+    assert (moved[document == 1] > 1e-5).all()
+    assert not moved[document != 1].any()
+
+
+def test_a_passage_is_read_without_the_others_of_its_document(tmp_path: Path) -> None:
+    experiment = build_tiny(tmp_path, *PASSAGES, recipe=lang_jepa)
+    batch, method = next(iter(train_batches(experiment, 0))), experiment.method
+    other = torch.randint(method.vocab, batch.ids.shape, generator=generator_for(0, "other passages"))
+    own = int((batch.document[1:] == batch.document[:-1]).nonzero()[0, 0])  # the next row is of the same document
+    other[own] = batch.ids[own]
+    with evaluating(method):
+        before, after = (method.see_context(one)[-1] for one in (batch, replace(batch, ids=other)))
+    assert torch.equal(before[own], after[own])
+    assert not torch.equal(before[own + 1], after[own + 1])
 
 
 def at_the_end(folder: Path, *overrides: str) -> Experiment:

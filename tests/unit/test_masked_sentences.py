@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,70 @@ def test_a_last_sentence_without_room_is_counted(tokenizer: TextTokenizer) -> No
     (document,), counts = made(rows, text)
     assert len(document) == 1
     assert counts == {"last sentence without room beside another": 1}
+
+
+LONG = tuple(
+    " ".join(f"In {place} sentence {n} is {'very ' * (n % 3)}short." for n in range(11)) for place in ("Rome", "Oslo")
+)
+OF_THREE = SentencesConfig(passages=3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths=st.lists(st.integers(5, 39), min_size=2, max_size=40), passages=st.integers(1, 4))
+def test_a_row_of_several_passages_is_cut_into_what_it_was_packed_from(lengths: list[int], passages: int) -> None:
+    tokenizer = train_tokenizer(TokenizerConfig(kind="bytes"), ())
+    rows = SentenceRows(tokenizer, SentencesConfig(passages=passages, min_chars=1), max_len=82)
+    text = " ".join("A" + "b" * (length - 2) + "." for length in lengths)
+    (document,), _ = made(rows, text)
+    (single,), _ = made(replace(rows, sentences=SentencesConfig(min_chars=1)), text)
+    assert np.array_equal(np.concatenate(document), np.concatenate(single))
+    for row in document:
+        cut = rows.passages(row)
+        assert len(cut) <= passages
+        assert np.array_equal(np.concatenate(cut), row)
+        for passage in cut:
+            assert len(passage) <= 82
+            assert (passage == tokenizer.sep_id).sum() >= 2
+            assert passage[-1] == tokenizer.sep_id
+
+
+def long_batch(tokenizer: TextTokenizer, max_len: int = 82) -> MaskedSentences:
+    """A short document between two that go on in a second row."""
+    rows = SentenceRows(tokenizer, OF_THREE, max_len)
+    found = [row for document in made(rows, LONG[0], TEXTS[2], LONG[1])[0] for row in document]
+    collate = MaskedSentencesCollator(rows, SentenceMasker())
+    return collate([Row(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), 9 + i) for i, r in enumerate(found)])
+
+
+def test_passages_know_their_document_and_their_place_in_it(tokenizer: TextTokenizer) -> None:
+    batch = long_batch(tokenizer)
+    assert batch.document.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3, 4, 4]
+    assert batch.keys.tolist() == [9 + i for i in batch.document.tolist()]
+    for number in range(5):
+        rows = (batch.document == number).nonzero()[:, 0]
+        sizes = [int(batch.sentence[row].max()) + 1 for row in rows]
+        assert batch.before[rows].tolist() == [sum(sizes[:i]) for i in range(len(sizes))]
+        hidden, visible = (
+            [int(batch.before[row]) + int(n) for row in rows for n in numbers[row][valid[row]]]
+            for numbers, valid in ((batch.asked, batch.asked_valid), (batch.seen, batch.seen_valid))
+        )
+        assert batch.asked_places[number][batch.all_asked_valid[number]].tolist() == hidden
+        assert batch.seen_places[number][batch.all_seen_valid[number]].tolist() == visible
+        assert sorted(hidden + visible) == list(range(sum(sizes)))
+    asked = batch.asked.flatten()[batch.all_asked][batch.all_asked_valid]
+    assert torch.equal(asked, batch.asked[batch.asked_valid])  # row by row, as targets come
+    assert batch.document_of_all.bincount().tolist() == [
+        int((batch.all_asked_valid.sum(1) + batch.all_seen_valid.sum(1))[number]) for number in range(5)
+    ]
+
+
+def test_with_one_passage_every_row_is_a_document(rows: SentenceRows) -> None:
+    batch = batch_of(rows)
+    assert batch.document.tolist() == list(range(batch.size))
+    assert not batch.before.any()
+    assert torch.equal(batch.all_asked_valid, batch.asked_valid)
+    assert torch.equal(batch.asked_places[batch.asked_valid], batch.asked[batch.asked_valid])
+    assert torch.equal(batch.seen_places[batch.seen_valid], batch.seen[batch.seen_valid])
 
 
 def test_views_change_rows_in_training_only(tokenizer: TextTokenizer, tmp_path: Path) -> None:

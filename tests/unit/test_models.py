@@ -13,8 +13,14 @@ from openjepa.core.errors import ConfigError
 from openjepa.core.method import Progress
 from openjepa.core.schedules import constant, linear
 from openjepa.core.seeding import generator_for
-from openjepa.models.attention import SHORT, attend
-from openjepa.models.predictors import AttentionPredictor, MLPPredictor
+from openjepa.models.attention import LOWEST, SHORT, attend
+from openjepa.models.predictors import (
+    AttentionPredictor,
+    MLPPredictor,
+    SequencePredictorConfig,
+    build_predictor,
+    linear_biases,
+)
 from openjepa.models.target import EMATarget
 from openjepa.models.transformer import Block, TextEncoder, Trunk, mean_pool, take
 
@@ -123,6 +129,16 @@ def test_attention_in_bf16_is_attention(tokens: int) -> None:
     assert torch.equal(attend(q, k, v, may_attend), exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_is_added_to_scores_says_as_much_as_what_may_be_read(dtype: torch.dtype) -> None:
+    q, k, v = (normal(2, 4, 6, 8, address=name).to(dtype) for name in "qkv")
+    may_attend = torch.tensor([True, True, True, False, True, False])[None, None, None, :]
+    added = torch.zeros(2, 4, 6, 6).masked_fill(~may_attend, LOWEST)
+    assert torch.equal(attend(q, k, v, added), attend(q, k, v, may_attend))
+    nearer = torch.full((2, 4, 6, 6), LOWEST).diagonal_scatter(torch.zeros(2, 4, 6), dim1=2, dim2=3)
+    assert torch.allclose(attend(q, k, v, nearer), v)  # each place reads itself alone
+
+
 def test_attention_in_bf16_never_sees_a_masked_value() -> None:
     q, k, v = (normal(1, 1, 6, 8, address=name).bfloat16() for name in "qkv")
     may_attend = torch.tensor([True, True, True, False, True, False])[None, None, None, :]
@@ -145,6 +161,7 @@ PREDICTORS: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: MLPPredictor(D, 8, 5, MAX_LEN),
     "attention": lambda: AttentionPredictor(D, 8, 5, 1, 2, MAX_LEN),
     "bottleneck": lambda: AttentionPredictor(D, 8, 5, 1, 2, MAX_LEN, bottleneck=True),
+    "alibi": lambda: AttentionPredictor(D, 8, 5, 1, 2, MAX_LEN, alibi=True),
 }
 
 
@@ -182,6 +199,38 @@ def test_predictions_know_their_place(kind: str) -> None:
     torch.manual_seed(0)
     predicted = PREDICTORS[kind]().eval()(**predictor_inputs(shown=False))
     assert (predicted[0, 0] - predicted[0, 1]).abs().max() > 1e-4
+
+
+def test_linear_biases_in_closed_form() -> None:
+    places = torch.tensor([[0, 3, 1]])
+    biases = linear_biases(places, torch.tensor([True, True, False])[None, None, None], heads=2)  # [1, 2, 3, 3]
+    for head, slope in enumerate((2**-4, 2**-8)):
+        assert biases[0, head, :, :2].tolist() == [[0, -3 * slope], [-3 * slope, 0], [-slope, -2 * slope]]
+    assert (biases[..., 2] == LOWEST).all()
+
+
+def test_with_alibi_the_nearest_counts_most_from_the_start() -> None:
+    """How far a prediction moves if one context latent does falls with its distance, averaged over fresh predictors."""
+    context = torch.stack([normal(1, 9, D)[0]] * 10)  # nine latents as they are, and with each of them changed
+    for i in range(9):
+        context[i + 1, i] += 5.0
+    places, asked = torch.arange(9).expand(10, -1), torch.zeros(10, 1, dtype=torch.int64)
+    moved = torch.zeros(9)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        predictor = AttentionPredictor(D, 8, 5, 1, 8, MAX_LEN, alibi=True).eval()
+        nn.init.zeros_(predictor.place.weight)
+        with torch.no_grad():
+            predictor.trunk.blocks[0].qkv.weight[:16].zero_()  # queries and keys say nothing: what is left is distance
+            out = predictor(context, places, torch.ones(10, 9, dtype=torch.bool), None, asked, asked == 0)[:, 0]
+        moved += (out[1:] - out[:1]).norm(dim=1) / 20
+    assert moved[0] > 1.5 * moved[4] > 1.5 * moved[8]
+
+
+@pytest.mark.parametrize("given", [{"kind": "mlp"}, {"bottleneck": True}])
+def test_alibi_needs_attention_over_places(given: dict) -> None:
+    with pytest.raises(ConfigError, match="kind=attention and bottleneck=false"):
+        build_predictor(SequencePredictorConfig(alibi=True, **given), D, D, MAX_LEN)
 
 
 def test_the_bottleneck_sees_the_mean_alone() -> None:

@@ -81,6 +81,26 @@ def tasks() -> dict[str, Retrieval]:
     return {task.name: task for task in found}
 
 
+def test_a_row_of_several_passages_is_one_document() -> None:
+    tokenizer = train_tokenizer(TokenizerConfig(kind="bytes"), ())
+    rows = SentenceRows(tokenizer, SentencesConfig(passages=2), max_len=82)
+    text = " ".join(f"The {ANIMALS[n % 10]} saw {'z' * (n + 1)}." for n in range(8))
+    ids = [row for found in rows.rows([Document(text, None, f"d{i}", i) for i in range(20)], Counts()) for row in found]
+    corpus = [TokenRow(row, rows.special(row), number) for number, row in enumerate(ids)]
+    tasks = sentence_tasks(corpus, MaskedSentencesCollator(rows, SentenceMasker("random", 0.5)))
+    counts = [int((row == tokenizer.sep_id).sum()) for row in ids]
+    task = tasks[0]
+    assert {int(n) for n in (task.pools >= 0).sum(1)} == set(counts)
+    first = np.repeat(np.cumsum([0, *counts[:-1]]), counts)  # [C], where each sentence's document begins
+    assert all((first[pool[pool >= 0]] == first[pool[0]]).all() for pool in task.pools)
+    hidden = set(task.pools[:, 0].tolist())
+    copied = task.beside["copy"](Words(truth))  # ty: ignore[invalid-argument-type]
+    for question, (own, given) in enumerate(zip(task.pools[:, 0], copied.predicted, strict=True)):
+        visible = [n for n in range(len(first)) if first[n] == first[own] and n not in hidden]
+        nearest = min(visible, key=lambda n, own=own: (abs(n - own), n))
+        assert np.array_equal(given, copied.candidates[nearest]), question
+
+
 def right(task: Retrieval, method: Words, by: str | None = None) -> np.ndarray:
     """[N] whether each question was answered rightly, by the method or by what is asked beside it."""
     vectors = (task.vectors if by is None else task.beside[by])(method)  # ty: ignore[invalid-argument-type]

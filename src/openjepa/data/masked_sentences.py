@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import torch
@@ -65,8 +66,8 @@ class Sentences:
 
 @dataclass(kw_only=True)
 class MaskedSentences(Batch):
-    """Documents of which whole sentences are hidden. T = longest row, V, H = most visible and hidden tokens,
-    S, C = most hidden and visible sentences in a row."""
+    """Passages of which whole sentences are hidden. T = longest row, V, H = most visible and hidden tokens,
+    S, C = most hidden and visible sentences in a row. Neighbouring rows can be passages of one of G documents."""
 
     ids: Tensor  # [B, T] int64, clean token ids
     valid: Tensor  # [B, T] bool, False on padding
@@ -80,6 +81,12 @@ class MaskedSentences(Batch):
     asked_valid: Tensor  # [B, S] bool
     seen: Tensor  # [B, C] int64, numbers of the visible sentences in order
     seen_valid: Tensor  # [B, C] bool
+    document: Tensor  # [B] int64, which of the G documents each row is a passage of
+    before: Tensor  # [B] int64, sentences of the document before each row
+    all_asked: Tensor  # [G, A] int64, places in `asked` (flat, B * S) of each document's hidden sentences, in order
+    all_asked_valid: Tensor  # [G, A] bool
+    all_seen: Tensor  # [G, Z] int64, places in `seen` (flat, B * C) of each document's visible sentences, in order
+    all_seen_valid: Tensor  # [G, Z] bool
     real_tokens: int  # unpadded tokens in the batch
 
     @property
@@ -116,9 +123,19 @@ class MaskedSentences(Batch):
         return (number[:, :, None] == asked[:, None]).any(2)[real]
 
     @cached_property
-    def row_of_all(self) -> Tensor:
-        """[N] the row of each of all sentences, in the same order."""
-        return self.every_sentence[1].nonzero()[:, 0]
+    def document_of_all(self) -> Tensor:
+        """[N] the document of each of all sentences, in the same order."""
+        return self.document[self.every_sentence[1].nonzero()[:, 0]]
+
+    @property
+    def asked_places(self) -> Tensor:
+        """[G, A] number in its document of each hidden sentence."""
+        return (self.asked + self.before[:, None]).flatten()[self.all_asked]
+
+    @property
+    def seen_places(self) -> Tensor:
+        """[G, Z] number in its document of each visible sentence."""
+        return (self.seen + self.before[:, None]).flatten()[self.all_seen]
 
     def nearest_visible(self) -> Tensor:
         """[B, S] number of the visible sentence nearest to each hidden one, for the copy baseline."""
@@ -145,13 +162,15 @@ class MaskedSentencesCollator:
     masker: Callable[[int, torch.Generator], Tensor]
 
     def __call__(self, rows: Sequence[Row]) -> MaskedSentences:
-        ids = [row.sample.ids for row in rows]
+        passages = [self.rows.passages(row.sample.ids) for row in rows]
+        document = [i for i, own in enumerate(passages) for _ in own]
+        ids = [*chain(*passages)]
         numbers = [self._numbers(row) for row in ids]
         hidden = [
-            self.masker(int(number[-1]) + 1, row.generator).numpy()[number]
-            for number, row in zip(numbers, rows, strict=True)
+            self.masker(int(number[-1]) + 1, rows[i].generator).numpy()[number]
+            for number, i in zip(numbers, document, strict=True)
         ]
-        return self._batch([row.index for row in rows], ids, numbers, hidden, self.rows.max_len)
+        return self._batch([row.index for row in rows], document, ids, numbers, hidden, self.rows.max_len)
 
     def clean(self, texts: Sequence[str], max_len: int) -> MaskedSentences:
         """Texts with nothing hidden, cut at `max_len` tokens, for embedding."""
@@ -163,7 +182,7 @@ class MaskedSentencesCollator:
             ids.append(self.rows.join(sentences or [self.rows.tokenizer.blank])[:max_len])
         numbers = [self._numbers(row) for row in ids]
         hidden = [np.zeros(len(row), dtype=bool) for row in ids]
-        return self._batch(range(len(texts)), ids, numbers, hidden, max_len)
+        return self._batch(range(len(texts)), range(len(texts)), ids, numbers, hidden, max_len)
 
     def pictures(self, batch: MaskedSentences) -> list[Pieces]:
         """What the rows of a batch look like, token by token."""
@@ -175,7 +194,9 @@ class MaskedSentencesCollator:
         ends[: len(self.rows.tokenizer.prefix)] = False
         return np.concatenate([[0], np.cumsum(ends)[:-1]])
 
-    def _batch(self, keys: Sequence[int], ids: list, numbers: list, hidden: list, max_len: int) -> MaskedSentences:
+    def _batch(self, keys: Sequence[int], document: Sequence[int], ids: list, numbers: list, hidden: list,
+               max_len: int) -> MaskedSentences:  # fmt: skip
+        """Rows of ids [L_i], passages of the documents `document` that have these `keys`."""
         width = min(round_up(max(map(len, ids)), PAD_TO), max_len)
         valid = pad([np.ones(len(row), dtype=bool) for row in ids], False, width)  # [B, T]
         sentence, hides = pad(numbers, -1, width), pad(hidden, False, width)  # [B, T]
@@ -188,8 +209,12 @@ class MaskedSentencesCollator:
         is_asked[row, sentence[row, place]] = True
         asked, asked_valid = places_of(is_asked, PAD_SENTENCES)
         seen, seen_valid = places_of(exists & ~is_asked, PAD_SENTENCES)
+        own = torch.tensor(list(document))  # [B]
+        count = (last + 1).cumsum(0) - last - 1  # [B] sentences before each row in the batch
+        all_asked, all_asked_valid = _by_document(asked_valid, own)
+        all_seen, all_seen_valid = _by_document(seen_valid, own)
         return MaskedSentences(
-            keys=torch.tensor(list(keys)),
+            keys=torch.tensor(list(keys))[own],
             ids=pad(ids, self.rows.tokenizer.pad_id, width),
             valid=valid,
             sentence=sentence,
@@ -202,5 +227,17 @@ class MaskedSentencesCollator:
             asked_valid=asked_valid,
             seen=seen,
             seen_valid=seen_valid,
+            document=own,
+            before=count - count[torch.searchsorted(own, own)],
+            all_asked=all_asked,
+            all_asked_valid=all_asked_valid,
+            all_seen=all_seen,
+            all_seen_valid=all_seen_valid,
             real_tokens=int(valid.sum()),
         )
+
+
+def _by_document(valid: Tensor, document: Tensor) -> tuple[Tensor, Tensor]:
+    """Sentences [B, S] of rows of documents [B] -> their flat places by document [G, K], and which are real."""
+    own = document == torch.arange(int(document[-1]) + 1)[:, None]  # [G, B]
+    return places_of((own[:, :, None] & valid).flatten(1), PAD_SENTENCES)

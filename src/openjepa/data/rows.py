@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -87,11 +88,12 @@ class TextRows:
 
 @dataclass(frozen=True)
 class SentenceRows:
-    """Whole sentences, each ended by [SEP], as many as a row holds and never fewer than two.
+    """Whole sentences, each ended by [SEP], as many as `sentences.passages` passages hold and never fewer than two.
 
-    A sentence longer than half a row is cut into several. Documents of one sentence cannot be predicted from their rest
-    and are left out and counted. In training, `sentences.views` may change the sentences of a row. Raises ConfigError
-    if `max_len` leaves no room for two sentences.
+    A passage is what an encoder reads at once: at most `max_len` tokens, two sentences at least. A sentence longer than
+    half a passage is cut into several. Documents of one sentence cannot be predicted from their rest and are left out
+    and counted. In training, `sentences.views` may change the sentences of a row. Raises ConfigError if `max_len`
+    leaves no room for two sentences.
     """
 
     tokenizer: TextTokenizer
@@ -117,8 +119,20 @@ class SentenceRows:
                 counts.add("document of one sentence", document.id)
             elif sum(map(len, packed)) < len(sentences):
                 counts.add("last sentence without room beside another", document.id)
-            rows.append([self.join(row) for row in packed])
+            together = range(0, len(packed), self.sentences.passages)
+            rows.append([self.join([*chain(*packed[i : i + self.sentences.passages])]) for i in together])
         return rows
+
+    def passages(self, ids: np.ndarray) -> list[np.ndarray]:
+        """A row [L] -> what is read at once, one or several [L_i] of at most `max_len`, two sentences at least in each.
+
+        The row itself if it fits; a prefix of the tokenizer then stands before each passage.
+        """
+        if len(ids) <= self.max_len:
+            return [ids]
+        content = ids[len(self.tokenizer.prefix) :]
+        ends = np.flatnonzero(content == self.tokenizer.sep_id) + 1
+        return [self.join(passage) for passage in self.pack([s[:-1] for s in np.split(content, ends[:-1])])]
 
     def split(self, text: str) -> list[str]:
         """The sentences of a text."""
@@ -131,15 +145,15 @@ class SentenceRows:
         return [piece for piece in pieces if len(piece) >= MIN_SENTENCE]
 
     def join(self, sentences: Sequence[np.ndarray]) -> np.ndarray:
-        """Sentences [L_i] -> one row: what the tokenizer puts in front, and [SEP] after each."""
+        """Sentences [L_i] -> one text: what the tokenizer puts in front, and [SEP] after each."""
         end = np.array([self.tokenizer.sep_id], dtype=np.int32)
         return np.concatenate([self.tokenizer.prefix, *(part for s in sentences for part in (s, end))])
 
     def pack(self, sentences: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """Sentences [L_i] that `fit`, in order, as many a row as there is room for and two at least.
+        """Sentences [L_i] that `fit`, in order, as many a passage as there is room for and two at least.
 
-        A last one that is alone gets a neighbour from the row before it, and so on up to a row of three. If all rows
-        are pairs there is no such row, and the last sentence is left out.
+        A last one that is alone gets a neighbour from the passage before it, and so on up to one of three. If all are
+        pairs there is no such passage, and the last sentence is left out.
         """
         size = self.max_len - len(self.tokenizer.prefix)
         rows: list[list[np.ndarray]] = []

@@ -54,7 +54,8 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
     both [M, D], row by row. A question is left out where fewer than 20 sentences can be asked for.
     """
     asked = [Row(rows[i], generator_for(seed, "sentence tasks", i), i) for i in range(min(limit, len(rows)))]
-    batches = [collate(asked[start : start + ROWS_AT_ONCE]) for start in range(0, len(asked), ROWS_AT_ONCE)]
+    step = max(1, ROWS_AT_ONCE // collate.rows.sentences.passages)
+    batches = [collate(asked[start : start + step]) for start in range(0, len(asked), step)]
     found = _read(batches, [row.sample.document for row in asked], collate.rows.tokenizer.decode)
     queries = np.flatnonzero(found.hidden)  # [N], in the order of the predictions
     contexts = [_visible(found, query) for query in queries]
@@ -66,6 +67,7 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
             for query in queries
         ],
     }
+    nearest = np.array([_nearest_visible(found, query) for query in queries], dtype=np.int64)  # [N]
     answer = _answers(batches)
     tasks = []
     for name, others in pools.items():
@@ -75,11 +77,11 @@ def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400
         task = Retrieval(
             name=f"sentence_{name}",
             pools=pool_table([np.concatenate([[queries[i]], others[i]]) for i in kept]),
-            vectors=lambda method, kept=kept: _some(answer(method, copied=False), kept),
+            vectors=lambda method, kept=kept: _some(answer(method), kept),
             texts=([contexts[i] for i in kept], found.texts),
             beside={
-                "copy": lambda method, kept=kept: _some(answer(method, copied=True), kept),
-                "place": lambda method, kept=kept: _by_place(answer(method, copied=False), found, queries[kept]),
+                "copy": lambda method, kept=kept: _copied(answer(method), nearest[kept]),
+                "place": lambda method, kept=kept: _by_place(answer(method), found, queries[kept]),
             },
             measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
             groups=found.document[queries[kept]],
@@ -147,17 +149,23 @@ def _read(batches: Sequence[MaskedSentences], documents: Sequence[int], decode: 
         for i in range(batch.size):
             for number in range(int(batch.sentence[i].max()) + 1):
                 tokens = batch.sentence[i] == number  # [T]
-                row.append(first + i)
-                numbers.append(number)
+                row.append(first + int(batch.document[i]))
+                numbers.append(int(batch.before[i]) + number)
                 hidden.append(bool(batch.hidden[i, tokens].any()))
                 texts.append(decode(batch.ids[i, tokens].tolist()))
-        first += batch.size
+        first += int(batch.document[-1]) + 1
     return _Sentences(np.array(row), np.array(documents)[row], np.array(numbers), np.array(hidden), texts)
 
 
 def _visible(found: _Sentences, query: int) -> str:
     same = np.flatnonzero((found.row == found.row[query]) & ~found.hidden)
     return " ".join(found.texts[i] for i in same)
+
+
+def _nearest_visible(found: _Sentences, query: int) -> int:
+    """The visible sentence of the same row with the nearest number, the earlier of two."""
+    same = np.flatnonzero((found.row == found.row[query]) & ~found.hidden)
+    return int(same[np.abs(found.number[same] - found.number[query]).argmin()])
 
 
 def _document(found: _Sentences, query: int, hidden_only: bool) -> np.ndarray:
@@ -174,24 +182,24 @@ def elsewhere(texts: Sequence[str], document: np.ndarray, query: int, generator:
     return np.fromiter(islice(others, ELSEWHERE), dtype=np.int64)
 
 
-def _answers(batches: Sequence[MaskedSentences]) -> Callable[..., Vectors]:
-    """What a method predicts for the hidden sentences, or copies, and the latents of all sentences; asked once each."""
+def _answers(batches: Sequence[MaskedSentences]) -> Callable[[Method], Vectors]:
+    """What a method predicts for the hidden sentences, and the latents of all sentences; asked once."""
 
-    @lru_cache(maxsize=2)
-    def answer(method: Any, copied: bool) -> Vectors:
+    @lru_cache(maxsize=1)
+    def answer(method: Any) -> Vectors:
         device = next(method.parameters()).device
         predicted: list[Tensor] = []
         candidates: list[Tensor] = []
         for batch in (batch.to(device) for batch in batches):
             candidates.append(method.sentence_targets(batch, *batch.every_sentence))
-            predicted.append(
-                method.sentence_targets(batch, batch.nearest_visible(), batch.asked_valid)
-                if copied
-                else method.predict_from_context(batch)
-            )
+            predicted.append(method.predict_from_context(batch))
         return Vectors(*(torch.cat(parts).float().cpu().numpy() for parts in (predicted, candidates)))
 
     return answer
+
+
+def _copied(vectors: Vectors, nearest: np.ndarray) -> Vectors:
+    return Vectors(vectors.candidates[nearest], vectors.candidates)
 
 
 def _some(vectors: Vectors, kept: np.ndarray) -> Vectors:

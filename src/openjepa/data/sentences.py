@@ -38,6 +38,8 @@ class SentencesConfig(BaseConfig):
     """shorter sentences join a neighbour; 1 = none do"""
     max_chars: int = Field(600, ge=8)
     """longer sentences are cut: after a clause mark, else at white space, else anywhere"""
+    passages: int = Field(1, ge=1)
+    """of a document in one row: each as many sentences as the encoder reads at once, all predicted from all of them"""
     views: ViewsConfig = ViewsConfig()
 
     @model_validator(mode="after")

@@ -12,21 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SHORT = 256  # tokens
+LOWEST = torch.finfo(torch.bfloat16).min / 2  # the score where nothing may be read; halved: no sum leaves the range
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, may_attend: Tensor | None, dropout: float = 0.0) -> Tensor:
-    """q, k, v [B, H, T, D/H]; may_attend bool, broadcastable to [B, H, T, T] (None = all) -> [B, H, T, D/H]."""
+    """q, k, v [B, H, T, D/H]; may_attend broadcastable to [B, H, T, T] (None = all) -> [B, H, T, D/H].
+
+    may_attend is bool, or what is added to the scores.
+    """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= SHORT:
         scores = _scores(q * q.shape[-1] ** -0.5, k, may_attend)  # [B, H, T, T]
         return F.dropout(scores.softmax(-1), dropout) @ v
-    return F.scaled_dot_product_attention(q, k, v, may_attend, dropout)
+    mask = may_attend if may_attend is None or may_attend.dtype == torch.bool else may_attend.to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout)
 
 
 def _scores(q: Tensor, k: Tensor, may_attend: Tensor | None) -> Tensor:
     """q k^T, lowest where nothing may be read: to start a product from a mask is faster than to fill it in after."""
     if may_attend is None:
         return q @ k.transpose(-1, -2)
-    lowest = torch.finfo(q.dtype).min / 2  # a half: where nothing may be read, no sum leaves the range
-    start = ((~may_attend).to(q.dtype) * lowest).expand(*q.shape[:2], *may_attend.shape[-2:])  # [B, H, 1 or T, T]
+    added = (~may_attend).to(q.dtype) * LOWEST if may_attend.dtype == torch.bool else may_attend.to(q.dtype)
+    start = added.expand(*q.shape[:2], *may_attend.shape[-2:])  # [B, H, 1 or T, T]
     scores = torch.baddbmm(start.flatten(0, 1), q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))  # [B * H, T, T]
     return scores.unflatten(0, q.shape[:2])

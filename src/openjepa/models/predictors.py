@@ -16,6 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from openjepa.core.config import BaseConfig
+from openjepa.core.errors import ConfigError
+from openjepa.models.attention import LOWEST
 from openjepa.models.transformer import Trunk, key_mask, mean_pool
 
 
@@ -34,11 +36,25 @@ class PredictorConfig(BaseConfig):
     """let the attention predictor see the mean of the context only"""
 
 
+class SequencePredictorConfig(PredictorConfig):
+    """The same where places are in line, as in a text."""
+
+    alibi: bool = False
+    """attention falls off with the distance of two places, in each head at a rate of its own (attention predictor)"""
+
+
 def build_predictor(config: PredictorConfig, dim: int, out_dim: int, max_len: int) -> nn.Module:
-    """The configured predictor from latents of width `dim` to latents of width `out_dim`."""
+    """The configured predictor from latents of width `dim` to latents of width `out_dim`.
+
+    Raises ConfigError for `alibi` where there is no attention over places.
+    """
+    alibi = isinstance(config, SequencePredictorConfig) and config.alibi
+    if alibi and (config.kind == "mlp" or config.bottleneck):
+        raise ConfigError("predictor.alibi is about attention over places: give kind=attention and bottleneck=false")
     if config.kind == "mlp":
         return MLPPredictor(dim, config.width, out_dim, max_len)
-    return AttentionPredictor(dim, config.width, out_dim, config.depth, config.heads, max_len, config.bottleneck)
+    sizes = (dim, config.width, out_dim, config.depth, config.heads, max_len)
+    return AttentionPredictor(*sizes, bottleneck=config.bottleneck, alibi=alibi)
 
 
 def mlp(dims: list[int]) -> nn.Sequential:
@@ -94,12 +110,13 @@ class AttentionPredictor(nn.Module):
     """A narrow transformer over the context and a positioned mask token per hidden place (I-JEPA, Assran et al. 2023).
 
     `bottleneck=True` shows it the mean of the context only: the whole text must fit into the vector that users get.
+    `alibi=True` lets near places count more from the start (`linear_biases`).
     """
 
     def __init__(self, dim: int, width: int, out_dim: int, depth: int, heads: int, max_len: int,
-                 bottleneck: bool = False) -> None:  # fmt: skip
+                 bottleneck: bool = False, alibi: bool = False) -> None:  # fmt: skip
         super().__init__()
-        self.bottleneck = bottleneck
+        self.bottleneck, self.heads, self.alibi = bottleneck, heads, alibi
         self.enter = nn.Linear(dim, width)
         self.place = nn.Embedding(max_len, width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
@@ -117,6 +134,19 @@ class AttentionPredictor(nn.Module):
         queries = self.mask_token + self.place(hidden_places)  # [B, H, W]
         if slots is not None:
             queries = queries + self.enter(slots)
-        valid = torch.cat([context_valid, hidden_valid], 1)  # [B, V + H]
-        out = self.trunk(torch.cat([seen, queries.to(seen.dtype)], 1), key_mask(valid))  # [B, V + H, W]
+        mask = key_mask(torch.cat([context_valid, hidden_valid], 1))  # [B, 1, 1, V + H]
+        if self.alibi:
+            mask = linear_biases(torch.cat([context_places, hidden_places], 1), mask, self.heads)
+        out = self.trunk(torch.cat([seen, queries.to(seen.dtype)], 1), mask)  # [B, V + H, W]
         return self.leave(out[:, seen.shape[1] :])
+
+
+def linear_biases(places: Tensor, may_attend: Tensor, heads: int) -> Tensor:
+    """What is added to attention's scores, [B, H, T, T]: the less, the farther apart two `places` [B, T] are.
+
+    Head h of H falls by 2^(-8 h / H) a step (ALiBi, Press et al. 2022, section 3). The lowest score where nothing
+    `may_attend`, bool, broadcastable.
+    """
+    slopes = 2.0 ** (-8 * torch.arange(1, heads + 1, device=places.device) / heads)  # [H]
+    distance = (places[:, None, :, None] - places[:, None, None, :]).abs()  # [B, 1, T, T]
+    return (-slopes[:, None, None] * distance).masked_fill(~may_attend, LOWEST)

@@ -1,9 +1,9 @@
 """LANG-JEPA: predict the latents of hidden sentences from the other sentences of the document.
 
-A document is a row of whole sentences. The student reads the visible ones together; a predictor sees one latent for
-each of them and, told which sentence it is asked for, estimates one latent per hidden sentence; an EMA teacher gives
-the targets. A sentence's latent is the mean over its tokens. One pass for the context and one for all targets, whatever
-the number of sentences. The mean of the student's token latents over a whole text is its embedding.
+A document is a row of whole sentences. The student reads the visible ones together (`sentences.passages` of them apart
+if it is long); a predictor sees one latent for each and, told which sentence it is asked for, estimates one latent per
+hidden sentence; an EMA teacher gives the targets. A sentence's latent is the mean over its tokens. One pass for the
+context, one for all targets. The mean of the student's token latents over a whole text is its embedding.
 
 Two choices decide what a target holds (figures in docs/lab-log.md). The teacher reads each sentence `alone` (default: a
 concept for itself) or in its `document` (it then holds what its neighbours show, and can be guessed by copying). And
@@ -37,7 +37,7 @@ from openjepa.data.sources import DataConfig
 from openjepa.data.text import SentenceRows, SentencesConfig, TokenizerConfig, load_or_train, text_tasks, train_and_eval
 from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
-from openjepa.models.predictors import PredictorConfig, build_predictor
+from openjepa.models.predictors import SequencePredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
 from openjepa.objectives.contrast import ContrastConfig, LateContrast
@@ -54,7 +54,7 @@ class Config(BaseConfig):
     tokenizer: TokenizerConfig = TokenizerConfig()
     encoder: EncoderConfig = EncoderConfig()
     mask: SentenceMaskConfig = SentenceMaskConfig()
-    predictor: PredictorConfig = PredictorConfig()
+    predictor: SequencePredictorConfig = SequencePredictorConfig()
     target: TargetConfig = TargetConfig(norm="standardize")
     teacher_reads: Literal["alone", "document"] = "alone"
     """each hidden sentence as a text of its own, or in its document"""
@@ -80,7 +80,8 @@ class LangJEPA(Method[MaskedSentences]):
         self.student = build_encoder(config.encoder, vocab, context)
         self.teacher = EMATarget(self.student, config.momentum.schedule())
         dim, levels = self.student.dim, 2 if config.target.skip_top else 1
-        self.predictor = build_predictor(config.predictor, levels * dim, dim, self.student.max_len)
+        places = config.sentences.passages * self.student.max_len
+        self.predictor = build_predictor(config.predictor, levels * dim, dim, places)
         self.objective = named_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
         self.contrast = LateContrast(config.contrast)
@@ -90,14 +91,14 @@ class LangJEPA(Method[MaskedSentences]):
         return self.student.states(take(batch.ids, batch.context_at), batch.context_valid, batch.context_at)
 
     def predict(self, batch: MaskedSentences, context: list[Tensor]) -> Tensor:
-        """The estimated latents of the hidden sentences [M, D]; a place is a sentence's number in the document."""
+        """The estimated latents of the hidden sentences [M, D]; a place is a sentence's number in its document."""
         read = [context[-1]]
         if self.config.target.skip_top:  # also the level that is predicted, where sentences differ more
             lower = target_layers(self.config.target, context)[-1]
             read.append(F.layer_norm(lower, lower.shape[-1:]))
         concepts = batch.visible_part.weights @ torch.cat(read, -1).float()  # [B, C, D or 2D]
-        seen = (concepts, batch.seen, batch.seen_valid)
-        return self.predictor(*seen, None, batch.asked, batch.asked_valid)[batch.asked_valid]
+        seen = (concepts.flatten(0, 1)[batch.all_seen], batch.seen_places, batch.all_seen_valid)  # [G, Z, ...]
+        return self.predictor(*seen, None, batch.asked_places, batch.all_asked_valid)[batch.all_asked_valid]
 
     def predict_from_context(self, batch: MaskedSentences) -> Tensor:
         return self.predict(batch, self.see_context(batch))
@@ -111,7 +112,7 @@ class LangJEPA(Method[MaskedSentences]):
 
         terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
         if every is not None:
-            terms["contrast"] = self.contrast(predicted, every, batch.hidden_of_all, batch.row_of_all)
+            terms["contrast"] = self.contrast(predicted, every, batch.hidden_of_all, batch.document_of_all)
         terms |= self.regularize(batch, pooled)
         loss = torch.stack(list(terms.values())).sum()
         latents = self._latents(batch, predicted, target, pooled)
@@ -150,7 +151,8 @@ class LangJEPA(Method[MaskedSentences]):
         latents = Latents(predicted.detach(), target, pooled.detach())
         if self.training:
             return latents
-        latents.rows, latents.places = batch.asked_valid.nonzero()[:, 0], batch.asked[batch.asked_valid]  # [M]
+        latents.rows = batch.asked_valid.nonzero()[:, 0]  # [M]
+        latents.places = batch.asked_places[batch.all_asked_valid]  # [M]
         latents.copied = self.sentence_targets(batch, batch.nearest_visible(), batch.asked_valid)  # [M, D]
         latents.context = self.embed(batch)  # [B, D]
         latents.teacher = mean_pool(self.teacher.states(batch.ids, batch.valid)[-1], batch.valid)  # [B, D]

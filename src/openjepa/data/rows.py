@@ -134,6 +134,10 @@ class SentenceRows:
         ends = np.flatnonzero(content == self.tokenizer.sep_id) + 1
         return [self.join(passage) for passage in self.pack([s[:-1] for s in np.split(content, ends[:-1])])]
 
+    def whole(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Consecutive rows of a document [L_i] as one, however long."""
+        return np.concatenate([rows[0], *(row[len(self.tokenizer.prefix) :] for row in rows[1:])])
+
     def split(self, text: str) -> list[str]:
         """The sentences of a text."""
         return [text[start:end] for start, end in split_sentences(text, self.sentences)]

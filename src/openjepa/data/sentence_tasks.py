@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,13 @@ from openjepa.core.grouping import group_sums
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Retrieval, Vectors, pool_table
+from openjepa.data.corpus import TokenRow
 from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+from openjepa.data.rows import SentenceRows
 
 ELSEWHERE = 99  # sentences of other documents in a pool
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE, DOCUMENTS_AT_ONCE = 64, 16
+MOST_PASSAGES = 64  # of a whole document
 LEAST = 20  # questions below which a score would say nothing
 
 
@@ -47,18 +50,23 @@ class _Sentences:
     texts: list[str]  # C
 
 
-def sentence_tasks(rows: Any, collate: MaskedSentencesCollator, limit: int = 400, seed: int = 0) -> list[Retrieval]:
+def sentence_tasks(
+    rows: Any, collate: MaskedSentencesCollator, limit: int = 400, seed: int = 0, whole: bool = False
+) -> list[Retrieval]:
     """The four questions on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
 
+    `whole` joins the rows of each document, up to 64 passages of it, whatever the length of a row in training.
     The method asked needs `predict_from_context(batch)` and `sentence_targets(batch, sentences [B, S], real [B, S])`,
     both [M, D], row by row. A question is left out where fewer than 20 sentences can be asked for.
     """
-    asked = [Row(rows[i], generator_for(seed, "sentence tasks", i), i) for i in range(min(limit, len(rows)))]
-    step = max(1, ROWS_AT_ONCE // collate.rows.sentences.passages)
+    samples = _whole(rows, collate.rows, limit) if whole else [rows[i] for i in range(min(limit, len(rows)))]
+    asked = [Row(sample, generator_for(seed, "sentence tasks", i), i) for i, sample in enumerate(samples)]
+    step = DOCUMENTS_AT_ONCE if whole else max(1, ROWS_AT_ONCE // collate.rows.sentences.passages)
     batches = [collate(asked[start : start + step]) for start in range(0, len(asked), step)]
-    found = _read(batches, [row.sample.document for row in asked], collate.rows.tokenizer.decode)
+    found = _read(batches, [sample.document for sample in samples], collate.rows.tokenizer.decode)
     queries = np.flatnonzero(found.hidden)  # [N], in the order of the predictions
-    contexts = [_visible(found, query) for query in queries]
+    shown = {row: _visible(found, row) for row in dict.fromkeys(found.row.tolist())}
+    contexts = [shown[row] for row in found.row[queries].tolist()]
     pools = {
         "in_document": [_document(found, query, hidden_only=False) for query in queries],
         "among_hidden": [_document(found, query, hidden_only=True) for query in queries],
@@ -142,6 +150,15 @@ def _by_place(given: Vectors, found: _Sentences, asked: np.ndarray) -> Vectors:
     return Vectors((everywhere[number] - here[own]) / others, given.candidates)
 
 
+def _whole(rows: Any, maker: SentenceRows, limit: int) -> list[TokenRow]:
+    """The first `limit` documents of a corpus, each as one row of at most MOST_PASSAGES passages."""
+    most = max(1, MOST_PASSAGES // maker.sentences.passages)  # rows
+    every = groupby((rows[i] for i in range(len(rows))), key=lambda row: row.document)
+    parts = [list(islice(own, most)) for _, own in islice(every, limit)]
+    joined = [maker.whole([row.ids for row in own]) for own in parts]
+    return [TokenRow(ids, maker.special(ids), own[0].document) for ids, own in zip(joined, parts, strict=True)]
+
+
 def _read(batches: Sequence[MaskedSentences], documents: Sequence[int], decode: Callable[[Any], str]) -> _Sentences:
     row, numbers, hidden, texts = [], [], [], []
     first = 0
@@ -157,8 +174,8 @@ def _read(batches: Sequence[MaskedSentences], documents: Sequence[int], decode: 
     return _Sentences(np.array(row), np.array(documents)[row], np.array(numbers), np.array(hidden), texts)
 
 
-def _visible(found: _Sentences, query: int) -> str:
-    same = np.flatnonzero((found.row == found.row[query]) & ~found.hidden)
+def _visible(found: _Sentences, row: int) -> str:
+    same = np.flatnonzero((found.row == row) & ~found.hidden)
     return " ".join(found.texts[i] for i in same)
 
 

@@ -40,7 +40,8 @@ class SequencePredictorConfig(PredictorConfig):
     """The same where places are in line, as in a text."""
 
     alibi: bool = False
-    """attention falls off with the distance of two places, in each head at a rate of its own (attention predictor)"""
+    """attention falls off with the distance of two places, in each head at a rate of its own; nothing else is known of
+    places, so rows may become longer than in training (attention predictor)"""
 
 
 def build_predictor(config: PredictorConfig, dim: int, out_dim: int, max_len: int) -> nn.Module:
@@ -110,7 +111,7 @@ class AttentionPredictor(nn.Module):
     """A narrow transformer over the context and a positioned mask token per hidden place (I-JEPA, Assran et al. 2023).
 
     `bottleneck=True` shows it the mean of the context only: the whole text must fit into the vector that users get.
-    `alibi=True` lets near places count more from the start (`linear_biases`).
+    `alibi=True` replaces embedded places by their distances (`linear_biases`): no place is too far or new.
     """
 
     def __init__(self, dim: int, width: int, out_dim: int, depth: int, heads: int, max_len: int,
@@ -118,9 +119,10 @@ class AttentionPredictor(nn.Module):
         super().__init__()
         self.bottleneck, self.heads, self.alibi = bottleneck, heads, alibi
         self.enter = nn.Linear(dim, width)
-        self.place = nn.Embedding(max_len, width)
+        self.place = None if alibi else nn.Embedding(max_len, width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
-        nn.init.normal_(self.place.weight, std=0.02)
+        if self.place is not None:
+            nn.init.normal_(self.place.weight, std=0.02)
         self.trunk = Trunk(width, depth, heads)
         self.leave = nn.Linear(width, out_dim)
 
@@ -130,8 +132,8 @@ class AttentionPredictor(nn.Module):
             seen = self.enter(mean_pool(context, context_valid)[:, None])  # [B, 1, W]
             context_valid = context_valid[:, :1]
         else:
-            seen = self.enter(context) + self.place(context_places)  # [B, V, W]
-        queries = self.mask_token + self.place(hidden_places)  # [B, H, W]
+            seen = self._placed(self.enter(context), context_places)  # [B, V, W]
+        queries = self._placed(self.mask_token.expand(*hidden_places.shape, -1), hidden_places)  # [B, H, W]
         if slots is not None:
             queries = queries + self.enter(slots)
         mask = key_mask(torch.cat([context_valid, hidden_valid], 1))  # [B, 1, 1, V + H]
@@ -139,6 +141,9 @@ class AttentionPredictor(nn.Module):
             mask = linear_biases(torch.cat([context_places, hidden_places], 1), mask, self.heads)
         out = self.trunk(torch.cat([seen, queries.to(seen.dtype)], 1), mask)  # [B, V + H, W]
         return self.leave(out[:, seen.shape[1] :])
+
+    def _placed(self, x: Tensor, places: Tensor) -> Tensor:
+        return x if self.place is None else x + self.place(places)
 
 
 def linear_biases(places: Tensor, may_attend: Tensor, heads: int) -> Tensor:

@@ -79,9 +79,8 @@ class LangJEPA(Method[MaskedSentences]):
         self.config, self.vocab = config, vocab
         self.student = build_encoder(config.encoder, vocab, context)
         self.teacher = EMATarget(self.student, config.momentum.schedule())
-        dim, levels = self.student.dim, 2 if config.target.skip_top else 1
-        places = config.sentences.passages * self.student.max_len
-        self.predictor = build_predictor(config.predictor, levels * dim, dim, places)
+        dim, read = self.student.dim, (2 if config.target.skip_top else 1) * self.student.dim
+        self.predictor = build_predictor(config.predictor, read, dim, config.sentences.passages * self.student.max_len)
         self.objective = named_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
         self.contrast = LateContrast(config.contrast)
@@ -151,8 +150,7 @@ class LangJEPA(Method[MaskedSentences]):
         latents = Latents(predicted.detach(), target, pooled.detach())
         if self.training:
             return latents
-        latents.rows = batch.asked_valid.nonzero()[:, 0]  # [M]
-        latents.places = batch.asked_places[batch.all_asked_valid]  # [M]
+        latents.rows, latents.places = batch.asked_valid.nonzero()[:, 0], batch.asked_places[batch.all_asked_valid]
         latents.copied = self.sentence_targets(batch, batch.nearest_visible(), batch.asked_valid)  # [M, D]
         latents.context = self.embed(batch)  # [B, D]
         latents.teacher = mean_pool(self.teacher.states(batch.ids, batch.valid)[-1], batch.valid)  # [B, D]
@@ -192,7 +190,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         prepare=lambda texts: collate.clean(texts, method.student.max_len),
         train=config.train,
         pad_to=PAD_TO,
-        tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate)],
+        tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate, whole=config.predictor.alibi)],
         readable=Readable(
             lambda *asked: read_back(*asked, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size
         ),

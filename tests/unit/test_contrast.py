@@ -1,4 +1,4 @@
-"""`tell_apart`: closed forms, equality with torch's cross-entropy, and what may not matter."""
+"""`tell_apart` and its similarities: closed forms, equality with torch's cross-entropy, and what may not matter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openjepa.core.seeding import generator_for
-from openjepa.objectives.contrast import tell_apart
+from openjepa.objectives.contrast import Similarity, similarities, tell_apart
 
 M, N, D = 4, 7, 8
 ANSWER = torch.tensor([1, 2, 5, 6])
@@ -22,28 +22,33 @@ def normal(*shape: int, draw: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator_for(0, "contrast", draw))
 
 
+def told(predicted: Tensor, pool: Tensor, answer: Tensor = ANSWER, among: Tensor = ALL,
+         kind: Similarity = "cosine") -> Tensor:  # fmt: skip
+    return tell_apart(similarities(predicted, pool, kind), answer, among, T)
+
+
 def test_a_pool_of_equals_costs_the_log_of_its_size() -> None:
     alike = normal(1, D).expand(N, D)
-    assert tell_apart(normal(M, D), alike, ANSWER, ALL, T).tolist() == pytest.approx(M * [math.log(N)])
+    assert told(normal(M, D), alike).tolist() == pytest.approx(M * [math.log(N)])
 
 
 def test_right_predictions_among_orthogonal_targets_have_the_closed_form() -> None:
     pool = torch.eye(D)[:N]
     expected = math.log(1 + (N - 1) * math.exp(-1 / T))
-    assert tell_apart(pool[ANSWER], pool, ANSWER, ALL, T).tolist() == pytest.approx(M * [expected])
+    assert told(pool[ANSWER], pool).tolist() == pytest.approx(M * [expected])
 
 
 def test_equal_to_the_cross_entropy_of_torch_and_blind_to_lengths() -> None:
     predicted, pool = normal(M, D), normal(N, D, draw=1)
     cosines = F.cosine_similarity(predicted[:, None], pool[None], dim=-1)  # [M, N]
     expected = F.cross_entropy(cosines / T, ANSWER, reduction="none")
-    torch.testing.assert_close(tell_apart(predicted, pool, ANSWER, ALL, T), expected)
-    torch.testing.assert_close(tell_apart(7 * predicted, 0.2 * pool, ANSWER, ALL, T), expected)
+    torch.testing.assert_close(told(predicted, pool), expected)
+    torch.testing.assert_close(told(7 * predicted, 0.2 * pool), expected)
 
 
 def test_its_gradient_turns_a_prediction_to_its_target_and_from_the_others() -> None:
     predicted = torch.ones(M, D, requires_grad=True)
-    tell_apart(predicted, torch.eye(D)[:N], ANSWER, ALL, T).sum().backward()
+    told(predicted, torch.eye(D)[:N]).sum().backward()
     down = -predicted.grad  # [M, D]
     own = F.one_hot(ANSWER, D).bool()
     assert (down[own] > 0).all()
@@ -55,5 +60,21 @@ def test_only_candidates_count() -> None:
     among = ALL.clone()
     among[:, [0, 3]] = False
     fewer = torch.tensor([0, 1, 3, 4])  # the same answers without the two
-    expected = tell_apart(predicted, pool[[1, 2, 4, 5, 6]], fewer, ALL[:, :5], T)
-    torch.testing.assert_close(tell_apart(predicted, pool, ANSWER, among, T), expected)
+    expected = told(predicted, pool[[1, 2, 4, 5, 6]], fewer, ALL[:, :5])
+    torch.testing.assert_close(told(predicted, pool, among=among), expected)
+
+
+def test_products_have_their_closed_form_and_do_not_see_what_all_candidates_share() -> None:
+    predicted, pool, shared = normal(M, D), normal(N, D, draw=1), 3 * normal(D, draw=2)
+    expected = F.cross_entropy(torch.einsum("md,nd->mn", predicted, pool) / D / T, ANSWER, reduction="none")
+    torch.testing.assert_close(told(predicted, pool, kind="product"), expected)
+    torch.testing.assert_close(told(predicted, pool + shared, kind="product"), expected)
+    assert (told(predicted, pool + shared) - told(predicted, pool)).abs().max() > 0.1  # a cosine does
+
+
+def test_predicting_more_of_what_candidates_share_costs_products_nothing() -> None:
+    shared = F.one_hot(torch.tensor(D - 1), D).float()
+    pool = torch.eye(D)[:N] + shared
+    right, righter = pool[ANSWER], pool[ANSWER] + 9 * shared
+    torch.testing.assert_close(told(righter, pool, kind="product"), told(right, pool, kind="product"))
+    assert (told(righter, pool) > told(right, pool) + 0.01).all()

@@ -6,6 +6,8 @@ candidates of a prediction are of its own row.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -16,7 +18,8 @@ from openjepa.core.distributed import rank_weight
 from openjepa.core.method import Progress
 from openjepa.core.schedules import late
 
-TEMPERATURE = 0.1  # of `LateContrast`
+Similarity = Literal["cosine", "product"]
+TEMPERATURE: dict[Similarity, float] = {"cosine": 0.1, "product": 1.0}  # of `LateContrast`
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -41,14 +44,24 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(similar, torch.arange(len(views), device=views.device).roll(len(first)))
 
 
-def tell_apart(predicted: Tensor, pool: Tensor, answer: Tensor, among: Tensor, temperature: float) -> Tensor:
-    """Which was meant? predicted [M, D], pool [N, D], places of the targets [M], candidates [M, N] bool -> [M] in nats.
+def similarities(predicted: Tensor, pool: Tensor, kind: Similarity) -> Tensor:
+    """Of predictions [M, D] with candidates [N, D] -> [M, N]: the cosine, or the product a dimension, x . y / D.
 
-    -log softmax of the cosine with the target among those with all candidates; 0 is perfect, the log of their number is
-    chance. It pays for what a distance hardly sees, since it is little of the variance: which of many that are alike.
-    Source: van den Oord et al. 2018, eq. 4, with cosines over a temperature.
+    What all candidates of a prediction share adds the same product to each, so a softmax does not see it; in a cosine
+    it takes a share of the prediction's length from what tells them apart.
     """
-    similar = F.normalize(predicted.float(), dim=-1) @ F.normalize(pool.float(), dim=-1).T  # [M, N]
+    if kind == "product":
+        return predicted.float() @ pool.float().T / pool.shape[1]
+    return F.normalize(predicted.float(), dim=-1) @ F.normalize(pool.float(), dim=-1).T
+
+
+def tell_apart(similar: Tensor, answer: Tensor, among: Tensor, temperature: float) -> Tensor:
+    """Which was meant? Similarities [M, N], places of the targets [M], candidates [M, N] bool -> [M] in nats.
+
+    -log softmax of that of the target among those of all candidates; 0 is perfect, the log of their number is chance.
+    It pays for what a distance hardly sees, since it is little of the variance: which of many that are alike.
+    Source: van den Oord et al. 2018, eq. 4, with similarities over a temperature.
+    """
     return F.cross_entropy((similar / temperature).masked_fill(~among, -torch.inf), answer, reduction="none")
 
 
@@ -57,6 +70,8 @@ class ContrastConfig(BaseConfig):
 
     weight: float = Field(0.0, ge=0)
     """of the contrast at the end of the run, beside the prediction loss; 0 = none"""
+    similarity: Similarity = "cosine"
+    """cosine (over 0.1), or product: what a document's sentences share is then neither paid for nor given up"""
     start: float = Field(0.5, ge=0, lt=1)
     """part of the run from which that weight grows: earlier, it only teaches to point away from what is visible"""
 
@@ -68,6 +83,7 @@ class LateContrast(nn.Module):
 
     def __init__(self, config: ContrastConfig) -> None:
         super().__init__()
+        self.similarity: Similarity = config.similarity
         self.schedule = late(config.weight, config.start)
         self.register_buffer("weight", torch.zeros(()))
 
@@ -78,7 +94,8 @@ class LateContrast(nn.Module):
     def forward(self, predicted: Tensor, pool: Tensor, meant: Tensor, row: Tensor) -> Tensor:
         """predicted [M, D], pool [N, D] with the row of each [N], `meant` [N] bool: M of them, in order -> scalar."""
         answer = meant.nonzero()[:, 0]  # [M]
-        lost = tell_apart(predicted, pool, answer, row[answer][:, None] == row, TEMPERATURE)  # [M]
+        similar = similarities(predicted, pool, self.similarity)  # [M, N]
+        lost = tell_apart(similar, answer, row[answer][:, None] == row, TEMPERATURE[self.similarity])  # [M]
         return self.weight * rank_weight(len(lost), lost.device) * lost.mean()
 
     def update(self, progress: Progress) -> None:

@@ -216,14 +216,14 @@ def test_with_alibi_the_nearest_counts_most_from_the_start() -> None:
         context[i + 1, i] += 5.0
     places, asked = torch.arange(9).expand(10, -1), torch.zeros(10, 1, dtype=torch.int64)
     moved = torch.zeros(9)
-    for seed in range(20):
+    for seed in range(60):
         torch.manual_seed(seed)
         predictor = AttentionPredictor(D, 8, 5, 1, 8, MAX_LEN, alibi=True).eval()
         with torch.no_grad():
             predictor.trunk.blocks[0].qkv.weight[:16].zero_()  # queries and keys say nothing: what is left is distance
             out = predictor(context, places, torch.ones(10, 9, dtype=torch.bool), None, asked, asked == 0)[:, 0]
-        moved += (out[1:] - out[:1]).norm(dim=1) / 20
-    assert (moved[::2].diff() < 0).all()
+        moved += (out[1:] - out[:1]).norm(dim=1) / 60
+    assert moved[0] > 1.5 * moved[4] > 1.5 * moved[8]
 
 
 @pytest.mark.parametrize("given", [{"kind": "mlp"}, {"bottleneck": True}])

@@ -23,7 +23,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
 from openjepa.core.picture import Pieces
 from openjepa.core.sizes import round_up
-from openjepa.data.corpus import pad
+from openjepa.data.corpus import pad, up_to
 from openjepa.data.masked_text import places_of
 from openjepa.data.pictures import text_pictures
 from openjepa.data.rows import SentenceRows
@@ -239,5 +239,8 @@ class MaskedSentencesCollator:
 
 def _by_document(valid: Tensor, document: Tensor) -> tuple[Tensor, Tensor]:
     """Sentences [B, S] of rows of documents [B] -> their flat places by document [G, K], and which are real."""
-    own = document == torch.arange(int(document[-1]) + 1)[:, None]  # [G, B]
-    return places_of((own[:, :, None] & valid).flatten(1), PAD_SENTENCES)
+    counts = torch.bincount(document, valid.sum(1), minlength=int(document[-1]) + 1).long()  # [G]
+    real = up_to(counts, round_up(int(counts.max()), PAD_SENTENCES))  # [G, K]
+    places = torch.zeros(real.shape, dtype=torch.int64)
+    places[real] = valid.flatten().nonzero()[:, 0]
+    return places, real

@@ -49,6 +49,10 @@ class _Sentences:
     hidden: np.ndarray  # [C] bool
     texts: list[str]  # C
 
+    def of_row(self, row: int) -> np.ndarray:
+        """The sentences of a row, in order."""
+        return np.arange(*np.searchsorted(self.row, [row, row + 1]))
+
 
 def sentence_tasks(
     rows: Any, collate: MaskedSentencesCollator, limit: int = 400, seed: int = 0, whole: bool = False
@@ -175,20 +179,19 @@ def _read(batches: Sequence[MaskedSentences], documents: Sequence[int], decode: 
 
 
 def _visible(found: _Sentences, row: int) -> str:
-    same = np.flatnonzero((found.row == row) & ~found.hidden)
-    return " ".join(found.texts[i] for i in same)
+    return " ".join(found.texts[i] for i in found.of_row(row) if not found.hidden[i])
 
 
 def _nearest_visible(found: _Sentences, query: int) -> int:
     """The visible sentence of the same row with the nearest number, the earlier of two."""
-    same = np.flatnonzero((found.row == found.row[query]) & ~found.hidden)
-    return int(same[np.abs(found.number[same] - found.number[query]).argmin()])
+    same = found.of_row(found.row[query])
+    visible = same[~found.hidden[same]]
+    return int(visible[np.abs(visible - query).argmin()])
 
 
 def _document(found: _Sentences, query: int, hidden_only: bool) -> np.ndarray:
     """The other sentences of the document, without those of the same words."""
-    same = found.row == found.row[query]
-    others = np.flatnonzero(same & found.hidden if hidden_only else same)
+    others = (i for i in found.of_row(found.row[query]) if found.hidden[i] or not hidden_only)
     return np.array([i for i in others if found.texts[i] != found.texts[query]], dtype=np.int64)
 
 

@@ -28,9 +28,7 @@ class Measure:
 
     values: dict[str, float]  # column -> value; "run", "init", "random" and those baselines that can answer
     chance: float | None  # None where it is not known
-    interval: (
-        tuple[float, float] | None
-    )  # 95 %, of run - init; None where there are no test items, or of too few documents
+    interval: tuple[float, float] | None  # 95 %, of run - init; None without test items, or of too few documents
 
     @property
     def run_minus_init(self) -> float:

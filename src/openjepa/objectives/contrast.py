@@ -1,7 +1,7 @@
 """Contrastive losses: a view has to find its own other view, or a prediction its target, among others.
 
 Negatives do not depend on the number of devices: views are those of all ranks (`core.distributed.gather_rows`), and the
-candidates of a prediction are of its own row.
+candidates of a prediction are of its own document.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ContrastConfig(BaseConfig):
 
 
 class LateContrast(nn.Module):
-    """`tell_apart` among the candidates of one row, with a weight that grows late in the run and is saved with it."""
+    """`tell_apart` among the sentences of a document, with a weight that grows late in the run and is saved with it."""
 
     weight: Tensor
 
@@ -91,11 +91,12 @@ class LateContrast(nn.Module):
     def on(self) -> bool:
         return bool(self.weight)
 
-    def forward(self, predicted: Tensor, pool: Tensor, meant: Tensor, row: Tensor) -> Tensor:
-        """predicted [M, D], pool [N, D] with the row of each [N], `meant` [N] bool: M of them, in order -> scalar."""
+    def forward(self, predicted: Tensor, pool: Tensor, meant: Tensor, document: Tensor) -> Tensor:
+        """predicted [M, D], pool [N, D] and the document of each [N], `meant` [N] bool: M in order -> scalar."""
         answer = meant.nonzero()[:, 0]  # [M]
         similar = similarities(predicted, pool, self.similarity)  # [M, N]
-        lost = tell_apart(similar, answer, row[answer][:, None] == row, TEMPERATURE[self.similarity])  # [M]
+        among = document[answer][:, None] == document  # [M, N]
+        lost = tell_apart(similar, answer, among, TEMPERATURE[self.similarity])  # [M]
         return self.weight * rank_weight(len(lost), lost.device) * lost.mean()
 
     def update(self, progress: Progress) -> None:

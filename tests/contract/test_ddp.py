@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,9 +17,9 @@ from openjepa.core.method import Method, Progress
 from openjepa.data.loader import train_batches
 from openjepa.recipes import lang_jepa
 from openjepa.recipes.baselines import simclr
+from tests.ranks import WORLD, measure_on_ranks
 from tests.tiny import IMAGE, build_image, build_nano, build_tiny, build_vl
 
-WORLD = 2
 VARIANTS = {
     "tokens, vicreg": ("predict=tokens", "regularizer.name=vicreg"),
     "tokens, sigreg": ("predict=tokens", "regularizer.name=sigreg", "teacher_reads=text", "invariance=0"),
@@ -72,12 +70,8 @@ def gradients(folder: Path, variant: str, rank: int, world: int) -> tuple[dict[s
     return {name: p.grad for name, p in method.named_parameters() if p.grad is not None}, batch.size
 
 
-def on_a_rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
-    measured = {name: gradients(folder, name, rank, WORLD) for name in EVERY}
-    torch.save(measured, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+def every_variant(rank: int, folder: Path) -> dict[str, tuple[dict[str, Tensor], int]]:
+    return {name: gradients(folder, name, rank, WORLD) for name in EVERY}
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +79,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ddp")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[dict[str, tuple[dict[str, Tensor], int]]]:
-    """What each rank measured; made on first use."""
-    if not (folder / "0.pt").exists():
-        build_tiny(folder).train_data[0]  # tokenised once, by this process
-        build_nano(folder / "nano")
-        build_image().train_data[0]
-        build_vl(folder / "vl")
-        mp.start_processes(on_a_rank, (folder,), nprocs=WORLD, start_method="spawn")
-    return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
+    """What each rank measured."""
+    build_tiny(folder).train_data[0]  # tokenised once, by this process
+    build_nano(folder / "nano")
+    build_image().train_data[0]
+    build_vl(folder / "vl")
+    return measure_on_ranks(every_variant, folder)
 
 
 @pytest.mark.slow

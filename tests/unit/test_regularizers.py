@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from scipy.integrate import quad
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -26,6 +24,7 @@ from openjepa.objectives.regularizers import (
     vicreg,
 )
 from openjepa.objectives.targets import standardize
+from tests.ranks import measure_on_ranks
 
 BOTH = pytest.mark.parametrize("name", ["vicreg", "sigreg"])
 
@@ -155,9 +154,7 @@ def test_config_scales_every_term_and_names_resolve() -> None:
 ROWS = 16  # of the global batch; rank 0 holds the first five, rank 1 the rest
 
 
-def _worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _gradients(rank: int, _folder: Path) -> dict[str, torch.Tensor]:
     mine = slice(0, 5) if rank == 0 else slice(5, ROWS)
     x = normal(ROWS, 6)[mine]
     found = {"standardize": standardize(x)}
@@ -165,8 +162,7 @@ def _worker(rank: int, folder: str) -> None:
         model = DistributedDataParallel(_linear())
         total(name, model(x)).backward()
         found[name] = model.module.weight.grad
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return found
 
 
 def _linear() -> nn.Linear:
@@ -178,8 +174,7 @@ def _linear() -> nn.Linear:
 
 
 def test_two_uneven_ranks_equal_one_process(tmp_path: Path) -> None:
-    mp.start_processes(_worker, (str(tmp_path),), nprocs=2, start_method="spawn")  # fork hangs once threads have run
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    ranks = measure_on_ranks(_gradients, tmp_path)
     x = normal(ROWS, 6)
     for name in ("vicreg", "sigreg"):
         alone = _linear()

@@ -394,7 +394,8 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
 
 @pytest.mark.slow
 def test_two_processes_train_one_run_and_speak_once(data: Path, tmp_path: Path) -> None:
-    words = ["train", "t_jepa", f"data.source={data}", *TINY, "train.steps=2", "train.devices=2", "--no-eval"]
+    steps = ("train.steps=2", "train.predictor_only=0.5")  # each wrapped for its ranks anew
+    words = ["train", "t_jepa", f"data.source={data}", *TINY, *steps, "train.devices=2", "--no-eval"]
     command = [sys.executable, "-m", "openjepa", *words, "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

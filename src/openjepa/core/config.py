@@ -154,6 +154,8 @@ class TrainConfig(BaseConfig):
     """learning rate at the last step"""
     warmup_steps: int = Field(100, ge=0)
     """steps of linear warm-up, from 0.2 of the peak"""
+    predictor_only: float = Field(0.0, ge=0, le=1)
+    """last part of the run in which only the predictor learns, with a warm-up and a cosine of the rate of its own"""
     weight_decay: float = Field(0.04, ge=0)
     """at the start; biases, norms and other vectors never decay"""
     final_weight_decay: float | None = Field(None, ge=0)
@@ -196,6 +198,13 @@ class TrainConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
-        if self.warmup_steps > self.steps:
-            object.__setattr__(self, "warmup_steps", max(1, self.steps // 10))  # short trial runs still warm up
+        alone = self.steps - self.steps_of_all
+        shortest = min(steps for steps in (self.steps_of_all, alone) if steps)
+        if self.warmup_steps > shortest:
+            object.__setattr__(self, "warmup_steps", max(1, shortest // 10))  # short trial runs still warm up
         return self
+
+    @property
+    def steps_of_all(self) -> int:
+        """Steps in which everything learns; in those after them only the predictor does."""
+        return round(self.steps * (1 - self.predictor_only))

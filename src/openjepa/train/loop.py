@@ -30,6 +30,7 @@ from openjepa.core.seeding import seed_global
 from openjepa.data.loader import TrainBatches, train_batches
 from openjepa.train import checkpoint
 from openjepa.train.optim import build_optimizer, set_rates, weight_decay_schedule
+from openjepa.train.stages import predictor_of, rest_all_but_predictor, within_stage
 
 
 class Health(Protocol):
@@ -61,23 +62,28 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
         resume: bool = False) -> Fit:  # fmt: skip
     """Train `experiment` into `run`. Raises TrainingStopped on a non-finite gradient, or collapse if so configured."""
     config = experiment.train
-    optimizer = build_optimizer(experiment.method, config)
-    method, optimizer = fabric.setup(experiment.method, optimizer)
-    start, bookmark = 0, None
+    if config.predictor_only:
+        predictor_of(experiment.method)
+    start, bookmark = checkpoint.newest_step(run.checkpoints) if resume else 0, None
+    method, optimizer = _set_up(fabric, experiment, alone=start > config.steps_of_all)
     if resume:
         newest = checkpoint.newest(run.checkpoints)
-        start, bookmark = checkpoint.load(newest, experiment.method, optimizer), checkpoint.load_bookmark(newest)
-    rates = warmup_cosine(config.lr, config.final_lr, config.warmup_steps), weight_decay_schedule(config)
+        checkpoint.load(newest, experiment.method, optimizer)
+        bookmark = checkpoint.load_bookmark(newest)
+    rate = warmup_cosine(config.lr, config.final_lr, config.warmup_steps)
+    decay = weight_decay_schedule(config)
     batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark)
     keeper = _Keeper(fabric, experiment, run, health, optimizer, batches)
     if start == 0:
         keeper.check(Progress(0, config.steps))
     result, window = Fit(start, 0.0, 0), _Window()
     began = time.perf_counter()
-    method.train()
     for step in range(start, config.steps):
         progress = Progress(step, config.steps)
-        lr, weight_decay = (rate(progress) for rate in rates)
+        if step == config.steps_of_all:
+            method, optimizer = _set_up(fabric, experiment, alone=True)
+            keeper.optimizer = optimizer
+        lr, weight_decay = rate(within_stage(progress, config.steps_of_all)), decay(progress)
         set_rates(optimizer, lr, weight_decay)
         seed_global(config.seed, "step", step, fabric.global_rank)
         output = _forward_backward(fabric, method, batches, config.accumulate, window)
@@ -106,6 +112,15 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
     result.steps, result.health = config.steps, keeper.record
     result.train_s = time.perf_counter() - began - keeper.aside_s
     return result
+
+
+def _set_up(fabric: Fabric, experiment: Experiment, alone: bool) -> tuple[_FabricModule, torch.optim.Optimizer]:
+    """The method and a new optimiser, for this device and these ranks; `alone`: everything but the predictor rests."""
+    if alone:
+        rest_all_but_predictor(experiment.method)
+    method, optimizer = fabric.setup(experiment.method, build_optimizer(experiment.method, experiment.train))
+    method.train()
+    return method, optimizer
 
 
 def _forward_backward(fabric: Fabric, method: _FabricModule, batches: Iterator[Batch], accumulate: int,

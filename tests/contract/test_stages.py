@@ -1,0 +1,122 @@
+"""The last part of a run is the predictor's: what rests, what moves, its rate, and that a resume is exact."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from openjepa import api
+from openjepa.cli import main
+from openjepa.core.config import TrainConfig
+from openjepa.core.method import Progress
+from openjepa.core.rundir import read_jsonl
+from openjepa.data.loader import train_batches
+from openjepa.recipes import lang_jepa
+from openjepa.train import checkpoint
+from openjepa.train.stages import rest_all_but_predictor, within_stage
+from tests.tiny import NANO, TINY, build_tiny
+
+STEPS, OF_ALL = 16, 10
+SETTINGS = (
+    *TINY,
+    f"train.steps={STEPS}",
+    "train.predictor_only=0.4",
+    "train.lr=1e-3",
+    "train.warmup_steps=2",
+    "train.checkpoint_every=2",
+    "train.keep_checkpoints=20",
+    "train.health_every=8",
+    "train.health_batches=1",
+    "train.log_every=1",
+    "encoder.dropout=0.1",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    return api.train("lang_jepa", out=tmp_path_factory.mktemp("runs") / "run", overrides=SETTINGS, progress=False)
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step-{step:06d}" / checkpoint.WEIGHTS)
+
+
+def moved(run: Path, before: int, after: int) -> dict[str, bool]:
+    """Whether any tensor of each part of the method changed between two checkpoints."""
+    first, second = weights(run, before), weights(run, after)
+    parts: dict[str, bool] = {}
+    for name, tensor in first.items():
+        part = name.split(".")[0]
+        parts[part] = parts.get(part, False) or not torch.equal(tensor, second[name])
+    return parts
+
+
+def test_first_everything_moves_then_the_predictor_alone(run: api.Run) -> None:
+    learning = {"student": True, "teacher": True, "predictor": True}
+    assert moved(run.path, OF_ALL - 2, OF_ALL).items() >= learning.items()
+    resting = {"student": False, "teacher": False, "predictor": True}
+    for step in range(OF_ALL, STEPS, 2):
+        assert moved(run.path, step, step + 2).items() >= resting.items()
+
+
+def test_the_rate_warms_up_and_falls_in_each_part(run: api.Run) -> None:
+    rates = [row["lr"] for row in read_jsonl(run.path / "metrics.jsonl")]
+    peak, low = 1e-3, 0.2 * 1e-3
+    assert rates[0] == pytest.approx(low)
+    assert rates[OF_ALL] == pytest.approx(low)
+    assert rates[2] == rates[OF_ALL + 2] == pytest.approx(peak)
+    assert rates[OF_ALL - 1] < 0.1 * peak
+    assert rates[2:OF_ALL] == sorted(rates[2:OF_ALL], reverse=True)
+
+
+@pytest.mark.parametrize("kept", [OF_ALL - 2, OF_ALL, OF_ALL + 2, STEPS - 2])
+def test_a_resumed_run_is_the_run(run: api.Run, tmp_path: Path, kept: int) -> None:
+    """From before the change, exactly at it and after it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    for folder in checkpoint.finished(copy / "checkpoints"):
+        if checkpoint._step_of(folder) > kept:
+            shutil.rmtree(folder)
+    api.train("", out=copy, resume=True, progress=False)
+    mine, theirs = weights(copy, STEPS), weights(run.path, STEPS)
+    assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []
+
+
+def test_without_it_and_with_nothing_else_each_part_has_its_steps() -> None:
+    assert TrainConfig(steps=40).steps_of_all == 40
+    assert TrainConfig(steps=40, predictor_only=1).steps_of_all == 0
+    assert TrainConfig(steps=40, predictor_only=0.25).steps_of_all == 30
+    assert within_stage(Progress(29, 40), 30) == Progress(29, 30)
+    assert within_stage(Progress(30, 40), 30) == Progress(0, 10)
+    assert within_stage(Progress(7, 40), 40) == Progress(7, 40)
+
+
+def test_the_warm_up_fits_the_shorter_part() -> None:
+    assert TrainConfig(steps=100, predictor_only=0.3, warmup_steps=30).warmup_steps == 30
+    assert TrainConfig(steps=100, predictor_only=0.3, warmup_steps=31).warmup_steps == 3
+    assert TrainConfig(steps=100, warmup_steps=31).warmup_steps == 31
+
+
+def test_the_gradient_of_the_predictor_is_what_it_was(tmp_path: Path) -> None:
+    """Rest changes what learns, not what is computed."""
+    experiment = build_tiny(tmp_path, recipe=lang_jepa)
+    method, batch = experiment.method, next(iter(train_batches(experiment, 0)))
+    method(batch).loss.backward()
+    before = {name: p.grad.clone() for name, p in method.predictor.named_parameters()}
+    assert any(p.grad is not None for p in method.student.parameters())
+    method.zero_grad()
+    rest_all_but_predictor(method)
+    method(batch).loss.backward()
+    for name, parameter in method.predictor.named_parameters():
+        torch.testing.assert_close(parameter.grad, before[name])
+    assert all(p.grad is None for p in method.student.parameters())
+
+
+def test_a_method_without_predictor_says_so(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    words = ["train", "nano_jepa", *NANO, "train.steps=4", "train.predictor_only=0.5", "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert "train.predictor_only: NanoJEPA has no predictor" in capfd.readouterr().err

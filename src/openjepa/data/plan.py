@@ -51,7 +51,7 @@ def plan_epoch(
     if batch_tokens < floor * (longest := int(lengths.max(initial=0))):
         raise ConfigError(
             f"train.batch_tokens={batch_tokens} holds fewer than {floor} rows of {longest} tokens (the longest); "
-            f"raise it to {floor * longest} or lower max_len"
+            f"raise it to {floor * longest} or make rows shorter (max_len, or sentences.passages where there are any)"
         )
     rows_per_batch = min(batch_size, batch_tokens / max(1.0, float(lengths.mean())))
     window_rows = max(1, round(rows_per_batch * WINDOW_BATCHES))

@@ -114,7 +114,7 @@ class Ledger:
         if unclear := len(self._with("unclear")):
             parts.append(f"made no clear difference on {unclear} of {total}")
         if untested := self.untested():
-            parts.append(f"moved {self._examples(untested)} without test items to tell whether by luck")
+            parts.append(f"moved {self._examples(untested)} with no or too few test items to tell whether by luck")
         if (better or worse) and (by_luck := round((1 - LEVEL) * total)):
             parts.append(f"luck alone would move about {by_luck}")
         for baseline in self.columns()[len(NETWORKS) :]:

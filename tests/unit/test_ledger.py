@@ -296,5 +296,7 @@ def test_predictions_alone_need_no_vectors() -> None:
 def test_what_has_no_test_items_is_neither_better_nor_worse() -> None:
     ledger = Ledger({"bench": Measure({"run": 0.2, "init": 0.8, "random": 0.1}, None, None)})
     assert (ledger.worse(), ledger.untested()) == ([], ["bench"])
-    assert "moved bench 0.80 -> 0.20 (chance -) with no or too few test items to tell whether by luck" in ledger.sentence()
+    assert (
+        "moved bench 0.80 -> 0.20 (chance -) with no or too few test items to tell whether by luck" in ledger.sentence()
+    )
     assert "no clear difference" not in ledger.sentence()

@@ -60,8 +60,11 @@ def data_counts(experiment: Experiment) -> dict[str, int]:
 
 
 def _notes(experiment: Experiment) -> dict[str, Any]:
-    counted = data_counts(experiment)
-    return {**({"data": counted} if counted else {}), **experiment.notes()}
+    counted, config = data_counts(experiment), experiment.train
+    notes: dict[str, Any] = {"data": counted} if counted else {}
+    if config.predictor_only:
+        notes["predictor_alone_from_step"] = config.steps_of_all
+    return {**notes, **experiment.notes()}
 
 
 def _listed(counted: Mapping[str, int]) -> str:

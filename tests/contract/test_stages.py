@@ -63,6 +63,10 @@ def test_first_everything_moves_then_the_predictor_alone(run: api.Run) -> None:
         assert moved(run.path, step, step + 2).items() >= resting.items()
 
 
+def test_the_run_notes_where_the_second_part_begins(run: api.Run) -> None:
+    assert run.summary()["notes"]["predictor_alone_from_step"] == OF_ALL
+
+
 def test_the_rate_warms_up_and_falls_in_each_part(run: api.Run) -> None:
     rates = [row["lr"] for row in read_jsonl(run.path / "metrics.jsonl")]
     peak, low = 1e-3, 0.2 * 1e-3

@@ -174,6 +174,13 @@ def test_limits_are_those_of_the_verdict_and_missing_metrics_make_no_chart(folde
     assert "Distance of teacher" not in drawn
 
 
+def test_the_chart_of_the_rate_says_where_the_predictor_is_left_alone(folder: Path) -> None:
+    said = "From step 19 on, only the predictor learns."
+    assert said not in curves(read_logs(folder))
+    (folder / "env.json").write_text(json.dumps({"notes": {"predictor_alone_from_step": 19}}))
+    assert said in curves(read_logs(folder))
+
+
 def test_series_skips_what_is_missing_or_not_finite() -> None:
     rows = [
         {"step": 1, "x": 2.0},

@@ -144,7 +144,9 @@ def _terms(logs: Logs, steps: Axis) -> str:
 
 def _learning_rate(logs: Logs, steps: Axis) -> str:
     lines = [Line("learning rate", series(logs.metrics, "lr"), 1)]
-    return _chart("Learning rate", lines, steps, "", from_zero=True)
+    alone_from = logs.notes.get("predictor_alone_from_step")
+    note = "" if alone_from is None else f"From step {alone_from} on, only the predictor learns."
+    return _chart("Learning rate", lines, steps, note, from_zero=True)
 
 
 def _chart(title: str, lines: Sequence[Line], steps: Axis, note: str, from_zero: bool = False) -> str:

@@ -41,6 +41,11 @@ class Logs:
         return bool(self.summary)
 
     @property
+    def notes(self) -> dict[str, Any]:
+        """What was counted on the data and the method."""
+        return self.summary.get("notes") or self.environment.get("notes") or {}
+
+    @property
     def evaluations(self) -> dict[str, Any]:
         """What is in `evals/`, by name; the default one first."""
         files = sorted(self.folder.evals.glob("*.json"), key=lambda file: (file.stem != "default", file.stem))

@@ -169,8 +169,7 @@ def reproduce(logs: Logs) -> str:
     """Commands, versions and the whole configuration."""
     again = f"openjepa train --config {shlex.quote(str(logs.folder.config_file))} --out NEW"
     config = as_yaml({"recipe": logs.recipe, **logs.config})
-    notes = logs.summary.get("notes") or logs.environment.get("notes")
-    counted = details("What was counted", f"<pre>{escape(as_yaml(notes))}</pre>") if notes else ""
+    counted = details("What was counted", f"<pre>{escape(as_yaml(logs.notes))}</pre>") if logs.notes else ""
     return (
         f"{commands(logs.environment)}<p>The same configuration and seed, anew:</p><pre>{escape(again)}</pre>"
         f"{versions(logs.environment)}{counted}{details('The whole configuration', f'<pre>{escape(config)}</pre>')}"

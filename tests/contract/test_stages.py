@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from openjepa.core.method import Progress
 from openjepa.core.rundir import read_jsonl
 from openjepa.data.loader import train_batches
 from openjepa.recipes import lang_jepa
+from openjepa.studies import costs
 from openjepa.train import checkpoint
 from openjepa.train.stages import rest_all_but_predictor, within_stage
 from tests.tiny import NANO, TINY, build_tiny
@@ -118,6 +120,19 @@ def test_the_gradient_of_the_predictor_is_what_it_was(tmp_path: Path) -> None:
     for name, parameter in method.predictor.named_parameters():
         torch.testing.assert_close(parameter.grad, before[name])
     assert all(p.grad is None for p in method.student.parameters())
+
+
+def test_the_cost_of_a_run_is_the_mean_of_its_parts(tmp_path: Path) -> None:
+    experiment = build_tiny(tmp_path, recipe=lang_jepa)
+
+    def flops(predictor_only: float) -> float:
+        train = experiment.train.model_copy(update={"predictor_only": predictor_only})
+        return costs.measure(replace(experiment, train=train), costs.COUNTED).flops_per_token
+
+    whole, alone = flops(0), flops(1)
+    assert alone < 0.7 * whole
+    assert flops(0.25) == pytest.approx(0.75 * whole + 0.25 * alone)
+    assert all(p.requires_grad for p in experiment.method.student.parameters())  # it is only read
 
 
 def test_a_method_without_predictor_says_so(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

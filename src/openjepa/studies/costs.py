@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,10 +18,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from openjepa.core.batch import Batch
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Progress
+from openjepa.core.method import Method, Progress
 from openjepa.data.loader import train_batches
 from openjepa.train.optim import build_optimizer
+from openjepa.train.stages import rest_all_but_predictor
 
 COUNTED = 2  # batches whose FLOPs are counted
 SIZED = 20  # batches whose tokens are counted
@@ -38,22 +41,40 @@ class Cost:
 def measure(experiment: Experiment, sized: int = SIZED) -> Cost:
     """Count the FLOPs of COUNTED batches and the tokens of `sized` ones. The method is not changed, only read."""
     batches = list(islice(train_batches(experiment, 0), max(COUNTED, sized)))
-    probe = copy.deepcopy(experiment.method).train()
-    flops = tokens = 0
-    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):  # fused kernels hide their products
-        for batch in batches[:COUNTED]:
-            with FlopCounterMode(display=False) as counter:
-                probe(batch).loss.backward()
-            flops, tokens = flops + counter.get_total_flops(), tokens + batch.tokens
     mean_tokens = sum(batch.tokens for batch in batches) / len(batches)
-    return Cost(flops / tokens, mean_tokens * experiment.train.accumulate)
+    flops = _mean_of_parts(experiment, lambda probe: _flops_per_token(probe, batches[:COUNTED]))
+    return Cost(flops, mean_tokens * experiment.train.accumulate)
 
 
 def seconds_per_step(experiment: Experiment) -> float:
     """Wall time of an optimiser step as it is now on this machine: the median of TIMED steps, after WARM others."""
+    return _mean_of_parts(experiment, lambda probe: _median_step_s(probe, experiment))
+
+
+def _mean_of_parts(experiment: Experiment, cost: Callable[[Method], float]) -> float:
+    """The cost of a step, over a whole run: some of its steps may be of the predictor alone (`train.stages`)."""
+    alone = experiment.train.predictor_only
+    probe = copy.deepcopy(experiment.method).train()
+    mean = (1 - alone) * cost(probe)
+    if alone:
+        rest_all_but_predictor(probe)
+        mean += alone * cost(probe)
+    return mean
+
+
+def _flops_per_token(probe: Method, batches: Sequence[Batch]) -> float:
+    flops = 0
+    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):  # fused kernels hide their products
+        for batch in batches:
+            with FlopCounterMode(display=False) as counter:
+                probe(batch).loss.backward()
+            flops += counter.get_total_flops()
+    return flops / sum(batch.tokens for batch in batches)
+
+
+def _median_step_s(probe: Method, experiment: Experiment) -> float:
     train = experiment.train
     batches = islice(train_batches(experiment, 0), (WARM + TIMED) * train.accumulate)
-    probe = copy.deepcopy(experiment.method).train()
     optimizer = build_optimizer(probe, train)
     spans = []
     with torch.random.fork_rng(devices=[]):

@@ -62,8 +62,8 @@ def data_counts(experiment: Experiment) -> dict[str, int]:
 def _notes(experiment: Experiment) -> dict[str, Any]:
     counted, config = data_counts(experiment), experiment.train
     notes: dict[str, Any] = {"data": counted} if counted else {}
-    if config.predictor_only:
-        notes["predictor_alone_from_step"] = config.steps_of_all
+    if config.joint_steps < config.steps:
+        notes["predictor_alone_after_step"] = config.joint_steps
     return {**notes, **experiment.notes()}
 
 

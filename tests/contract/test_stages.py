@@ -15,14 +15,15 @@ from openjepa.cli import main
 from openjepa.core.config import TrainConfig
 from openjepa.core.method import Progress
 from openjepa.core.rundir import read_jsonl
+from openjepa.core.schedules import warmup_cosine
 from openjepa.data.loader import train_batches
 from openjepa.recipes import lang_jepa
 from openjepa.studies import costs
 from openjepa.train import checkpoint
-from openjepa.train.stages import rest_all_but_predictor, within_stage
+from openjepa.train.stages import freeze_all_but_predictor, learning_rate, within_part
 from tests.tiny import NANO, TINY, build_tiny
 
-STEPS, OF_ALL = 16, 10
+STEPS, JOINT = 16, 10
 SETTINGS = (
     *TINY,
     f"train.steps={STEPS}",
@@ -59,27 +60,27 @@ def moved(run: Path, before: int, after: int) -> dict[str, bool]:
 
 def test_first_everything_moves_then_the_predictor_alone(run: api.Run) -> None:
     learning = {"student": True, "teacher": True, "predictor": True}
-    assert moved(run.path, OF_ALL - 2, OF_ALL).items() >= learning.items()
+    assert moved(run.path, JOINT - 2, JOINT).items() >= learning.items()
     resting = {"student": False, "teacher": False, "predictor": True}
-    for step in range(OF_ALL, STEPS, 2):
+    for step in range(JOINT, STEPS, 2):
         assert moved(run.path, step, step + 2).items() >= resting.items()
 
 
 def test_the_run_notes_where_the_second_part_begins(run: api.Run) -> None:
-    assert run.summary()["notes"]["predictor_alone_from_step"] == OF_ALL
+    assert run.summary()["notes"]["predictor_alone_after_step"] == JOINT
 
 
 def test_the_rate_warms_up_and_falls_in_each_part(run: api.Run) -> None:
     rates = [row["lr"] for row in read_jsonl(run.path / "metrics.jsonl")]
     peak, low = 1e-3, 0.2 * 1e-3
     assert rates[0] == pytest.approx(low)
-    assert rates[OF_ALL] == pytest.approx(low)
-    assert rates[2] == rates[OF_ALL + 2] == pytest.approx(peak)
-    assert rates[OF_ALL - 1] < 0.1 * peak
-    assert rates[2:OF_ALL] == sorted(rates[2:OF_ALL], reverse=True)
+    assert rates[JOINT] == pytest.approx(low)
+    assert rates[2] == rates[JOINT + 2] == pytest.approx(peak)
+    assert rates[JOINT - 1] < 0.1 * peak
+    assert rates[2:JOINT] == sorted(rates[2:JOINT], reverse=True)
 
 
-@pytest.mark.parametrize("kept", [OF_ALL - 2, OF_ALL, OF_ALL + 2, STEPS - 2])
+@pytest.mark.parametrize("kept", [JOINT - 2, JOINT, JOINT + 2, STEPS - 2])
 def test_a_resumed_run_is_the_run(run: api.Run, tmp_path: Path, kept: int) -> None:
     """From before the change, exactly at it and after it."""
     copy = tmp_path / "copy"
@@ -92,19 +93,38 @@ def test_a_resumed_run_is_the_run(run: api.Run, tmp_path: Path, kept: int) -> No
     assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []
 
 
-def test_without_it_and_with_nothing_else_each_part_has_its_steps() -> None:
-    assert TrainConfig(steps=40).steps_of_all == 40
-    assert TrainConfig(steps=40, predictor_only=1).steps_of_all == 0
-    assert TrainConfig(steps=40, predictor_only=0.25).steps_of_all == 30
-    assert within_stage(Progress(29, 40), 30) == Progress(29, 30)
-    assert within_stage(Progress(30, 40), 30) == Progress(0, 10)
-    assert within_stage(Progress(7, 40), 40) == Progress(7, 40)
+def test_each_part_has_its_steps_and_at_least_one() -> None:
+    assert TrainConfig(steps=40).joint_steps == 40
+    assert TrainConfig(steps=40, predictor_only=1).joint_steps == 0
+    assert TrainConfig(steps=40, predictor_only=0.25).joint_steps == 30
+    assert TrainConfig(steps=40, predictor_only=0.001).joint_steps == 39
+    assert TrainConfig(steps=40, predictor_only=0.999).joint_steps == 1
+    assert TrainConfig(steps=1, predictor_only=0.5).joint_steps == 1
+    assert within_part(Progress(29, 40), 30) == Progress(29, 30)
+    assert within_part(Progress(30, 40), 30) == Progress(0, 10)
+    assert within_part(Progress(7, 40), 40) == Progress(7, 40)
 
 
-def test_the_warm_up_fits_the_shorter_part() -> None:
-    assert TrainConfig(steps=100, predictor_only=0.3, warmup_steps=30).warmup_steps == 30
-    assert TrainConfig(steps=100, predictor_only=0.3, warmup_steps=31).warmup_steps == 3
-    assert TrainConfig(steps=100, warmup_steps=31).warmup_steps == 31
+@pytest.mark.parametrize("alone", [1, 5, 29, 60])
+def test_how_long_the_second_part_is_does_not_change_the_rate_of_the_first(alone: int) -> None:
+    joint = 200
+    config = TrainConfig(
+        steps=joint + alone, predictor_only=alone / (joint + alone), warmup_steps=30, lr=1, final_lr=0.1
+    )
+    rate = learning_rate(config)
+    rates = [rate(Progress(step, joint + alone)) for step in range(joint + alone)]
+    first = warmup_cosine(1, 0.1, 30)
+    assert rates[:joint] == [first(Progress(step, joint)) for step in range(joint)]
+    assert rates[joint] == pytest.approx(0.2)
+    if alone > 1:
+        assert max(rates[joint:]) == pytest.approx(1)
+        assert rates[-1] < 0.5
+
+
+@pytest.mark.parametrize(("warmup", "fits"), [(100, 100), (101, 10)])
+def test_the_warm_up_fits_the_joint_part(warmup: int, fits: int) -> None:
+    assert TrainConfig(steps=200, predictor_only=0.5, warmup_steps=warmup).warmup_steps == fits
+    assert TrainConfig(steps=100, predictor_only=1, warmup_steps=warmup).warmup_steps == fits
 
 
 def test_the_gradient_of_the_predictor_is_what_it_was(tmp_path: Path) -> None:
@@ -115,7 +135,7 @@ def test_the_gradient_of_the_predictor_is_what_it_was(tmp_path: Path) -> None:
     before = {name: p.grad.clone() for name, p in method.predictor.named_parameters()}
     assert any(p.grad is not None for p in method.student.parameters())
     method.zero_grad()
-    rest_all_but_predictor(method)
+    freeze_all_but_predictor(method)
     method(batch).loss.backward()
     for name, parameter in method.predictor.named_parameters():
         torch.testing.assert_close(parameter.grad, before[name])
@@ -131,11 +151,21 @@ def test_the_cost_of_a_run_is_the_mean_of_its_parts(tmp_path: Path) -> None:
 
     whole, alone = flops(0), flops(1)
     assert alone < 0.7 * whole
-    assert flops(0.25) == pytest.approx(0.75 * whole + 0.25 * alone)
+    part = 1 - experiment.train.model_copy(update={"predictor_only": 0.25}).joint_steps / experiment.train.steps
+    assert flops(0.25) == pytest.approx((1 - part) * whole + part * alone)
     assert all(p.requires_grad for p in experiment.method.student.parameters())  # it is only read
 
 
-def test_a_method_without_predictor_says_so(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    words = ["train", "nano_jepa", *NANO, "train.steps=4", "train.predictor_only=0.5", "--out", str(tmp_path / "run")]
-    assert main(words) == 2
+def test_the_cost_of_the_second_part_has_the_contrast_that_comes_late(tmp_path: Path) -> None:
+    def flops(*settings: str) -> float:
+        experiment = build_tiny(tmp_path, "train.predictor_only=1", *settings, recipe=lang_jepa)
+        return costs.measure(experiment, costs.COUNTED).flops_per_token
+
+    assert flops("contrast.weight=1", "contrast.start=0.9") > 1.1 * flops()
+
+
+@pytest.mark.parametrize("words", [("train", "--out", "{}/run"), ("check",)])
+def test_a_method_without_predictor_says_so(words: tuple, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    command, *more = (word.format(tmp_path) for word in words)
+    assert main([command, "nano_jepa", *NANO, "train.steps=4", "train.predictor_only=0.5", *more]) == 2
     assert "train.predictor_only: NanoJEPA has no predictor" in capfd.readouterr().err

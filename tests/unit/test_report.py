@@ -175,9 +175,9 @@ def test_limits_are_those_of_the_verdict_and_missing_metrics_make_no_chart(folde
 
 
 def test_the_chart_of_the_rate_says_where_the_predictor_is_left_alone(folder: Path) -> None:
-    said = "From step 19 on, only the predictor learns."
+    said = "After step 19, only the predictor learns."
     assert said not in curves(read_logs(folder))
-    (folder / "env.json").write_text(json.dumps({"notes": {"predictor_alone_from_step": 19}}))
+    (folder / "env.json").write_text(json.dumps({"notes": {"predictor_alone_after_step": 19}}))
     assert said in curves(read_logs(folder))
 
 

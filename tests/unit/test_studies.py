@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from openjepa.core.errors import ConfigError, UserError
@@ -123,6 +124,18 @@ def test_a_prepared_folder_is_kept_and_another_configuration_in_it_refused(tmp_p
     assert [RunDir.open(cell.path).recipe_and_values()[1]["train"]["seed"] for cell in cells] == [0, 0, 1, 1]
     other = ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5", "train.steps=7"])
     with pytest.raises(UserError, match=r"train.steps=1150 there, 7 here.*another --out"):
+        prepare(cells_of(other, 1, tmp_path))
+
+
+def test_a_folder_that_does_not_know_a_newer_setting_is_kept(tmp_path: Path) -> None:
+    cell = cells_of(arms_of_two(), 1, tmp_path)[0]
+    prepare([cell])
+    values = yaml.safe_load(cell.folder.config_file.read_text())
+    del values["train"]["predictor_only"]
+    cell.folder.config_file.write_text(yaml.safe_dump(values))
+    prepare([cell])
+    other = ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5", "train.predictor_only=0.2"])
+    with pytest.raises(UserError, match=r"train.predictor_only=null there, 0.2 here"):
         prepare(cells_of(other, 1, tmp_path))
 
 

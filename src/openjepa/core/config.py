@@ -155,7 +155,8 @@ class TrainConfig(BaseConfig):
     warmup_steps: int = Field(100, ge=0)
     """steps of linear warm-up, from 0.2 of the peak"""
     predictor_only: float = Field(0.0, ge=0, le=1)
-    """last part of the run in which only the predictor learns, with a warm-up and a cosine of the rate of its own"""
+    """last part of the run in which all but the predictor is frozen, and the rate has a warm-up and a cosine of its
+    own; other schedules (weight decay, momentum, contrast) go by the whole run"""
     weight_decay: float = Field(0.04, ge=0)
     """at the start; biases, norms and other vectors never decay"""
     final_weight_decay: float | None = Field(None, ge=0)
@@ -198,13 +199,18 @@ class TrainConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
-        alone = self.steps - self.steps_of_all
-        shortest = min(steps for steps in (self.steps_of_all, alone) if steps)
-        if self.warmup_steps > shortest:
-            object.__setattr__(self, "warmup_steps", max(1, shortest // 10))  # short trial runs still warm up
+        fitting = fitting_warmup(self.warmup_steps, self.joint_steps or self.steps)
+        object.__setattr__(self, "warmup_steps", fitting)
         return self
 
     @property
-    def steps_of_all(self) -> int:
+    def joint_steps(self) -> int:
         """Steps in which everything learns; in those after them only the predictor does."""
-        return round(self.steps * (1 - self.predictor_only))
+        if self.predictor_only in (0, 1):
+            return round(self.steps * (1 - self.predictor_only))
+        return max(1, min(round(self.steps * (1 - self.predictor_only)), self.steps - 1))
+
+
+def fitting_warmup(warmup_steps: int, steps: int) -> int:
+    """`warmup_steps` if `steps` are as many, else a tenth of those: short trial runs still warm up."""
+    return warmup_steps if warmup_steps <= steps else max(1, steps // 10)

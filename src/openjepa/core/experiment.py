@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
 from openjepa.core.layers import Layers
-from openjepa.core.method import Method
+from openjepa.core.method import Method, predictor_of
 from openjepa.core.picture import Picture
 from openjepa.core.reading import Readable
 from openjepa.core.tasks import Retrieval, Task
@@ -88,3 +88,7 @@ class Experiment:
     # pictures of what the method predicts, by name: (method, file to draw to)
     figures: Mapping[str, Callable[[Method, Path], None]] = field(default_factory=dict)
     notes: Callable[[], dict[str, Any]] = dict  # counted facts on the data and the method, for logs and env.json
+
+    def __post_init__(self) -> None:
+        if self.train.predictor_only:
+            predictor_of(self.method)  # raises where there is none

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
+from openjepa.core.errors import ConfigError
 
 B = TypeVar("B", bound=Batch)
 
@@ -53,6 +54,7 @@ class StepOutput:
 class Method(nn.Module, ABC, Generic[B]):
     """Networks and objective. Knows nothing of devices, optimisers, files or logging.
 
+    A method that predicts through a module of its own calls it `predictor`: `train.predictor_only` trains it alone.
     `forward` is the training pass because DDP, FSDP, Fabric and torch.compile all hook `forward`.
     Subclasses are final: wrap a method to change it, do not inherit from it.
     """
@@ -75,6 +77,14 @@ class Method(nn.Module, ABC, Generic[B]):
 
     def after_step(self, progress: Progress) -> None:
         """Called by the loop after each optimiser step. EMA targets move here. Default: nothing."""
+
+
+def predictor_of(method: Method) -> nn.Module:
+    """The method's predictor. Raises ConfigError if it has none."""
+    predictor = getattr(method, "predictor", None)
+    if not isinstance(predictor, nn.Module):
+        raise ConfigError(f"train.predictor_only: {type(method).__name__} has no predictor; set it to 0")
+    return predictor
 
 
 Masker = Callable[[Tensor, torch.Generator], Tensor]  # valid [N] bool -> hidden [N] bool, 1 <= hidden < valid

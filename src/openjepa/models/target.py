@@ -68,11 +68,10 @@ class EMATarget(Untrained):
 
     @torch.no_grad()
     def update(self, online: nn.Module, progress: Progress) -> None:
-        """Move towards `online` by the momentum of this step; where nothing of `online` learns, rest like it."""
-        if not any(parameter.requires_grad for parameter in online.parameters()):
-            return
-        weight = 1.0 - self.momentum(progress)
-        torch._foreach_lerp_(list(self.module.parameters()), list(online.parameters()), weight)
+        """Move towards `online` by the momentum of this step; where `online` is frozen, the targets hold still too."""
+        if any(parameter.requires_grad for parameter in online.parameters()):
+            weight = 1.0 - self.momentum(progress)
+            torch._foreach_lerp_(list(self.module.parameters()), list(online.parameters()), weight)
         for mine, theirs in zip(self.module.buffers(), online.buffers(), strict=True):
             mine.copy_(theirs)
 

@@ -144,8 +144,8 @@ def _terms(logs: Logs, steps: Axis) -> str:
 
 def _learning_rate(logs: Logs, steps: Axis) -> str:
     lines = [Line("learning rate", series(logs.metrics, "lr"), 1)]
-    alone_from = logs.notes.get("predictor_alone_from_step")
-    note = "" if alone_from is None else f"From step {alone_from} on, only the predictor learns."
+    joint = logs.notes.get("predictor_alone_after_step")
+    note = "" if joint is None else f"After step {joint}, only the predictor learns."
     return _chart("Learning rate", lines, steps, note, from_zero=True)
 
 

@@ -95,7 +95,7 @@ def prepare(cells: Sequence[Cell]) -> None:
         wanted = cell.arm.with_seed(cell.seed)
         if cell.folder.config_file.is_file():
             recipe, values = cell.folder.recipe_and_values()
-            if recipe != cell.arm.recipe or values != wanted.model_dump(mode="json"):
+            if recipe != cell.arm.recipe or type(wanted).load(values) != wanted:  # settings it did not know: defaults
                 raise UserError(
                     f"{cell.path} holds a run with other settings ({', '.join(_differing(values, wanted)) or recipe}); "
                     "choose another --out, or remove that folder"

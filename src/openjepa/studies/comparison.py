@@ -183,5 +183,6 @@ def _experiment_cost(arm: Arm) -> costs.Cost:
 
 
 def _digest(arm: Arm) -> str:
-    content = json.dumps([arm.recipe, arm.config.model_dump(mode="json")], sort_keys=True)
+    settings = arm.config.model_dump(mode="json", exclude_defaults=True)  # a setting added later changes nothing
+    content = json.dumps([arm.recipe, settings], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()

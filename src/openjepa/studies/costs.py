@@ -23,7 +23,7 @@ from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method, Progress
 from openjepa.data.loader import train_batches
 from openjepa.train.optim import build_optimizer
-from openjepa.train.stages import rest_all_but_predictor
+from openjepa.train.stages import freeze_all_but_predictor
 
 COUNTED = 2  # batches whose FLOPs are counted
 SIZED = 20  # batches whose tokens are counted
@@ -52,13 +52,18 @@ def seconds_per_step(experiment: Experiment) -> float:
 
 
 def _mean_of_parts(experiment: Experiment, cost: Callable[[Method], float]) -> float:
-    """The cost of a step, over a whole run: some of its steps may be of the predictor alone (`train.stages`)."""
-    alone = experiment.train.predictor_only
+    """The cost of a step, over a whole run: some of its steps may be of the predictor alone (`train.stages`).
+
+    Those are counted as the last one is; the others as the first one, so without a contrast that comes late.
+    """
+    train = experiment.train
+    joint = train.joint_steps / train.steps
     probe = copy.deepcopy(experiment.method).train()
-    mean = (1 - alone) * cost(probe)
-    if alone:
-        rest_all_but_predictor(probe)
-        mean += alone * cost(probe)
+    mean = joint * cost(probe) if joint else 0.0
+    if joint < 1:
+        freeze_all_but_predictor(probe)
+        probe.after_step(Progress(train.steps, train.steps))
+        mean += (1 - joint) * cost(probe)
     return mean
 
 

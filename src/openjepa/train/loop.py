@@ -25,12 +25,11 @@ from openjepa.core.errors import TrainingStopped
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import Hook, Method, Progress, StepOutput
 from openjepa.core.rundir import RunDir
-from openjepa.core.schedules import warmup_cosine
 from openjepa.core.seeding import seed_global
 from openjepa.data.loader import TrainBatches, train_batches
 from openjepa.train import checkpoint
 from openjepa.train.optim import build_optimizer, set_rates, weight_decay_schedule
-from openjepa.train.stages import predictor_of, rest_all_but_predictor, within_stage
+from openjepa.train.stages import freeze_all_but_predictor, learning_rate
 
 
 class Health(Protocol):
@@ -62,16 +61,13 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
         resume: bool = False) -> Fit:  # fmt: skip
     """Train `experiment` into `run`. Raises TrainingStopped on a non-finite gradient, or collapse if so configured."""
     config = experiment.train
-    if config.predictor_only:
-        predictor_of(experiment.method)
-    start, bookmark = checkpoint.newest_step(run.checkpoints) if resume else 0, None
-    method, optimizer = _set_up(fabric, experiment, alone=start > config.steps_of_all)
+    alone = resume and checkpoint.newest_step(run.checkpoints) > config.joint_steps  # at it, the optimiser is of both
+    method, optimizer = _set_up(fabric, experiment, alone)
+    start, bookmark = 0, None
     if resume:
         newest = checkpoint.newest(run.checkpoints)
-        checkpoint.load(newest, experiment.method, optimizer)
-        bookmark = checkpoint.load_bookmark(newest)
-    rate = warmup_cosine(config.lr, config.final_lr, config.warmup_steps)
-    decay = weight_decay_schedule(config)
+        start, bookmark = checkpoint.load(newest, experiment.method, optimizer), checkpoint.load_bookmark(newest)
+    rates = learning_rate(config), weight_decay_schedule(config)
     batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark)
     keeper = _Keeper(fabric, experiment, run, health, optimizer, batches)
     if start == 0:
@@ -80,10 +76,10 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
     began = time.perf_counter()
     for step in range(start, config.steps):
         progress = Progress(step, config.steps)
-        if step == config.steps_of_all:
+        if step == config.joint_steps:
             method, optimizer = _set_up(fabric, experiment, alone=True)
             keeper.optimizer = optimizer
-        lr, weight_decay = rate(within_stage(progress, config.steps_of_all)), decay(progress)
+        lr, weight_decay = (rate(progress) for rate in rates)
         set_rates(optimizer, lr, weight_decay)
         seed_global(config.seed, "step", step, fabric.global_rank)
         output = _forward_backward(fabric, method, batches, config.accumulate, window)
@@ -115,9 +111,9 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
 
 
 def _set_up(fabric: Fabric, experiment: Experiment, alone: bool) -> tuple[_FabricModule, torch.optim.Optimizer]:
-    """The method and a new optimiser, for this device and these ranks; `alone`: everything but the predictor rests."""
+    """The method and a new optimiser, for this device and these ranks; `alone`: all but the predictor is frozen."""
     if alone:
-        rest_all_but_predictor(experiment.method)
+        freeze_all_but_predictor(experiment.method)
     method, optimizer = fabric.setup(experiment.method, build_optimizer(experiment.method, experiment.train))
     method.train()
     return method, optimizer

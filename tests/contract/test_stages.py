@@ -1,4 +1,4 @@
-"""The last part of a run is the predictor's: what rests, what moves, its rate, and that a resume is exact."""
+"""The last part of a run is the predictor's: what is frozen, what moves, its rate, and that a resume is exact."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from openjepa.core.method import Progress
 from openjepa.core.rundir import read_jsonl
 from openjepa.core.schedules import warmup_cosine
 from openjepa.data.loader import train_batches
+from openjepa.objectives.contrast import LateContrast
 from openjepa.recipes import lang_jepa
 from openjepa.studies import costs
 from openjepa.train import checkpoint
@@ -61,9 +62,9 @@ def moved(run: Path, before: int, after: int) -> dict[str, bool]:
 def test_first_everything_moves_then_the_predictor_alone(run: api.Run) -> None:
     learning = {"student": True, "teacher": True, "predictor": True}
     assert moved(run.path, JOINT - 2, JOINT).items() >= learning.items()
-    resting = {"student": False, "teacher": False, "predictor": True}
+    frozen = {"student": False, "teacher": False, "predictor": True}
     for step in range(JOINT, STEPS, 2):
-        assert moved(run.path, step, step + 2).items() >= resting.items()
+        assert moved(run.path, step, step + 2).items() >= frozen.items()
 
 
 def test_the_run_notes_where_the_second_part_begins(run: api.Run) -> None:
@@ -85,9 +86,8 @@ def test_a_resumed_run_is_the_run(run: api.Run, tmp_path: Path, kept: int) -> No
     """From before the change, exactly at it and after it."""
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)
-    for folder in checkpoint.finished(copy / "checkpoints"):
-        if checkpoint._step_of(folder) > kept:
-            shutil.rmtree(folder)
+    while checkpoint.newest_step(copy / "checkpoints") > kept:
+        shutil.rmtree(checkpoint.newest(copy / "checkpoints"))
     api.train("", out=copy, resume=True, progress=False)
     mine, theirs = weights(copy, STEPS), weights(run.path, STEPS)
     assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []
@@ -128,7 +128,7 @@ def test_the_warm_up_fits_the_joint_part(warmup: int, fits: int) -> None:
 
 
 def test_the_gradient_of_the_predictor_is_what_it_was(tmp_path: Path) -> None:
-    """Rest changes what learns, not what is computed."""
+    """Freezing changes what learns, not what is computed."""
     experiment = build_tiny(tmp_path, recipe=lang_jepa)
     method, batch = experiment.method, next(iter(train_batches(experiment, 0)))
     method(batch).loss.backward()
@@ -162,6 +162,20 @@ def test_the_cost_of_the_second_part_has_the_contrast_that_comes_late(tmp_path: 
         return costs.measure(experiment, costs.COUNTED).flops_per_token
 
     assert flops("contrast.weight=1", "contrast.start=0.9") > 1.1 * flops()
+
+
+def test_every_timed_step_of_the_second_part_has_that_contrast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ("train.predictor_only=1", "contrast.weight=1", "contrast.start=0.9", "train.steps=50")
+    experiment = build_tiny(tmp_path, *settings, recipe=lang_jepa)
+    asked, forward = [], LateContrast.forward
+
+    def counted(self: LateContrast, *given: torch.Tensor) -> torch.Tensor:
+        asked.append(given)
+        return forward(self, *given)
+
+    monkeypatch.setattr(LateContrast, "forward", counted)
+    costs.seconds_per_step(experiment)
+    assert len(asked) == costs.WARM + costs.TIMED
 
 
 @pytest.mark.parametrize("words", [("train", "--out", "{}/run"), ("check",)])

@@ -223,6 +223,7 @@ def test_with_alibi_the_nearest_counts_most_from_the_start() -> None:
             predictor.trunk.blocks[0].qkv.weight[:16].zero_()  # queries and keys say nothing: what is left is distance
             out = predictor(context, places, torch.ones(10, 9, dtype=torch.bool), None, asked, asked == 0)[:, 0]
         moved += (out[1:] - out[:1]).norm(dim=1) / 60
+    assert (moved[::2].diff() < 0).all()
     assert moved[0] > 1.5 * moved[4] > 1.5 * moved[8]
 
 

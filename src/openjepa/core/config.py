@@ -199,16 +199,16 @@ class TrainConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
-        fitting = fitting_warmup(self.warmup_steps, self.joint_steps or self.steps)
-        object.__setattr__(self, "warmup_steps", fitting)
+        object.__setattr__(self, "warmup_steps", fitting_warmup(self.warmup_steps, self.joint_steps or self.steps))
         return self
 
     @property
     def joint_steps(self) -> int:
         """Steps in which everything learns; in those after them only the predictor does."""
-        if self.predictor_only in (0, 1):
-            return round(self.steps * (1 - self.predictor_only))
-        return max(1, min(round(self.steps * (1 - self.predictor_only)), self.steps - 1))
+        joint = round(self.steps * (1 - self.predictor_only))
+        if 0 < self.predictor_only < 1:  # a part that was asked for has a step
+            joint = max(1, min(joint, self.steps - 1))
+        return joint
 
 
 def fitting_warmup(warmup_steps: int, steps: int) -> int:

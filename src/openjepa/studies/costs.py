@@ -42,16 +42,16 @@ def measure(experiment: Experiment, sized: int = SIZED) -> Cost:
     """Count the FLOPs of COUNTED batches and the tokens of `sized` ones. The method is not changed, only read."""
     batches = list(islice(train_batches(experiment, 0), max(COUNTED, sized)))
     mean_tokens = sum(batch.tokens for batch in batches) / len(batches)
-    flops = _mean_of_parts(experiment, lambda probe: _flops_per_token(probe, batches[:COUNTED]))
+    flops = _mean_of_parts(experiment, lambda probe, _: _flops_per_token(probe, batches[:COUNTED]))
     return Cost(flops, mean_tokens * experiment.train.accumulate)
 
 
 def seconds_per_step(experiment: Experiment) -> float:
     """Wall time of an optimiser step as it is now on this machine: the median of TIMED steps, after WARM others."""
-    return _mean_of_parts(experiment, lambda probe: _median_step_s(probe, experiment))
+    return _mean_of_parts(experiment, lambda probe, at: _median_step_s(probe, experiment, at))
 
 
-def _mean_of_parts(experiment: Experiment, cost: Callable[[Method], float]) -> float:
+def _mean_of_parts(experiment: Experiment, cost: Callable[[Method, Progress], float]) -> float:
     """The cost of a step, over a whole run: some of its steps may be of the predictor alone (`train.stages`).
 
     Those are counted as the last one is; the others as the first one, so without a contrast that comes late.
@@ -59,11 +59,12 @@ def _mean_of_parts(experiment: Experiment, cost: Callable[[Method], float]) -> f
     train = experiment.train
     joint = train.joint_steps / train.steps
     probe = copy.deepcopy(experiment.method).train()
-    mean = joint * cost(probe) if joint else 0.0
+    mean = joint * cost(probe, Progress(0, train.steps)) if joint else 0.0
     if joint < 1:
         freeze_all_but_predictor(probe)
-        probe.after_step(Progress(train.steps, train.steps))
-        mean += (1 - joint) * cost(probe)
+        last = Progress(train.steps, train.steps)
+        probe.after_step(last)
+        mean += (1 - joint) * cost(probe, last)
     return mean
 
 
@@ -77,7 +78,8 @@ def _flops_per_token(probe: Method, batches: Sequence[Batch]) -> float:
     return flops / sum(batch.tokens for batch in batches)
 
 
-def _median_step_s(probe: Method, experiment: Experiment) -> float:
+def _median_step_s(probe: Method, experiment: Experiment, progress: Progress) -> float:
+    """Of steps that all stand at `progress`: schedules do not move between them."""
     train = experiment.train
     batches = islice(train_batches(experiment, 0), (WARM + TIMED) * train.accumulate)
     optimizer = build_optimizer(probe, train)
@@ -91,7 +93,7 @@ def _median_step_s(probe: Method, experiment: Experiment) -> float:
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            probe.after_step(Progress(0, train.steps))
+            probe.after_step(progress)
             spans.append(time.perf_counter() - began)
     timed = sorted(spans[WARM:] or spans)
     return timed[len(timed) // 2]

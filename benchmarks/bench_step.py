@@ -76,7 +76,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="time to measure, about; a block has at least 1 step"
     )
-    parser.add_argument("--batch-tokens", type=int, help="tokens a step, about (default 2048)")
+    parser.add_argument("--batch-tokens", type=int, help="tokens a step, about (default: see README.md)")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of our side")
     parser.add_argument("--padding", choices=("max", "batch"), help="of the reference; default: as its original")
     parser.add_argument("--toy", action="store_true", help="a tiny model, to try the benchmark itself")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from reference_parts import Padding
 from stepping import Read, Side
+from torch import Tensor
 
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Progress
@@ -41,7 +42,7 @@ class Size:
         return [(rows, self.dim, self.dim), (rows, self.dim, wide), (rows, wide, self.dim)]
 
 
-DISTILBERT = Size(layers=6, dim=768, heads=12, vocab=30_522, batch_tokens=2048)
+DISTILBERT = Size(layers=6, dim=768, heads=12, vocab=30_522, batch_tokens=4096)  # the batch of the presets `tiny`
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,21 @@ def made(recipe: ModuleType, asked: Asked, values: Mapping[str, Any]) -> tuple[A
 
 
 def with_encoder(recipe: ModuleType, asked: Asked, max_len: int) -> tuple[Any, Experiment, int]:
-    """`made` with the encoder that the reference has too, untrained; and the size of its vocabulary."""
+    """`made` with the encoder that the reference has too, untrained; and the size of its vocabulary.
+
+    Without `invariance`, for which the student reads the hidden text too: the originals have nothing like it.
+    """
     vocabulary = make_encoder(asked).vocab_size
     encoder = {"name": str(asked.encoder), "weights": False, "max_len": max_len}
-    return *made(recipe, asked, {"encoder": encoder}), vocabulary
+    return *made(recipe, asked, {"encoder": encoder, "invariance": 0.0}), vocabulary
+
+
+def places_of(encoder: Any, valid: Tensor) -> Tensor:
+    """Which places are real, of those that a transformers encoder reads for `valid` [B, T]: texts may share rows."""
+    packing = encoder.packing(valid)
+    if packing is not None:
+        return packing.segments >= 0
+    return valid if valid.dtype == torch.bool else valid >= 0
 
 
 def our_side(experiment: Experiment, read: Callable[[Any], Read]) -> Side:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from reference_lang_jepa import ReferenceLangJEPA, Sizes
-from sides import DISTILBERT, Asked, Built, Recipe, our_side, shuffled, with_encoder
+from sides import DISTILBERT, Asked, Built, Recipe, our_side, places_of, shuffled, with_encoder
 from stepping import Read, Side
 
 from openjepa.data.tokenizer import TextTokenizer
@@ -23,9 +23,12 @@ def ours(asked: Asked) -> Built:
     both_views = config.regularizer.name != "none" and (weight > 0 or config.regularize == "sentences")
 
     def read(batch: Any) -> Read:
-        teacher = batch.hidden_valid if config.teacher_reads == "alone" else batch.valid
-        other_view = [batch.hidden_valid] if both_views else []
-        return Read(int(batch.asked_valid.sum()), [batch.context_valid, teacher, *other_view])
+        hidden, _ = batch.hidden_part.alone
+        teacher = hidden if config.teacher_reads == "alone" else batch.valid
+        other_view = [hidden] if both_views else []
+        encoder = experiment.method.student
+        encoded = [places_of(encoder, read) for read in (batch.context_valid, teacher, *other_view)]
+        return Read(int(batch.asked_valid.sum()), encoded)
 
     return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)
 

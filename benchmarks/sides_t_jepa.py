@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reference_t_jepa import LENGTH, ReferenceTJEPA
-from sides import DISTILBERT, Asked, Built, Recipe, our_side, shuffled, with_encoder
+from sides import DISTILBERT, Asked, Built, Recipe, our_side, places_of, shuffled, with_encoder
 from stepping import Read, Side
 
 from openjepa.data.tokenizer import TextTokenizer
@@ -19,9 +19,11 @@ def ours(asked: Asked) -> Built:
 
     def read(batch: Any) -> Read:
         student = batch.context_valid if config.mask.how == "drop" else batch.valid
-        teacher = batch.hidden_valid if config.teacher_reads == "spans" else batch.valid
-        other_view = [batch.hidden_valid] if config.invariance * config.regularizer.weight else []
-        return Read(batch.tokens, [student, teacher, *other_view])
+        spans, _ = batch.packed_spans
+        teacher = spans if config.teacher_reads == "spans" else batch.valid
+        other_view = [spans] if config.invariance * config.regularizer.weight else []
+        encoder = experiment.method.student
+        return Read(batch.tokens, [places_of(encoder, read) for read in (student, teacher, *other_view)])
 
     return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openjepa.data.masked_text import MaskedText, places_of, spans_of
 from openjepa.models.pretrained import PretrainedEncoder
-from openjepa.models.transformer import TextEncoder, take
+from openjepa.models.transformer import TextEncoder, key_mask, take
 
 
 def batch_of(hidden: Tensor, valid: Tensor) -> MaskedText:
@@ -35,13 +35,15 @@ def batch() -> MaskedText:
 
 
 def test_who_reads_whom_and_where() -> None:
-    may_read, places = batch().packed_spans
+    segments, places = batch().packed_spans
+    may_read = key_mask(segments)[:, 0]  # [B, H, H]
     assert places[0].tolist() == [0, 1, 0, 1, 2, 3, 0, 0]
     assert places[1, :3].tolist() == [0, 1, 2]
     assert places[2, :7].tolist() == [0, 0, 0, 1, 0, 1, 2]
     spans = [range(0, 2), range(2, 6), range(6, 7), range(7, 8)]
     expected = torch.tensor([[any(i in span and j in span for span in spans) for j in range(8)] for i in range(8)])
     assert torch.equal(may_read[0], expected)
+    assert (segments[1, 3:] == -1).all()
     assert not may_read[1, :3, 3:].any()  # padding is apart from the span next to it
     assert may_read.diagonal(dim1=1, dim2=2).all()  # nothing reads nothing
 

@@ -48,14 +48,14 @@ class Sentences:
 
     @cached_property
     def alone(self) -> tuple[Tensor, Tensor]:
-        """Who may read whom [B, K, K] (its own sentence), and each token's place in its sentence [B, K].
+        """The number of each token's sentence, -1 on padding, and each token's place in its sentence, both [B, K].
 
         The arguments of an encoder that reads each sentence as a text of its own, all in one pass.
         """
         starts = torch.ones_like(self.valid)
         starts[:, 1:] = self.of[:, 1:] != self.of[:, :-1]
         place = torch.arange(self.at.shape[1], device=self.at.device)  # [K]
-        return self.of[:, :, None] == self.of[:, None, :], place - torch.where(starts, place, 0).cummax(1).values
+        return self.of, place - torch.where(starts, place, 0).cummax(1).values
 
     @cached_property
     def weights(self) -> Tensor:

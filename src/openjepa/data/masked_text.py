@@ -46,15 +46,14 @@ class MaskedText(Batch):
     def packed_spans(self) -> tuple[Tensor, Tensor]:
         """Each text's hidden tokens as one row of spans that do not see each other: short spans cost no padding.
 
-        Which token may read which [B, H, H] bool (its own span; padding reads padding) and each one's place
-        within its span [B, H].
+        The number of each token's span, -1 on padding, and each one's place within its span, both [B, H].
         """
         follows = self.hidden_at[:, 1:] == self.hidden_at[:, :-1] + 1
         follows &= self.hidden_valid[:, 1:] == self.hidden_valid[:, :-1]
         starts = F.pad(~follows, (1, 0), value=True)  # [B, H]
-        span = starts.cumsum(1)  # [B, H]
+        span = starts.cumsum(1).masked_fill(~self.hidden_valid, -1)  # [B, H]
         at = torch.arange(span.shape[1], device=span.device)  # [H]
-        return span[:, :, None] == span[:, None, :], at - torch.where(starts, at, 0).cummax(1).values
+        return span, at - torch.where(starts, at, 0).cummax(1).values
 
     def nearest_visible(self) -> Tensor:
         """[B, H] the place of the visible token nearest to each hidden one, for the copy baseline."""

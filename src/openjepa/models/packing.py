@@ -1,4 +1,7 @@
-"""Rows of different lengths without their padding: what a network does token by token is done for real tokens only."""
+"""Rows of different lengths without their padding: what a network does token by token is done for real tokens only.
+
+For networks of our own. Those of others read their rows as they are; `sequence_packing` gives them fewer.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +31,38 @@ class Packing:
 
     def pack(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [N, D]."""
-        return _Take.apply(x.flatten(0, 1), self.at)
+        return take_rows(x.flatten(0, 1), self.at)
 
     def unpack(self, x: Tensor) -> Tensor:
         """[N, D] -> [B, T, D], 0 where nothing was packed."""
-        return _Put.apply(x, self.at, self.shape.numel()).unflatten(0, self.shape)
+        return put_rows(x, self.at, self.shape.numel()).unflatten(0, self.shape)
 
 
-def packing_of(may_attend: Tensor | None) -> Packing | None:
-    """How to pack rows whose padding [B, 1, 1, T] is not read; None if that would save too little."""
-    if may_attend is None or may_attend.ndim != 4 or may_attend.shape[2] != 1:
+def packing_of(may_attend: Tensor | None, real: Tensor | None = None) -> Packing | None:
+    """How to pack rows of which the tokens `real` [B, T] are no padding; None if that would save too little.
+
+    Where `real` is not given, it is what all may attend [B, 1, 1, T]; None if there is no such.
+    """
+    if real is None and may_attend is not None and may_attend.ndim == 4 and may_attend.shape[2] == 1:
+        real = may_attend[:, 0, 0]  # [B, T]
+    if real is None:
         return None
-    packing = Packing(may_attend[:, 0, 0])
+    packing = Packing(real)
     return packing if packing.size < WORTH * packing.shape.numel() else None
 
 
+def take_rows(x: Tensor, at: Tensor) -> Tensor:
+    """The rows of x [N, D] at places [K] that are all different -> [K, D]."""
+    return _Take.apply(x, at)
+
+
+def put_rows(x: Tensor, at: Tensor, rows: int) -> Tensor:
+    """The inverse of `take_rows`: x [K, D] at places [K] of `rows` rows -> [rows, D], 0 elsewhere."""
+    return _Put.apply(x, at, rows)
+
+
 class _Take(Function):
-    """Rows of a matrix at places that are all different. Its own gradient: that of an index adds up, which is slow."""
+    """Its own gradient: that of an index adds up, which is slow."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, at: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ true places; DistilBERT has no such argument, so the difference of position embe
 which its own layer then completes to the true position.
 
 Where transformers would choose its "sdpa" attention, the same attention is computed by `attend`, which knows when the
-CPU's fused kernel is the slow way. Weights, configs and what is saved are untouched by that.
+CPU's fused kernel is the slow way. Where rows are mostly padding, texts share rows. Weights, configs and what is saved
+are untouched by both.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from torch import Tensor, nn
 
 from openjepa.core.errors import UserError
 from openjepa.models.attention import attend
+from openjepa.models.sequence_packing import SequencePacking
 from openjepa.models.transformer import key_mask
 
 ATTENTION = "openjepa"  # name under which `attention` is registered with transformers
+# families in which places and the mask are all that decides who reads whom: neither causal, nor windows, nor a bias
+PACKED = frozenset({"albert", "bert", "camembert", "distilbert", "electra", "nomic_bert", "roberta", "xlm-roberta"})
 BEYOND_ATTEND = ("position_bias", "softcap", "cache")  # arguments of transformers' sdpa that `attend` does not have
 
 
@@ -36,9 +40,10 @@ class PretrainedEncoder(nn.Module):
         config = self.model.config
         self.dim: int = config.hidden_size if hasattr(config, "hidden_size") else config.dim
         self.first_place = first_place(self.model)
-        room = config.max_position_embeddings - self.first_place
-        self.max_len: int = min(max_len or room, room)
+        self.room: int = config.max_position_embeddings - self.first_place  # tokens of a row, whatever `max_len`
+        self.max_len: int = min(max_len or self.room, self.room)
         self.takes_places = "position_ids" in inspect.signature(self.model.forward).parameters
+        self.packs = config.model_type in PACKED and config._attn_implementation == ATTENTION
         for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
 
@@ -47,6 +52,19 @@ class PretrainedEncoder(nn.Module):
 
         The model computes all layers, also those that `skip_top` leaves out.
         """
+        packing = self.packing(valid)
+        if packing is None:
+            return self._states(ids, valid, places, skip_top)
+        if places is None:
+            places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)  # [B, T]
+        states = self._states(packing.pack(ids), packing.segments, packing.pack(places), skip_top)  # each [R, W, D]
+        return [packing.unpack(state) for state in states]
+
+    def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
+        """The last layer's latents [B, T, D]."""
+        return self.states(ids, valid, places)[-1]
+
+    def _states(self, ids: Tensor, valid: Tensor, places: Tensor | None, skip_top: int) -> list[Tensor]:
         inputs: dict[str, Any] = {"attention_mask": self._mask(valid), "output_hidden_states": True}
         if places is None:
             inputs["input_ids"] = ids
@@ -57,12 +75,17 @@ class PretrainedEncoder(nn.Module):
         found = list(self.model(**inputs).hidden_states)
         return found[: max(1, len(found) - skip_top)]
 
-    def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
-        """The last layer's latents [B, T, D]."""
-        return self.states(ids, valid, places)[-1]
+    def packing(self, valid: Tensor) -> SequencePacking | None:
+        """How to read the same texts in fewer places; None if there is no way, or none that is worth it."""
+        if valid.ndim == 3 or not self.packs:
+            return None
+        packing = SequencePacking(valid.long() - 1 if valid.dtype == torch.bool else valid, self.room)
+        return packing if packing.worth else None
 
     def _mask(self, valid: Tensor) -> Tensor:
-        return valid.long() if valid.ndim == 2 else attention_mask(self.model.config, key_mask(valid))
+        if valid.ndim == 2 and valid.dtype == torch.bool:
+            return valid.long()
+        return attention_mask(self.model.config, key_mask(valid))
 
     def _moved_embeddings(self, ids: Tensor, places: Tensor) -> Tensor:
         table = self.model.embeddings

@@ -49,9 +49,14 @@ class Trunk(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.recompute = False  # see `recompute_activations`
 
-    def states(self, x: Tensor, may_attend: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
-        """Outputs of all blocks, the last one normed: depth x [B, T, D]; the top `skip_top` are not computed."""
-        packing = packing_of(may_attend)
+    def states(
+        self, x: Tensor, may_attend: Tensor | None = None, skip_top: int = 0, real: Tensor | None = None
+    ) -> list[Tensor]:
+        """Outputs of all blocks, the last one normed: depth x [B, T, D]; the top `skip_top` are not computed.
+
+        `real` [B, T] bool says which tokens are not padding, where `may_attend` does not tell.
+        """
+        packing = packing_of(may_attend, real)
         if packing is not None:
             x = packing.pack(x)
         states = []
@@ -100,12 +105,14 @@ class TextEncoder(nn.Module):
 
         The words with their places come first, then the output of every block, the last one normed. The top `skip_top`
         are left out, and not computed.
-        `valid` [B, T] says which tokens are real; [B, T, T] says which token may read which.
+        `valid` [B, T] says which tokens are real; as int64, the number of each token's segment, which reads itself only
+        (-1 is padding); [B, T, T] says which token may read which.
         """
         if places is None:
             places = torch.arange(ids.shape[1], device=ids.device)  # [T]
         x = self.drop(self.token(ids) + self.place(places))  # [B, T, D]
-        return [x, *self.trunk.states(x, key_mask(valid), skip_top)]
+        real = valid >= 0 if valid.dtype == torch.int64 else None  # [B, T]
+        return [x, *self.trunk.states(x, key_mask(valid), skip_top, real)]
 
     def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""
@@ -113,8 +120,16 @@ class TextEncoder(nn.Module):
 
 
 def key_mask(valid: Tensor) -> Tensor:
-    """valid [B, T] -> [B, 1, 1, T]: every token may read every real token of its row; [B, T, T] -> [B, 1, T, T]."""
-    return valid[:, None, None, :] if valid.ndim == 2 else valid[:, None]
+    """Who may read whom, bool, broadcastable to [B, H, T, T].
+
+    valid [B, T] bool: every token the real ones of its row. [B, T] int64: the tokens of its own segment. [B, T, T] bool
+    says it itself.
+    """
+    if valid.ndim == 3:
+        return valid[:, None]  # [B, 1, T, T]
+    if valid.dtype == torch.bool:
+        return valid[:, None, None, :]  # [B, 1, 1, T]
+    return (valid[:, :, None] == valid[:, None, :])[:, None]  # [B, 1, T, T]
 
 
 def mean_pool(x: Tensor, valid: Tensor) -> Tensor:

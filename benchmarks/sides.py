@@ -19,6 +19,7 @@ from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loader import train_batches
 from openjepa.data.sources import DataConfig
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, load_or_train
+from openjepa.models.transformer import real_of
 from openjepa.train.loop import make_fabric
 from openjepa.train.optim import build_optimizer
 
@@ -138,12 +139,12 @@ def with_encoder(recipe: ModuleType, asked: Asked, max_len: int) -> tuple[Any, E
     return *made(recipe, asked, {"encoder": encoder, "invariance": 0.0}), vocabulary
 
 
-def places_of(encoder: Any, valid: Tensor) -> Tensor:
+def real_places(encoder: Any, valid: Tensor) -> Tensor:
     """Which places are real, of those that a transformers encoder reads for `valid` [B, T]: texts may share rows."""
     packing = encoder.packing(valid)
-    if packing is not None:
-        return packing.segments >= 0
-    return valid if valid.dtype == torch.bool else valid >= 0
+    real = real_of(valid if packing is None else packing.segments)
+    assert real is not None
+    return real
 
 
 def our_side(experiment: Experiment, read: Callable[[Any], Read]) -> Side:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from reference_lang_jepa import ReferenceLangJEPA, Sizes
-from sides import DISTILBERT, Asked, Built, Recipe, our_side, places_of, shuffled, with_encoder
+from sides import DISTILBERT, Asked, Built, Recipe, our_side, real_places, shuffled, with_encoder
 from stepping import Read, Side
 
 from openjepa.data.tokenizer import TextTokenizer
@@ -15,7 +15,7 @@ LENGTH = 128  # tokens
 
 
 def ours(asked: Asked) -> Built:
-    """The recipe as users run it with `encoder.name`, `train.batch_tokens` and `train.precision`."""
+    """The recipe as users run it with `encoder.name`, `train.batch_tokens`, `train.precision` and `invariance=0`."""
     from openjepa.recipes import lang_jepa
 
     config, experiment, vocabulary = with_encoder(lang_jepa, asked, LENGTH)
@@ -27,7 +27,7 @@ def ours(asked: Asked) -> Built:
         teacher = hidden if config.teacher_reads == "alone" else batch.valid
         other_view = [hidden] if both_views else []
         encoder = experiment.method.student
-        encoded = [places_of(encoder, read) for read in (batch.context_valid, teacher, *other_view)]
+        encoded = [real_places(encoder, read) for read in (batch.context_valid, teacher, *other_view)]
         return Read(int(batch.asked_valid.sum()), encoded)
 
     return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)

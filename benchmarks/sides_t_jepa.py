@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from reference_t_jepa import LENGTH, ReferenceTJEPA
-from sides import DISTILBERT, Asked, Built, Recipe, our_side, places_of, shuffled, with_encoder
+from sides import DISTILBERT, Asked, Built, Recipe, our_side, real_places, shuffled, with_encoder
 from stepping import Read, Side
 
 from openjepa.data.tokenizer import TextTokenizer
 
 
 def ours(asked: Asked) -> Built:
-    """The recipe as users run it with `encoder.name`, `train.batch_tokens` and `train.precision`."""
+    """The recipe as users run it with `encoder.name`, `train.batch_tokens`, `train.precision` and `invariance=0`."""
     from openjepa.recipes import t_jepa
 
     config, experiment, vocabulary = with_encoder(t_jepa, asked, LENGTH)
@@ -23,7 +23,7 @@ def ours(asked: Asked) -> Built:
         teacher = spans if config.teacher_reads == "spans" else batch.valid
         other_view = [spans] if config.invariance * config.regularizer.weight else []
         encoder = experiment.method.student
-        return Read(batch.tokens, [places_of(encoder, read) for read in (student, teacher, *other_view)])
+        return Read(batch.tokens, [real_places(encoder, read) for read in (student, teacher, *other_view)])
 
     return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)
 

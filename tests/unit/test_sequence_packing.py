@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from openjepa.core.seeding import generator_for
-from openjepa.models.packing import packing_of
+from openjepa.models.attention import SHORT
 from openjepa.models.pretrained import PACKED, PretrainedEncoder
-from openjepa.models.sequence_packing import GRAIN, SequencePacking, best_fit, fewest_places
+from openjepa.models.sequence_packing import STEP, SequencePacking, best_fit, fewest_places
 from openjepa.models.transformer import TextEncoder, key_mask
 
 T, VOCAB, ROOM = 12, 40, 200
@@ -77,7 +77,7 @@ def test_the_fullest_row_with_room_is_taken() -> None:
 
 def test_what_is_packed_comes_back_and_padding_is_zero() -> None:
     packing, (ids, _) = SequencePacking(SEGMENTS, ROOM), ids_and_places()
-    assert packing.size == (1, GRAIN)  # for 30 tokens
+    assert packing.size == (1, STEP)  # for 30 tokens
     assert sorted(packing.segments[packing.segments >= 0].bincount().tolist()) == sorted(LENGTHS)
     packed = packing.pack(ids)
     assert not packed[packing.segments < 0].any()
@@ -104,7 +104,13 @@ def test_the_length_with_the_fewest_places_is_taken() -> None:
     assert fewest_places(lengths, 40, ROOM)[0] == (1, 160)  # not 3 rows of 64 or 2 of 96: 192 places
     assert fewest_places(lengths, 40, 150)[0] == (3, 64)  # of equally good ones the shortest
     assert fewest_places(lengths, 40, 50)[0] == (4, 40)
-    assert fewest_places([GRAIN] * 3, GRAIN, ROOM)[0] == (3, GRAIN)
+    assert fewest_places([STEP] * 3, STEP, ROOM)[0] == (3, STEP)
+
+
+def test_no_row_gets_so_long_that_attention_is_slow() -> None:
+    assert fewest_places([144] * 2, 192, longest=512)[0] == (2, 192)  # 288 would do for both
+    assert fewest_places([100] * 5, SHORT, longest=512)[0] == (3, SHORT)
+    assert fewest_places([200] * 3, 300, longest=512)[0] == (3, 320)  # slow as they are, and no longer than need be
 
 
 @pytest.mark.parametrize("kind", sorted(PACKED))
@@ -133,6 +139,22 @@ def test_latents_and_gradients_are_those_of_texts_by_themselves(kind: str, tmp_p
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
     assert not together[-1][segments < 0].any()
+    assert torch.equal(encoder(ids, segments, places), together[-1])
+
+
+def test_a_model_that_is_told_no_places_reads_shared_rows_too(tmp_path: Path) -> None:
+    encoder, (ids, places) = encoder_of("distilbert", tmp_path), (one.repeat(4, 1) for one in ids_and_places())
+    told = encoder(ids, SEGMENTS.repeat(4, 1), places)
+    encoder.takes_places = False
+    torch.testing.assert_close(encoder(ids, SEGMENTS.repeat(4, 1), places), told)
+
+
+def test_rows_are_no_longer_than_the_model_has_places(tmp_path: Path) -> None:
+    encoder = encoder_of("distilbert", tmp_path, max_position_embeddings=40)
+    valid = torch.arange(34) < torch.tensor([34] + [17] * 9)[:, None]
+    packing = encoder.packing(valid)
+    assert packing is not None
+    assert packing.size == (6, 34)  # three shorter ones would fit into 64
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
@@ -157,6 +179,11 @@ def test_models_that_have_more_to_say_than_the_mask_read_their_rows_as_they_are(
     encoder = encoder_of("bert", tmp_path / "bert")
     assert encoder.packing(valid) is not None
     assert encoder.packing(valid[:, None] & valid[:, :, None]) is None  # who may read whom may be anything
+    encoder.model.config.is_decoder = True
+    assert encoder.packing(valid) is None
+    encoder.model.config.is_decoder = False
+    encoder.model.set_attn_implementation("eager")
+    assert encoder.packing(valid) is None
 
 
 def test_segments_are_a_mask_of_who_may_read_whom() -> None:
@@ -165,8 +192,11 @@ def test_segments_are_a_mask_of_who_may_read_whom() -> None:
     segments = SEGMENTS.repeat(8, 1)
     may_read, real = segments[:, :, None] == segments[:, None, :], segments >= 0
     assert torch.equal(key_mask(segments), key_mask(may_read))
-    assert packing_of(key_mask(segments), real) is not None
     torch.manual_seed(0)
     own = TextEncoder(VOCAB, dim=16, depth=2, heads=2, max_len=40).eval()
     for one, other in zip(own.states(ids, segments, places), own.states(ids, may_read, places), strict=True):
         torch.testing.assert_close(one[real], other[real])
+    read: list[int] = []
+    own.trunk.blocks[0].qkv.register_forward_hook(lambda _, given, __: read.append(given[0].shape[:-1].numel()))
+    own(ids, segments, places), own(ids, may_read, places)
+    assert read == [256, real.numel()]  # for 240 tokens in 480 places

@@ -1,6 +1,6 @@
 """Token rows to batches with a hidden part: padding, masks and the index tensors that methods gather by.
 
-All indices are made here, in the data workers, so that no method asks the device how many tokens are hidden.
+All indices are made here, in the data workers: methods only gather.
 """
 
 from __future__ import annotations

@@ -45,10 +45,8 @@ def packing_of(may_attend: Tensor | None, real: Tensor | None = None) -> Packing
     """
     if real is None and may_attend is not None and may_attend.ndim == 4 and may_attend.shape[2] == 1:
         real = may_attend[:, 0, 0]  # [B, T]
-    if real is None:
-        return None
-    packing = Packing(real)
-    return packing if packing.size < WORTH * packing.shape.numel() else None
+    packing = None if real is None else Packing(real)
+    return packing if packing is not None and packing.size <= WORTH * packing.shape.numel() else None
 
 
 def take_rows(x: Tensor, at: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Any `transformers` text encoder, by hub id or local folder, behind the interface of `TextEncoder`.
 
 The only file that imports transformers models. Encoders that take `position_ids` can read visible tokens only, at their
-true places; DistilBERT has no such argument, so the difference of position embeddings is added to its word embeddings,
-which its own layer then completes to the true position.
+true places. Where there is no such argument, the difference of position embeddings is added to the word embeddings,
+which the model's own layer then completes to the true position.
 
 Where transformers would choose its "sdpa" attention, the same attention is computed by `attend`, which knows when the
 CPU's fused kernel is the slow way. Where rows are mostly padding, texts share rows. Weights, configs and what is saved
@@ -43,7 +43,6 @@ class PretrainedEncoder(nn.Module):
         self.room: int = config.max_position_embeddings - self.first_place  # tokens of a row, whatever `max_len`
         self.max_len: int = min(max_len or self.room, self.room)
         self.takes_places = "position_ids" in inspect.signature(self.model.forward).parameters
-        self.packs = config.model_type in PACKED and config._attn_implementation == ATTENTION
         for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
 
@@ -52,19 +51,35 @@ class PretrainedEncoder(nn.Module):
 
         The model computes all layers, also those that `skip_top` leaves out.
         """
-        packing = self.packing(valid)
-        if packing is None:
-            return self._states(ids, valid, places, skip_top)
-        if places is None:
-            places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)  # [B, T]
-        states = self._states(packing.pack(ids), packing.segments, packing.pack(places), skip_top)  # each [R, W, D]
-        return [packing.unpack(state) for state in states]
+        states, packing = self._read(ids, valid, places)
+        kept = states[: max(1, len(states) - skip_top)]
+        return list(kept) if packing is None else [packing.unpack(state) for state in kept]
 
     def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""
-        return self.states(ids, valid, places)[-1]
+        states, packing = self._read(ids, valid, places)
+        return states[-1] if packing is None else packing.unpack(states[-1])
 
-    def _states(self, ids: Tensor, valid: Tensor, places: Tensor | None, skip_top: int) -> list[Tensor]:
+    def packing(self, valid: Tensor) -> SequencePacking | None:
+        """How to read the same texts in fewer places; None if there is no way, or none that is worth it."""
+        config = self.model.config
+        reads_as_told = config._attn_implementation == ATTENTION and not getattr(config, "is_decoder", False)
+        if valid.ndim == 3 or config.model_type not in PACKED or not reads_as_told:
+            return None
+        packing = SequencePacking(valid.long() - 1 if valid.dtype == torch.bool else valid, self.room)
+        return packing if packing.worth else None
+
+    def _read(
+        self, ids: Tensor, valid: Tensor, places: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], SequencePacking | None]:
+        """Embeddings and all layers, each [B, T, D]; or packed [R, W, D], and how."""
+        packing = self.packing(valid)
+        if places is None and (self.takes_places or packing is not None):
+            places = torch.arange(ids.shape[1], device=ids.device)  # [T]
+        if places is not None:
+            places = places.expand_as(ids)  # [B, T]
+        if packing is not None and places is not None:
+            ids, valid, places = packing.pack(ids), packing.segments, packing.pack(places)  # each [R, W]
         inputs: dict[str, Any] = {"attention_mask": self._mask(valid), "output_hidden_states": True}
         if places is None:
             inputs["input_ids"] = ids
@@ -72,15 +87,7 @@ class PretrainedEncoder(nn.Module):
             inputs |= {"input_ids": ids, "position_ids": places + self.first_place}
         else:
             inputs["inputs_embeds"] = self._moved_embeddings(ids, places)
-        found = list(self.model(**inputs).hidden_states)
-        return found[: max(1, len(found) - skip_top)]
-
-    def packing(self, valid: Tensor) -> SequencePacking | None:
-        """How to read the same texts in fewer places; None if there is no way, or none that is worth it."""
-        if valid.ndim == 3 or not self.packs:
-            return None
-        packing = SequencePacking(valid.long() - 1 if valid.dtype == torch.bool else valid, self.room)
-        return packing if packing.worth else None
+        return self.model(**inputs).hidden_states, packing
 
     def _mask(self, valid: Tensor) -> Tensor:
         if valid.ndim == 2 and valid.dtype == torch.bool:

@@ -105,14 +105,13 @@ class TextEncoder(nn.Module):
 
         The words with their places come first, then the output of every block, the last one normed. The top `skip_top`
         are left out, and not computed.
-        `valid` [B, T] says which tokens are real; as int64, the number of each token's segment, which reads itself only
-        (-1 is padding); [B, T, T] says which token may read which.
+        `valid` [B, T] bool says which tokens are real; int64 is the number of each token's segment, which reads itself
+        only (negative = padding); [B, T, T] bool says which token may read which.
         """
         if places is None:
             places = torch.arange(ids.shape[1], device=ids.device)  # [T]
         x = self.drop(self.token(ids) + self.place(places))  # [B, T, D]
-        real = valid >= 0 if valid.dtype == torch.int64 else None  # [B, T]
-        return [x, *self.trunk.states(x, key_mask(valid), skip_top, real)]
+        return [x, *self.trunk.states(x, key_mask(valid), skip_top, real_of(valid))]
 
     def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""
@@ -120,16 +119,19 @@ class TextEncoder(nn.Module):
 
 
 def key_mask(valid: Tensor) -> Tensor:
-    """Who may read whom, bool, broadcastable to [B, H, T, T].
-
-    valid [B, T] bool: every token the real ones of its row. [B, T] int64: the tokens of its own segment. [B, T, T] bool
-    says it itself.
-    """
+    """Who may read whom, bool, broadcastable to [B, H, T, T]; for `valid` as `TextEncoder.states` takes it."""
     if valid.ndim == 3:
         return valid[:, None]  # [B, 1, T, T]
     if valid.dtype == torch.bool:
         return valid[:, None, None, :]  # [B, 1, 1, T]
     return (valid[:, :, None] == valid[:, None, :])[:, None]  # [B, 1, T, T]
+
+
+def real_of(valid: Tensor) -> Tensor | None:
+    """Which tokens are no padding [B, T]; None for [B, T, T], which does not say it."""
+    if valid.ndim == 3:
+        return None
+    return valid if valid.dtype == torch.bool else valid >= 0
 
 
 def mean_pool(x: Tensor, valid: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from openjepa.core.experiment import Row
 from openjepa.core.picture import Pieces
 from openjepa.core.sizes import round_up
 from openjepa.data.corpus import pad, up_to
-from openjepa.data.masked_text import places_of
+from openjepa.data.masked_text import places_of, places_within
 from openjepa.data.pictures import text_pictures
 from openjepa.data.rows import SentenceRows
 
@@ -52,10 +52,7 @@ class Sentences:
 
         The arguments of an encoder that reads each sentence as a text of its own, all in one pass.
         """
-        starts = torch.ones_like(self.valid)
-        starts[:, 1:] = self.of[:, 1:] != self.of[:, :-1]
-        place = torch.arange(self.at.shape[1], device=self.at.device)  # [K]
-        return self.of, place - torch.where(starts, place, 0).cummax(1).values
+        return self.of, places_within(self.of)
 
     @cached_property
     def weights(self) -> Tensor:

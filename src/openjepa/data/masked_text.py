@@ -49,11 +49,8 @@ class MaskedText(Batch):
         The number of each token's span, -1 on padding, and each one's place within its span, both [B, H].
         """
         follows = self.hidden_at[:, 1:] == self.hidden_at[:, :-1] + 1
-        follows &= self.hidden_valid[:, 1:] == self.hidden_valid[:, :-1]
-        starts = F.pad(~follows, (1, 0), value=True)  # [B, H]
-        span = starts.cumsum(1).masked_fill(~self.hidden_valid, -1)  # [B, H]
-        at = torch.arange(span.shape[1], device=span.device)  # [H]
-        return span, at - torch.where(starts, at, 0).cummax(1).values
+        span = F.pad(~follows, (1, 0)).cumsum(1).masked_fill(~self.hidden_valid, -1)  # [B, H]
+        return span, places_within(span)
 
     def nearest_visible(self) -> Tensor:
         """[B, H] the place of the visible token nearest to each hidden one, for the copy baseline."""
@@ -113,6 +110,13 @@ def spans_of(mask: Tensor) -> tuple[Tensor, Tensor]:
     longest = int(lengths.max()) if len(lengths) else 0
     valid = up_to(lengths, longest)  # [S, L]
     return torch.zeros(valid.shape, dtype=torch.long).masked_scatter(valid, at), valid
+
+
+def places_within(segments: Tensor) -> Tensor:
+    """segments [B, T], the number of each token's run -> each token's place in its run, from 0 [B, T]."""
+    starts = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)  # [B, T]
+    at = torch.arange(segments.shape[1], device=segments.device)  # [T]
+    return at - torch.where(starts, at, 0).cummax(1).values
 
 
 def places_of(mask: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,8 @@ from openjepa.core.tasks import Task
 from openjepa.data.embedding import embed_file
 from openjepa.data.examples import semantic_trio
 from openjepa.data.sources import DataConfig, held_out_texts
+from openjepa.data.text_inputs import LongTexts, ReadingReport, TextInputs
+from openjepa.data.user_inputs import as_images, as_texts
 from openjepa.data.vectors import text_rows
 from openjepa.evals.audit import Audit, audit, best_vectors
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
@@ -78,12 +80,45 @@ class Run:
         seed_global(self.config.train.seed if seed is None else seed, "init")
         return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
 
-    def encode(self, inputs: Sequence[Any], batch_size: int = 64, at: Point = EMBEDDING) -> np.ndarray:
-        """One vector per input: float32 [N, D], rows in the order given. Inputs are texts for the text recipes.
+    def encode(
+        self, inputs: Any, batch_size: int = 64, at: Point = EMBEDDING, long: LongTexts = "windows"
+    ) -> np.ndarray:
+        """One float32 vector an input: [N, D] in the order given, or [D] for a single text or image.
 
-        `at` other latents than the run's embedding: another encoder, layer or pooling, such as `best_point()`.
+        Args:
+            inputs: texts for the text recipes, images for the others: one, or a list, tuple, array, pandas or polars
+                Series, a table of one column, or any iterable. Containers are read by position.
+            batch_size: rows embedded at once.
+            at: other latents than the run's embedding (another encoder, layer or pooling), such as `best_point()`.
+            long: of texts longer than the encoder reads, "windows" = all of it (the mean of its parts, weighted by
+                tokens), "cut" = the first part alone.
+
+        Texts that were cut, empty ones (their vector is zero) and words unknown to the tokenizer are counted and said
+        by a `ReadingWarning`. Raises UserError naming the position of an item that is no text, or no image.
         """
-        return vectors_at(self.experiment, inputs, at, batch_size)
+        items, is_single = self._as_inputs(inputs)
+        report = self.reading(long)
+        vectors = self._vectors(items, batch_size, at, report)
+        if report is not None:
+            report.warn()
+        return vectors[0] if is_single else vectors
+
+    def reading(self, long: LongTexts = "windows") -> ReadingReport | None:
+        """An empty count of what is read of texts; None if the run embeds something else."""
+        prepare = self.experiment.prepare
+        return ReadingReport(prepare, long) if isinstance(prepare, TextInputs) else None
+
+    def _as_inputs(self, inputs: Any) -> tuple[list[Any], bool]:
+        return as_texts(inputs) if isinstance(self.experiment.prepare, TextInputs) else as_images(inputs)
+
+    def _vectors(
+        self,
+        items: Sequence[Any],
+        batch_size: int = 64,
+        at: Point = EMBEDDING,
+        report: ReadingReport | None = None,
+    ) -> np.ndarray:
+        return vectors_at(self.experiment, items, at, batch_size, report)
 
     def best_point(self) -> Point:
         """Where `audit` found the best vectors, by validation. Raises UserError if there was no audit."""
@@ -100,13 +135,33 @@ class Run:
         batch_size: int = 64,
         on_rows: Callable[[int], None] | None = None,
         at: Point = EMBEDDING,
+        long: LongTexts = "windows",
     ) -> dict[str, Any]:
-        """Vectors of the texts in a file, row by row, into `out`; see `encode` and `data.embedding.embed_file`."""
-        return embed_file(lambda texts: self.encode(texts, batch_size, at), source, out, column, batch_size, on_rows)
+        """Vectors of the texts in a file, row by row, into `out`; see `encode` and `data.embedding.embed_file`.
 
-    def similar(self, texts: Sequence[str], background: Sequence[str] | None = None) -> dict[str, Any]:
+        The result also holds `reading`: how many texts were long, and which share of tokens was left out or unknown.
+        """
+        report = self.reading(long)
+        if report is None:
+            raise UserError(f"embed reads files of texts, and {self.recipe} embeds images; use run.encode(images)")
+        result = embed_file(
+            lambda texts: self._vectors(texts, batch_size, at, report), source, out, column, batch_size, on_rows
+        )
+        report.warn()
+        return {**result, "reading": report.to_json()}
+
+    def similar(
+        self, texts: Sequence[str], background: Sequence[str] | None = None, long: LongTexts = "windows"
+    ) -> dict[str, Any]:
         """Cosines of `texts` beside those of random pairs of `background` (default: held-out texts of the run)."""
-        return similar(self.encode, texts, self.held_out_texts() if background is None else background)
+        report = self.reading(long)
+        if report is None:
+            raise UserError(f"similar compares texts, and {self.recipe} embeds images; compare run.encode(images)")
+        items, _ = as_texts(texts)
+        known = self.held_out_texts() if background is None else as_texts(background)[0]
+        vectors = self._vectors(items, report=report)
+        report.warn()
+        return {**similar(items, vectors, self._vectors(known)), "reading": report.to_json()}
 
     def semantic_check(self) -> dict[str, Any]:
         """`similar` for an original, a variation and an unrelated text, with `labels` that say which is which."""
@@ -124,10 +179,12 @@ class Run:
             raise UserError(f"{self.recipe} keeps no held-out texts of its own; give some as background")
         return data
 
-    def evaluate(self, tasks: Sequence[Task] | None = None, name: str = "default") -> Ledger:
+    def evaluate(
+        self, tasks: Sequence[Task] | None = None, name: str = "default", long: LongTexts = "windows"
+    ) -> Ledger:
         """Score the run beside its initialisation, a random one and TF-IDF; kept in `evals/<name>.json`.
 
-        `tasks` defaults to the recipe's own. Raises UserError if there are none.
+        `tasks` defaults to the recipe's own; `long` as for `encode`. Raises UserError if there are none.
         """
         asked = self.tasks() if tasks is None else list(tasks)
         if not asked:
@@ -135,20 +192,25 @@ class Run:
                 f"nothing to evaluate in {self.path}: its data has no labels; set data.label, or give --suite FILE or "
                 "--sts FILE"
             )
-        return self._keep(ledger_of(asked, self.networks()), name)
+        report = self.reading(long)
+        return self._keep(ledger_of(asked, self.networks(), report), name, report)
 
-    def evaluate_suite(self, suite: Suite | str | Path) -> Ledger:
+    def evaluate_suite(self, suite: Suite | str | Path, long: LongTexts = "windows") -> Ledger:
         """`evaluate` on the tasks of a suite file, with TF-IDF (and BM25) of each task's own words.
 
         Raises UserError if the suite is not in order, or if the run embeds no texts.
         """
         opened = suite if isinstance(suite, Suite) else Suite.open(suite)
         require_texts(self.experiment, self.recipe)
-        groups, networks = opened.groups.values(), self.networks()
-        return self._keep(Ledger.joined(ledger_of(tasks, networks) for tasks in groups), opened.name)
+        networks, report = self.networks(), self.reading(long)
+        ledgers = (ledger_of(tasks, networks, report) for tasks in opened.groups.values())
+        return self._keep(Ledger.joined(ledgers), opened.name, report)
 
-    def _keep(self, ledger: Ledger, name: str) -> Ledger:
+    def _keep(self, ledger: Ledger, name: str, report: ReadingReport | None) -> Ledger:
+        """Write the ledger, and say what a user has to know of what was read."""
         write_json(self.folder.evals / f"{name}.json", ledger.to_json())
+        if report is not None:
+            report.warn()
         return ledger
 
     def draw(self) -> list[Path]:

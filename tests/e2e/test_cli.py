@@ -200,6 +200,37 @@ def test_eval_on_rated_pairs_is_kept_in_the_run(run: Path, capsys: pytest.Captur
     assert json.loads((run / "evals" / "rated.json").read_text()) == result["eval"]
 
 
+def test_long_texts_are_read_whole_and_said_where_they_are_cut(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "long.jsonl"
+    texts = ["soup and bread " * 200, "soup and bread " * 200 + "the wind of the sea " * 50, "the wind", " "]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    whole = answer(capsys, "embed", run, file, "--out", tmp_path / "whole.npy")
+    assert (whole["reading"]["long_texts"], whole["reading"]["tokens_left_out"]) == (2, 0)
+    assert main(["embed", str(run), str(file), "--out", str(tmp_path / "cut.npy"), "--long", "cut"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "were cut" in line]
+    assert len(said) == 1
+    assert said[0].startswith("openjepa: 2 of 3 texts are longer than")
+    vectors = {name: np.load(tmp_path / f"{name}.npy") for name in ("whole", "cut")}
+    assert not np.allclose(vectors["whole"][0], vectors["whole"][1], atol=1e-5)
+    np.testing.assert_allclose(vectors["cut"][0], vectors["cut"][1], atol=1e-6)
+    assert answer(capsys, "similar", run, *texts[:2], "--long", "cut")["reading"]["long_texts"] == 2
+
+
+def test_a_small_background_gives_no_percentages(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "few.txt").write_text("soup and bread\nthe wind of the sea\na late train\nan old map\n")
+    assert main(["similar", str(run), "soup", "bread", "--background", str(tmp_path / "few.txt")]) == 0
+    out = capsys.readouterr().out
+    assert "of only 6 pairs of 4 texts: too few for percentages" in out
+    assert "%" not in out
+    (tmp_path / "two.txt").write_text("soup and bread\nthe wind of the sea\n")
+    assert main(["similar", str(run), "soup", "bread", "--background", str(tmp_path / "two.txt")]) == 2
+    assert "--background FILE" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def suite(data: Path) -> Path:
     """Rated pairs, topics, retrieval and hidden sentences, made of the words of the corpus."""

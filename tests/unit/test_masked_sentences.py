@@ -224,7 +224,7 @@ def test_views_change_rows_in_training_only(tokenizer: TextTokenizer, tmp_path: 
         method: Any = None
         settings = TrainConfig(steps=4, batch_size=100, workers=workers)  # each step an epoch
         rows = train_and_eval(data, maker)
-        return Experiment(method, *rows, collate, lambda texts: collate.clean(texts, 256), settings)
+        return Experiment(method, *rows, collate, collate.inputs(), settings)
 
     def epochs(exp: Experiment) -> list[dict[int, list[str]]]:
         """Of each epoch: row -> its sentences in training, the hidden ones in brackets."""
@@ -343,12 +343,11 @@ def test_nearest_visible_is_visible_and_nearest(rows: SentenceRows) -> None:
         assert abs(int(nearest[i, s]) - own) == min(abs(n - own) for n in seen)
 
 
-def test_clean_texts_hide_nothing(rows: SentenceRows) -> None:
-    collate = MaskedSentencesCollator(rows, SentenceMasker())
-    batch = collate.clean(["Two here. And there.", "", "no end", "🙂"], max_len=20)
+def test_texts_to_embed_hide_nothing(rows: SentenceRows) -> None:
+    inputs = MaskedSentencesCollator(rows, SentenceMasker()).inputs()
+    batch = inputs(["Two here. And there.", "", "no end", "🙂"])
     assert not batch.hidden.any()
     assert batch.asked.shape == (4, 0)
-    assert batch.ids.shape[1] <= 20
     assert batch.valid.any(1).all()
 
 
@@ -360,5 +359,5 @@ def test_widths_are_rounded_up_but_never_above_the_longest_row(rows: SentenceRow
     for part in (batch.context_valid, batch.hidden_valid):
         assert part.shape[1] % PAD_TO == 0
         assert part.shape[1] < int(part.sum(1).max()) + PAD_TO
-    tight = MaskedSentencesCollator(rows, SentenceMasker()).clean(["One is here. And two are there."], max_len=7)
-    assert tight.ids.shape[1] == 7
+    tight = MaskedSentencesCollator(replace(rows, max_len=13), SentenceMasker()).whole([np.arange(5, 18)])
+    assert tight.ids.shape[1] == 13

@@ -135,9 +135,9 @@ def test_masks_come_from_each_rows_own_generator(tokenizer: TextTokenizer) -> No
     assert torch.equal(backwards.hidden.flip(0), together.hidden)
 
 
-def test_clean_hides_nothing(tokenizer: TextTokenizer) -> None:
+def test_texts_to_embed_hide_nothing(tokenizer: TextTokenizer) -> None:
     texts = ["one text", "", "a text that is far too long to fit"]
-    batch = MaskedTextCollator(tokenizer, Halves()).clean(texts, max_len=12)
+    batch = MaskedTextCollator(tokenizer, Halves()).inputs(max_len=12)(texts)
     assert not batch.hidden.any()
     assert batch.hidden_at.shape == (3, 0)
     assert len(batch.span_at) == 0

@@ -11,7 +11,14 @@ from scipy import stats
 from openjepa.core.errors import UserError
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Similarity, Triplets
-from openjepa.evals.similarity import random_pairs, read_similarity_jsonl, similar, spearman, triplet_accuracy
+from openjepa.evals.similarity import (
+    LEAST_BACKGROUND,
+    random_pairs,
+    read_similarity_jsonl,
+    similar,
+    spearman,
+    triplet_accuracy,
+)
 
 
 def lookup(inputs) -> np.ndarray:
@@ -63,7 +70,7 @@ def test_random_pairs_of_isotropic_vectors_and_of_a_narrow_cone() -> None:
 
 def test_random_pairs_never_pair_a_row_with_itself() -> None:
     assert random_pairs(np.eye(3), generator_for(0, "a")) == (0.0, 0.0)
-    with pytest.raises(UserError, match="at least 3"):
+    with pytest.raises(UserError, match="--background FILE"):
         random_pairs(np.eye(2), generator_for(0, "a"))
 
 
@@ -71,8 +78,8 @@ def test_similar_gives_each_cosine_its_place_among_random_pairs() -> None:
     near = noise(1)[0]
     opposite = -near
     background = noise(1000, seed=5)
-    result = similar(lookup, [near, 1.01 * near, opposite], background)  # ty: ignore[invalid-argument-type]
-    json.dumps({key: value for key, value in result.items() if key != "texts"})
+    result = similar(["near", "nearer", "opposite"], np.stack([near, 1.01 * near, opposite]), background)
+    json.dumps(result)
     cosine, z, percentile = (np.array(result[key]) for key in ("cosine", "z", "percentile"))
     random = result["random_pairs"]
     assert cosine[0, 1] == pytest.approx(1)
@@ -83,7 +90,7 @@ def test_similar_gives_each_cosine_its_place_among_random_pairs() -> None:
 
 
 def test_similar_of_a_collapsed_encoder_shows_no_distinction() -> None:
-    result = similar(lambda texts: np.ones((len(texts), 4)), ["a", "b"], ["c", "d", "e"])
+    result = similar(["a", "b"], np.ones((2, 4)), np.ones((LEAST_BACKGROUND, 4)))
     assert np.allclose(result["cosine"], 1)
     assert np.abs(result["z"]).max() < 0.01
     assert np.max(result["percentile"]) == 0
@@ -91,7 +98,15 @@ def test_similar_of_a_collapsed_encoder_shows_no_distinction() -> None:
 
 def test_similar_refuses_nan() -> None:
     with pytest.raises(UserError, match="NaN"):
-        similar(lambda texts: np.full((len(texts), 2), np.nan), ["a"], ["b", "c", "d"])
+        similar(["a"], np.full((1, 2), np.nan), np.ones((LEAST_BACKGROUND, 2)))
+
+
+def test_a_few_random_pairs_have_no_percentages() -> None:
+    few, enough = (similar(["a", "b"], noise(2), noise(n, seed=5)) for n in (LEAST_BACKGROUND - 1, LEAST_BACKGROUND))
+    assert few["percentile"] is None
+    assert few["random_pairs"]["pairs"] == (LEAST_BACKGROUND - 1) * (LEAST_BACKGROUND - 2) // 2
+    assert np.isfinite(few["z"]).all()
+    assert np.shape(enough["percentile"]) == (2, 2)
 
 
 def test_read_similarity_jsonl(tmp_path) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
 from openjepa.cli import align, configs, demo, embed, judge, masks, readout, report_page, study, train
-from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, is_main_process, version
-from openjepa.core.errors import UserError
+from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, is_main_process, remark, version
+from openjepa.core.errors import ReadingWarning, UserError
 
 CLICK_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy
 
@@ -63,10 +64,32 @@ app.command("recipes")(configs.recipes)
 app.add_typer(configs.app, name="config")
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What users have to know is a remark; warnings of other packages keep their form."""
+    if issubclass(category, ReadingWarning):
+        remark(str(message))
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Raises only what is a bug."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ReadingWarning)
+        warnings.showwarning = _show_warning  # ty: ignore[invalid-assignment]
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: list[str]) -> int:
     try:
-        code = app(list(sys.argv[1:] if argv is None else argv), standalone_mode=False) or 0
+        code = app(argv, standalone_mode=False) or 0
         return fail("interrupted", code) if code == INTERRUPTED else code
     except UserError as error:
         return fail(str(error), USAGE)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from openjepa.cli.output import AsJson, print_json, remark, stderr
+from openjepa.cli.output import AsJson, Long, print_json, remark, stderr
 
 
 def embed(
@@ -20,6 +20,7 @@ def embed(
     best: Annotated[
         bool, typer.Option("--best", help="Vectors of the layer and pooling that eval --sweep found best.")
     ] = False,
+    long: Long = "windows",
     as_json: AsJson = False,
 ) -> None:
     """Write one vector a text. Row i of the result is row i of the input; memory does not grow with the file.
@@ -54,7 +55,7 @@ def embed(
             done = bar.tasks[0].completed + rows
             bar.update(task, completed=done, rate=done / (time.perf_counter() - began))
 
-        result = opened.embed_file(source, out, column, batch_size, advance, point)
+        result = opened.embed_file(source, out, column, batch_size, advance, point, long)
     result["latents"] = point.name
     result["texts_per_s"] = round(result["rows"] / (time.perf_counter() - began), 1)
     if result["without_text"]:

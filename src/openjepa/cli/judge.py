@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openjepa.cli.output import FAILED, AsJson, print_json, remark, stderr, stdout
+from openjepa.cli.output import FAILED, AsJson, Long, print_json, remark, stderr, stdout
 from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
     from openjepa.api import Run
+    from openjepa.data.text_inputs import LongTexts
     from openjepa.evals.ledger import Ledger
     from openjepa.evals.suite_file import Suite
 
@@ -38,6 +39,7 @@ def evaluate(
     fail_if_worse: Annotated[
         bool, typer.Option("--fail-if-worse", help="Exit 1 if training lowered a measure beyond its interval.")
     ] = False,
+    long: Long = "windows",
     as_json: AsJson = False,
 ) -> None:
     """Did training help? What the run's recipe and data can be asked, always beside baselines.
@@ -72,7 +74,7 @@ def evaluate(
     drawn = opened.draw() if figures else []
     read = None if suite is None else read_suite(suite)
     with stderr().status("evaluating the run beside its initialisation, a random one and baselines without learning"):
-        ledger = opened.evaluate_suite(read) if read is not None else _evaluated(opened, sts or [])
+        ledger = _evaluated(opened, sts or [], long) if read is None else opened.evaluate_suite(read, long)
     if as_json:
         print_json(
             {
@@ -104,11 +106,11 @@ def read_suite(file: Path) -> Suite:
     return suite
 
 
-def _evaluated(run: Run, sts: Sequence[Path]) -> Ledger:
+def _evaluated(run: Run, sts: Sequence[Path], long: LongTexts) -> Ledger:
     from openjepa.evals.similarity import read_similarity_jsonl
 
     tasks = [read_similarity_jsonl(file, name=file.stem) for file in sts] or None
-    return run.evaluate(tasks, "-".join(file.stem for file in sts) or "default")
+    return run.evaluate(tasks, "-".join(file.stem for file in sts) or "default", long)
 
 
 def _sweep(run: Run, more_asked: bool, as_json: bool) -> None:
@@ -132,6 +134,7 @@ def similar(
     background: Annotated[
         Path | None, typer.Option("--background", help="Texts for the random pairs (.txt, .jsonl, .parquet).")
     ] = None,
+    long: Long = "windows",
     as_json: AsJson = False,
 ) -> None:
     """How alike are texts to this run? Cosines, beside those of random pairs, without which a cosine means nothing.
@@ -143,7 +146,8 @@ def similar(
 
     if len(texts) < 2:
         raise UserError("give at least two texts, each in quotes")
-    result = api.load(run).similar(texts, None if background is None else api.read_texts(background))
+    known = None if background is None else api.read_texts(background)
+    result = api.load(run).similar(texts, known, long)
     if as_json:
         print_json({"run": str(run), **result})
     else:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,12 @@ PIPE_WIDTH = 140  # columns where there is no terminal to ask: tables in logs ar
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the answer is no; the user can mend it; Ctrl-C
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+Long = Annotated[
+    Literal["windows", "cut"],
+    typer.Option("--long", help="Texts beyond the encoder's length: windows = read whole, cut = the first part only."),
+]
 
 
 class Interrupted(Exception):

@@ -67,18 +67,27 @@ def print_similar(result: Mapping[str, Any]) -> None:
     console = stdout()
     for label, text in zip(labels, texts, strict=True):
         console.print(f"{label}: {_cut(text)}", soft_wrap=True, markup=False)
-    table = folding_table(["pair"], ["cosine", "z", "above random pairs"])
+    few = result["percentile"] is None
+    table = folding_table(["pair"], ["cosine", "z"] if few else ["cosine", "z", "above random pairs"])
     for i, j in _pairs(len(texts)):
-        values = (result[name][i][j] for name in ("cosine", "z", "percentile"))
-        cosine, z, percentile = values
-        table.add_row(f"{labels[i]} - {labels[j]}", f"{cosine:.3f}", f"{z:+.1f}", f"{percentile:.0f} %")
+        cells = [f"{result['cosine'][i][j]:.3f}", f"{result['z'][i][j]:+.1f}"]
+        if not few:
+            cells.append(f"{result['percentile'][i][j]:.0f} %")
+        table.add_row(f"{labels[i]} - {labels[j]}", *cells)
     console.print(table)
-    random = result["random_pairs"]
-    console.print(
-        f"random pairs: mean {random['mean']:.3f}, standard deviation {random['std']:.3f} "
-        f"({random['texts']} texts); z counts standard deviations above that mean",
-        soft_wrap=True,
-    )
+    console.print(_random_pairs(result["random_pairs"], few), soft_wrap=True)
+
+
+def _random_pairs(random: Mapping[str, Any], few: bool) -> str:
+    """What cosines are to be compared with."""
+    found = f"random pairs: mean {random['mean']:.3f}, standard deviation {random['std']:.3f}"
+    counted = "z counts standard deviations above that mean"
+    if few:
+        return (
+            f"{found}, of only {random['pairs']} pairs of {random['texts']} texts: too few for percentages, "
+            f"--background FILE gives more; {counted}"
+        )
+    return f"{found} ({random['texts']} texts); {counted}"
 
 
 def print_trend(records: Sequence[Mapping[str, Any]]) -> None:

@@ -14,6 +14,10 @@ class ConfigError(UserError):
     """One or more configuration values are wrong; the message lists all of them."""
 
 
+class ReadingWarning(UserWarning):
+    """Inputs were read, but not as their owner may expect: cut, empty, or in words that the tokenizer lacks."""
+
+
 class TrainingStopped(UserError):
     """Training ended early on purpose (non-finite gradient, collapse); what was saved is intact."""
 

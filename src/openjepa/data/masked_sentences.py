@@ -27,6 +27,7 @@ from openjepa.data.corpus import pad, up_to
 from openjepa.data.masked_text import places_of, places_within
 from openjepa.data.pictures import text_pictures
 from openjepa.data.rows import SentenceRows
+from openjepa.data.text_inputs import TextInputs
 
 PAD_TO, PAD_SENTENCES = 8, 2
 
@@ -167,19 +168,20 @@ class MaskedSentencesCollator:
             self.masker(int(number[-1]) + 1, rows[i].generator).numpy()[number]
             for number, i in zip(numbers, document, strict=True)
         ]
-        return self._batch([row.index for row in rows], document, ids, numbers, hidden, self.rows.max_len)
+        return self._batch([row.index for row in rows], document, ids, numbers, hidden)
 
-    def clean(self, texts: Sequence[str], max_len: int) -> MaskedSentences:
-        """Texts with nothing hidden, cut at `max_len` tokens, for embedding."""
-        pieces = [self.rows.split(text) or [text] for text in texts]
-        contents = iter(self.rows.tokenizer.encode_content([piece for found in pieces for piece in found]))
-        ids = []
-        for found in pieces:
-            sentences = [content for content in (next(contents) for _ in found) if len(content)]
-            ids.append(self.rows.join(sentences or [self.rows.tokenizer.blank])[:max_len])
-        numbers = [self._numbers(row) for row in ids]
-        hidden = [np.zeros(len(row), dtype=bool) for row in ids]
-        return self._batch(range(len(texts)), range(len(texts)), ids, numbers, hidden, max_len)
+    def whole(self, rows: Sequence[np.ndarray]) -> MaskedSentences:
+        """Rows of token ids [L_i] with nothing hidden, for embedding."""
+        numbers = [self._numbers(row) for row in rows]
+        hidden = [np.zeros(len(row), dtype=bool) for row in rows]
+        each = range(len(rows))
+        return self._batch(each, each, list(rows), numbers, hidden)
+
+    def inputs(self, synthetic_world: bool = False) -> TextInputs:
+        """How texts are read for embedding: in windows of whole sentences."""
+        tokenizer = self.rows.tokenizer
+        blank = self.rows.join([tokenizer.blank])
+        return TextInputs(tokenizer, self.rows.max_len, self.rows.windows, self.whole, blank, synthetic_world)
 
     def pictures(self, batch: MaskedSentences) -> list[Pieces]:
         """What the rows of a batch look like, token by token."""
@@ -191,10 +193,11 @@ class MaskedSentencesCollator:
         ends[: len(self.rows.tokenizer.prefix)] = False
         return np.concatenate([[0], np.cumsum(ends)[:-1]])
 
-    def _batch(self, keys: Sequence[int], document: Sequence[int], ids: list, numbers: list, hidden: list,
-               max_len: int) -> MaskedSentences:  # fmt: skip
+    def _batch(
+        self, keys: Sequence[int], document: Sequence[int], ids: list, numbers: list, hidden: list
+    ) -> MaskedSentences:
         """Rows of ids [L_i], passages of the documents `document` that have these `keys`."""
-        width = min(round_up(max(map(len, ids)), PAD_TO), max_len)
+        width = min(round_up(max(map(len, ids)), PAD_TO), self.rows.max_len)
         valid = pad([np.ones(len(row), dtype=bool) for row in ids], False, width)  # [B, T]
         sentence, hides = pad(numbers, -1, width), pad(hidden, False, width)  # [B, T]
         context_at, context_valid = places_of(valid & ~hides, PAD_TO)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +21,7 @@ from openjepa.core.picture import Pieces
 from openjepa.core.sizes import round_up
 from openjepa.data.corpus import pad, pad_rows, up_to
 from openjepa.data.pictures import text_pictures
+from openjepa.data.text_inputs import TextInputs, running_text
 from openjepa.data.tokenizer import TextTokenizer
 
 
@@ -74,10 +76,14 @@ class MaskedTextCollator:
             hidden[i] = self.masker(maskable[i], row.generator)
         return self._batch(torch.tensor([row.index for row in rows]), ids, valid, hidden)
 
-    def clean(self, texts: Sequence[str], max_len: int) -> MaskedText:
-        """Texts with nothing hidden, cut at `max_len` tokens, for embedding."""
-        ids, valid = pad_rows(self.tokenizer.encode(texts, max_len), self.tokenizer.pad_id)  # [B, T]
-        return self._batch(torch.arange(len(texts)), ids, valid, torch.zeros_like(valid))
+    def whole(self, rows: Sequence[np.ndarray]) -> MaskedText:
+        """Rows of token ids [L_i] with nothing hidden, for embedding."""
+        ids, valid = pad_rows(rows, self.tokenizer.pad_id)  # [B, T]
+        return self._batch(torch.arange(len(rows)), ids, valid, torch.zeros_like(valid))
+
+    def inputs(self, max_len: int, synthetic_world: bool = False) -> TextInputs:
+        """How texts are read for embedding."""
+        return running_text(self.tokenizer, max_len, self.whole, synthetic_world)
 
     def pictures(self, batch: MaskedText) -> list[Pieces]:
         """What the rows of a batch look like, token by token."""

@@ -23,6 +23,7 @@ from openjepa.data.corpus import pad, pad_rows, up_to
 from openjepa.data.pictures import text_pictures
 from openjepa.data.questions import Question
 from openjepa.data.readers import Counts
+from openjepa.data.text_inputs import TextInputs, parts_of
 from openjepa.data.tokenizer import TextTokenizer
 
 PRED = "[PRED]"
@@ -113,13 +114,19 @@ class QuestionCollator:
     def __call__(self, rows: Sequence[Row]) -> QuestionBatch:
         return self._batch([row.sample for row in rows], torch.tensor([row.index for row in rows]))
 
-    def clean(self, texts: Sequence[str], max_len: int) -> QuestionBatch:
-        """Questions without answers, cut so that their row fits, for embedding. An empty one becomes one token."""
-        room = max_len - 2
-        content = self.tokenizer.encode_content(texts)
+    def whole(self, questions: Sequence[np.ndarray]) -> QuestionBatch:
+        """Token ids of questions [Q_i] without answers, for embedding."""
         nothing = np.zeros(0, dtype=np.int32)
-        rows = [QuestionRow(ids[:room] if len(ids) else self.tokenizer.blank, nothing) for ids in content]
-        return self._batch(rows, torch.arange(len(rows)))
+        return self._batch([QuestionRow(ids, nothing) for ids in questions], torch.arange(len(questions)))
+
+    def inputs(self, max_len: int, synthetic_world: bool = False) -> TextInputs:
+        """How texts are read for embedding: as questions, whose rows also hold [SEP] and [PRED]."""
+        room = max_len - 2
+
+        def windows(texts: Sequence[str]) -> list[list[np.ndarray]]:
+            return [parts_of(content, room) for content in self.tokenizer.encode_content(texts)]
+
+        return TextInputs(self.tokenizer, room, windows, self.whole, self.tokenizer.blank, synthetic_world)
 
     def pictures(self, batch: QuestionBatch) -> list[Pieces]:
         """What the rows of a batch look like, token by token."""

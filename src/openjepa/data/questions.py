@@ -75,6 +75,11 @@ class QuestionConfig(BaseConfig):
             raise ValueError(f"operations must be [fewest, most] within 1 to {arithmetic.MAX_OPERATIONS}")
         return self
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether the questions are generated: a tokenizer trained on them knows few of the words that people use."""
+        return self.source.strip() == WORLD
+
 
 @dataclass(frozen=True)
 class Question:

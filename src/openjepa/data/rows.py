@@ -19,6 +19,7 @@ from openjepa.core.errors import ConfigError
 from openjepa.data.readers import Counts
 from openjepa.data.sentences import SentencesConfig, split_sentences
 from openjepa.data.sources import Document
+from openjepa.data.text_inputs import parts_of
 from openjepa.data.tokenizer import TextTokenizer
 from openjepa.data.transforms import ViewsConfig, build_view
 
@@ -142,6 +143,25 @@ class SentenceRows:
         """The sentences of a text."""
         return [text[start:end] for start, end in split_sentences(text, self.sentences)]
 
+    def windows(self, texts: Sequence[str]) -> list[list[np.ndarray]]:
+        """For each text the rows [L_i] that read all of it: one if it fits, else several of whole sentences.
+
+        A sentence that is longer than a row is cut into several. Unlike training rows, none is left out, and a row may
+        hold a single sentence. None for a text without a token.
+        """
+        pieces = [self.split(text) or [text] for text in texts]
+        contents = iter(self.tokenizer.encode_content([piece for found in pieces for piece in found]))
+        size = self.max_len - len(self.tokenizer.prefix)
+        rows = []
+        for found in pieces:
+            sentences = [
+                part
+                for _, content in zip(found, contents)  # noqa: B905 - takes its share
+                for part in parts_of(content, size - 1)
+            ]
+            rows.append([self.join(window) for window in _as_many_as_fit(sentences, size)])
+        return rows
+
     def fit(self, sentences: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Sentences [L_i] of any length -> pieces that leave room for a second one in a row; tiny ones left out."""
         longest = (self.max_len - len(self.tokenizer.prefix)) // 2 - 1
@@ -159,15 +179,7 @@ class SentenceRows:
         A last one that is alone gets a neighbour from the passage before it, and so on up to one of three. If all are
         pairs there is no such passage, and the last sentence is left out.
         """
-        size = self.max_len - len(self.tokenizer.prefix)
-        rows: list[list[np.ndarray]] = []
-        used = size
-        for sentence in sentences:
-            if used + len(sentence) + 1 > size:
-                rows.append([])
-                used = 0
-            rows[-1].append(sentence)
-            used += len(sentence) + 1
+        rows = _as_many_as_fit(sentences, self.max_len - len(self.tokenizer.prefix))
         if rows and len(rows[-1]) == 1:  # the only row that can be: any two sentences fit
             if all(len(row) == 2 for row in rows[:-1]):
                 rows.pop()
@@ -188,6 +200,19 @@ class SentenceRows:
         prefix, content = np.split(ids, [len(self.tokenizer.prefix)])
         ends = np.flatnonzero(content == self.tokenizer.sep_id) + 1
         return np.concatenate([prefix, *build_view(self.sentences.views)(np.split(content, ends[:-1]), generator)])
+
+
+def _as_many_as_fit(sentences: Sequence[np.ndarray], size: int) -> list[list[np.ndarray]]:
+    """Sentences [L_i] in order, in groups whose tokens, with one [SEP] a sentence, are at most `size`."""
+    groups: list[list[np.ndarray]] = []
+    used = size
+    for sentence in sentences:
+        if used + len(sentence) + 1 > size:
+            groups.append([])
+            used = 0
+        groups[-1].append(sentence)
+        used += len(sentence) + 1
+    return groups
 
 
 def room(tokenizer: TextTokenizer, max_len: int, needed: int) -> int:

@@ -33,6 +33,7 @@ Split = Literal["all", "train", "eval"]
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 WORD = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")  # a Thai, Japanese or Chinese letter is a word
 KEPT = "documents"
+WORLD = "stories"
 UNLABELLED = "document without a label"
 
 
@@ -72,6 +73,11 @@ class DataConfig(BaseConfig):
     @classmethod
     def _plain_string_is_source(cls, value: Any) -> Any:
         return {"source": str(value)} if isinstance(value, str | Path) else value
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the texts are generated: a tokenizer trained on them knows few of the words that people use."""
+        return self.source.strip() == WORLD
 
     @property
     def endless(self) -> bool:

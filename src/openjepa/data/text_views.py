@@ -12,6 +12,7 @@ from torch import Tensor
 from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
 from openjepa.data.corpus import pad_rows
+from openjepa.data.text_inputs import TextInputs, running_text
 from openjepa.data.tokenizer import TextTokenizer
 
 
@@ -38,9 +39,13 @@ class TextViewsCollator:
     def __call__(self, rows: Sequence[Row]) -> TextViews:
         return self._batch(torch.tensor([row.index for row in rows]), [row.sample.ids for row in rows])
 
-    def clean(self, texts: Sequence[str], max_len: int) -> TextViews:
-        """Texts cut at `max_len` tokens, for embedding."""
-        return self._batch(torch.arange(len(texts)), self.tokenizer.encode(texts, max_len))
+    def whole(self, rows: Sequence[np.ndarray]) -> TextViews:
+        """Rows of token ids [L_i], for embedding."""
+        return self._batch(torch.arange(len(rows)), rows)
+
+    def inputs(self, max_len: int, synthetic_world: bool = False) -> TextInputs:
+        """How texts are read for embedding."""
+        return running_text(self.tokenizer, max_len, self.whole, synthetic_world)
 
     def _batch(self, keys: Tensor, texts: Sequence[np.ndarray]) -> TextViews:
         ids, valid = pad_rows(texts, self.tokenizer.pad_id)  # [B, T]

@@ -56,7 +56,7 @@ class SimilarTexts:
         if len(texts) > MOST_TEXTS:
             raise UserError(f"there are {len(texts)} texts; this page compares at most {MOST_TEXTS}, one a line")
         vectors = self.run.encode(texts)  # [N, D]
-        found = similar(lambda asked: vectors if asked is texts else self.vectors, texts, self.corpus)
+        found = similar(texts, vectors, self.vectors)
         random = found["random_pairs"]
         chance = Chance(random["mean"], random["std"], f"random pairs of {len(self.corpus)} held-out texts")
         neighbours = [self._neighbours(text, vector, chance) for text, vector in zip(texts, vectors, strict=True)]

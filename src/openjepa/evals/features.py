@@ -1,8 +1,9 @@
 """Inputs in, one vector a row out: the only contact between evaluations and models.
 
 Every evaluation takes an `Embedder`, so a trained encoder, its initialisation and TF-IDF (sparse rows) are asked the
-same question through the same function. `embed_all` makes an embedder's answer from a method. It sorts texts by length,
-so a batch holds rows of nearly equal length and little padding, and hands the rows back in the caller's order.
+same question through the same function. `embed_all` makes an embedder's answer from a method. It reads long texts in
+windows (`data.text_inputs`), sorts rows by length, so that a batch has little padding, and returns vectors in the
+caller's order.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
+from openjepa.data.text_inputs import ReadingReport
+from openjepa.evals.input_rows import InputRows
 
 Vectors = np.ndarray | sparse.csr_array  # [N, D]
 Labels = Sequence[int] | np.ndarray  # [N]
@@ -32,35 +35,33 @@ def embed_all(
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     bf16: bool = False,
+    report: ReadingReport | None = None,
 ) -> np.ndarray:
-    """[N, D] float32, row i = `method.embed` of inputs[i], in eval mode and without gradients.
+    """[N, D] float32, row i = the embedding of inputs[i], in eval mode and without gradients.
 
-    The method must already live on `device`. Every submodule gets its own training flag back: a teacher that was in
-    eval mode stays there. Inputs other than texts are embedded in the given order. Raises UserError if there are none.
+    Texts read through `TextInputs` may have any length, and one without a token has a zero vector. The method must
+    already live on `device`. Every submodule gets its own training flag back: a teacher that was in eval mode stays
+    there. `report` counts what was read, and says whether long texts are cut. Raises UserError if there are no inputs.
     """
     if len(inputs) == 0:
         raise UserError("there is nothing to embed: the list of inputs is empty")
-    order = by_length(inputs)
-    parts: list[np.ndarray] = []
+    found = InputRows.of(prepare, inputs, report)
+    vectors: np.ndarray | None = None  # [R, D]
     with evaluating(method):
-        for start in range(0, len(order), batch_size):
-            batch = prepare([inputs[i] for i in order[start : start + batch_size]]).to(device)
+        for numbers, batch in found.batches(batch_size):
             with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
-                vectors = method.embed(batch)  # [B, D]
-            parts.append(vectors.float().cpu().numpy())
-    features = np.empty((len(order), parts[0].shape[1]), dtype=np.float32)  # [N, D]
-    features[order] = np.concatenate(parts)
-    return features
+                part = method.embed(batch.to(device)).float().cpu().numpy()  # [B, D]
+            vectors = np.empty((len(found.rows), part.shape[1]), dtype=np.float32) if vectors is None else vectors
+            vectors[numbers] = part
+    assert vectors is not None
+    return found.means(vectors)
 
 
-def embedder_of(experiment: Experiment, batch_size: int = 64) -> Callable[[Sequence[Any]], np.ndarray]:
-    """The embedder that asks the method of an experiment."""
-    return lambda inputs: embed_all(experiment.method, experiment.prepare, inputs, batch_size)
-
-
-def by_length(inputs: Sequence[Any]) -> list[int]:
-    """Numbers of the inputs, short texts first, which saves padding; inputs other than texts stay in order."""
-    return sorted(range(len(inputs)), key=lambda i: len(inputs[i]) if isinstance(inputs[i], str) else 0)
+def embedder_of(
+    experiment: Experiment, batch_size: int = 64, report: ReadingReport | None = None
+) -> Callable[[Sequence[Any]], np.ndarray]:
+    """The embedder that asks the method of an experiment; `report` as for `embed_all`."""
+    return lambda inputs: embed_all(experiment.method, experiment.prepare, inputs, batch_size, report=report)
 
 
 def input_key(inputs: Sequence[Any]) -> Any:

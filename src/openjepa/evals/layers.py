@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +13,10 @@ from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.layers import Layers
+from openjepa.data.text_inputs import ReadingReport
 from openjepa.evals.attentive import Places
-from openjepa.evals.features import by_length, embedder_of
+from openjepa.evals.features import embedder_of
+from openjepa.evals.input_rows import InputRows
 from openjepa.models.transformer import mean_pool
 
 AT_ONCE = 64  # inputs in a batch
@@ -35,11 +37,17 @@ class Point(NamedTuple):
 EMBEDDING = Point("embedding", 0, "mean")
 
 
-def pooled_features(experiment: Experiment, inputs: Sequence[Any]) -> dict[Point, np.ndarray]:
-    """Every point without learned pooling: its features [N, D] float32, the embedding among them. One pass."""
+def pooled_features(
+    experiment: Experiment, inputs: Sequence[Any], report: ReadingReport | None = None
+) -> dict[Point, np.ndarray]:
+    """Every point without learned pooling: its features [N, D] float32, the embedding among them. One pass.
+
+    Of a text in several windows, the mean weighted by tokens, or the largest of all. `report` as for `embed_all`.
+    """
+    read = InputRows.of(experiment.prepare, inputs, report)
     found: dict[Point, np.ndarray] = {}
     with evaluating(experiment.method):
-        for rows, batch in _batches(experiment, inputs):
+        for rows, batch in read.batches(AT_ONCE):
             vectors = {EMBEDDING: experiment.method.embed(batch)}
             for name, layers in _layers(experiment, batch).items():
                 valid = layers.valid
@@ -49,37 +57,50 @@ def pooled_features(experiment: Experiment, inputs: Sequence[Any]) -> dict[Point
                         largest = state.float().masked_fill(~valid[..., None], -torch.inf).amax(1)
                         vectors[Point(name, number, "max")] = largest  # [B, D]
             for point, part in vectors.items():
-                features = found.setdefault(point, np.empty((len(inputs), part.shape[1]), dtype=np.float32))
+                features = found.setdefault(point, np.empty((len(read.rows), part.shape[1]), dtype=np.float32))
                 features[rows] = part.float().numpy()
-    return found
+    return {p: read.largest(x) if p.pooling == "max" else read.means(x) for p, x in found.items()}
 
 
-def vectors_at(experiment: Experiment, inputs: Sequence[Any], point: Point, batch_size: int = AT_ONCE) -> np.ndarray:
+def vectors_at(
+    experiment: Experiment,
+    inputs: Sequence[Any],
+    point: Point,
+    batch_size: int = AT_ONCE,
+    report: ReadingReport | None = None,
+) -> np.ndarray:
     """[N, D] float32 at a point without learned pooling: for use, where an audit says that it is better.
 
-    Raises UserError if the recipe has no such latents.
+    `report` as for `embed_all`. Raises UserError if the recipe has no such latents.
     """
     if point == EMBEDDING:
-        return embedder_of(experiment, batch_size)(inputs)
-    found = pooled_features(experiment, inputs)
+        return embedder_of(experiment, batch_size, report)(inputs)
+    found = pooled_features(experiment, inputs, report)
     if point not in found:
         raise UserError(f"this run has no latents at {point.name}; it has: {', '.join(known.name for known in found)}")
     return found[point]
 
 
 def place_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, layer: int) -> Places:
-    """Latents of all places [N, T, D] of one layer, in half precision: there may be a gigabyte of them."""
-    parts: list[tuple[list[int], np.ndarray, np.ndarray]] = []
+    """Latents of all positions [N, T, D] of one layer, in half precision: there may be a gigabyte of them.
+
+    The windows of a long text stand one after another.
+    """
+    read = InputRows.of(experiment.prepare, inputs)
+    parts: list[np.ndarray] = [np.empty(0)] * len(read.rows)  # [R] of [L_i, D]
     with evaluating(experiment.method):
-        for rows, batch in _batches(experiment, inputs):
+        for rows, batch in read.batches(AT_ONCE):
             layers = _layers(experiment, batch)[encoder]
-            parts.append((rows, layers.states[layer].half().numpy(), layers.valid.numpy()))
-    longest = max(valid.shape[1] for _, _, valid in parts)
-    latents = np.zeros((len(inputs), longest, parts[0][1].shape[2]), dtype=np.float16)
-    exists = np.zeros(latents.shape[:2], dtype=bool)
-    for rows, states, valid in parts:
-        latents[rows, : valid.shape[1]], exists[rows, : valid.shape[1]] = states, valid
-    return Places(latents, exists)
+            states, valid = layers.states[layer].half().numpy(), layers.valid.numpy()  # [B, T, D], [B, T]
+            for row, state, real in zip(rows, states, valid, strict=True):
+                parts[row] = state[real]
+    lengths = np.bincount(read.owner, [len(part) for part in parts], minlength=len(inputs)).astype(np.int64)  # [N]
+    latents = np.zeros((len(inputs), lengths.max(), parts[0].shape[1]), dtype=np.float16)
+    filled = np.zeros(len(inputs), dtype=np.int64)
+    for owner, part in zip(read.owner, parts, strict=True):
+        latents[owner, filled[owner] : filled[owner] + len(part)] = part
+        filled[owner] += len(part)
+    return Places(latents, np.arange(latents.shape[1]) < lengths[:, None])
 
 
 def point_features(experiment: Experiment, inputs: Sequence[Any], point: Point) -> Places:
@@ -95,11 +116,3 @@ def _layers(experiment: Experiment, batch: Batch) -> dict[str, Layers]:
     if experiment.layers is None:
         raise UserError("this recipe does not say which layers it has (Experiment.layers), so none can be compared")
     return dict(experiment.layers(experiment.method, batch))
-
-
-def _batches(experiment: Experiment, inputs: Sequence[Any]) -> Iterator[tuple[list[int], Batch]]:
-    """Texts in order of length, each batch with the numbers of its inputs."""
-    order = by_length(inputs)
-    for start in range(0, len(order), AT_ONCE):
-        rows = order[start : start + AT_ONCE]
-        yield rows, experiment.prepare([inputs[i] for i in rows])

@@ -22,6 +22,7 @@ from openjepa.evals.features import Embedder, Vectors, cosine_rows, inner_produc
 from openjepa.evals.scores import Score
 
 RESOLUTION = 1e-6  # cosines of float32 vectors that differ by less are equal
+LEAST_BACKGROUND = 20  # texts, 190 different pairs: fewer do not tell what share of random pairs is less alike
 POOL = 100  # candidates of an alignment, the right one included
 TEXT, NUMBER = (str, "text"), (int | float, "number")  # what a field of a file holds, and its name
 
@@ -46,7 +47,10 @@ def random_pair_cosines(vectors: Vectors, generator: torch.Generator, pairs: int
     """[pairs] cosines of two different rows of `vectors` [N, D], drawn with replacement. UserError below 3 rows."""
     count = vectors.shape[0]
     if count < 3:
-        raise UserError(f"random pairs need a background of at least 3 inputs, and there are {count}")
+        raise UserError(
+            f"a cosine means nothing without random pairs, and the background for them holds {count} texts; give a "
+            "file of other texts: --background FILE (a hundred or more)"
+        )
     first = torch.randint(count, (pairs,), generator=generator).numpy()
     second = (first + torch.randint(1, count, (pairs,), generator=generator).numpy()) % count
     return cosine_rows(vectors[first], vectors[second])
@@ -58,25 +62,27 @@ def random_pairs(vectors: Vectors, generator: torch.Generator) -> tuple[float, f
     return float(cosines.mean()), float(cosines.std())
 
 
-def similar(embedder: Embedder, texts: Sequence[str], background: Sequence[str], seed: int = 0) -> dict[str, Any]:
-    """Cosines of `texts` with one another, each beside random pairs of `background`; plain lists, ready for JSON.
+def similar(texts: Sequence[str], vectors: np.ndarray, background: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """Cosines of N `texts` with these `vectors` [N, D], each beside random pairs of `background` [M, D]; for JSON.
 
     `cosine`, `z` and `percentile` are N x N: the cosine, its distance from the mean of random pairs in their standard
-    deviations, and the share in [0, 100] of random pairs with a lower cosine.
+    deviations, and the share in [0, 100] of random pairs with a lower cosine. `percentile` is None where the background
+    has fewer than LEAST_BACKGROUND texts: its few pairs have no percentages. Raises UserError below 3.
     """
-    vectors, reference = embedder(texts), embedder(background)  # [N, D], [M, D]
-    for given in (vectors, reference):
+    for given in (vectors, background):
         require_finite(given, "the model")
     cosines = inner_products(unit_rows(vectors), unit_rows(vectors))  # [N, N]
-    random = random_pair_cosines(reference, generator_for(seed, "similar", "random pairs"))  # [P]
+    random = random_pair_cosines(background, generator_for(seed, "similar", "random pairs"))  # [P]
     mean, std = float(random.mean()), float(random.std())
     below = np.searchsorted(np.sort(random), cosines - RESOLUTION)  # [N, N]
+    count = len(background)
+    enough = count >= LEAST_BACKGROUND
     return {
         "texts": list(texts),
         "cosine": cosines.tolist(),
         "z": ((cosines - mean) / max(std, RESOLUTION)).tolist(),
-        "percentile": (100 * below / len(random)).tolist(),
-        "random_pairs": {"mean": mean, "std": std, "pairs": len(random), "texts": len(background)},
+        "percentile": (100 * below / len(random)).tolist() if enough else None,
+        "random_pairs": {"mean": mean, "std": std, "pairs": count * (count - 1) // 2, "texts": count},
     }
 
 

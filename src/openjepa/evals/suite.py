@@ -20,6 +20,7 @@ from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Benchmark, Classification, Prediction, Retrieval, Search, Similarity, Task, Triplets
+from openjepa.data.text_inputs import ReadingReport
 from openjepa.evals.alignment import retrieved
 from openjepa.evals.baselines import baselines_for
 from openjepa.evals.features import Embedder, Vectors, embedder_of, input_key, require_finite
@@ -151,11 +152,21 @@ def _evaluate(task: Classification | Triplets | Similarity, embedder: Embedder) 
             return {task.name: spearman(embedder, task)}
 
 
-def ledger_of(tasks: Sequence[Task], networks: Mapping[str, Experiment]) -> Ledger:
-    """All tasks for the networks `run`, `init` and `random`, and for what needs no learning; see `run_suite`."""
-    columns: dict[str, Embedder] = {name: embedder_of(network) for name, network in networks.items()}
+def ledger_of(tasks: Sequence[Task], networks: Mapping[str, Experiment], report: ReadingReport | None = None) -> Ledger:
+    """All tasks for the networks `run`, `init` and `random`, and for what needs no learning; see `run_suite`.
+
+    `report` counts what the run reads of texts, and says for all three whether long ones are cut.
+    """
+    columns: dict[str, Embedder] = {name: _embedder(network, name, report) for name, network in networks.items()}
     columns |= baselines_for(networks["run"], tasks)
     return run_suite(tasks, columns, {name: network.method for name, network in networks.items()})
+
+
+def _embedder(network: Experiment, name: str, report: ReadingReport | None) -> Embedder:
+    """What another network than the run reads is not counted: it is the same."""
+    if report is not None and name != "run":
+        report = ReadingReport(report.inputs, report.long)
+    return embedder_of(network, report=report)
 
 
 def run_suite(

@@ -187,7 +187,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=lambda texts: collate.clean(texts, method.student.max_len),
+        prepare=collate.inputs(config.data.synthetic),
         train=config.train,
         pad_to=PAD_TO,
         tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate, whole=config.predictor.alibi)],

@@ -179,7 +179,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         name="synthetic-arithmetic" if config.data.source == "arithmetic" else "questions",
         splits=lambda: held_out_splits(config.data),
         train=train,
-        prepare=lambda texts: collate.clean(texts, max_len),
+        prepare=collate.inputs(max_len, config.data.synthetic),
         encode_answers=lambda method, answers: method.encode_answers(*collate.answers(answers, max_len)),
         log_likelihood=NanoJEPA.question_log_likelihood,
         tokens=collate.asked,

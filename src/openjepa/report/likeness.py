@@ -49,7 +49,7 @@ def semantic_check(found: Mapping[str, Any]) -> str:
             f"{escape(labels[i])} - {escape(labels[j])}",
             chance.cell(found["cosine"][i][j]),
             f"{found['z'][i][j]:+.1f}",
-            f"{found['percentile'][i][j]:.0f} %",
+            "-" if found["percentile"] is None else f"{found['percentile'][i][j]:.0f} %",
         ]
         for i in range(len(texts))
         for j in range(i + 1, len(texts))

@@ -99,7 +99,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=lambda texts: collate.clean(texts, method.student.max_len),
+        prepare=collate.inputs(method.student.max_len, config.data.synthetic),
         train=config.train,
         tasks=lambda: text_tasks(config.data),
         notes=lambda: {"mask_ratio": config.mask_ratio},

@@ -1,0 +1,71 @@
+"""From N inputs to the rows that a network reads, and from what it says of rows back to the inputs.
+
+A text longer than the encoder reads has several rows (see `data.text_inputs`); everything else has one. Rows are read
+in order of length, so that a batch has little padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from openjepa.core.batch import Batch
+from openjepa.data.text_inputs import ReadingReport, TextInputs
+
+
+@dataclass(frozen=True)
+class InputRows:
+    """R rows of N inputs."""
+
+    rows: Sequence[Any]  # [R] token ids, or inputs as they were given
+    owner: np.ndarray  # [R] int64, the input of each row; ascending
+    share: np.ndarray  # [R] float64, weight of each row in its input's mean: they sum to 1, or 0 where nothing is read
+    collate: Callable[[Sequence[Any]], Batch]
+    count: int  # N
+
+    @classmethod
+    def of(
+        cls, prepare: Callable[[Sequence[Any]], Batch], inputs: Sequence[Any], report: ReadingReport | None = None
+    ) -> InputRows:
+        """The rows of `inputs` as `prepare` reads them; `report` counts texts, and may cut long ones."""
+        if not isinstance(prepare, TextInputs):
+            return cls(inputs, np.arange(len(inputs)), np.ones(len(inputs)), prepare, len(inputs))
+        report = ReadingReport(prepare) if report is None else report
+        rows: list[np.ndarray] = []
+        owner, tokens = [], []
+        for number, windows in enumerate(prepare.windows(inputs)):
+            read = report.add(windows)
+            rows += read or [prepare.blank]
+            owner += [number] * max(1, len(read))
+            tokens += [len(prepare.content(row)) for row in read] or [0]
+        weight, index = np.array(tokens, dtype=np.float64), np.array(owner)  # [R]
+        total = np.bincount(index, weight, minlength=len(inputs))[index]  # [R]
+        share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+        return cls(rows, index, share, prepare.collate, len(inputs))
+
+    def batches(self, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
+        """Numbers of up to `batch_size` rows, and their batch; short rows first."""
+        order = by_length(self.rows)
+        for start in range(0, len(order), batch_size):
+            numbers = order[start : start + batch_size]
+            yield numbers, self.collate([self.rows[i] for i in numbers])
+
+    def means(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors of the rows [R, D] -> of the inputs [N, D] float32: the mean weighted by tokens."""
+        total = np.zeros((self.count, vectors.shape[1]))
+        np.add.at(total, self.owner, vectors * self.share[:, None])
+        return total.astype(np.float32)
+
+    def largest(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors of the rows [R, D] -> of the inputs [N, D] float32: the largest value of each dimension."""
+        found = np.full((self.count, vectors.shape[1]), -np.inf, dtype=np.float32)
+        np.maximum.at(found, self.owner, vectors)
+        return found
+
+
+def by_length(rows: Sequence[Any]) -> list[int]:
+    """Numbers of the rows, short texts and short rows of ids first; what has no length stays in order."""
+    return sorted(range(len(rows)), key=lambda i: len(rows[i]) if isinstance(rows[i], str | np.ndarray) else 0)

@@ -15,10 +15,11 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from openjepa.core.config import names_files
 from openjepa.core.configure import configure
 from openjepa.core.describe import describe
 from openjepa.core.errors import UserError
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine means
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run folder opened for use. Building is lazy: nothing is loaded before the first vector is asked for."""
 
@@ -58,6 +59,15 @@ class Run:
     recipe: str
     config: Any  # the recipe's Config: a BaseConfig with a section `train`
     module: ModuleType
+
+    def __repr__(self) -> str:
+        """One line of at most 80 characters, such as "Run(t_jepa, step 1000, healthy, runs/first)"."""
+        steps = checkpoint.finished(self.folder.checkpoints)
+        state = f"step {checkpoint.newest_step(self.folder.checkpoints)}" if steps else "no checkpoint"
+        health = self.health()
+        parts = [self.recipe, state, *([health[-1]["status"]] if health else [])]
+        line = f"Run({', '.join(parts)}, {self.path})"
+        return line if len(line) <= 80 else f"{line[:38]}...{line[-39:]}"
 
     @property
     def path(self) -> Path:
@@ -177,6 +187,7 @@ class Run:
         data = vars(self.config).get("data")
         if not isinstance(data, DataConfig):
             raise UserError(f"{self.recipe} keeps no held-out texts of its own; give some as background")
+        self.require_data()
         return data
 
     def evaluate(
@@ -240,8 +251,15 @@ class Run:
         return found
 
     def tasks(self) -> list[Task]:
-        """What the recipe asks by default; empty where the data has no labels."""
+        """What the recipe asks by default; empty where the data has no labels. Raises UserError if the data is gone."""
+        self.require_data()
         return self.experiment.tasks()
+
+    def require_data(self) -> None:
+        """Raises UserError if files that the run was trained on are not where they were."""
+        for key in self.config.location_keys():
+            if key.startswith("data."):
+                _require_there(self.config, key, f"if it has moved: openjepa config move {self.path} {key}=NEW")
 
     def train_readout(
         self, overrides: Sequence[str] = (), on_step: Callable[[int, float], None] | None = None
@@ -320,7 +338,8 @@ def train(
         preset: a shipped size ("tiny", "small", ...); "tiny" if nothing is given.
         config: a YAML file, used instead of a preset.
         out: the run folder; default `runs/<recipe>-<time>`.
-        resume: continue the run in `out` from its newest checkpoint. Its own config is used.
+        resume: continue the run in `out` from its newest checkpoint. Its own config is used; settings may only say
+            where its files are now, see `relocate`.
         hooks: called at every log step with (progress, output, stats), besides those that write the run's logs.
         overrides: "key=value" strings, as on the command line.
         progress: show a progress line on stderr.
@@ -331,14 +350,18 @@ def train(
     """
     from openjepa.train.loop import make_fabric
 
+    given = [*overrides, *(f"{key}={value}" for key, value in values.items())]
     if resume:
         if out is None:
             raise UserError("resume needs the run folder: out=RUN")
+        if given:
+            relocate(out, given)
         run = load(out)
         fabric = make_fabric(run.config.train)
         fabric.launch()
     else:
-        module, settings = configure(recipe, preset, config, [*overrides, *(f"{k}={v}" for k, v in values.items())])
+        module, settings = configure(recipe, preset, config, given)
+        settings = settings.with_absolute_paths()
         fabric = make_fabric(settings.train)
         fabric.launch()
         path = fabric.broadcast(Path(out) if out else default_folder(recipe))
@@ -348,6 +371,45 @@ def train(
         run = Run(RunDir.open(path), recipe, settings, module)
     train_into(run.folder, fabric, run.fresh, hooks, resume, progress)
     return load(run.path)
+
+
+class Moved(NamedTuple):
+    """A setting of a run that named a path, and what it names now."""
+
+    key: str
+    old: Any
+    new: Any
+
+
+def relocate(path: str | Path, overrides: Sequence[str]) -> list[Moved]:
+    """Tell a run where the files that it was made from are now; its config.yaml is written anew.
+
+    `overrides` are "key=value" strings of the settings that may hold a path (`encoder.name`, `data.source`, ...): what
+    else a run is made of is fixed. Returns what changed. Raises UserError for any other setting.
+    """
+    run = load(path)
+    config, keys = type(run.config), run.config.location_keys()
+    wanted = [config.full_key(item.partition("=")[0].strip().removeprefix("--")) for item in overrides]
+    fixed = [key for key in wanted if key not in keys]
+    if fixed:
+        raise UserError(
+            f"{', '.join(fixed)} cannot be changed in a run that exists; only where its files are can: "
+            f"{', '.join(keys)}. For other settings train a new run: openjepa train {run.recipe} --config "
+            f"{run.folder.config_file} {' '.join(overrides)}"
+        )
+    moved = config.load(run.config.model_dump(mode="json"), overrides).with_absolute_paths()
+    changes = [Moved(key, run.config.setting(key), moved.setting(key)) for key in dict.fromkeys(wanted)]
+    for key in dict.fromkeys(wanted):
+        _require_there(moved, key, "give the folder or file as it is named now")
+    run.folder.write_config(moved, run.recipe)
+    return [change for change in changes if change.old != change.new]
+
+
+def _require_there(config: Any, key: str, advice: str) -> None:
+    """Raises UserError if this setting is an absolute path of nothing."""
+    value = config.setting(key)
+    if isinstance(value, str) and Path(value).is_absolute() and not names_files(value):
+        raise UserError(f"{key}={value}: there is nothing of that name; {advice}")
 
 
 def default_folder(recipe: str) -> Path:

@@ -39,6 +39,10 @@ def train_into(
     main = fabric.is_global_zero
     if main:
         folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
+        if resume and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
+            Console(stderr=True).print(
+                f"the data are not those that the run began with: {_listed(before)} then", markup=False, soft_wrap=True
+            )
         folder.add_notes(_notes(experiment))
         if progress and (counted := data_counts(experiment)):
             Console(stderr=True).print("data: " + _listed(counted), markup=False, highlight=False, soft_wrap=True)

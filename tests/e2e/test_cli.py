@@ -218,9 +218,7 @@ def test_long_texts_are_read_whole_and_said_where_they_are_cut(
     assert answer(capsys, "similar", run, *texts[:2], "--long", "cut")["reading"]["long_texts"] == 2
 
 
-def test_a_small_background_gives_no_percentages(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_small_background_gives_no_percentages(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "few.txt").write_text("soup and bread\nthe wind of the sea\na late train\nan old map\n")
     assert main(["similar", str(run), "soup", "bread", "--background", str(tmp_path / "few.txt")]) == 0
     out = capsys.readouterr().out
@@ -393,7 +391,8 @@ def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
         ("train t_jepa --preset huge", "has no preset 'huge'"),
         ("train", "give a recipe"),
         ("train --config {tmp}/none.yaml", "no configuration file at"),
-        ("train --resume {run} steps=3", "own configuration"),
+        ("train --resume {run} steps=3", "train.steps cannot be changed in a run that exists"),
+        ("train t_jepa --resume {run}", "own configuration"),
         ("train ./none.py", "no recipe file at"),
         ("similar {tmp} a b", "is not a run folder"),
         ("similar {run} a", "at least two texts"),

@@ -131,6 +131,28 @@ def copy(
         print(f"wrote {path}; train it with: openjepa train --config {path}")
 
 
+@app.command("move")
+def move(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    overrides: Annotated[list[str], typer.Argument(metavar="KEY=PATH", help="Where files are now: data.source=...")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell a run where the files that it was made from are now: its data, the folder of its base encoder.
+
+    Example:  openjepa config move runs/mine data.source=/archive/corpus.jsonl
+    """
+    from openjepa import api
+
+    changes = api.relocate(run, overrides)
+    if as_json:
+        print_json({"run": str(run), "changes": [change._asdict() for change in changes]})
+        return
+    for change in changes:
+        print(f"{change.key}: {change.old} -> {change.new}")
+    if not changes:
+        print(f"nothing changed: {run} has these already")
+
+
 def _configure(recipe: str, preset: str | None, overrides: list[str] | None) -> tuple[Any, BaseConfig]:
     from openjepa.core.configure import configure
 

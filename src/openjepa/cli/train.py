@@ -51,7 +51,9 @@ def train(
 
     recipe, overrides = words_of(context, words or [])
     if resume is not None:
-        _refuse_beside_resume(recipe, preset, config, out, overrides)
+        _refuse_beside_resume(recipe, preset, config, out)
+        for moved in api.relocate(resume, overrides) if overrides else []:
+            remark(f"{moved.key}: {moved.old} -> {moved.new}")
     elif recipe is None:
         if config is None:
             raise UserError("give a recipe (openjepa recipes lists them), --config FILE or --resume RUN")
@@ -66,7 +68,7 @@ def train(
             out=folder,
             resume=resume is not None,
             hooks=[_live_report(folder)] if report else [],
-            overrides=overrides,
+            overrides=[] if resume else overrides,
         )
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop)) from None
@@ -108,7 +110,8 @@ def _whole_report(folder: Path) -> None:
 def _refuse_beside_resume(*given: Any) -> None:
     if any(given):
         raise UserError(
-            "--resume RUN goes on with the run's own configuration; give no recipe, settings or --out beside it"
+            "--resume RUN goes on with the run's own configuration; beside it, give only where its files are now "
+            "(data.source=..., encoder.name=...)"
         )
 
 

@@ -5,9 +5,12 @@ A key may be dotted (`train.steps=100`) or, where no other key ends in the same 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from glob import iglob
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -28,6 +31,9 @@ class BaseConfig(BaseModel):
     """A frozen section of a configuration. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, use_attribute_docstrings=True)
+    LOCATIONS: ClassVar[
+        Mapping[str, tuple[str, ...]]
+    ] = {}  # fields that may hold a path, and their names that are none
 
     @classmethod
     def load(cls, values: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> Self:
@@ -74,6 +80,32 @@ class BaseConfig(BaseModel):
         return matches[0] if len(matches) == 1 else key
 
     @classmethod
+    def location_keys(cls) -> list[str]:
+        """Dotted names of the settings that may hold a path: all that depends on where a run was made."""
+        inner = [
+            f"{name}.{key}"
+            for name, field in cls.model_fields.items()
+            if (section := _section(field.annotation)) is not None
+            for key in section.location_keys()
+        ]
+        return [*cls.LOCATIONS, *inner]
+
+    def setting(self, dotted: str) -> Any:
+        """The value behind a dotted name, such as "data.source"."""
+        return reduce(getattr, dotted.split("."), self)
+
+    def with_absolute_paths(self) -> Self:
+        """The same settings; relative paths and patterns that name something here become absolute."""
+        changed: dict[str, Any] = {
+            name: value.with_absolute_paths() for name, value in self if isinstance(value, BaseConfig)
+        }
+        for name, names in self.LOCATIONS.items():
+            value = getattr(self, name)
+            if isinstance(value, str) and value.strip() not in names and names_files(value):
+                changed[name] = os.path.abspath(value)
+        return self.model_copy(update=changed)
+
+    @classmethod
     def _explain(cls, error: Any) -> str:
         key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
         if error["type"] == "extra_forbidden":
@@ -102,6 +134,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data or {}, dict):
         raise ConfigError(f"{path} must hold a mapping of keys to values, not a {type(data).__name__}")
     return data or {}
+
+
+def names_files(value: str) -> bool:
+    """Whether a value is a path, or a glob pattern, of something that exists, seen from the working directory."""
+    return Path(value).exists() or next(iglob(value, recursive=True), None) is not None
 
 
 def _section(annotation: Any) -> type[BaseConfig] | None:

@@ -46,7 +46,7 @@ class RunDir:
         shutil.rmtree(run.assets, ignore_errors=True)  # a failed start may have left another configuration's
         for folder in (run.checkpoints, run.assets, run.evals):
             folder.mkdir(parents=True, exist_ok=True)
-        config.dump(run.config_file, recipe=recipe)
+        run.write_config(config, recipe)
         write_json(run.path / "env.json", environment())
         return run
 
@@ -96,6 +96,12 @@ class RunDir:
     def summary(self) -> Path:
         return self.path / "summary.json"
 
+    def write_config(self, config: BaseConfig, recipe: str) -> None:
+        """Write config.yaml; the one before it is replaced whole. Several ranks may write the same one at once."""
+        tmp = self.config_file.with_name(f".config.yaml.{os.getpid()}.tmp")
+        config.dump(tmp, recipe=recipe)
+        os.replace(tmp, self.config_file)
+
     def has_begun(self) -> bool:
         """Whether there is anything in it that training made."""
         return any(self.checkpoints.glob("step-*")) or any(True for _ in read_jsonl(self.metrics))
@@ -115,6 +121,11 @@ class RunDir:
         file = self.path / "env.json"
         known = read_json(file) if file.is_file() else {}
         write_json(file, {**known, "notes": dict(notes)})
+
+    def notes(self) -> dict[str, Any]:
+        """What `add_notes` kept."""
+        file = self.path / "env.json"
+        return read_json(file).get("notes", {}) if file.is_file() else {}
 
     def recipe_and_values(self) -> tuple[str, dict[str, Any]]:
         """The recipe's name and the raw config values of this run."""

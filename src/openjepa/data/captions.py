@@ -10,10 +10,10 @@ so is a caption whose image is missing. Both are counted, like everything else t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -31,6 +31,11 @@ CAPTIONS = {"images": {"id", "file_name"}, "annotations": {"image_id", "caption"
 
 class CaptionDataConfig(ImageDataConfig):
     """Section `data` of an image-text recipe. A plain string stands for `source`."""
+
+    LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **ImageDataConfig.LOCATIONS,
+        **dict.fromkeys(("captions", "eval_captions", "objects", "eval_objects"), ()),
+    }
 
     captions: str | None = None
     """file of captions in COCO's schema (captions_train2017.json); its file names are looked up in `source`"""

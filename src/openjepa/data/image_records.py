@@ -8,9 +8,9 @@ owner/name  hub:name:config  a data set of the Hugging Face hub, downloaded or s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,8 @@ ENDLESS_SCENES = 20_000  # how many images "all" means for the scenes world
 
 class ImageDataConfig(BaseConfig):
     """Section `data` of an image recipe. A plain string stands for `source`."""
+
+    LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,), "eval_source": (WORLD,)}
 
     source: str = WORLD
     """scenes (offline world); image file, folder or glob; .parquet file or folder of them; hub owner/name[:config]"""

@@ -13,11 +13,11 @@ Unlike texts, questions are few and small, so they are a list in memory: 50,000 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,8 @@ HINTS = Hints(column="data.question_column", label="data.answer_column", world=W
 
 class QuestionConfig(BaseConfig):
     """Section `data` of a question-answer recipe. A plain string stands for `source`."""
+
+    LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,)}
 
     source: str = WORLD
     """arithmetic (offline world); .jsonl, .parquet file (also .jsonl.gz), folder or glob; hub owner/name[:config]"""

@@ -15,12 +15,12 @@ move when files are added, and two copies of a text are always on the same side.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -39,6 +39,8 @@ UNLABELLED = "document without a label"
 
 class DataConfig(BaseConfig):
     """Section `data` of a text recipe. A plain string stands for `source`."""
+
+    LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,)}
 
     source: str = "stories"
     """stories (offline world); .txt, .jsonl, .parquet file (also .gz), folder or glob; hub owner/name[:config]"""

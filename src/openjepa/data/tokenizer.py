@@ -15,9 +15,9 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -44,6 +44,8 @@ LARGEST_ALPHABET = 1000  # rarer characters become [UNK] in WordPiece
 
 class TokenizerConfig(BaseConfig):
     """Section `tokenizer` of a text recipe."""
+
+    LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": OWN_KINDS}
 
     kind: str = "wordpiece"
     """wordpiece or bpe (trained on the corpus), bytes, or the folder or hub name of a pretrained model"""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +17,8 @@ from openjepa.models.transformer import TextEncoder
 
 class EncoderConfig(BaseConfig):
     """Which text encoder is trained."""
+
+    LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"name": ()}
 
     name: str | None = None
     """transformers hub id or local folder; unset = OpenJEPA's own transformer with the sizes below"""

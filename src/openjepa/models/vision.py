@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field
 
 from openjepa.core.experiment import BuildContext
@@ -12,6 +15,8 @@ from openjepa.models.vit import ViT, ViTConfig
 
 class VisionConfig(ViTConfig):
     """Which image encoder."""
+
+    LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"name": ()}
 
     name: str | None = None
     """transformers hub id or local folder of a ViT; unset = OpenJEPA's own with the sizes below"""

@@ -92,7 +92,7 @@ def cells_of(arms: Sequence[Arm], seeds: int, out: Path, suite: Suite | None = N
 def prepare(cells: Sequence[Cell]) -> None:
     """Stamp the folders of cells that have none. Raises UserError for a folder that holds another configuration."""
     for cell in cells:
-        wanted = cell.arm.with_seed(cell.seed)
+        wanted = cell.arm.with_seed(cell.seed).with_absolute_paths()
         if cell.folder.config_file.is_file():
             recipe, values = cell.folder.recipe_and_values()
             if recipe != cell.arm.recipe or type(wanted).load(values) != wanted:  # settings it did not know: defaults

@@ -156,7 +156,7 @@ def ledger_of(tasks: Sequence[Task], networks: Mapping[str, Experiment]) -> Ledg
     """All tasks for the networks `run`, `init` and `random`, and for what needs no learning; see `run_suite`."""
     columns: dict[str, Embedder] = {name: _embedder_by_name(networks, name) for name in networks}
     columns |= baselines_for(networks["run"], tasks)
-    return run_suite(tasks, columns, Methods(networks))
+    return replace(run_suite(tasks, columns, Methods(networks)), embedding=networks["run"].embedding)
 
 
 def _embedder_by_name(networks: Mapping[str, Experiment], name: str) -> Embedder:

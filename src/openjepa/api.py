@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -25,8 +25,9 @@ from openjepa.core.describe import describe
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
+from openjepa.core.memory import PeakMemory, peak_memory
 from openjepa.core.method import Hook
-from openjepa.core.rundir import RunDir, read_json, read_jsonl, write_json
+from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_json, read_jsonl, write_json
 from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
 from openjepa.data.embedding import embed_file
@@ -38,6 +39,7 @@ from openjepa.data.vectors import text_rows
 from openjepa.evals.audit import Audit, audit, best_vectors
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.ledger import Ledger
+from openjepa.evals.networks import Networks
 from openjepa.evals.similarity import similar
 from openjepa.evals.suite import ledger_of, require_texts
 from openjepa.evals.suite_file import Suite
@@ -204,7 +206,9 @@ class Run:
                 "--sts FILE"
             )
         report = self.reading(long)
-        return self._keep(ledger_of(asked, self.networks(), report), name, report)
+        with peak_memory() as peak:
+            ledger = ledger_of(asked, self.networks(), report)
+        return self._keep(ledger, name, peak, report)
 
     def evaluate_suite(self, suite: Suite | str | Path, long: LongTexts = "windows") -> Ledger:
         """`evaluate` on the tasks of a suite file, with TF-IDF (and BM25) of each task's own words.
@@ -214,15 +218,25 @@ class Run:
         opened = suite if isinstance(suite, Suite) else Suite.open(suite)
         require_texts(self.experiment, self.recipe)
         networks, report = self.networks(), self.reading(long)
-        ledgers = (ledger_of(tasks, networks, report) for tasks in opened.groups.values())
-        return self._keep(Ledger.joined(ledgers), opened.name, report)
+        with peak_memory() as peak:
+            ledger = Ledger.joined(ledger_of(tasks, networks, report) for tasks in opened.groups.values())
+        return self._keep(ledger, opened.name, peak, report)
 
-    def _keep(self, ledger: Ledger, name: str, report: ReadingReport | None) -> Ledger:
+    def _keep(self, ledger: Ledger, name: str, peak: PeakMemory, report: ReadingReport | None) -> Ledger:
         """Write the ledger, and say what a user has to know of what was read."""
         write_json(self.folder.evals / f"{name}.json", ledger.to_json())
+        self._keep_peak(peak)
         if report is not None:
             report.warn()
         return ledger
+
+    def _keep_peak(self, peak: PeakMemory) -> None:
+        if peak.gb is not None and self.folder.summary.exists():
+            self.add_to_summary({PEAK_MEMORY: {**self.peak_memory(), "evaluation": round(peak.gb, 3)}})
+
+    def peak_memory(self) -> dict[str, float]:
+        """Largest memory in use, in GB: of "training" and of the newest "evaluation", as far as they are over."""
+        return dict(read_json(self.folder.summary).get(PEAK_MEMORY, {})) if self.folder.summary.exists() else {}
 
     def draw(self) -> list[Path]:
         """The recipe's figures of what the run predicts, kept as `evals/<name>.png`.
@@ -237,16 +251,19 @@ class Run:
             draw(self.experiment.method, drawn[-1])
         return drawn
 
-    def networks(self) -> dict[str, Experiment]:
-        """The run, its initialisation and a random one."""
-        return {"run": self.experiment, "init": self.fresh(), "random": self.fresh(random_init=True, seed=-1)}
+    def networks(self) -> Networks:
+        """The run, its initialisation and a random one; of the latter two, one at a time is in memory."""
+        others = {"init": self.fresh, "random": partial(self.fresh, random_init=True, seed=-1)}
+        return Networks(lambda: self.experiment, others)
 
     def audit(self) -> Audit:
         """Probe every encoder, layer and pooling; the best on validation is tested once. Kept in `evals/audit.json`.
 
         Raises UserError if the data has no labels, or if the recipe does not say which layers it has.
         """
-        found = audit(self.tasks(), self.networks())
+        with peak_memory() as peak:
+            found = audit(self.tasks(), self.networks())
+        self._keep_peak(peak)
         write_json(self.folder.evals / "audit.json", found.to_json())
         return found
 

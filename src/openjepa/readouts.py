@@ -69,7 +69,7 @@ def train_and_judge(
     fitted = fit(readings, config, on_step)
     held_out = readings.held_out(config.eval_batches)
     first = next(held_out)
-    measures, texts = compare(fitted.readout, fitted.shuffled, chain([first], held_out))
+    measures, texts = compare(fitted.readout, fitted.shuffled, chain([first], held_out), readings.readable)
     reader = LatentReader(fitted.readout, readings.readable.decode)
     result = {**_facts(fitted, config), "texts": texts, "measures": measures}
     return fitted.readout.cpu(), {**result, "examples": examples(reader.texts, reader.decode, first)}

@@ -15,8 +15,9 @@ import torch
 from rich.console import Console
 
 from openjepa.core.experiment import Experiment, StreamedData
+from openjepa.core.memory import peak_memory
 from openjepa.core.method import Hook
-from openjepa.core.rundir import RunDir, read_jsonl, write_json
+from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_jsonl, write_json
 from openjepa.data.loader import eval_batches
 from openjepa.evals.alignment import curve_point
 from openjepa.health.monitor import HealthMonitor
@@ -28,6 +29,16 @@ def train_into(
     folder: RunDir, fabric: Any, build: Callable[[], Experiment], hooks: Sequence[Hook], resume: bool, progress: bool
 ) -> None:
     """Train what `build` makes, from the newest checkpoint if `resume`. Raises UserError if training has to stop."""
+    with peak_memory() as peak:
+        experiment = _trained(folder, fabric, build, hooks, resume, progress)
+    if fabric.is_global_zero:
+        memory = {} if peak.gb is None else {"training": round(peak.gb, 3)}
+        write_json(folder.summary, {**_summary(folder), "notes": _notes(experiment), PEAK_MEMORY: memory})
+
+
+def _trained(
+    folder: RunDir, fabric: Any, build: Callable[[], Experiment], hooks: Sequence[Hook], resume: bool, progress: bool
+) -> Experiment:
     from openjepa.train.loop import fit
 
     with fabric.rank_zero_first():  # the first build writes the assets, the other ranks read them
@@ -54,8 +65,7 @@ def train_into(
                 fit(fabric, experiment, folder, observers.on_step, monitor, resume)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with: openjepa train --resume {folder.path}") from None
-    if main:
-        write_json(folder.summary, {**_summary(folder), "notes": _notes(experiment)})
+    return experiment
 
 
 def data_counts(experiment: Experiment) -> dict[str, int]:

@@ -30,6 +30,7 @@ from openjepa.data.loader import eval_batches, train_batches
 from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
 from openjepa.data.worlds.scenes import Scenes
 from openjepa.evals.features import embed_all
+from openjepa.evals.ledger import Ledger
 from openjepa.evals.suite import evaluate
 from openjepa.models.target import EMATarget, Frozen
 from openjepa.models.transformer import take
@@ -151,6 +152,53 @@ def test_frozen_encoders_stay_as_they_are_and_have_no_average(tmp_path: Path) ->
     trained = {name.partition(".")[0] for name, p in method.named_parameters() if p.grad is not None}
     assert trained == {"reader", "predictor"}
     assert isinstance(build_vl(tmp_path).method.teacher, EMATarget)
+
+
+def test_a_frozen_run_is_probed_by_what_was_trained(tmp_path: Path) -> None:
+    """The predictor moves the embedding, another caption does not; the encoder alone stands beside it."""
+    frozen, learns = (build_vl(tmp_path, f"train_vision={learns}", "train_text=false") for learns in ("false", "true"))
+    for experiment, moves in ((frozen, True), (learns, False)):
+        method = experiment.method
+        assert isinstance(method, VLJEPA)
+        batch = next(train_batches(experiment, 0))
+        assert isinstance(batch, CaptionedBatch)
+        images = [np.array(row.sample.image) for row in rows_of(experiment, 15)]
+        with evaluating(method):
+            before, alone = method.embed(batch), method.student(batch.images).mean(1)
+            assert torch.equal(before, alone) != moves
+            assert torch.equal(before, method.embed(replace(batch, text_ids=batch.text_ids.flip(0))))
+            for parameter in method.predictor.parameters():
+                parameter.mul_(0.5)
+            assert torch.equal(before, method.embed(batch)) != moves
+        assert ("encoder" in experiment.baselines) == moves
+        assert ("predictor" in experiment.embedding) == moves
+        if moves:
+            expected = method.student(experiment.prepare(images).images).mean(1)  # ty: ignore[unresolved-attribute]
+            found = torch.from_numpy(experiment.baselines["encoder"](images))
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_an_embedding_of_a_frozen_run_reads_the_whole_image(tmp_path: Path) -> None:
+    """What is predicted for all patches: from all of them, in one pass, without a caption."""
+    experiment = build_vl(tmp_path, "train_vision=false", "train_text=false")
+    method, batch = experiment.method, next(train_batches(experiment, 0))
+    assert isinstance(method, VLJEPA)
+    assert isinstance(batch, CaptionedBatch)
+    at = torch.arange(36).expand(batch.size, 36)
+    whole = replace(batch, context_at=at, context_valid=at >= 0, hidden_at=at, hidden_valid=at >= 0,
+                    text_ids=batch.text_ids[:, :0], text_valid=batch.text_valid[:, :0])  # fmt: skip
+    with evaluating(method):
+        predicted = method.predict_from_context(whole).view(batch.size, 36, -1)
+        torch.testing.assert_close(method.embed(batch), predicted.mean(1))
+        one = batch.images.clone()
+        one[:, :, -4:, -4:] += 0.5  # any patch moves it: nothing is hidden
+        assert (method.embed(replace(batch, images=one)) - method.embed(batch)).abs().amax(1).min() > 1e-6
+
+
+def test_the_table_says_what_the_probes_read() -> None:
+    table = Ledger({}, "the mean of something").table()
+    assert "probes read the mean of something" in str(table.caption)
+    assert "probes read" not in str(Ledger({}).table().caption)
 
 
 # --- frozen encoders of transformers, and what is kept of them
@@ -290,6 +338,63 @@ def test_images_and_captions_find_each_other_by_what_the_method_predicts(tmp_pat
     asked = [task.name for task in experiment.tasks() if isinstance(task, Retrieval)]
     assert asked == ["image_to_text", "text_to_image"]
     assert not any(isinstance(task, Retrieval) for task in build_vl(tmp_path).tasks())
+
+
+@pytest.mark.parametrize("text_learns", [True, False])
+def test_targets_of_both_directions_come_from_slow_copies(text_learns: bool, tmp_path: Path) -> None:
+    """After a step only the copies' old weights still give the targets that were there before; no gradient in them."""
+    experiment = build_vl(tmp_path, "directions=both", f"train_text={str(text_learns).lower()}", "momentum.start=1")
+    method, batch = experiment.method, next(train_batches(experiment, 0))
+    assert isinstance(method, VLJEPA)
+    assert isinstance(batch, CaptionedBatch)
+    assert method.two_way is not None
+    assert method.reader is not None
+    assert (method.text_teacher is not None) == text_learns
+    assert isinstance(method.projections_teacher, EMATarget)
+    method.train()
+    before = method.pairs(batch)
+    torch.testing.assert_close(before.image, before.image_target, atol=1e-5, rtol=1e-4)  # a fresh copy is the original
+    torch.testing.assert_close(before.text, before.text_target, atol=1e-5, rtol=1e-4)
+    assert before.image.requires_grad
+    assert before.text.requires_grad
+    assert not before.image_target.requires_grad
+    assert not before.text_target.requires_grad
+    with torch.no_grad():
+        for part in (method.student, method.reader.encoder, method.two_way):
+            for parameter in part.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    method.after_step(Progress(0, 100))
+    after = method.pairs(batch)
+    assert not torch.allclose(before.text, after.text)
+    assert torch.equal(before.image_target, after.image_target)
+    assert torch.equal(before.text_target, after.text_target)
+
+
+def test_copies_of_both_directions_follow_their_originals(tmp_path: Path) -> None:
+    experiment = build_vl(tmp_path, "directions=both", "momentum.start=0", "momentum.final=0")
+    method, batch = experiment.method, next(train_batches(experiment, 0))
+    assert isinstance(method, VLJEPA)
+    assert isinstance(batch, CaptionedBatch)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    method.after_step(Progress(0, 100))
+    with evaluating(method):
+        pairs = method.pairs(batch)
+        torch.testing.assert_close(pairs.image, pairs.image_target, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(pairs.text, pairs.text_target, atol=1e-5, rtol=1e-4)
+        compared = method.compared(batch)
+    assert torch.equal(compared[0], pairs.image_target)
+    assert torch.equal(compared[2], pairs.image_from_text)
+
+
+def test_a_text_encoder_that_is_never_a_target_has_no_copy(tmp_path: Path) -> None:
+    experiment = build_vl(tmp_path)
+    assert isinstance(experiment.method, VLJEPA)
+    assert experiment.method.text_teacher is None
+    assert experiment.notes()["text_target"].startswith("none")
+    assert build_vl(tmp_path, "directions=both").notes()["text_target"] == "EMA of the text encoder"
+    assert "text_target" not in build_vl(tmp_path, "train_text=false").notes()
 
 
 # --- planted defects

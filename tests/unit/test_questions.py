@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import ConfigError, UserError
+from openjepa.data.numbers import plain_number, same_answer
 from openjepa.data.questions import Question, QuestionConfig, final_answer, held_out_splits, questions
 from openjepa.data.readers import Counts
 from openjepa.data.sources import is_held_out
@@ -50,13 +54,87 @@ def test_a_plain_string_is_a_source() -> None:
         ("He pays\n####  $1,234,567 ", "1234567"),
         ("#### -3", "-3"),
         ("a #### 1 #### 2", "2"),
+        ("#### 18.00", "18"),
+        ("#### 9{,}500.", "9500"),
+        ("#### 5 dollars, 10 cents", "5 dollars, 10 cents"),
+        ("#### 1,5", "1,5"),
         ("Paris, France", "Paris, France"),
-        ("$5", "$5"),
+        ("$5", "5"),
         ("lost ####", ""),
     ],
 )
 def test_final_answers(answer: str, final: str) -> None:
     assert final_answer(answer) == final
+
+
+@pytest.mark.parametrize(
+    ("number", "spellings"),
+    [
+        ("9500", ["9500", "9,500", "9{,}500", r"9\,500", r"9,\!500", r"9\;500", r"9\ 500", "9~500", "9 500"]),
+        ("9500", ["9\u00a0500", "9\u202f500", "9\u2009500", "$9,500", r"\$9,500", "$9{,}500$", "$9500.00$", "+9500"]),
+        ("18", ["18", "18.", "18.0", "18.00", "$18.00.", "$18$.", "$18.$", "18%", r"18\%", "18 %", "18%.", r"$\$18$"]),
+        ("-3", ["-3", "\u22123", "-$3", "$-3", "\u2212$3.00", " -3 "]),
+        ("0.5", ["0.5", ".5", "0.50", "$.50", ".500"]),
+        ("0", ["0", "0.0", "-0", "\u22120.00"]),
+        ("1234567.25", ["1,234,567.25", "1 234 567.250", "1{,}234{,}567.25", "1234567.25"]),
+    ],
+)
+def test_one_number_has_many_spellings(number: str, spellings: list[str]) -> None:
+    for one in spellings:
+        assert plain_number(one) == number
+        assert final_answer(f"So it is.\n#### {one}") == number
+        assert all(same_answer(one, other) and same_answer(other, one) for other in spellings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1,5", "1,50", "1,23,456", "1,00,000", "1.234,56", "1.234.567", "1,234 567", "12,3456", "1234,567", "0,500"),
+        *(
+            "007",
+            "5 5",
+            "12 34",
+            "1.2.3",
+            "3..",
+            "--5",
+            "- 5",
+            "\u20135",
+            "5\u00b2",
+            "1/2",
+            "1e3",
+            "5 dollars",
+            "12:30",
+        ),
+        *("$", "%", "", "\u0661", "\uff11\uff18", "-", ".", "$$5$$"),
+    ],
+)
+def test_what_may_be_another_number_stays_as_it_is(text: str) -> None:
+    assert plain_number(text) is None
+    assert final_answer(f"#### {text}") == text
+    assert final_answer(text) == text
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *(("1,5", "15"), ("1,5", "1.5"), ("1.500", "1500"), ("9.500", "9,500"), ("5", "-5"), ("50%", "0.5")),
+        *(("18", "180"), ("18.01", "18"), ("0.5", "5"), ("1,234", "1.234"), ("007", "7"), ("12 345", "12")),
+        *(("3.0001", "3"), ("2", "two")),
+    ],
+)
+def test_different_numbers_stay_different(first: str, second: str) -> None:
+    assert not same_answer(first, second)
+    assert not same_answer(second, first)
+
+
+@given(st.integers(-(10**12), 10**12), st.integers(0, 6), st.sampled_from([",", "{,}", r"\,", " ", "\u202f", ""]))
+def test_no_spelling_changes_the_number(units: int, places: int, gap: str) -> None:
+    """Against Python's own formatting: any number of `places` decimals, with any separator of thousands."""
+    value = Decimal(units).scaleb(-places)
+    read = plain_number(f"{value:,.{places}f}".replace(",", gap))
+    assert read is not None
+    assert Decimal(read) == value
+    assert read == plain_number(read)
 
 
 def test_worked_answers_are_kept_whole(tmp_path: Path) -> None:
@@ -192,3 +270,11 @@ def test_texts_beside_tables_are_counted(tmp_path: Path) -> None:
     found, counts = read(tmp_path)
     assert len(found) == 100
     assert counts["file without columns"] == 1
+
+
+def test_numbers_that_are_rewritten_are_counted(tmp_path: Path) -> None:
+    rows = [row(n, f"#### {n},000.00") for n in range(1, 60)] + [row(n) for n in range(60, 100)]
+    found, counts = read(write(tmp_path / "a.jsonl", *rows))
+    assert counts["mended: answer in plain digits"] == 59
+    assert {question.answer for question in found if question.question == "How many is 7 and 1?"} == {"7000"}
+    assert "mended: answer in plain digits" not in read(tmp_path / "a.jsonl", answer="worked")[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from openjepa.core.reading import Readable, Reading
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loader import eval_batches
 from openjepa.data.masked_sentences import MaskedSentences
-from openjepa.models.readout import Readout, ReadoutConfig
+from openjepa.data.numbers import same_answer
+from openjepa.evals.readout import compare
+from openjepa.models.readout import Aims, Readout, ReadoutConfig
 from openjepa.recipes import lang_jepa
 from openjepa.train.readout import Readings, ReadoutTraining, fit, shuffled
 from tests.tiny import NANO, TINY, build_nano, build_tiny
@@ -94,6 +96,42 @@ def toy(poisoned: bool = False) -> Experiment:
 def readout() -> Readout:
     seed_global(0, "readout test")
     return Readout(SMALL, WIDTH, VOCAB)
+
+
+class Speaker(Readout):
+    """Says "1,000" (token by token), whatever the latent is."""
+
+    def __init__(self) -> None:
+        super().__init__(SMALL, WIDTH, VOCAB)
+
+    def hits(self, latents: Tensor, aims: Aims) -> Tensor:
+        return torch.zeros_like(aims.real)
+
+    def greedy(self, latents: Tensor) -> Tensor:
+        said = torch.tensor([1, 10, 0, 0, 0, self.end])
+        return said.expand(len(latents), -1)
+
+
+def test_a_number_may_be_spelled_otherwise() -> None:
+    """What is decoded as "1,000" is right where the answer is 1000, and not where it is 100 or 1,5."""
+    answers = ["1000", "100", "1,5", "10000"]
+    tokens = [[10 if sign == "," else int(sign) for sign in answer] for answer in answers]
+    ids = torch.tensor([row + [0] * (5 - len(row)) for row in tokens])
+    valid = torch.arange(5) < torch.tensor([[len(row)] for row in tokens])
+    latents = torch.zeros(len(answers), WIDTH)
+    reading = Reading(latents, latents, ids, valid)
+
+    def decode(ids: Sequence[int]) -> str:
+        return "".join("," if token == 10 else str(token) for token in ids)
+
+    def exact(same: Callable[[str, str], bool] | None) -> float:
+        readable = Readable(lambda method, batch: reading, decode, VOCAB, same)
+        measures, count = compare(Speaker(), Speaker(), [reading], readable)
+        assert count == 4
+        return measures["target_exact_match"]["readout"]
+
+    assert exact(None) == 0
+    assert exact(same_answer) == 0.25
 
 
 @pytest.fixture

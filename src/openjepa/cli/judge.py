@@ -63,7 +63,7 @@ def evaluate(
       openjepa eval runs/first --sts stsb.jsonl --fail-if-worse
     """
     from openjepa import api
-    from openjepa.cli.report import print_ledger
+    from openjepa.cli.report import print_ledger, print_peak_memory
 
     opened = api.load(run)
     if sweep:
@@ -83,10 +83,12 @@ def evaluate(
                 "eval": ledger.to_json(),
                 "figures": [str(file) for file in drawn],
                 "notes": {} if read is None else read.notes,
+                "peak_memory_gb": opened.peak_memory(),
             }
         )
     else:
         print_ledger(ledger)
+        print_peak_memory(opened.peak_memory())
         for file in drawn:
             stdout().print(f"figure: {file}", markup=False, soft_wrap=True)
     if fail_if_worse and (untested := ledger.untested()):
@@ -114,7 +116,7 @@ def _evaluated(run: Run, sts: Sequence[Path], long: LongTexts) -> Ledger:
 
 
 def _sweep(run: Run, more_asked: bool, as_json: bool) -> None:
-    from openjepa.cli.report import print_audit
+    from openjepa.cli.report import print_audit, print_peak_memory
 
     if more_asked:
         raise UserError(
@@ -126,6 +128,7 @@ def _sweep(run: Run, more_asked: bool, as_json: bool) -> None:
         print_json({"run": str(run.path), **audit.to_json()})
     else:
         print_audit(audit)
+        print_peak_memory(run.peak_memory())
 
 
 def similar(

@@ -40,6 +40,14 @@ def print_ledger(ledger: Ledger) -> None:
     console.print(ledger.sentence(), soft_wrap=True, markup=False)
 
 
+def print_peak_memory(peaks: Mapping[str, float]) -> None:
+    """One line on the memory of training and evaluation, in GB, as far as it is known."""
+    from openjepa.core.memory import listed_peaks
+
+    if peaks:
+        stdout().print(f"peak memory: {listed_peaks(peaks)}", soft_wrap=True)
+
+
 def print_audit(audit: Audit) -> None:
     """Validation accuracy by encoder and layer (rows) and pooling (columns), then the chosen one on test."""
     from rich.text import Text

@@ -140,12 +140,15 @@ def _judge(run: Run, as_json: bool) -> dict[str, Any]:
 
 
 def _close(run: Run, summary: dict[str, Any]) -> None:
+    from openjepa.cli.report import print_peak_memory
+
     console = stdout()
     console.print(
         f"{summary['steps']} steps in {summary['train_s']:.1f} s, {summary['tokens_per_s']:,.0f} tokens/s, "
         f"loss {summary['loss']:.4f}",
         soft_wrap=True,
     )
+    print_peak_memory(run.peak_memory())
     console.print(f"run: {run.path}", soft_wrap=True, markup=False)
     verb = 'similar {} "one text" "another"' if "semantic" in summary else "diagnose {}"
     console.print(f"next: openjepa {verb.format(run.path)}", soft_wrap=True, markup=False)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from openjepa.core.seeding import seed_global
+
+Answer = TypeVar("Answer")
 
 
 @contextmanager
@@ -27,3 +31,18 @@ def evaluating(method: nn.Module) -> Generator[None, None, None]:
         finally:
             for module, training in modes:
                 module.training = training
+
+
+def once_per_method(ask: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+    """`ask`, called once for each method and remembered as long as that lives; what is remembered keeps none alive.
+
+    For finished methods only: it does not notice that one is trained further.
+    """
+    known: WeakKeyDictionary[nn.Module, Answer] = WeakKeyDictionary()
+
+    def answer(method: Any) -> Answer:
+        if method not in known:
+            known[method] = ask(method)
+        return known[method]
+
+    return answer

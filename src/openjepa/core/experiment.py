@@ -80,6 +80,7 @@ class Experiment:
     tasks: Callable[[], list[Task]] = no_tasks  # what `eval` asks by default; made only when asked
     # vectors of inputs that take no learning, by column of the ledger; none = TF-IDF, where tasks show texts
     baselines: Mapping[str, Callable[[Sequence[Any]], np.ndarray]] = field(default_factory=dict)
+    embedding: str = ""  # what probes read (`Method.embed`), in words, where that needs saying; shown beside the table
     watch: Callable[[], Retrieval] | None = None  # asked at every health check, for curves over training
     readable: Readable | None = None  # what a readout turns back into text, if anything
     # (method, batch of `prepare`) -> latents of every place, by encoder: what an audit compares

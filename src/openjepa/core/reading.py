@@ -26,3 +26,5 @@ class Readable:
     read: Callable[[Any, Any], Reading]  # (method, batch); called in eval mode and without gradients
     decode: Callable[[Sequence[int]], str]
     vocab: int  # ids are below it
+    # whether a decoded text says the same as the right one; None = only if it is that text, token by token
+    same: Callable[[str, str], bool] | None = None

@@ -25,6 +25,7 @@ from typing import Any
 from openjepa.core.config import BaseConfig, read_yaml
 from openjepa.core.errors import UserError
 
+PEAK_MEMORY = "peak_memory_gb"  # in summary.json: of training and of evaluation
 STAMPED = ("openjepa", "torch", "numpy", "transformers", "tokenizers", "lightning-fabric", "scikit-learn")
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from openjepa.core.evaluating import once_per_method
 from openjepa.core.tasks import Retrieval, Vectors
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.captions import CaptionedImages
@@ -44,9 +44,7 @@ class CaptionRetrieval:
         if pools.shape[1] < 2:
             return []
 
-        @lru_cache(maxsize=1)  # both tasks ask the same network, one after the other
-        def answers(method: Any) -> dict[str, Vectors]:
-            return self.answers(method, numbers[: len(pools)])
+        answers = once_per_method(lambda method: self.answers(method, numbers[: len(pools)]))  # for both tasks
 
         def task(name: str) -> Retrieval:
             return Retrieval(name, pools, lambda method: answers(method)[name], measures=("top1", "mrr"))

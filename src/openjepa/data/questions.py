@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
+from openjepa.data.numbers import plain_number
 from openjepa.data.readers import Counts, Hints, Record, find_files, hub_shards, read_files
 from openjepa.data.sources import clean_text, is_held_out, nothing_usable, source_kind
 from openjepa.data.worlds import arithmetic
@@ -33,6 +34,7 @@ WORLD_SEED = 0  # of the problems; a run's seed varies the model and the order, 
 ENDLESS_QUESTIONS = 50_000  # how many documents "all" means for the arithmetic world
 KEPT = "questions"
 FINAL = "####"  # GSM8K's mark before the final answer
+REWRITTEN = "mended: answer in plain digits"
 HINTS = Hints(column="data.question_column", label="data.answer_column", world=WORLD)
 
 
@@ -48,7 +50,8 @@ class QuestionConfig(BaseConfig):
     answer_column: str = "answer"
     """column or JSON key that holds the answer"""
     answer: Literal["final", "worked"] = "final"
-    """worked = the answer as it is; final = what follows its ####, without commas and $ (all of it without ####)"""
+    """worked = the answer as it is; final = what follows its #### (all of it without ####), a number in plain digits:
+    $1,080.00 becomes 1080"""
     config: str | None = None
     """configuration (subset) of a hub data set; may also follow the name after a colon"""
     split: str = "train"
@@ -122,9 +125,13 @@ def held_out_splits(cfg: QuestionConfig) -> dict[str, list[Question]]:
 
 
 def final_answer(answer: str) -> str:
-    """What follows the last ####, trimmed, without thousands' commas and $; without #### the answer as it is."""
-    _, mark, final = answer.rpartition(FINAL)
-    return final.replace(",", "").replace("$", "").strip() if mark else answer
+    """What follows the last ####, or all of it without ####, trimmed; a number in plain digits (`plain_number`)."""
+    found = _after_mark(answer)
+    return plain_number(found) or found
+
+
+def _after_mark(answer: str) -> str:
+    return answer.rpartition(FINAL)[2].strip()
 
 
 def _kind(cfg: QuestionConfig) -> str:
@@ -184,7 +191,9 @@ def _clean(record: Record, answer: Literal["final", "worked"], counts: Counts) -
             return None
         texts.append(text)
     if answer == "final":
-        texts[1] = final_answer(texts[1])
+        written, texts[1] = _after_mark(texts[1]), final_answer(texts[1])
+        if written != texts[1]:
+            counts.add(REWRITTEN, record.place)
         if not texts[1]:
             counts.add(f"answer has nothing after {FINAL}", record.place)
             return None

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import groupby, islice
 from typing import Any
 
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openjepa.core.evaluating import once_per_method
 from openjepa.core.experiment import Row
 from openjepa.core.grouping import group_sums
 from openjepa.core.method import Method
@@ -205,7 +205,6 @@ def elsewhere(texts: Sequence[str], document: np.ndarray, query: int, generator:
 def _answers(batches: Sequence[MaskedSentences]) -> Callable[[Method], Vectors]:
     """What a method predicts for the hidden sentences, and the latents of all sentences; asked once."""
 
-    @lru_cache(maxsize=1)
     def answer(method: Any) -> Vectors:
         device = next(method.parameters()).device
         predicted: list[Tensor] = []
@@ -215,7 +214,7 @@ def _answers(batches: Sequence[MaskedSentences]) -> Callable[[Method], Vectors]:
             predicted.append(method.predict_from_context(batch))
         return Vectors(*(torch.cat(parts).float().cpu().numpy() for parts in (predicted, candidates)))
 
-    return answer
+    return once_per_method(answer)
 
 
 def _copied(vectors: Vectors, nearest: np.ndarray) -> Vectors:

@@ -116,8 +116,7 @@ def audit(tasks: Sequence[Task], networks: Mapping[str, Experiment], seed: int =
 
 def _tested(groups: Sequence[_Group], networks: Mapping[str, Experiment], chosen: Point, seed: int) -> Ledger:
     columns: dict[str, Features] = {
-        name: (lambda inputs, network=network: point_features(network, inputs, chosen))
-        for name, network in networks.items()
+        name: (lambda inputs, name=name: point_features(networks[name], inputs, chosen)) for name in networks
     }
     run = networks["run"]
     columns["embedding"] = lambda inputs: point_features(run, inputs, EMBEDDING)

@@ -48,6 +48,7 @@ class Ledger:
     """All measures of one run, in the order of its tasks."""
 
     measures: dict[str, Measure]
+    embedding: str = ""  # what the probes read, in words, where that needs saying; not kept in JSON
 
     def to_json(self) -> dict[str, dict[str, Any]]:
         """{measure: {"run", "init", "random", a key per baseline, "chance", "run_minus_init", "interval"}}."""
@@ -75,11 +76,13 @@ class Ledger:
     def joined(cls, ledgers: Iterable[Ledger]) -> Ledger:
         """All measures of several ledgers of the same run. Raises UserError if two have the same name."""
         measures: dict[str, Measure] = {}
+        embedding = ""
         for ledger in ledgers:
+            embedding = ledger.embedding
             if twice := measures.keys() & ledger.measures.keys():
                 raise UserError(f"two tasks give a measure of the same name: {', '.join(sorted(twice))}; rename one")
             measures |= ledger.measures
-        return cls(measures)
+        return cls(measures, embedding)
 
     def columns(self) -> list[str]:
         """Networks and baselines that have a value in any row, in their order."""
@@ -126,6 +129,8 @@ class Ledger:
     def table(self) -> Table:
         """For the terminal: the best network of a row in bold, the difference with its interval and a word."""
         caption = "gain = run - init, with its 95 % paired bootstrap interval over test items (or their documents)"
+        if self.embedding:
+            caption = f"probes read {self.embedding}\n{caption}"
         prefix = self._prefix()
         title = f"Did training help? ({prefix.rstrip('-')})" if prefix else "Did training help?"
         columns = self.columns()

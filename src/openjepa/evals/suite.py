@@ -25,6 +25,7 @@ from openjepa.evals.alignment import retrieved
 from openjepa.evals.baselines import baselines_for
 from openjepa.evals.features import Embedder, Vectors, embedder_of, input_key, require_finite
 from openjepa.evals.ledger import LEVEL, NETWORKS, Ledger, Measure
+from openjepa.evals.networks import Methods
 from openjepa.evals.probes import knn, logistic
 from openjepa.evals.scores import Score, difference_interval
 from openjepa.evals.search import WORDS as BM25
@@ -157,16 +158,19 @@ def ledger_of(tasks: Sequence[Task], networks: Mapping[str, Experiment], report:
 
     `report` counts what the run reads of texts, and says for all three whether long ones are cut.
     """
-    columns: dict[str, Embedder] = {name: _embedder(network, name, report) for name, network in networks.items()}
+    columns: dict[str, Embedder] = {name: _embedder_by_name(networks, name, report) for name in networks}
     columns |= baselines_for(networks["run"], tasks)
-    return run_suite(tasks, columns, {name: network.method for name, network in networks.items()})
+    return replace(run_suite(tasks, columns, Methods(networks)), embedding=networks["run"].embedding)
 
 
-def _embedder(network: Experiment, name: str, report: ReadingReport | None) -> Embedder:
-    """What another network than the run reads is not counted: it is the same."""
+def _embedder_by_name(networks: Mapping[str, Experiment], name: str, report: ReadingReport | None) -> Embedder:
+    """Looks the network up when it is used and holds none: see `Networks`.
+
+    What another network than the run reads is not counted: it is the same.
+    """
     if report is not None and name != "run":
         report = ReadingReport(report.inputs, report.long)
-    return embedder_of(network, report=report)
+    return lambda inputs: embedder_of(networks[name], report=report)(inputs)
 
 
 def run_suite(
@@ -192,9 +196,10 @@ def run_suite(
         raise UserError(f"two evaluation tasks share a name: {', '.join(sorted(task.name for task in tasks))}")
     scores: dict[str, Scores] = {}
     for column in (*NETWORKS, *baselines):
-        method = (methods or {}).get("run" if column in extra else column)
+        network = "run" if column in extra else column
         asked = [task for task in tasks if column in columns or column in own_columns(task)]
-        scores[column] = score_column(asked, column, columns.get(column, no_vectors), method)
+        embedder = columns.get(column, no_vectors)
+        scores[column] = score_column(asked, column, embedder, (methods or {}).get(network))  # no name keeps it alive
     return Ledger({name: _measure(name, scores, seed) for name in scores["run"]})
 
 

@@ -103,10 +103,10 @@ class MultiBlockMasker:
 
 @dataclass(frozen=True)
 class BlockMasker:
-    """Hides one block of about `ratio` of the grid, shows the rest. Raises ConfigError for a ratio outside (0, 1).
+    """Hides one block inside the grid, of `ratio` of it as nearly as whole rows and columns allow; shows the rest.
 
-    The block may run over the border and go on at the other side, so every patch is hidden equally often: one of more
-    than a quarter of the grid that has to fit inside would hide the middle always, and the student never see it.
+    A block of more than a quarter of the grid covers the middle often, one of more than half of either side always.
+    Raises ConfigError for a ratio outside (0, 1).
     """
 
     ratio: float = 0.6
@@ -118,13 +118,9 @@ class BlockMasker:
     def __call__(self, grid: Grid, generator: torch.Generator) -> PatchMask:
         """context, hidden [H * W]. Raises ConfigError for a grid of fewer than two patches."""
         _require_two(grid)
-        draws = torch.rand(3, generator=generator).tolist()
-        height, width = block_size(grid, self.ratio, _between(self.aspect, draws[0]))
-        hidden = np.zeros(grid, dtype=bool)
-        hidden[:height, :width] = True
-        if hidden.all():
-            hidden[-1, -1] = False
-        hidden = np.roll(hidden, (int(draws[1] * grid[0]), int(draws[2] * grid[1])), (0, 1)).ravel()
+        aspect_draw, top_draw, left_draw = torch.rand(3, generator=generator).tolist()
+        height, width = part_of(grid, self.ratio, _between(self.aspect, aspect_draw))
+        hidden = _placed(grid, (height, width), top_draw, left_draw).ravel()
         return PatchMask(~hidden, hidden, hidden.astype(np.uint8))
 
 
@@ -152,11 +148,7 @@ class RandomMasker:
 
 def block_mask(grid: Grid, area: Interval, aspect: Interval, draws: list[float]) -> np.ndarray:
     """[H, W] bool, True within one block. `draws` are four uniform numbers in [0, 1): area, aspect, row, column."""
-    height, width = block_size(grid, _between(area, draws[0]), _between(aspect, draws[1]))
-    top, left = int(draws[2] * (grid[0] - height + 1)), int(draws[3] * (grid[1] - width + 1))  # the last one included
-    mask = np.zeros(grid, dtype=bool)
-    mask[top : top + height, left : left + width] = True
-    return mask
+    return _placed(grid, block_size(grid, _between(area, draws[0]), _between(aspect, draws[1])), draws[2], draws[3])
 
 
 def block_size(grid: Grid, area: float, aspect: float) -> Grid:
@@ -167,6 +159,31 @@ def block_size(grid: Grid, area: float, aspect: float) -> Grid:
     height = round(grid[0] * math.sqrt(area * aspect))
     width = round(grid[1] * math.sqrt(area / aspect))
     return min(max(1, height), grid[0]), min(max(1, width), grid[1])
+
+
+def part_of(grid: Grid, ratio: float, aspect: float) -> Grid:
+    """Rows and columns of a block whose area is the nearest to this share of the grid that its number of rows permits.
+
+    The rows are as in `block_size`. Where one side is as long as the grid's, the other makes up for it. At least one
+    row or column stays outside: the error is at most half the block's longer side, or the grid's shorter side there.
+    """
+    patches = ratio * grid[0] * grid[1]
+    height, _ = block_size(grid, ratio, aspect)
+    width = min(max(1, round(patches / height)), grid[1])
+    if width == grid[1]:
+        height = min(max(1, round(patches / width)), grid[0])
+    if (height, width) == grid:
+        return (height - 1, width) if width <= height else (height, width - 1)
+    return height, width
+
+
+def _placed(grid: Grid, size: Grid, top_draw: float, left_draw: float) -> np.ndarray:
+    """[H, W] bool, True within a block of this size, at any place inside the grid; the draws lie in [0, 1)."""
+    (height, width), (rows, columns) = size, grid
+    top, left = int(top_draw * (rows - height + 1)), int(left_draw * (columns - width + 1))  # the last one included
+    mask = np.zeros(grid, dtype=bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
 
 
 def _between(span: Interval, draw: float) -> float:

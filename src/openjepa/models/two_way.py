@@ -15,26 +15,40 @@ from openjepa.models.predictors import mlp
 
 
 class Pairs(NamedTuple):
-    """Latents of B images with a caption each, and what is predicted of them from the other."""
+    """Latents of B images with a caption each, and what is predicted of them from the other. All [B, Z]."""
 
-    image: Tensor  # [B, Z]
-    text: Tensor  # [B, Z]
-    image_from_text: Tensor  # [B, Z]
-    text_from_image: Tensor  # [B, Z]
+    image: Tensor  # by the networks that learn
+    text: Tensor
+    image_from_text: Tensor  # predictions
+    text_from_image: Tensor
+    image_target: Tensor  # by the target networks, without gradient
+    text_target: Tensor
 
 
-class TwoWay(nn.Module):
-    """A projection of each modality, and a predictor in each direction."""
+class Projections(nn.Module):
+    """Whole images and whole captions into the space in which they are compared, by an MLP each."""
 
     def __init__(self, image_dim: int, text_dim: int, dim: int, width: int) -> None:
         super().__init__()
         self.image, self.text = mlp([image_dim, width, dim]), mlp([text_dim, width, dim])
+
+    def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """images [B, D], texts [B, E] -> both [B, Z]."""
+        return self.image(images), self.text(texts)
+
+
+class TwoWay(nn.Module):
+    """The projections of both modalities, and a predictor in each direction."""
+
+    def __init__(self, image_dim: int, text_dim: int, dim: int, width: int) -> None:
+        super().__init__()
+        self.projections = Projections(image_dim, text_dim, dim, width)
         self.to_image, self.to_text = mlp([dim, width, dim]), mlp([dim, width, dim])
 
-    def forward(self, images: Tensor, texts: Tensor) -> Pairs:
-        """images [B, D] and texts [B, E] that belong together -> the loss's view of them."""
-        image, text = self.image(images), self.text(texts)  # [B, Z]
-        return Pairs(image, text, self.to_image(text), self.to_text(image))
+    def forward(self, images: Tensor, texts: Tensor, targets: tuple[Tensor, Tensor]) -> Pairs:
+        """images [B, D] and texts [B, E] that belong together, their targets [B, Z] -> the loss's view of them."""
+        image, text = self.projections(images, texts)  # [B, Z]
+        return Pairs(image, text, self.to_image(text), self.to_text(image), *targets)
 
 
 def build_two_way(image_dim: int, reader: CaptionReader | None, dim: int, width: int) -> TwoWay:

@@ -1,7 +1,7 @@
 """The loss between two modalities that predict each other, without negatives: two distances and a regulariser on each.
 
-Both sides learn: neither is a target without gradient, as the regulariser keeps them from meeting in a constant.
-Source: LeJEPA, Balestriero & LeCun 2025, with the two modalities for its views.
+Targets carry no gradient: they come from the slow averages (EMA) of what learns. The regulariser keeps either side from
+a constant. Source of the regulariser: LeJEPA, Balestriero & LeCun 2025, with the two modalities for its views.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from openjepa.core.distributed import rank_weight
 from openjepa.objectives.latent import mse
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 
-Pairs = tuple[Tensor, Tensor, Tensor, Tensor]  # image, text, image from text, text from image, each [B, Z]
+# image, text, image from text, text from image, target of the image, target of the text, each [B, Z]
+Pairs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 PairLoss = Callable[[Pairs, int], dict[str, Tensor]]  # pairs, draw -> terms, each a scalar with a graph
 
 
@@ -41,11 +42,11 @@ def build_pair_loss(config: PairsConfig) -> PairLoss:
     regularizer = build_regularizer(config.spread)
 
     def terms(pairs: Pairs, draw: int) -> dict[str, Tensor]:
-        image, text, image_from_text, text_from_image = pairs
+        image, text, image_from_text, text_from_image, image_target, text_target = pairs
         share = rank_weight(len(image), image.device)
         found = {
-            "image_from_text": share * mse(image_from_text, image).mean(),
-            "text_from_image": share * mse(text_from_image, text).mean(),
+            "image_from_text": share * mse(image_from_text, image_target).mean(),
+            "text_from_image": share * mse(text_from_image, text_target).mean(),
         }
         found |= {f"pairs_{name}": term for name, term in regularize_both(regularizer, image, text, draw).items()}
         return {name: config.weight * term for name, term in found.items()}

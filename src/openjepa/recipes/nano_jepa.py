@@ -28,6 +28,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.seeding import generator_for
+from openjepa.data.numbers import same_answer
 from openjepa.data.question_batch import QuestionBatch, QuestionCollator, TokenizedQuestions, texts_of
 from openjepa.data.question_tasks import QuestionTasks
 from openjepa.data.questions import QuestionConfig, held_out_splits, questions
@@ -194,7 +195,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         tasks=tasks.all,
         watch=tasks.watched,
-        readable=Readable(read_back, collate.tokenizer.decode, vocab),
+        readable=Readable(read_back, collate.tokenizer.decode, vocab, same_answer),
         pictures=collate.pictures,
         notes=lambda: {"left_out": dict(train_data.counts + eval_data.counts), "vocabulary": vocab},
     )

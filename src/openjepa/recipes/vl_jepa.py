@@ -5,10 +5,14 @@ tokens and a mask token for each hidden patch, all told their places, and estima
 hidden patches; the loss is 1 - cosine. What the visible patches leave open only the caption can tell: `eval` asks how
 much it does (skill with the right captions less skill with those of other images).
 
-An encoder that is trained has a slow average of itself (EMA) as its target, and its latents are kept from collapse; a
-frozen one (all with a name, by default) is its own. The mean of all patches is the image's embedding.
+A vision encoder that is trained has a slow average of itself (EMA) as its target, and its latents are kept from
+collapse; a frozen one (all with a name, by default) is its own target. The embedding of an image comes from what was
+trained: the mean of the encoder's latents of all patches, or, where the encoder is frozen, of the predictor's, which
+then reads the latents of the whole image, no caption, and a mask token for every patch.
 
-`directions=both` predicts whole images and whole captions from each other as well, so that one finds the other.
+`directions=both` predicts whole images and whole captions from each other as well, so that one finds the other. Both
+are targets then, and come from EMA copies of all that learns on either side, the text encoder included. In the one
+direction above the text encoder is never a target: it learns from the predictor's gradient and has no copy.
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.distributed import rank_weight
+from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.data.augment import AugmentConfig
@@ -45,6 +51,9 @@ from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
 
+AT_ONCE = 16  # images that the encoder reads in one pass, outside of training
+OF_THE_PREDICTOR = "the mean of the predictor's latents of all patches (whole image, no caption); the encoder is frozen"
+
 
 class Config(EncodersConfig):
     """Everything that defines a VL-JEPA run."""
@@ -58,7 +67,7 @@ class Config(EncodersConfig):
     pairs: PairsConfig = PairsConfig()
     target: TargetConfig = TargetConfig()
     momentum: MomentumConfig = MomentumConfig()
-    """of the target encoder, where the vision encoder learns"""
+    """of the target encoder, where the vision encoder learns, and of all targets of directions=both"""
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig()
@@ -83,8 +92,12 @@ class VLJEPA(Method[CaptionedBatch]):
         self.reader = reader
         places = self.patches + (0 if reader is None else reader.max_len)
         self.predictor = build_predictor(config.predictor, vision.dim, vision.dim, places)
-        both, sizes = config.pairs.directions == "both", (config.pairs.dim, config.pairs.width)
-        self.two_way = build_two_way(vision.dim, reader, *sizes) if both else None
+        self.two_way = self.text_teacher = self.projections_teacher = None
+        if config.pairs.directions == "both":
+            self.two_way = build_two_way(vision.dim, reader, config.pairs.dim, config.pairs.width)
+            self.projections_teacher = EMATarget(self.two_way.projections, config.momentum.schedule())
+            if reader is not None and config.text_learns:
+                self.text_teacher = EMATarget(reader.encoder, config.momentum.schedule())
         self.match = build_pair_loss(config.pairs)
         self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
         if config.recompute:
@@ -123,11 +136,31 @@ class VLJEPA(Method[CaptionedBatch]):
         return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
 
     def pairs(self, batch: CaptionedBatch) -> Pairs:
-        """directions=both: whole images and captions, and each as it is predicted from the other."""
+        """directions=both: whole images and captions, each as it is predicted from the other, and their targets."""
         assert self.two_way is not None
         assert self.reader is not None
-        whole = self.look_at(batch) if self.teacher is None else self.student(batch.images)  # [B, N, D]
-        return self.two_way(whole.float().mean(1), self.reader.whole(batch.text_ids, batch.text_valid, batch.words))
+        whole = self.look_at(batch)  # [B, N, D]
+        images = whole if self.teacher is None else self.student(batch.images)  # [B, N, D]
+        texts = self.reader.whole(batch.text_ids, batch.text_valid, batch.words)  # [B, E]
+        targets = self.pair_targets(whole.float().mean(1), texts, batch)
+        return self.two_way(images.float().mean(1), texts, targets)
+
+    @torch.no_grad()
+    def pair_targets(self, images: Tensor, texts: Tensor, batch: CaptionedBatch) -> tuple[Tensor, Tensor]:
+        """directions=both: targets [B, Z] of images [B, D], read by the target encoder, and of the captions.
+
+        `texts` [B, E] are those that the text encoder has read; where it learns, its EMA copy reads them once more.
+        """
+        assert self.projections_teacher is not None
+        if self.text_teacher is not None:
+            states = self.text_teacher(batch.text_ids, batch.text_valid)  # [B, T, E]
+            texts = mean_pool(states, batch.text_valid)  # [B, E]
+        return self.projections_teacher(images, texts)
+
+    def compared(self, batch: CaptionedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """directions=both: targets of images and of captions, and either as predicted from the other, each [B, Z]."""
+        pairs = self.pairs(batch)
+        return pairs.image_target, pairs.text_target, pairs.image_from_text, pairs.text_from_image
 
     def look_at(self, batch: CaptionedBatch) -> Tensor:
         """What targets are made of: the target encoder's latents of all patches [B, N, D], kept or computed."""
@@ -150,11 +183,19 @@ class VLJEPA(Method[CaptionedBatch]):
         copied = self.targets_at(whole, batch.nearest_visible(), batch.hidden_valid)  # [M, D]
         latents.copied, _ = in_loss_space(self.objective, copied, target)
         latents.context = self.embed(batch)  # [B, D]
-        latents.teacher = latents.context if self.teacher is None else self.teacher(batch.images).float().mean(1)
+        if self.teacher is not None:
+            latents.teacher = self.teacher(batch.images).float().mean(1)  # [B, D]
         return latents
 
     def embed(self, batch: Images) -> Tensor:
-        return self.student(batch.images).float().mean(1)
+        latents = self.student(batch.images)  # [B, N, D]
+        return (latents if self.teacher is not None else self.predict_all(latents)).float().mean(1)
+
+    def predict_all(self, whole: Tensor) -> Tensor:
+        """The predictor's latents of all patches [B, N, D], from those of all patches [B, N, D] and no caption."""
+        at = torch.arange(whole.shape[1], device=whole.device).expand(len(whole), -1)  # [B, N]
+        every = torch.ones_like(at, dtype=torch.bool)  # [B, N]
+        return self.predictor(whole, at, every, None, at, every)
 
     def scramble_hidden(self, batch: CaptionedBatch, generator: torch.Generator) -> CaptionedBatch:
         return batch.with_other_hidden(generator)
@@ -162,6 +203,10 @@ class VLJEPA(Method[CaptionedBatch]):
     def after_step(self, progress: Progress) -> None:
         if self.teacher is not None:
             self.teacher.update(self.student, progress)
+        if self.text_teacher is not None and self.reader is not None:
+            self.text_teacher.update(self.reader.encoder, progress)
+        if self.projections_teacher is not None and self.two_way is not None:
+            self.projections_teacher.update(self.two_way.projections, progress)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:
@@ -180,9 +225,9 @@ def build(config: Config, context: BuildContext) -> Experiment:
     read = None if reader is None else FrozenPart(reader.encoder, reader.encoder, reader.width)
     kept = None if config.vision_learns else seen, None if config.text_learns else read
     rows = WithLatents(train_data, collate, vision.max_len, *kept) if config.cache else train_data
-    frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
-    notes: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
-    notes |= {"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {}
+    baselines: dict[str, Any] = {"pixels": lambda inputs: raw_pixels(inputs, pixels)}
+    if not config.vision_learns:
+        baselines["encoder"] = lambda inputs: encoder_alone(method, clean(inputs, pixels, grid))
     return Experiment(
         method=method,
         train_data=rows,
@@ -190,10 +235,31 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         prepare=lambda inputs: clean(inputs, pixels, grid),
         train=config.train,
-        tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.pairs if method.two_way else None).all,
-        baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        notes=lambda: notes,
+        tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.compared if method.two_way else None).all,
+        baselines=baselines,
+        embedding="" if config.vision_learns else OF_THE_PREDICTOR,
+        notes=lambda: _notes(config),
         layers=image_layers,
         pictures=collate.pictures,
         figures={"captions": CaptionFigure(eval_data, collate)},
     )
+
+
+def encoder_alone(method: VLJEPA, batch: Images) -> np.ndarray:
+    """[B, D] float32 mean latent of each image by the vision encoder: what a frozen one gives without any training."""
+    device = next(method.parameters()).device
+    with evaluating(method):
+        parts = [method.student(images.to(device)).float().mean(1).cpu() for images in batch.images.split(AT_ONCE)]
+    return torch.cat(parts).numpy()
+
+
+def _notes(config: Config) -> dict[str, Any]:
+    """What is a target and what is not, for the run's log."""
+    frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
+    notes: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
+    both = config.pairs.directions == "both"
+    if config.text_learns and config.text != "none":
+        notes["text_target"] = "EMA of the text encoder" if both else "none: captions are read, never predicted"
+    if not config.vision_learns:
+        notes["embedding"] = OF_THE_PREDICTOR
+    return notes | ({"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {})

@@ -268,6 +268,7 @@ def train(
         UserError: bad configuration, unreadable data, a folder that already holds a run, or training that had to stop.
     """
     from openjepa.train.loop import make_fabric
+    from openjepa.train.optimizers import require_optimizer
 
     if resume:
         if out is None:
@@ -277,6 +278,7 @@ def train(
         fabric.launch()
     else:
         module, settings = configure(recipe, preset, config, [*overrides, *(f"{k}={v}" for k, v in values.items())])
+        require_optimizer(settings.train)
         fabric = make_fabric(settings.train)
         fabric.launch()
         path = fabric.broadcast(Path(out) if out else default_folder(recipe))

@@ -87,13 +87,14 @@ def _summary(folder: RunDir) -> dict[str, Any]:
     """The whole run in one object, from its logs: a resumed run's is that of an uninterrupted one."""
     recipe, _ = folder.recipe_and_values()
     rows, health = list(read_jsonl(folder.metrics)), list(read_jsonl(folder.health))[-1]
-    tokens = sum(row["tokens"] for row in rows)
+    tokens, samples = (sum(row[name] for row in rows) for name in ("tokens", "samples"))
     train_s = sum(row["tokens"] / row["tokens_per_s"] for row in rows)  # without health checks and checkpoints
     return {
         "recipe": recipe,
         "steps": rows[-1]["step"],
         "train_s": round(train_s, 2),
         "tokens_per_s": round(tokens / train_s, 1),
+        "samples_per_s": round(samples / train_s, 2),
         "loss": rows[-1]["loss"],
         "skill": health.get("skill"),
         "verdict": health["status"],

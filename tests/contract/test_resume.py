@@ -74,6 +74,27 @@ def assert_same_run(resumed: Path, straight: Path) -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("train.optimizer=sgd", "train.optimizer_args.momentum=0.9"),
+        ("train.optimizer=muon", "train.final_weight_decay=0.4"),
+        ("train.optimizer=lars", "train.lr=0.5"),
+        ("train.optimizer=torch.optim:NAdam",),
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_every_optimizer_resumes_bit_for_bit(settings: tuple[str, ...], tmp_path: Path) -> None:
+    few = ("train.steps=10", "train.checkpoint_every=4", "train.health_every=10", *settings)
+    run = api.train("t_jepa", out=tmp_path / "run", overrides=[*SETTINGS, *few], progress=False)
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    shutil.rmtree(checkpoint.newest(copy / "checkpoints"))  # of the last step; the one before is of step 8
+    api.train("", out=copy, resume=True, progress=False)
+    assert checkpoint.newest_step(copy / "checkpoints") == 10
+    assert_same_run(copy, run.path)
+
+
 @pytest.mark.slow
 def test_kill_9_and_resume(straight: api.Run, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     killed = tmp_path / "killed"

@@ -67,10 +67,17 @@ class BaseConfig(BaseModel):
 
     @classmethod
     def full_key(cls, key: str) -> str:
-        """Expand a bare last part ("steps") to its full key ("train.steps") if exactly one key ends in it."""
-        if key.split(".")[0] in cls.model_fields:
+        """Expand a bare last part ("steps") to its full key ("train.steps") if exactly one key ends in it.
+
+        What a mapping holds is found by the mapping's name: "optimizer_args.eps" is "train.optimizer_args.eps".
+        """
+        first, dot, rest = key.partition(".")
+        if first in cls.model_fields:
             return key
-        matches = [known for known in _keys(cls) if known.endswith(f".{key}")]
+        known = list(_keys(cls))
+        matches = [one for one in known if one.endswith(f".{key}")]
+        if not matches:
+            matches = [one + dot + rest for one in known if one.endswith(f".{first}")]
         return matches[0] if len(matches) == 1 else key
 
     @classmethod
@@ -137,6 +144,9 @@ def _assign(data: dict[str, Any], dotted: str, value: Any) -> str | None:
     return None
 
 
+OPTIMIZERS = ("adamw", "sgd", "muon", "lars")  # made in `train.optimizers`
+
+
 class TrainConfig(BaseConfig):
     """How long, how fast and on what. One section shared by all recipes."""
 
@@ -148,8 +158,12 @@ class TrainConfig(BaseConfig):
     """rows per batch over all ranks; with batch_tokens, the most rows a batch may have"""
     accumulate: int = Field(1, ge=1)
     """batches per optimiser step"""
+    optimizer: str = "adamw"
+    """adamw | sgd | muon | lars | package.module:Class; muon trains hidden matrices, and adamw the rest"""
+    optimizer_args: dict[str, Any] = {}
+    """the optimiser's own arguments, such as {momentum: 0.9} of sgd; lr, weight_decay and betas have settings here"""
     lr: float = Field(1e-3, gt=0)
-    """peak learning rate"""
+    """peak learning rate; the default suits adamw and muon, sgd and lars want a higher one"""
     final_lr: float = Field(1e-6, ge=0)
     """learning rate at the last step"""
     warmup_steps: int = Field(100, ge=0)
@@ -162,7 +176,7 @@ class TrainConfig(BaseConfig):
     final_weight_decay: float | None = Field(None, ge=0)
     """at the last step, reached on a cosine; unset = constant"""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's decay rates"""
+    """decay rates of adamw, and of the part that muon leaves to it"""
     grad_clip: float = Field(1.0, gt=0)
     """largest allowed gradient norm"""
     precision: Literal["bf16-mixed", "32-true"] = "32-true"
@@ -196,6 +210,16 @@ class TrainConfig(BaseConfig):
     @classmethod
     def _one_is_a_list_of_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("optimizer")
+    @classmethod
+    def _optimizer_is_known(cls, value: str) -> str:
+        if value not in OPTIMIZERS and ":" not in value:
+            raise ValueError(
+                f"unknown optimiser{did_you_mean(value, OPTIMIZERS)}; known: {', '.join(OPTIMIZERS)}; "
+                "or give package.module:Class"
+            )
+        return value
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:

@@ -80,6 +80,8 @@ def _name(annotation: Any) -> str:
         return " | ".join(str(choice) for choice in inner)
     if origin in (Union, types.UnionType):
         return " | ".join(_name(part) for part in inner)
+    if origin is dict:
+        return "mapping"
     if inner:
         return f"list of {', '.join(_name(part) for part in inner if part is not Ellipsis)}"
     return {"str": "text", "bool": "true | false"}.get(annotation.__name__, annotation.__name__)

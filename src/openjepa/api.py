@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from openjepa.core.configure import configure
-from openjepa.core.describe import describe
+from openjepa.core.describe import settings_in_use
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
@@ -225,10 +225,11 @@ class Run:
     def suggested_overrides(self) -> list[str]:
         """What would treat the newest verdict, as "key=value" of this run's recipe; nothing for a healthy run."""
         records = self.health()
-        if not records or records[-1]["status"] == "healthy":
+        if not records or records[-1]["status"] in ("healthy", "not judged"):
             return []
-        settings = {setting.key: setting.value for setting in describe(self.config)}
-        return [f"{key}={value}" for key, value in treat(records[-1]["kind"], settings).items()]
+        latest = records[-1]
+        patch = treat(latest["kind"], settings_in_use(self.config), latest, latest["also"])
+        return [f"{key}={value}" for key, value in patch.items()]
 
 
 def load(path: str | Path) -> Run:

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from openjepa.core.describe import settings_in_use
 from openjepa.core.experiment import Experiment, StreamedData
+from openjepa.core.locate import locate_recipe
 from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, read_jsonl, write_json
 from openjepa.data.loader import eval_batches
 from openjepa.evals.alignment import curve_point
-from openjepa.health.monitor import HealthMonitor
+from openjepa.health.monitor import HealthMonitor, enough_batches
 from openjepa.train import checkpoint
 from openjepa.train.hooks import HealthObserver, Hooks, default_hooks
 
@@ -119,8 +121,10 @@ def _health_monitor(experiment: Experiment, folder: RunDir, on_health: Sequence[
         for observer in on_health:
             observer(record)
 
-    batches = list(eval_batches(experiment, experiment.train.health_batches))
+    batches = enough_batches(eval_batches(experiment), experiment.train.health_samples)
     watch = None if experiment.watch is None else partial(curve_point, experiment.watch())
-    monitor = HealthMonitor(batches, write, watch)
+    recipe, values = folder.recipe_and_values()
+    settings = settings_in_use(locate_recipe(recipe).Config.load(values))
+    monitor = HealthMonitor(batches, write, watch, settings)
     monitor.restore(read_jsonl(folder.health))
     return monitor

@@ -5,7 +5,7 @@ A key may be dotted (`train.steps=100`) or, where no other key ends in the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -53,6 +53,18 @@ class BaseConfig(BaseModel):
         if problems:
             raise ConfigError("; ".join(problems))
         return config
+
+    def unused(self) -> set[str]:
+        """Dotted keys of settings and whole sections that change nothing beside the values of the others."""
+        found = set(self.unused_here())
+        for name in type(self).model_fields:
+            if isinstance(section := getattr(self, name), BaseConfig):
+                found |= {f"{name}.{key}" for key in section.unused()}
+        return found
+
+    def unused_here(self) -> Iterable[str]:
+        """The part of `unused` that this section knows of: a choice it offers may make others of its keys idle."""
+        return ()
 
     @classmethod
     def keys(cls) -> Iterator[str]:
@@ -195,8 +207,8 @@ class TrainConfig(BaseConfig):
     """steps between log lines"""
     health_every: int = Field(100, ge=1)
     """steps between health checks on held-out batches"""
-    health_batches: int = Field(4, ge=1)
-    """held-out batches per health check"""
+    health_samples: int = Field(256, ge=1)
+    """held-out samples per health check, in batches of the training's size; fewer than 32 give no verdict"""
     checkpoint_every: int = Field(500, ge=0)
     """steps between checkpoints; 0 = at the end only"""
     keep_checkpoints: int = Field(2, ge=1)

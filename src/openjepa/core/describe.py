@@ -39,6 +39,13 @@ def describe(config: BaseConfig) -> Iterator[Setting]:
             yield Setting(name, _type_name(field), _plain(default), _plain(value), _doc(field))
 
 
+def settings_in_use(config: BaseConfig) -> dict[str, Any]:
+    """Dotted key -> value of all settings but those that change nothing beside the others (`BaseConfig.unused`)."""
+    unused = config.unused()
+    sections = tuple(f"{key}." for key in unused)
+    return {s.key: s.value for s in describe(config) if s.key not in unused and not s.key.startswith(sections)}
+
+
 def commented_yaml(config: BaseConfig, recipe: str) -> str:
     """The configuration as YAML with every key's type and meaning in a comment. Loads back to an equal one."""
     return "\n".join([f"recipe: {recipe}", *_lines(config, "")]) + "\n"

@@ -71,6 +71,9 @@ class Config(EncodersConfig):
     """compute activations again in the backward pass instead of keeping them: less memory, a third more time"""
     train: TrainConfig = TrainConfig()
 
+    def unused_here(self) -> set[str]:
+        return set() if self.vision_learns else {"momentum", "regularizer", "regularized"}
+
 
 class VLJEPA(Method[CaptionedBatch]):
     """Vision encoder, its target, caption reader, predictor and their loss."""
@@ -150,7 +153,8 @@ class VLJEPA(Method[CaptionedBatch]):
         copied = self.targets_at(whole, batch.nearest_visible(), batch.hidden_valid)  # [M, D]
         latents.copied, _ = in_loss_space(self.objective, copied, target)
         latents.context = self.embed(batch)  # [B, D]
-        latents.teacher = latents.context if self.teacher is None else self.teacher(batch.images).float().mean(1)
+        if self.teacher is not None:
+            latents.teacher = self.teacher(batch.images).float().mean(1)  # [B, D]
         return latents
 
     def embed(self, batch: Images) -> Tensor:

@@ -35,7 +35,7 @@ def settings(steps: int, images: int) -> list[str]:
     return [
         *(f"data.images={images}", "data.eval_fraction=0.3", "predictor.width=384", "predictor.depth=4"),
         *("predictor.heads=6", "train.batch_size=1", "train.accumulate=2", f"train.steps={steps}"),
-        *(f"train.health_every={steps}", "train.health_batches=2", "train.accelerator=cpu"),
+        *(f"train.health_every={steps}", "train.health_samples=2", "train.accelerator=cpu"),
     ]
 
 

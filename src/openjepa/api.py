@@ -21,7 +21,7 @@ import numpy as np
 
 from openjepa.core.config import names_files
 from openjepa.core.configure import configure
-from openjepa.core.describe import describe
+from openjepa.core.describe import settings_in_use
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
@@ -322,10 +322,11 @@ class Run:
     def suggested_overrides(self) -> list[str]:
         """What would treat the newest verdict, as "key=value" of this run's recipe; nothing for a healthy run."""
         records = self.health()
-        if not records or records[-1]["status"] == "healthy":
+        if not records or records[-1]["status"] in ("healthy", "not judged"):
             return []
-        settings = {setting.key: setting.value for setting in describe(self.config)}
-        return [f"{key}={value}" for key, value in treat(records[-1]["kind"], settings).items()]
+        latest = records[-1]
+        patch = treat(latest["kind"], settings_in_use(self.config), latest, latest["also"])
+        return [f"{key}={value}" for key, value in patch.items()]
 
 
 def load(path: str | Path) -> Run:
@@ -366,6 +367,7 @@ def train(
         UserError: bad configuration, unreadable data, a folder that already holds a run, or training that had to stop.
     """
     from openjepa.train.loop import make_fabric
+    from openjepa.train.optimizers import require_optimizer
 
     given = [*overrides, *(f"{key}={value}" for key, value in values.items())]
     if resume:
@@ -378,6 +380,7 @@ def train(
         fabric.launch()
     else:
         module, settings = configure(recipe, preset, config, given)
+        require_optimizer(settings.train)
         settings = settings.with_absolute_paths()
         fabric = make_fabric(settings.train)
         fabric.launch()

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from openjepa.core.describe import settings_in_use
 from openjepa.core.experiment import Experiment, StreamedData
+from openjepa.core.locate import locate_recipe
 from openjepa.core.memory import peak_memory
 from openjepa.core.method import Hook
 from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_jsonl, write_json
 from openjepa.data.loader import eval_batches
 from openjepa.evals.alignment import curve_point
-from openjepa.health.monitor import HealthMonitor
+from openjepa.health.monitor import HealthMonitor, enough_batches
 from openjepa.train import checkpoint
 from openjepa.train.hooks import HealthObserver, Hooks, default_hooks
 
@@ -101,13 +103,14 @@ def _summary(folder: RunDir) -> dict[str, Any]:
     """The whole run in one object, from its logs: a resumed run's is that of an uninterrupted one."""
     recipe, _ = folder.recipe_and_values()
     rows, health = list(read_jsonl(folder.metrics)), list(read_jsonl(folder.health))[-1]
-    tokens = sum(row["tokens"] for row in rows)
+    tokens, samples = (sum(row[name] for row in rows) for name in ("tokens", "samples"))
     train_s = sum(row["tokens"] / row["tokens_per_s"] for row in rows)  # without health checks and checkpoints
     return {
         "recipe": recipe,
         "steps": rows[-1]["step"],
         "train_s": round(train_s, 2),
         "tokens_per_s": round(tokens / train_s, 1),
+        "samples_per_s": round(samples / train_s, 2),
         "loss": rows[-1]["loss"],
         "skill": health.get("skill"),
         "verdict": health["status"],
@@ -132,8 +135,10 @@ def _health_monitor(experiment: Experiment, folder: RunDir, on_health: Sequence[
         for observer in on_health:
             observer(record)
 
-    batches = list(eval_batches(experiment, experiment.train.health_batches))
+    batches = enough_batches(eval_batches(experiment), experiment.train.health_samples)
     watch = None if experiment.watch is None else partial(curve_point, experiment.watch())
-    monitor = HealthMonitor(batches, write, watch)
+    recipe, values = folder.recipe_and_values()
+    settings = settings_in_use(locate_recipe(recipe).Config.load(values))
+    monitor = HealthMonitor(batches, write, watch, settings)
     monitor.restore(read_jsonl(folder.health))
     return monitor

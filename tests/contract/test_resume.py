@@ -27,7 +27,7 @@ SETTINGS = (
     "train.warmup_steps=5",
     f"train.checkpoint_every={EVERY}",
     f"train.health_every={EVERY}",
-    "train.health_batches=1",
+    "train.health_samples=1",
     "train.log_every=3",  # not a divisor of EVERY: a window of the log is cut by the kill
     "train.accumulate=2",
     "encoder.dropout=0.1",
@@ -72,6 +72,27 @@ def assert_same_run(resumed: Path, straight: Path) -> None:
         assert [row["step"] for row in rows] == [row["step"] for row in expected]
     losses = [[row["loss"] for row in read_jsonl(run / "metrics.jsonl")] for run in (resumed, straight)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("train.optimizer=sgd", "train.optimizer_args.momentum=0.9"),
+        ("train.optimizer=muon", "train.final_weight_decay=0.4"),
+        ("train.optimizer=lars", "train.lr=0.5"),
+        ("train.optimizer=torch.optim:NAdam",),
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_every_optimizer_resumes_bit_for_bit(settings: tuple[str, ...], tmp_path: Path) -> None:
+    few = ("train.steps=10", "train.checkpoint_every=4", "train.health_every=10", *settings)
+    run = api.train("t_jepa", out=tmp_path / "run", overrides=[*SETTINGS, *few], progress=False)
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    shutil.rmtree(checkpoint.newest(copy / "checkpoints"))  # of the last step; the one before is of step 8
+    api.train("", out=copy, resume=True, progress=False)
+    assert checkpoint.newest_step(copy / "checkpoints") == 10
+    assert_same_run(copy, run.path)
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ SETTINGS = (
     "train.checkpoint_every=2",
     "train.keep_checkpoints=20",
     "train.health_every=8",
-    "train.health_batches=1",
+    "train.health_samples=1",
     "train.log_every=1",
     "encoder.dropout=0.1",
 )

@@ -262,7 +262,7 @@ def asked(experiment: Experiment, method: Any = None) -> dict[str, float]:
     task, method = experiment.tasks()[0], method or experiment.method
     assert isinstance(task, Prediction)
     with evaluating(method):
-        return {name: float(items.mean()) for name, (items, _) in task.ask(method).items()}
+        return {name: float(answers.items.mean()) for name, answers in task.ask(method).items()}
 
 
 def test_without_text_there_is_no_gap(tmp_path: Path) -> None:
@@ -270,6 +270,16 @@ def test_without_text_there_is_no_gap(tmp_path: Path) -> None:
     assert set(found) == {f"captions_{name}" for name in ("skill_right", "skill_shuffled", "skill_none", "gap")}
     assert found["captions_gap"] == 0
     assert found["captions_skill_right"] == found["captions_skill_shuffled"] == found["captions_skill_none"]
+
+
+def test_skill_with_a_wrong_caption_or_none_is_a_control(tmp_path: Path) -> None:
+    experiment = build_vl(tmp_path)
+    task = experiment.tasks()[0]
+    assert isinstance(task, Prediction)
+    with evaluating(experiment.method):
+        found = task.ask(experiment.method)
+    controls = {name for name, answers in found.items() if answers.control}
+    assert controls == {"captions_skill_shuffled", "captions_skill_none"}
 
 
 class Listener(torch.nn.Module):

@@ -22,6 +22,7 @@ from openjepa.cli import main
 from openjepa.core.configure import configure
 from openjepa.core.describe import describe
 from openjepa.core.locate import built_in_recipes
+from openjepa.core.rundir import read_jsonl
 from openjepa.evals.ledger import Ledger, Measure
 from openjepa.train import checkpoint
 from openjepa.train.checkpoint import WEIGHTS
@@ -428,7 +429,7 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
 
 @pytest.mark.slow
 def test_two_processes_train_the_run_of_one_and_speak_once(data: Path, tmp_path: Path) -> None:
-    settings = ("train.steps=4", "train.predictor_only=0.5", "train.accumulate=2")  # wrapped for its ranks once more
+    settings = ("train.steps=4", "train.predictor_only=0.5", "train.accumulate=2", "train.log_every=2")
     words = ["train", "t_jepa", f"data.source={data}", *TINY, *settings, "--no-eval", "--out"]
     command = [sys.executable, "-m", "openjepa", *words, str(tmp_path / "run"), "train.devices=2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
@@ -437,8 +438,14 @@ def test_two_processes_train_the_run_of_one_and_speak_once(data: Path, tmp_path:
     assert said.count("verdict:") == said.count("run:") == 1
     assert done.stderr.count("step 4/4") == 1
     assert "Initializing" not in done.stderr
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
     assert main([*words, str(tmp_path / "alone")]) == 0
+    logs = [list(read_jsonl(tmp_path / run / "metrics.jsonl")) for run in ("run", "alone")]
+    assert [row["step"] for row in logs[0]] == [2, 4]
+    for ours, theirs in zip(*logs, strict=True):
+        names = [name for name in ours if name.startswith(("loss", "grad_norm", "tokens", "samples"))]
+        same = [name for name in names if not name.endswith("_per_s")]
+        assert {"loss", "loss_prediction", "grad_norm", "grad_norm_max", "tokens", "samples"} < set(same)
+        assert {name: ours[name] for name in same} == pytest.approx({name: theirs[name] for name in same}, rel=1e-4)
     weights = [load_file(checkpoint.newest(tmp_path / run / "checkpoints") / WEIGHTS) for run in ("run", "alone")]
     noise = "qkv.bias"  # keys' biases change nothing: their gradient is rounding, which Adam blows up
     ours, theirs = ({name: w for name, w in found.items() if not name.endswith(noise)} for found in weights)

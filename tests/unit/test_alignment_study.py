@@ -12,7 +12,7 @@ from openjepa.cli import main
 from openjepa.core.errors import UserError
 from tests.tiny import NANO
 
-SETTINGS = [*NANO, "train.steps=4", "train.health_every=2", "train.health_batches=1", "train.batch_size=8"]
+SETTINGS = [*NANO, "train.steps=4", "train.health_every=2", "train.health_samples=1", "train.batch_size=8"]
 
 
 @pytest.fixture(scope="module")

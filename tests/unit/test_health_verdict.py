@@ -12,7 +12,7 @@ from torch import Tensor
 from openjepa.core.method import Latents
 from openjepa.core.seeding import generator_for
 from openjepa.health.metrics import health
-from openjepa.health.verdict import RULES, judge
+from openjepa.health.verdict import FEWEST_SAMPLES, RULES, judge
 
 B, PER_ROW, D = 128, 6, 32
 
@@ -176,7 +176,94 @@ def test_missing_metrics_fire_no_rule() -> None:
     assert judge({"skill": 0.5, "rank": 3.0}, {}, 1.0).status == "healthy"
 
 
-def test_rules_are_ordered_by_severity_and_every_one_has_advice() -> None:
+def test_rules_are_ordered_by_severity_and_every_one_says_what_it_means() -> None:
     order = [("collapsed", "not learning", "at risk").index(rule.status) for rule in RULES]
     assert order == sorted(order)
-    assert all(rule.advice for rule in RULES)
+    assert all(rule.meaning for rule in RULES)
+
+
+FULL = {
+    "train.lr": 1e-3, "train.steps": 1000, "train.health_samples": 256, "data.eval_fraction": 0.05,
+    "regularizer.name": "none", "regularizer.weight": 0.01, "regularizer.covariance": 0.04, "regularizer.mean": 0.0,
+    "momentum.start": 0.5, "momentum.final": 0.6, "target.norm": "none",
+}  # fmt: skip
+BARE = {"train.lr": 1e-3, "train.steps": 1000}  # a recipe of one's own
+
+
+def few(samples: int) -> dict[str, float]:
+    return health(dataclasses.replace(complete(), context=complete().context[:samples], teacher=None))
+
+
+@pytest.mark.parametrize("samples", [1, 4, FEWEST_SAMPLES - 1])
+def test_fewer_than_32_samples_give_no_verdict_but_what_to_set(samples: int) -> None:
+    verdict = judge(few(samples), START, 0.9, FULL)
+    assert (verdict.status, verdict.kind, verdict.advice) == ("not judged", None, "")
+    assert verdict.evidence == (
+        f"{samples} of the 32 held-out samples that a verdict needs: "
+        "raise data.eval_fraction (now 0.05) or give more data"
+    )
+    assert judge(few(FEWEST_SAMPLES), START, 0.9, FULL).status == "collapsed"
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({**FULL, "train.health_samples": 8}, "set train.health_samples (now 8) to 32 or more"),
+        ({**FULL, "data.eval_source": "held.jsonl"}, "put more into data.eval_source"),
+        (
+            {**FULL, "data.streaming": True, "data.documents": 0, "data.eval_documents": 9},
+            "data.eval_documents (now 9)",
+        ),
+        (BARE, "hold out more data"),
+    ],
+)
+def test_what_to_set_for_more_samples_is_what_the_run_has(settings: dict, hint: str) -> None:
+    assert hint in judge(few(8), START, 0.9, settings).evidence
+
+
+def test_infinite_latents_are_told_of_however_few() -> None:
+    latents = dataclasses.replace(non_finite(), context=living().context[:4], teacher=None)
+    assert judge(health(latents), START, 0.9, FULL).kind == "non-finite"
+
+
+@pytest.mark.parametrize("make", COLLAPSES, ids=lambda f: f.__name__)
+def test_advice_names_settings_of_the_run_and_no_others(make) -> None:
+    full, bare = (judge(health(make()), START, 0.9, settings).advice for settings in (FULL, BARE))
+    assert "train.lr" in bare
+    for part in ("momentum", "teacher", "regulari", "target.norm"):
+        assert part not in bare
+    named = [word for word in full.replace(",", " ").replace(":", " ").split() if "." in word and word[0].isalpha()]
+    assert named
+    assert set(named) <= set(FULL)
+
+
+def test_a_run_without_a_teacher_is_not_told_of_momentum() -> None:
+    now = health(complete())
+    assert "raise momentum.start from 0.5 to 0.986" in judge(now, START, 0.9, FULL).advice
+    del now["teacher_distance"]
+    advice = judge(now, START, 0.9, FULL).advice
+    assert "momentum" not in advice
+    assert "set regularizer.name to vicreg (now none)" in advice
+
+
+@pytest.mark.parametrize(("momentum", "word"), [(0.5, "raise"), (1.0, "lower")])
+def test_a_collapse_beside_a_lagging_teacher_is_one_advice_in_the_direction_that_is_right(momentum, word) -> None:
+    settings = {**FULL, "momentum.start": momentum, "momentum.final": momentum}
+    now = health(complete()) | {"teacher_distance": 0.9}
+    verdict = judge(now, START, 0.9, settings)
+    assert (verdict.kind, verdict.also) == ("complete", ("teacher-lag",))
+    assert "; teacher and student are 0.90 apart" in verdict.evidence
+    assert f"{word} momentum.start from {momentum:g} to 0.986" in verdict.advice
+    assert verdict.advice.count("momentum.start") == 1
+
+
+def test_few_dimensions_and_shrinking_latents_are_one_advice() -> None:
+    settings = {**FULL, "regularizer.name": "vicreg", "regularizer.covariance": 30.0, "regularizer.mean": 1.0}
+    now = health(dimensional()) | {"scale": 0.2 * START["scale"], "std": 0.2 * START["std"]}
+    verdict = judge(now, START, 0.9, settings)
+    assert (verdict.kind, verdict.also) == ("dimensional", ("scale",))
+    assert "lower regularizer.covariance from 30 to 1," in verdict.advice  # alone, the first would be content with 25
+    assert verdict.advice.count("regularizer.covariance") == 1
+    alone = judge(now | {"scale": START["scale"], "std": START["std"]}, START, 0.9, settings)
+    assert alone.also == ()
+    assert "lower regularizer.covariance from 30 to 25" in alone.advice

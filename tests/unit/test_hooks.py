@@ -17,7 +17,7 @@ OUTPUT = StepOutput(torch.zeros(()), Latents(*torch.zeros(3, 2, 2)))
 
 
 def stats(loss: float, **more: float) -> dict[str, float]:
-    return {"loss": loss, "tokens_per_s": 1000.0, **more}
+    return {"loss": loss, "tokens_per_s": 1000.0, "samples_per_s": 12.5, "grad_norm": 3.25, **more}
 
 
 def record(step: int, status: str, skill: float = 0.5) -> dict:
@@ -45,7 +45,7 @@ def test_forgetting_steps_forgets_them_in_the_csv_too(tmp_path: Path) -> None:
     run.forget_after(20)
     assert [row["step"] for row in csv_rows(run)] == [10, 20]
     CsvHook(run)(Progress(30, 30), OUTPUT, stats(7.0))
-    assert csv_rows(run)[-1] == {"step": 30, "loss": 7.0, "tokens_per_s": 1000.0}
+    assert csv_rows(run)[-1] == {"step": 30, **stats(7.0)}
 
 
 def test_a_log_forgotten_to_its_start_gets_a_new_header(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_log_forgotten_to_its_start_gets_a_new_header(tmp_path: Path) -> None:
         hook(Progress(1, 2), OUTPUT, stats(1.0))
     run.forget_after(-1)
     CsvHook(run)(Progress(1, 2), OUTPUT, stats(2.0))
-    assert csv_rows(run) == [{"step": 1, "loss": 2.0, "tokens_per_s": 1000.0}]
+    assert csv_rows(run) == [{"step": 1, **stats(2.0)}]
 
 
 def test_a_stat_that_turns_up_late_gets_a_column(tmp_path: Path) -> None:
@@ -95,7 +95,27 @@ def test_console_shows_skill_and_verdict_and_says_when_it_changes() -> None:
         hook(Progress(10, 10), OUTPUT, stats(0.5))
     change, line = shown(console)
     assert change == "step 5: collapsed, rank 1.0 of 8"
-    assert "skill -0.20  collapsed" in line
+    assert "skill -0.20  collapsed  1,000 tokens/s  12.5 samples/s" in line
+
+
+def test_console_shows_the_gradient_norm_and_every_term_of_the_loss() -> None:
+    console = plain_console()
+    with ConsoleHook(console) as hook:
+        hook(Progress(10, 10), OUTPUT, stats(0.5, loss_prediction=0.2, loss_variance=0.3))
+    (line,) = shown(console)
+    assert line.endswith("gradient norm 3.25  prediction 0.2000, variance 0.3000")
+
+
+def test_console_says_of_which_step_an_older_verdict_is() -> None:
+    console = plain_console()
+    with ConsoleHook(console) as hook:
+        hook.on_health(record(200, "healthy"))
+        hook(Progress(300, 400), OUTPUT, stats(0.5))
+        hook.on_health(record(400, "healthy"))
+        hook(Progress(400, 400), OUTPUT, stats(0.5))
+    older, current = shown(console)
+    assert "skill 0.50  healthy (step 200)  " in older
+    assert "skill 0.50  healthy  " in current
 
 
 def test_console_in_a_terminal_draws_a_bar_and_survives_an_error() -> None:

@@ -130,7 +130,7 @@ def test_json_holds_four_columns_chance_and_interval_for_every_measure(helped: L
     data = json.loads(json.dumps(helped.to_json()))
     assert list(data) == ["topic_knn", "topic_logistic", "parity_knn", "parity_logistic", "triplets", "pairs"]
     for row in data.values():
-        assert list(row) == ["run", "init", "random", "tfidf", "chance", "run_minus_init", "interval"]
+        assert list(row) == ["run", "init", "random", "tfidf", "chance", "run_minus_init", "interval", "control"]
         assert row["run_minus_init"] == pytest.approx(row["run"] - row["init"])
         assert row["interval"][0] <= row["run_minus_init"] <= row["interval"][1]
     assert data["triplets"]["chance"] == 0.5
@@ -300,3 +300,39 @@ def test_what_has_no_test_items_is_neither_better_nor_worse() -> None:
         "moved bench 0.80 -> 0.20 (chance -) with no or too few test items to tell whether by luck" in ledger.sentence()
     )
     assert "no clear difference" not in ledger.sentence()
+
+
+def test_a_control_is_shown_and_never_a_gain_or_a_loss() -> None:
+    up, down = measure(0.6, 0.3), measure(0.3, 0.6)
+    values = {"run": 0.9, "init": 0.1, "random": 0.1, "tfidf": 0.95}
+    control = Measure(values, 0.0, (0.7, 0.9), control=True)
+    ledger = Ledger({"right": up, "other": down, "shuffled": control})
+    assert (ledger.better(), ledger.worse(), ledger.untested()) == (["right"], ["other"], [])
+    assert "helped on 1 of 2 measures: right" in ledger.sentence()
+    assert "shuffled" not in ledger.sentence()
+    assert "tfidf is above the run on 1 of 2" in ledger.sentence()
+    assert ledger.to_json()["shuffled"]["control"] is True
+    assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
+    (row,) = [line for line in shown(ledger, width=120).splitlines() if line.startswith("shuffled")]
+    assert row.split()[-1] == "control"
+    assert "control: what other measures are read against" in " ".join(shown(ledger, width=200).split())
+
+
+@pytest.mark.parametrize(
+    ("interval", "word"),
+    [((0.0004, 0.002), "unclear"), ((0.0006, 0.002), "better"), ((-0.002, -0.0004), "unclear"),
+     ((-0.002, -0.0006), "worse"), ((-0.1, 0.2), "unclear"), (None, "untested")],
+)  # fmt: skip
+def test_better_and_worse_need_an_interval_that_leaves_out_0_as_it_is_shown(interval, word) -> None:
+    gap = Measure({"run": 0.001, "init": 0.0, "random": 0.0}, 0.0, interval)
+    assert gap.verdict == word
+    assert (word == "better") == ("helped" in Ledger({"gap": gap}).sentence())
+
+
+def test_what_a_prediction_calls_a_control_stays_one() -> None:
+    def asked(method: Method) -> dict[str, Answers]:
+        return {"right": Answers(np.ones(10), 0.1), "wrong": Answers(np.ones(10), 0.1, control=True)}
+
+    methods: dict[str, Method] = {"run": Knows(9), "init": Knows(1), "random": Knows(2)}
+    ledger = run_suite([*tasks(), Prediction("captions", asked)], columns(1.0, 0.0), methods)
+    assert [name for name, found in ledger.measures.items() if found.control] == ["wrong"]

@@ -15,7 +15,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.method import Latents, Progress, StepOutput
 from openjepa.core.seeding import generator_for
 from openjepa.health.metrics import health
-from openjepa.health.monitor import COLLAPSED_SCORE, HealthMonitor, join
+from openjepa.health.monitor import COLLAPSED_SCORE, HealthMonitor, enough_batches, join
 
 D = 16
 
@@ -162,3 +162,30 @@ def test_metrics_are_those_of_all_batches_together() -> None:
 def test_no_held_out_batch_is_the_users_problem() -> None:
     with pytest.raises(UserError, match="eval split is empty"):
         HealthMonitor([])
+
+
+@pytest.mark.parametrize(
+    ("size", "samples", "batches"), [(1, 40, 40), (16, 40, 3), (64, 40, 1), (16, 1, 1), (4, 10_000, 50)]
+)
+def test_batches_are_filled_up_to_the_samples_whatever_their_size(size: int, samples: int, batches: int) -> None:
+    assert len(enough_batches((points(size, draw) for draw in range(50)), samples)) == batches
+
+
+def test_many_batches_of_one_are_judged_together_as_one_batch_is() -> None:
+    x = points(64, 0).x
+    ones = [Points(keys=torch.tensor([i]), x=x[i : i + 1]) for i in range(64)]
+    net = Net()
+    net.noise = 0.0
+    single, whole = HealthMonitor(ones), HealthMonitor([Points(keys=torch.arange(64), x=x)])
+    first, second = check(single, net, 0), check(whole, net, 0)
+    assert (first["status"], first["samples"]) == ("healthy", 64)
+    for name in ("rank", "spread", "mean_cosine", "skill"):
+        assert first[name] == pytest.approx(second[name], rel=1e-5), name
+
+
+def test_too_few_samples_are_not_judged_and_no_best_health() -> None:
+    settings = {"train.health_samples": 256, "data.eval_fraction": 0.05, "train.lr": 1e-3}
+    watch, net = HealthMonitor([points(1, 0)], settings=settings), Net()
+    record = check(watch, net, 0)
+    assert (record["status"], record["kind"], record["score"], record["advice"]) == ("not judged", None, 0.0, "")
+    assert record["evidence"].startswith("1 of the 32 held-out samples that a verdict needs: raise")

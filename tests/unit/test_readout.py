@@ -319,7 +319,7 @@ def test_what_is_read_are_the_answers(tmp_path: Path) -> None:
 
 # --- kept in a run ---------------------------------------------------------------------------------------------------
 
-BRIEF = ["train.steps=2", "train.health_batches=1", "--no-eval"]
+BRIEF = ["train.steps=2", "train.health_samples=1", "--no-eval"]
 BRIEF_READOUT = ["steps=3", "dim=16", "depth=1", "heads=2", "max_len=24", "eval_batches=2"]
 
 

@@ -92,6 +92,39 @@ def test_all_wrong_values_are_named_at_once() -> None:
     assert "train.lr" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "labels", "said"),
+    [
+        (["mask.ratio=0.3"], ["mask.ratio=0.3"], "2 arms: comparing mask.ratio=0.3 with the preset's own 0.5"),
+        (["ratio=0.3", "steps=20"], ["mask.ratio=0.3"], "2 arms: comparing mask.ratio=0.3 with the preset's own 0.5"),
+        (["train.lr=1e-2"], ["train.lr=1e-2"], "2 arms: comparing train.lr=1e-2 with the preset's own 0.003"),
+        (["mask.ratio=0.3,0.4", "mask.mean_span=4"], ["mask.ratio=0.3", "mask.ratio=0.4"], None),
+    ],
+)
+def test_a_single_value_is_compared_with_the_presets_own(overrides: list[str], labels: list[str], said: str) -> None:
+    arms = ablation_arms("t_jepa", None, None, overrides)
+    assert [arm.label for arm in arms] == [BASE, *labels]
+    assert single_values(arms) == said
+    if "steps=20" in overrides:
+        assert {arm.config.train.steps for arm in arms} == {20}
+
+
+def test_controls_are_shown_in_a_study_and_not_compared() -> None:
+    def with_control(result: ArmResult) -> ArmResult:
+        cells = {}
+        for seed, cell in result.scored.items():
+            wrong = {"skill_shuffled": replace(answers(0.5, seed), control=True)}
+            cells[seed] = Scored({name: {**scores, **wrong} for name, scores in cell.columns.items()}, cell.facts)
+        return ArmResult(result.arm, cells, result.stopped)
+
+    about = {"kind": "ablate", "recipe": "t_jepa", "out": "x", "seeds": [0, 1, 2], "jobs": 1}
+    found = summary([with_control(result) for result in three_arms()], about, Scored({}, {}))
+    assert "skill_shuffled" not in {row["measure"] for row in found["differences"]}
+    assert "skill_shuffled" not in found["headlines"]
+    assert found["controls"] == ["skill_shuffled"]
+    assert "skill_shuffled (control)" in shown(found)
+
+
 def arms_of_two() -> list[Arm]:
     return ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5"])
 

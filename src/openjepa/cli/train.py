@@ -145,7 +145,7 @@ def _close(run: Run, summary: dict[str, Any]) -> None:
     console = stdout()
     console.print(
         f"{summary['steps']} steps in {summary['train_s']:.1f} s, {summary['tokens_per_s']:,.0f} tokens/s, "
-        f"loss {summary['loss']:.4f}",
+        f"{summary['samples_per_s']:,.1f} samples/s, loss {summary['loss']:.4f}",
         soft_wrap=True,
     )
     print_peak_memory(run.peak_memory())

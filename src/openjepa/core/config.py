@@ -6,7 +6,7 @@ A key may be dotted (`train.steps=100`) or, where no other key ends in the same 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from glob import iglob
 from pathlib import Path
@@ -60,6 +60,18 @@ class BaseConfig(BaseModel):
             raise ConfigError("; ".join(problems))
         return config
 
+    def unused(self) -> set[str]:
+        """Dotted keys of settings and whole sections that change nothing beside the values of the others."""
+        found = set(self.unused_here())
+        for name in type(self).model_fields:
+            if isinstance(section := getattr(self, name), BaseConfig):
+                found |= {f"{name}.{key}" for key in section.unused()}
+        return found
+
+    def unused_here(self) -> Iterable[str]:
+        """The part of `unused` that this section knows of: a choice it offers may make others of its keys idle."""
+        return ()
+
     @classmethod
     def keys(cls) -> Iterator[str]:
         """Dotted names of every setting, sections included after their members."""
@@ -73,10 +85,17 @@ class BaseConfig(BaseModel):
 
     @classmethod
     def full_key(cls, key: str) -> str:
-        """Expand a bare last part ("steps") to its full key ("train.steps") if exactly one key ends in it."""
-        if key.split(".")[0] in cls.model_fields:
+        """Expand a bare last part ("steps") to its full key ("train.steps") if exactly one key ends in it.
+
+        What a mapping holds is found by the mapping's name: "optimizer_args.eps" is "train.optimizer_args.eps".
+        """
+        first, dot, rest = key.partition(".")
+        if first in cls.model_fields:
             return key
-        matches = [known for known in _keys(cls) if known.endswith(f".{key}")]
+        known = list(_keys(cls))
+        matches = [one for one in known if one.endswith(f".{key}")]
+        if not matches:
+            matches = [one + dot + rest for one in known if one.endswith(f".{first}")]
         return matches[0] if len(matches) == 1 else key
 
     @classmethod
@@ -174,6 +193,9 @@ def _assign(data: dict[str, Any], dotted: str, value: Any) -> str | None:
     return None
 
 
+OPTIMIZERS = ("adamw", "sgd", "muon", "lars")  # made in `train.optimizers`
+
+
 class TrainConfig(BaseConfig):
     """How long, how fast and on what. One section shared by all recipes."""
 
@@ -185,8 +207,12 @@ class TrainConfig(BaseConfig):
     """rows per batch over all ranks; with batch_tokens, the most rows a batch may have"""
     accumulate: int = Field(1, ge=1)
     """batches per optimiser step"""
+    optimizer: str = "adamw"
+    """adamw | sgd | muon | lars | package.module:Class; muon trains hidden matrices, and adamw the rest"""
+    optimizer_args: dict[str, Any] = {}
+    """the optimiser's own arguments, such as {momentum: 0.9} of sgd; lr, weight_decay and betas have settings here"""
     lr: float = Field(1e-3, gt=0)
-    """peak learning rate"""
+    """peak learning rate; the default suits adamw and muon, sgd and lars want a higher one"""
     final_lr: float = Field(1e-6, ge=0)
     """learning rate at the last step"""
     warmup_steps: int = Field(100, ge=0)
@@ -199,7 +225,7 @@ class TrainConfig(BaseConfig):
     final_weight_decay: float | None = Field(None, ge=0)
     """at the last step, reached on a cosine; unset = constant"""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's decay rates"""
+    """decay rates of adamw, and of the part that muon leaves to it"""
     grad_clip: float = Field(1.0, gt=0)
     """largest allowed gradient norm"""
     precision: Literal["bf16-mixed", "32-true"] = "32-true"
@@ -218,8 +244,8 @@ class TrainConfig(BaseConfig):
     """steps between log lines"""
     health_every: int = Field(100, ge=1)
     """steps between health checks on held-out batches"""
-    health_batches: int = Field(4, ge=1)
-    """held-out batches per health check"""
+    health_samples: int = Field(256, ge=1)
+    """held-out samples per health check, in batches of the training's size; fewer than 32 give no verdict"""
     checkpoint_every: int = Field(500, ge=0)
     """steps between checkpoints; 0 = at the end only"""
     keep_checkpoints: int = Field(2, ge=1)
@@ -233,6 +259,16 @@ class TrainConfig(BaseConfig):
     @classmethod
     def _one_is_a_list_of_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("optimizer")
+    @classmethod
+    def _optimizer_is_known(cls, value: str) -> str:
+        if value not in OPTIMIZERS and ":" not in value:
+            raise ValueError(
+                f"unknown optimiser{did_you_mean(value, OPTIMIZERS)}; known: {', '.join(OPTIMIZERS)}; "
+                "or give package.module:Class"
+            )
+        return value
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:

@@ -39,6 +39,13 @@ def describe(config: BaseConfig) -> Iterator[Setting]:
             yield Setting(name, _type_name(field), _plain(default), _plain(value), _doc(field))
 
 
+def settings_in_use(config: BaseConfig) -> dict[str, Any]:
+    """Dotted key -> value of all settings but those that change nothing beside the others (`BaseConfig.unused`)."""
+    unused = config.unused()
+    sections = tuple(f"{key}." for key in unused)
+    return {s.key: s.value for s in describe(config) if s.key not in unused and not s.key.startswith(sections)}
+
+
 def commented_yaml(config: BaseConfig, recipe: str) -> str:
     """The configuration as YAML with every key's type and meaning in a comment. Loads back to an equal one."""
     return "\n".join([f"recipe: {recipe}", *_lines(config, "")]) + "\n"
@@ -80,6 +87,8 @@ def _name(annotation: Any) -> str:
         return " | ".join(str(choice) for choice in inner)
     if origin in (Union, types.UnionType):
         return " | ".join(_name(part) for part in inner)
+    if origin is dict:
+        return "mapping"
     if inner:
         return f"list of {', '.join(_name(part) for part in inner if part is not Ellipsis)}"
     return {"str": "text", "bool": "true | false"}.get(annotation.__name__, annotation.__name__)

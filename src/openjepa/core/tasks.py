@@ -48,6 +48,7 @@ class Answers(NamedTuple):
 
     items: np.ndarray  # [N] e.g. 1.0 right and 0.0 wrong, or a reciprocal rank
     chance: float
+    control: bool = False  # what a measure is read against (a wrong caption, say): neither a gain nor a loss
 
 
 @dataclass(frozen=True)

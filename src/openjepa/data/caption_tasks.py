@@ -5,6 +5,7 @@ On held-out images, with the same patches hidden throughout:
     captions_skill_right      skill with the image's own captions
     captions_skill_shuffled   with those of another image: a method that reads no text has the same skill
     captions_skill_none       with no text at all; unusual for a method that was trained with captions
+                              (these two are controls: no gain or loss is claimed of them)
     captions_gap              right less shuffled: what the predictor takes from the words' content
 
 Skill is 1 - error / error of the best constant, over all hidden patches; an image's item is its share of that, so that
@@ -61,7 +62,10 @@ class CaptionTasks:
     def ask(self, method: Method) -> dict[str, Answers]:
         """Skill of each image with each text, and the gap."""
         items = {text: self.skills(method, text) for text in get_args(TextKind)}  # [N] each
-        found = {f"captions_skill_{NAMES[text]}": Answers(skills, 0.0) for text, skills in items.items()}
+        found = {
+            f"captions_skill_{NAMES[text]}": Answers(skills, 0.0, control=text != "caption")
+            for text, skills in items.items()
+        }
         return found | {"captions_gap": Answers(items["caption"] - items["shuffled"], 0.0)}
 
     def skills(self, method: Method, text: TextKind) -> np.ndarray:

@@ -1,8 +1,11 @@
 """The ledger answers one question: did training help, and against what?
 
 One row a measure: the run beside its own initialisation, a random initialisation, a baseline that learns no
-representation, and chance. The difference run - init carries a paired bootstrap interval over test items; inside
-it, nothing is claimed. No accessor gives the run's value alone.
+representation, and chance. The difference run - init carries a paired bootstrap interval over test items; where
+that holds 0, as it is shown with three decimals, nothing is claimed. A measure without an interval (no test items came
+back, or they belong to too few documents) is "untested", however large its difference: it may be luck. Controls, which
+other measures are read against (skill with a wrong caption), are shown, but claimed neither as a gain nor as a loss. No
+accessor gives the run's value alone.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 NETWORKS = ("run", "init", "random")
 LEVEL = 0.95  # of all intervals
 NAMED = 3  # measures that the sentence spells out
+SHOWN_AS_ZERO = 0.0005  # a bound nearer to 0 is 0 in the three decimals that tables show
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Measure:
     values: dict[str, float]  # column -> value; "run", "init", "random" and those baselines that can answer
     chance: float | None  # None where it is not known
     interval: tuple[float, float] | None  # 95 %, of run - init; None without test items, or of too few documents
+    control: bool = False  # no gain or loss is claimed of it
 
     @property
     def run_minus_init(self) -> float:
@@ -36,11 +41,16 @@ class Measure:
 
     @property
     def verdict(self) -> str:
-        """ "better" or "worse" if the whole interval lies on that side of 0, else "unclear"; "untested" without one."""
+        """ "better" or "worse" if the whole interval lies on that side of 0, else "unclear".
+
+        "untested" without an interval, and "control" of what is no measure of the run's quality.
+        """
+        if self.control:
+            return "control"
         if self.interval is None:
             return "untested"
         low, high = self.interval
-        return "better" if low > 0 else "worse" if high < 0 else "unclear"
+        return "better" if low >= SHOWN_AS_ZERO else "worse" if high <= -SHOWN_AS_ZERO else "unclear"
 
 
 @dataclass(frozen=True)
@@ -51,13 +61,14 @@ class Ledger:
     embedding: str = ""  # what the probes read, in words, where that needs saying; not kept in JSON
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """{measure: {"run", "init", "random", a key per baseline, "chance", "run_minus_init", "interval"}}."""
+        """{measure: {"run", "init", "random", a key per baseline, "chance", "run_minus_init", "interval", "control"}}."""
         return {
             name: {
                 **measure.values,
                 "chance": measure.chance,
                 "run_minus_init": measure.run_minus_init,
                 "interval": measure.interval and list(measure.interval),
+                "control": measure.control,
             }
             for name, measure in self.measures.items()
         }
@@ -65,11 +76,12 @@ class Ledger:
     @classmethod
     def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> Ledger:
         """The inverse of `to_json`, so that a report can show a finished run's ledger."""
-        other = ("chance", "run_minus_init", "interval")
+        other = ("chance", "run_minus_init", "interval", "control")
         measures = {}
         for name, row in data.items():
             values = {key: value for key, value in row.items() if key not in other}
-            measures[name] = Measure(values, row["chance"], row["interval"] and tuple(row["interval"]))
+            interval = row["interval"] and tuple(row["interval"])
+            measures[name] = Measure(values, row["chance"], interval, row["control"])
         return cls(measures)
 
     @classmethod
@@ -103,9 +115,11 @@ class Ledger:
     def sentence(self) -> str:
         """One line: did training help? It begins with HURT if more measures fell than rose beyond their interval.
 
-        One interval in twenty misses 0 by luck; the sentence says how many of its measures that would be.
+        One interval in twenty misses 0 by luck; the sentence says how many of its measures that would be. Controls are
+        not counted.
         """
-        better, worse, total = self.better(), self.worse(), len(self.measures)
+        counted = [measure for measure in self.measures.values() if not measure.control]
+        better, worse, total = self.better(), self.worse(), len(counted)
         rose = f"helped on {len(better)} of {total} measures: {self._examples(better)}"
         fell = f"HURT: below its own initialisation on {len(worse)} of {total} measures: {self._examples(worse)}"
         if better and worse:
@@ -121,7 +135,7 @@ class Ledger:
         if (better or worse) and (by_luck := round((1 - LEVEL) * total)):
             parts.append(f"luck alone would move about {by_luck}")
         for baseline in self.columns()[len(NETWORKS) :]:
-            asked = [m for m in self.measures.values() if baseline in m.values]
+            asked = [m for m in counted if baseline in m.values]
             ahead = sum(m.values[baseline] > m.values["run"] for m in asked)
             parts.append(f"{baseline} is above the run on {ahead} of {len(asked)}")
         return "training " + "; ".join(parts)
@@ -129,6 +143,8 @@ class Ledger:
     def table(self) -> Table:
         """For the terminal: the best network of a row in bold, the difference with its interval and a word."""
         caption = "gain = run - init, with its 95 % paired bootstrap interval over test items (or their documents)"
+        if any(measure.control for measure in self.measures.values()):
+            caption += "; control: what other measures are read against, no gain or loss"
         if self.embedding:
             caption = f"probes read {self.embedding}\n{caption}"
         prefix = self._prefix()
@@ -139,9 +155,9 @@ class Ledger:
         for name, measure in self.measures.items():
             best = max(measure.values[column] for column in NETWORKS)
             cells = [_cell(measure.values.get(column), column in NETWORKS, best) for column in columns]
-            colour = "red" if measure.run_minus_init < 0 else "green" if measure.verdict == "better" else "default"
+            colour = {"better": "green", "worse": "red"}.get(measure.verdict, "default")
             difference = f"[{colour}]{measure.run_minus_init:+.3f}[/]"
-            interval = "-" if measure.interval is None else "{:+.2f} {:+.2f}".format(*measure.interval)
+            interval = "-" if measure.interval is None else "{:+.3f} {:+.3f}".format(*measure.interval)
             word = f"[{colour}]{measure.verdict}[/]"
             chance = _shown(measure.chance, 3)
             table.add_row(name.removeprefix(prefix), *cells, chance, difference, interval, word)

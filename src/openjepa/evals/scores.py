@@ -29,6 +29,7 @@ class Score:
     gold: np.ndarray | None = None  # [N] human scores; the value is then a rank correlation
     asked: str | None = None  # digest of the test items; scores of others are not paired item by item. None: not known
     groups: np.ndarray | None = None  # [N] of test items that are not independent (of one document): drawn together
+    control: bool = False  # what a measure is read against: no gain or loss is claimed of it
 
     @property
     def value(self) -> float:

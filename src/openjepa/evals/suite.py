@@ -116,7 +116,10 @@ def _predicted(task: Prediction, method: Method | None, column: str) -> Scores:
             answers = task.ask(method)
     else:
         answers = task.baselines[column]() if column in task.baselines else {}
-    return {name: Score(np.asarray(items, dtype=np.float64), chance) for name, (items, chance) in answers.items()}
+    return {
+        name: Score(np.asarray(given.items, dtype=np.float64), given.chance, control=given.control)
+        for name, given in answers.items()
+    }
 
 
 def _retrieved(task: Retrieval, embedder: Embedder, method: Method | None, column: str) -> Scores:
@@ -135,7 +138,7 @@ def _retrieved(task: Retrieval, embedder: Embedder, method: Method | None, colum
         return {}
     found = retrieved(predicted, candidates, task.pools)
     measures = found.measures().items()
-    scores = {name: Score(items, chance, groups=task.groups) for name, (items, chance) in measures}
+    scores = {name: Score(given.items, given.chance, groups=task.groups) for name, given in measures}
     return {f"{task.name}_{name}": scores[name] for name in task.measures}
 
 
@@ -223,6 +226,7 @@ def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:
         values={column: found[name].value for column, found in scores.items() if name in found},
         chance=run.chance,
         interval=interval,
+        control=run.control,
     )
 
 

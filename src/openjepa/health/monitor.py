@@ -1,6 +1,6 @@
 """The health monitor: the same held-out batches, looked at now and then, judged against the first look.
 
-It keeps the first record (what "fell" is relative to) and the best one (whose checkpoint is worth keeping), and hands
+Batches are many enough for a verdict whatever their size (`enough_batches`). It keeps the first record (what "fell" is relative to) and the best one (whose checkpoint is worth keeping), and hands
 every record to `write`. Records are dicts of numbers and strings, one JSON line each, and enough to restore a monitor.
 Under DDP every rank must call `check`, because losses may talk to the other ranks; only one should write.
 """
@@ -32,20 +32,27 @@ class HealthMonitor:
     """Judges a method on held-out batches. `first` and `best` are records, None before the first check."""
 
     def __init__(
-        self, batches: Iterable[Batch], write: Callable[[Record], None] | None = None, watch: Watch | None = None
+        self,
+        batches: Iterable[Batch],
+        write: Callable[[Record], None] | None = None,
+        watch: Watch | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """`batches` are read once and kept; `watch` measures more of the method. Raises UserError without batches."""
+        """`batches` are read once and kept, and judged together; `watch` measures more of the method.
+
+        `settings` are those in use, by dotted key: what advice may name. Raises UserError without batches.
+        """
         self.batches = list(batches)
         if not self.batches:
             raise UserError("no held-out batch to check health on: the eval split is empty")
-        self.write, self.watch = write, watch
+        self.write, self.watch, self.settings = write, watch, settings
         self.first: Record | None = None
         self.best: Record | None = None
 
     def check(self, method: nn.Module, progress: Progress, forward: Callable[[Batch], StepOutput]) -> Record:
         """Run `forward` (which brings device and autocast) on every batch in eval mode, and judge what comes out.
 
-        The record: step, status, kind, score, best (is this the highest score so far), evidence, advice, the mean
+        The record: step, status, kind, score, best (is this the highest score so far), evidence, advice, also, the mean
         held-out loss and its terms (`loss`, `loss_<term>`), every finite metric of `metrics.health`, and what
         `watch` measures, in eval mode as well.
         """
@@ -53,11 +60,12 @@ class HealthMonitor:
             outputs = [forward(batch) for batch in self.batches]
             watched = dict(self.watch(method)) if self.watch is not None else {}
         metrics = health(join([o.latents for o in outputs], [batch.size for batch in self.batches]))
-        verdict = judge(metrics, self.first, progress.fraction)
+        verdict = judge(metrics, self.first, progress.fraction, self.settings)
         score = health_score(metrics, verdict)
         record: Record = {
             "step": progress.step,
             **asdict(verdict),
+            "also": [*verdict.also],
             "score": score,
             "best": self.best is None or score > self.best["score"],
             **{name: value for name, value in (_losses(outputs) | metrics | watched).items() if math.isfinite(value)},
@@ -80,13 +88,28 @@ class HealthMonitor:
             self.best = record
 
 
+def enough_batches(batches: Iterable[Batch], samples: int) -> list[Batch]:
+    """The first batches that hold `samples` rows together, or all of them; at least one if there is any."""
+    found: list[Batch] = []
+    rows = 0
+    for batch in batches:
+        found.append(batch)
+        rows += batch.size
+        if rows >= samples:
+            break
+    return found
+
+
 def health_score(metrics: Mapping[str, float], verdict: Verdict) -> float:
     """What "best health" maximises: skill (at least 0) x rank as a part of its cap, in [0, 1]; -1 once collapsed.
 
-    Neither factor alone will do: a collapsed encoder is easy to predict, and noise has full rank.
+    Neither factor alone will do: a collapsed encoder is easy to predict, and noise has full rank. 0 where there were
+    too few samples to judge.
     """
     if verdict.status == "collapsed":
         return COLLAPSED_SCORE
+    if verdict.status == "not judged":
+        return 0.0
     return max(0.0, metrics["skill"]) * metrics["rank_frac"]
 
 

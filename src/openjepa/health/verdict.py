@@ -1,4 +1,4 @@
-"""From metrics to a verdict: healthy, at risk, collapsed or not learning; if unhealthy, which kind and what helps.
+"""From metrics to a verdict: healthy, at risk, collapsed, not learning or not judged; if unhealthy, what helps.
 
 RULES below is the whole decision, read from top to bottom: the first rule that fires is the verdict. Its order is the
 argument. Kinds that look like another kind come before it: latents that know only their position make equal
@@ -13,14 +13,22 @@ means for the settings of a given run is in `health.treatment`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from openjepa.health import signs
 from openjepa.health.signs import Evidence, Reading
+from openjepa.health.treatment import in_words, treat
 
-Status = Literal["healthy", "at risk", "collapsed", "not learning"]
+Status = Literal["healthy", "at risk", "collapsed", "not learning", "not judged"]
+FEWEST_SAMPLES = 32  # held-out embeddings; of fewer, rank and spread say more about the number than about the encoder
+TEACHER_HELD_BACK = ("position-only", "predictor-absorbed", "complete", "token-uniform")
+OPPOSED = {  # kind -> kinds that pull the same setting the other way: momentum, or the balance of the regulariser
+    **dict.fromkeys(TEACHER_HELD_BACK, ("teacher-lag",)),
+    "dimensional": ("scale",),
+    "scale": ("dimensional",),
+}
 
 
 @dataclass(frozen=True)
@@ -31,68 +39,114 @@ class Verdict:
     kind: str | None = None
     evidence: str = ""
     advice: str = ""
+    also: tuple[str, ...] = ()  # kinds seen beside `kind` whose cures would be opposed to its own
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One row of the table: what to call it, when, and what helps."""
+    """One row of the table: what to call it, when, and what it means."""
 
     status: Status
     kind: str | None
     evidence: Evidence
-    advice: str
+    meaning: str
 
 
-def judge(now: Mapping[str, float], start: Mapping[str, float] | None, progress_fraction: float) -> Verdict:
-    """The verdict on metrics `now` (of `metrics.health`), given those of step 0 and the done part of the run."""
+def judge(
+    now: Mapping[str, float],
+    start: Mapping[str, float] | None,
+    progress_fraction: float,
+    settings: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """The verdict on metrics `now` (of `metrics.health`), given those of step 0 and the done part of the run.
+
+    `settings` (`core.describe.settings_in_use`) turn what was found into advice; without them it is named only.
+    """
     reading = Reading(now, start or {}, progress_fraction)
+    if "samples" in now and now["samples"] < FEWEST_SAMPLES and not signs.non_finite(reading):
+        return Verdict("not judged", evidence=too_few(int(now["samples"]), settings or {}))
     for rule in RULES:
         early = reading.early and rule.kind != "non-finite"
         if early and rule.status != "collapsed":
             continue
         if (evidence := rule.evidence(reading)) is not None:
             status = "at risk" if early else rule.status
-            return Verdict(status, rule.kind, evidence, rule.advice)
+            beside = {} if early else _opposed(rule.kind, reading)
+            advice = _advice(rule, settings, now, [*beside])
+            return Verdict(status, rule.kind, "; ".join([evidence, *beside.values()]), advice, tuple(beside))
     return Verdict("healthy", evidence=signs.summary(reading))
 
 
-LAGS = "The teacher does not follow: lower its momentum, or train.lr if the student runs away."
+def too_few(samples: int, settings: Mapping[str, Any]) -> str:
+    """How many held-out samples there were, and what gives more of them."""
+    wanted, share = settings.get("train.health_samples", FEWEST_SAMPLES), settings.get("data.eval_fraction")
+    if wanted < FEWEST_SAMPLES:
+        more = f"set train.health_samples (now {wanted}) to {FEWEST_SAMPLES} or more"
+    elif settings.get("data.eval_source"):
+        more = "put more into data.eval_source"
+    elif settings.get("data.streaming") and not settings.get("data.documents"):
+        more = f"raise data.eval_documents (now {settings.get('data.eval_documents')})"
+    elif share is not None:
+        more = f"raise data.eval_fraction (now {share:g}) or give more data"
+    else:
+        more = "hold out more data"
+    return f"{samples} of the {FEWEST_SAMPLES} held-out samples that a verdict needs: {more}"
+
+
+def _opposed(kind: str | None, reading: Reading) -> dict[str, str]:
+    """Kind -> evidence of what shows beside `kind` and would be cured the other way."""
+    found: dict[str, str] = {}
+    for rule in RULES:
+        if rule.kind in OPPOSED.get(kind or "", ()) and rule.kind not in found:
+            evidence = rule.evidence(reading)
+            if evidence is not None:
+                found[rule.kind] = evidence
+    return found
+
+
+def _advice(rule: Rule, settings: Mapping[str, Any] | None, now: Mapping[str, float], also: Sequence[str]) -> str:
+    if settings is None:
+        return f"{rule.meaning}."
+    return f"{rule.meaning}: {in_words(treat(rule.kind, settings, now, also), settings)}."
+
+
+LAGS = "The teacher does not follow its student"
 
 # fmt: off
 RULES: tuple[Rule, ...] = (
     Rule("collapsed", "non-finite", signs.non_finite,
-         "Lower the learning rate, or train in fp32."),
+         "The numbers overflow"),
     Rule("collapsed", "position-only", signs.position_only(signs.POSITION_COLLAPSED),
-         "Latents tell where they are, not what is there: keep the embeddings of different inputs apart."),
+         "Latents tell where they are, not what is there"),
     Rule("collapsed", "predictor-absorbed", signs.predictor_absorbed,
-         "Regularise the encoder's own output, not the predictor's, and make the predictor smaller."),
+         "The predictions vary, the encoder's own output does not"),
     Rule("collapsed", "complete", signs.complete,
-         "Add a variance regulariser on the encoder's output and slow the teacher."),
+         "Different inputs have the same latents"),
     Rule("collapsed", "token-uniform", signs.token_uniform(signs.WITHIN_ROW_COLLAPSED),
-         "All parts of an input have one latent: slow the teacher and lower the rate, so that content can win."),
+         "All parts of an input have one latent"),
     Rule("collapsed", "scale", signs.shrunk(signs.SCALE_COLLAPSED),
-         "The loss is paid in shrinking latents: normalise the targets or hold the variance."),
+         "The loss is paid in shrinking latents"),
     Rule("collapsed", "dimensional", signs.dimensional(signs.RANK_COLLAPSED, signs.RANK_FEWEST_COLLAPSED),
-         "Decorrelate the encoder's output."),
+         "The encoder's output varies in too few dimensions"),
     Rule("collapsed", "anisotropic", signs.anisotropic(signs.CONE_COLLAPSED),
-         "All embeddings share one direction, which VICReg ignores: pull them to N(0, I)."),
+         "All embeddings share one direction"),
     Rule("not learning", "teacher-lag", signs.both(signs.no_skill, signs.teacher_lag), LAGS),
     Rule("not learning", None, signs.no_skill,
-         "Run `openjepa check`, then try another learning rate, or targets standardized over the batch."),
+         "Nothing is learned yet (see that `openjepa check` passes)"),
     Rule("at risk", "teacher-lag", signs.teacher_lag, LAGS),
     Rule("at risk", "position-only", signs.position_only(signs.POSITION_AT_RISK),
-         "Most of the targets is position: keep the embeddings of different inputs apart."),
+         "Most of the targets is position"),
     Rule("at risk", "token-uniform", signs.token_uniform(signs.WITHIN_ROW_AT_RISK),
-         "The parts of an input grow alike: slow the teacher."),
+         "The parts of an input grow alike"),
     Rule("at risk", "scale", signs.shrunk(signs.SCALE_AT_RISK),
-         "Latents shrink: normalise the targets or hold the variance."),
+         "Latents shrink"),
     Rule("at risk", "scale", signs.exploded,
-         "Latents grow without end: lower the learning rate."),
+         "Latents grow without end"),
     Rule("at risk", "dimensional", signs.dimensional(signs.RANK_AT_RISK, signs.RANK_FEWEST_AT_RISK),
-         "Few dimensions are in use: decorrelate the encoder's output."),
+         "Few dimensions are in use"),
     Rule("at risk", "dimensional", signs.never_unfolded,
-         "The encoder has used few dimensions from the start: decorrelate its output."),
+         "The encoder has used few dimensions from the start"),
     Rule("at risk", "anisotropic", signs.anisotropic(signs.CONE_AT_RISK),
-         "Embeddings drift into a cone: pull them to N(0, I)."),
+         "Embeddings drift into a cone"),
 )
 # fmt: on

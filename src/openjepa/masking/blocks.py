@@ -57,6 +57,14 @@ class PatchMaskConfig(BaseConfig):
     ratio: float = Field(0.6, gt=0, lt=1)
     """block and random: hidden part of the patches; everything else is shown"""
 
+    def unused_here(self) -> set[str]:
+        used = {
+            "multiblock": {"targets", "target_area", "target_aspect", "context_area"},
+            "block": {"target_aspect", "ratio"},
+            "random": {"ratio"},
+        }
+        return set(type(self).model_fields) - used[self.strategy] - {"strategy"}
+
 
 def build_masker(config: PatchMaskConfig) -> PatchMasker:
     """The configured masker."""

@@ -65,6 +65,11 @@ class Config(BaseConfig):
     regularizer.weight, not without a regulariser; 0 = regularise the visible ones alone, one student pass less"""
     train: TrainConfig = TrainConfig()
 
+    def unused_here(self) -> set[str]:
+        if self.mode == "views":
+            return {"mask", "predictor", "teacher", "teacher_reads", "target", "momentum", "regularized", "invariance"}
+        return {"projector"} if self.teacher == "ema" else {"projector", "momentum"}
+
 
 class MaskedImageJEPA(Method[MaskedImages]):
     """Student, teacher, predictor and their loss."""
@@ -133,7 +138,9 @@ class MaskedImageJEPA(Method[MaskedImages]):
         whole, at = self.teacher_states(batch.images), batch.nearest_visible()  # layers x [B, N, D], [B, H]
         used = target_layers(self.config.target, whole)
         latents.copied = make_targets(self.config.target, [take(state, at)[batch.hidden_valid] for state in used])
-        latents.context, latents.teacher = self.embed(batch), whole[-1].float().mean(1)  # [B, D]
+        latents.context = self.embed(batch)  # [B, D]
+        if isinstance(self.teacher, EMATarget):  # no other follows its student
+            latents.teacher = whole[-1].float().mean(1)  # [B, D]
         return latents
 
     def embed(self, batch: Images) -> Tensor:

@@ -64,6 +64,9 @@ class Config(BaseConfig):
     """on the answers' latents, which the prediction's gradient does not reach"""
     train: TrainConfig = TrainConfig()
 
+    def unused_here(self) -> set[str]:
+        return {"momentum"} if self.target_from == "self" else set()
+
 
 class NanoJEPA(Method[QuestionBatch]):
     """One decoder, its mask and its losses."""

@@ -80,6 +80,9 @@ class Config(EncodersConfig):
     """compute activations again in the backward pass instead of keeping them: less memory, a third more time"""
     train: TrainConfig = TrainConfig()
 
+    def unused_here(self) -> set[str]:
+        return set() if self.vision_learns else {"momentum", "regularizer", "regularized"}
+
 
 class VLJEPA(Method[CaptionedBatch]):
     """Vision encoder, its target, caption reader, predictor and their loss."""

@@ -12,7 +12,7 @@ from openjepa.report.logs import Logs
 from openjepa.webpage.chart import interval
 from openjepa.webpage.document import heat_cell, left_out, table
 
-COLOURS = {"better": 0, "worse": 5, "unclear": 7, "untested": 7}
+COLOURS = {"better": 0, "worse": 5, "unclear": 7, "untested": 7, "control": 7}
 NAMES = {"run": "run", "init": "own start", "random": "random"}
 
 
@@ -34,7 +34,10 @@ def is_ledger(found: Any) -> bool:
     return (
         isinstance(found, Mapping)
         and bool(found)
-        and all(isinstance(row, Mapping) and {*NETWORKS, "chance", "interval"} <= set(row) for row in found.values())
+        and all(
+            isinstance(row, Mapping) and {*NETWORKS, "chance", "interval", "control"} <= set(row)
+            for row in found.values()
+        )
     )
 
 
@@ -64,7 +67,8 @@ def ledger_table(ledger: Ledger, name: str) -> str:
     title = "" if name == "default" else f"<h3>evaluation {escape(name)}</h3>"
     note = (
         '<p class="note">gain = run - own start, with its 95 % paired bootstrap interval over test items '
-        "(documents, if several questions are asked of one), drawn beside 0. Where it holds 0, nothing is claimed.</p>"
+        "(documents, if several questions are asked of one), drawn beside 0. Where it holds 0, nothing is claimed. "
+        "A control is what other measures are read against: no gain or loss.</p>"
     )
     return f"{title}<p>{_sentence(ledger)}</p>{table(head, rows, f'ledger {name}', 'dense')}{note}"
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from openjepa.evals.suite_file import Suite
 from openjepa.studies.cells import cell_folder
-from openjepa.studies.factors import ablation_arms
+from openjepa.studies.factors import ablation_arms, single_values
 from openjepa.studies.study import conduct
 from openjepa.studies.trial import require_buildable
 
@@ -33,7 +33,7 @@ def ablate(
 
     Args:
         recipe: as for `api.train`, with `preset` or `config`.
-        overrides: "key=value" for all arms, "key=value1,value2" for a factor.
+        overrides: "key=value" for all arms, "key=value1,value2" for a factor; see `studies.factors`.
         grid: every combination of values instead of one factor at a time.
         seeds: of every arm, counted up from train.seed.
         out: the study's folder; one that exists is gone on with. Default `runs/ablate-<recipe>-<time>`.
@@ -44,6 +44,8 @@ def ablate(
     Returns what results.json holds. Raises UserError for mistakes in the arms before anything is trained.
     """
     arms = ablation_arms(recipe, preset, config, overrides, grid)
+    if console is not None and (said := single_values(arms)):
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     folder = Path(out) if out else Path("runs") / f"ablate-{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     require_buildable([arm for arm in arms if not cell_folder(folder, arm.label, arm.config.train.seed).exists()])
     return conduct(arms, seeds, folder, jobs, {"kind": "ablate", "recipe": recipe, "grid": grid}, console, suite)

@@ -1,5 +1,7 @@
 """What an ablation varies: `mask.ratio=0.3,0.5,0.7` is a factor with three values, `train.steps=200` a setting of all.
 
+Where no key has several values, a single value is a factor, too: `mask.ratio=0.3` is compared with the preset's own.
+
 One factor at a time (default): the preset as it is, and every value alone in place of the preset's own. As a grid:
 every combination. Both are compared with the preset's own values, which are always trained.
 """
@@ -55,6 +57,37 @@ def split_factors(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[
     return factors, fixed
 
 
+def single_factors(settings: Sequence[str], config: BaseConfig) -> tuple[dict[str, list[str]], list[str]]:
+    """`split_factors` where every key has one value: which are compared with the preset's own, and which hold for all.
+
+    A single setting is compared. Of several, those of the sections train and data hold for all, the others are compared.
+    Raises UserError if that leaves none.
+    """
+    keys = [config.full_key(item.partition("=")[0].removeprefix("--")) for item in settings]
+    frame = [key.split(".")[0] in ("train", "data") and len(settings) > 1 for key in keys]
+    factors = {
+        key: [item.partition("=")[2].strip()]
+        for key, item, for_all in zip(keys, settings, frame, strict=True)
+        if not for_all
+    }
+    if not factors:
+        which = f"which of {', '.join(keys)} is varied? " if keys else ""
+        raise UserError(f"nothing to ablate: {which}give a key several values, such as mask.ratio=0.3,0.5,0.7")
+    return factors, [item for item, for_all in zip(settings, frame, strict=True) if for_all]
+
+
+def single_values(arms: Sequence[Arm]) -> str | None:
+    """What is compared, in a sentence, where every factor has one value besides the preset's own; else None."""
+    base, *others = arms
+    changed = [key for arm in others for key in arm.changed]
+    if len(set(changed)) < len(changed) or any(len(arm.changed) > 1 for arm in others):
+        return None
+    pairs = [
+        f"{arm.label} with the preset's own {_value_at(base.config, key)}" for arm in others for key in arm.changed
+    ]
+    return f"{len(arms)} arms: comparing {', '.join(pairs)}"
+
+
 def ablation_arms(
     recipe: str,
     preset: str | None,
@@ -68,7 +101,7 @@ def ablation_arms(
     """
     given, fixed = split_factors(overrides)
     if not given:
-        raise UserError("nothing to ablate: give a key several values, such as mask.ratio=0.3,0.5,0.7")
+        given, fixed = single_factors(fixed, configure(recipe, preset, config)[1])
     _, base = configure(recipe, preset, config, fixed)
     factors = {base.full_key(key.removeprefix("--")): values for key, values in given.items()}
     if "train.seed" in factors:

@@ -108,8 +108,9 @@ def with_headlines(scores: Scores) -> Scores:
 
 
 def headline_names(results: Sequence[ArmResult]) -> list[str]:
-    """Headlines that every arm with a finished cell has."""
-    shared = shared_measures(results)
+    """Headlines that every arm with a finished cell has; a control is none."""
+    apart = controls(results)
+    shared = [name for name in shared_measures(results) if name not in apart]
     known = headlines([name for name in shared if not name.startswith("mean ")])
     return [name for headline, members in known.items() for name in ([headline] if headline in shared else members)]
 
@@ -118,6 +119,11 @@ def shared_measures(results: Sequence[ArmResult]) -> list[str]:
     """Measures and headlines of the same test items in every arm with a finished cell, in the first one's order."""
     names, apart = _common(results), asked_apart(results)
     return [name for name in names if name not in apart]
+
+
+def controls(results: Sequence[ArmResult]) -> set[str]:
+    """Measures that others are read against (skill with a wrong caption): shown, but not compared."""
+    return {name for result in results for name, scores in result.measures().items() if scores[0].control}
 
 
 def asked_apart(results: Sequence[ArmResult]) -> list[str]:
@@ -145,7 +151,8 @@ def compared(results: Sequence[ArmResult]) -> list[Compared]:
     Also on skill, between arms of the same recipe. Headlines are corrected together, and so are all other measures.
     """
     base, *others = results
-    shared, leading = shared_measures(results), (SKILL, *headline_names(results))
+    apart, leading = controls(results), (SKILL, *headline_names(results))
+    shared = [name for name in shared_measures(results) if name not in apart]
     found: list[tuple[str, str, Difference]] = []
     for result in others:
         seeds = [seed for seed in result.scored if seed in base.scored]
@@ -187,6 +194,7 @@ def summary(results: Sequence[ArmResult], about: Mapping[str, Any], baselines: S
         "arms": [_arm(result) for result in results],
         "differences": [_compared(row) for row in compared(results)],
         "asked_apart": asked_apart(results),
+        "controls": sorted(controls(results)),
         "baselines": {
             name: {measure: found.value for measure, found in with_headlines(scores).items()}
             for name, scores in baselines.columns.items()

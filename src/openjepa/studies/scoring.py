@@ -61,6 +61,7 @@ def read(file: Path) -> Scored:
                     arrays.get(f"gold/{column}/{name}"),
                     found.get("asked"),
                     arrays.get(f"groups/{column}/{name}"),
+                    found["control"],
                 )
                 for name, found in measures.items()
             }
@@ -102,7 +103,10 @@ def _write(file: Path, scored: Scored) -> None:
 
 
 def _values(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
-    return {name: {"value": one.value, "chance": one.chance, "asked": one.asked} for name, one in scores.items()}
+    return {
+        name: {"value": one.value, "chance": one.chance, "asked": one.asked, "control": one.control}
+        for name, one in scores.items()
+    }
 
 
 def _facts(run: Run, start: Experiment) -> dict[str, Any]:

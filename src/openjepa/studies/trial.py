@@ -12,6 +12,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
 from openjepa.core.seeding import seed_global
 from openjepa.studies.cells import Arm
+from openjepa.train.optimizers import require_optimizer
 from openjepa.training_run import compute_threads
 
 
@@ -27,6 +28,7 @@ def require_buildable(arms: Sequence[Arm]) -> None:
     """Raises ConfigError naming the first arm that cannot be built; UserErrors (of the data, say) come as they are."""
     for arm in arms:
         try:
+            require_optimizer(arm.config.train)
             with built(arm):
                 pass
         except ConfigError as error:

@@ -2,7 +2,8 @@
 
 A folder `step-000500` either exists whole or not at all. Since batches, masks and dropout are addressed by step, the
 weights, the optimiser and the step number are all of the state: a resumed run equals an uninterrupted one bit for bit.
-A run on streamed data also keeps a bookmark, so that it need not read again what it has read.
+A run on streamed data also keeps a bookmark, so that it need not read again what it has read; and between two log lines
+a run keeps what it has summed up for the next one.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import math
 import os
 import pickle
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,10 +28,11 @@ from openjepa.core.errors import UserError
 from openjepa.data.loader import Bookmark
 
 WEIGHTS, STATE, BOOKMARK, BEST = "model.safetensors", "state.pt", "bookmark.json", "best.json"
+WINDOW = "window.json"  # what was summed up for the next log line
 
 
 def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer,
-         bookmark: Bookmark | None = None) -> Path:  # fmt: skip
+         bookmark: Bookmark | None = None, window: Mapping[str, Any] | None = None) -> Path:  # fmt: skip
     """Write `folder/step-<step>` atomically and return it."""
     final = folder / f"step-{step:06d}"  # exists only after a crash between the rename and the next log line
     with replaced_folder(final) as aside:
@@ -36,6 +40,8 @@ def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Opti
         torch.save({"step": step, "optimizer": optimizer.state_dict()}, aside / STATE)
         if bookmark is not None:
             (aside / BOOKMARK).write_text(json.dumps(asdict(bookmark)) + "\n")
+        if window:
+            (aside / WINDOW).write_text(json.dumps(window) + "\n")
     return final
 
 
@@ -58,6 +64,12 @@ def load_bookmark(checkpoint: Path) -> Bookmark | None:
         return None
     kept = json.loads(file.read_text())
     return Bookmark(kept["draw"], kept["epoch"], kept["place"] and tuple(kept["place"]))
+
+
+def load_window(checkpoint: Path) -> dict[str, Any]:
+    """What the run had summed up for its next log line (`train.window`); empty if it had just written one."""
+    file = checkpoint / WINDOW
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def load_weights(checkpoint: Path, method: nn.Module) -> None:

@@ -156,14 +156,23 @@ class ConsoleHook:
 
     def _state(self, progress: Progress, stats: dict[str, float], left_s: float | None) -> Text:
         text = Text(f"step {progress.step}/{progress.total_steps}  loss {stats['loss']:.4f}  ")
-        if (skill := self._health.get("skill")) is not None:
-            text.append(f"skill {skill:.2f}  ")
-        if (status := self._health.get("status")) is not None:
-            text.append(status, style=verdict_style(status)).append("  ")
-        text.append(f"{stats['tokens_per_s']:,.0f} tokens/s")
+        if self._health:
+            text.append_text(self._verdict(progress.step))
+        text.append(f"{stats['tokens_per_s']:,.0f} tokens/s  {stats['samples_per_s']:,.1f} samples/s")
         if left_s is not None:
             text.append(f"  {clock(left_s)} left")
+        text.append(f"  gradient norm {stats['grad_norm']:.3g}")
+        terms = {name.removeprefix("loss_"): value for name, value in stats.items() if name.startswith("loss_")}
+        if len(terms) > 1:
+            text.append("  " + ", ".join(f"{name} {value:.4f}" for name, value in terms.items()))
         return text
+
+    def _verdict(self, step: int) -> Text:
+        """Skill and verdict of the newest health check, and its step where that is not this one."""
+        skill, status, checked = (self._health.get(name) for name in ("skill", "status", "step"))
+        text = Text("" if skill is None else f"skill {skill:.2f}  ")
+        text.append(status, style=verdict_style(status))
+        return text.append("  " if checked == step else f" (step {checked})  ")
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:

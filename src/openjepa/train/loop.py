@@ -2,7 +2,8 @@
 
 rates -> (forward, backward) x accumulate -> clip -> finite check -> step -> EMA -> log -> health -> checkpoint
 
-A non-finite gradient stops the run before it is applied. Hooks observe; nothing that training needs is a hook.
+A non-finite gradient stops the run before it is applied. Hooks observe; nothing that training needs is a hook. What a
+log line holds is in `train.window`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from openjepa.data.loader import TrainBatches, train_batches
 from openjepa.train import checkpoint
 from openjepa.train.optim import build_optimizer, set_rates, weight_decay_schedule
 from openjepa.train.stages import freeze_all_but_predictor, learning_rate
+from openjepa.train.window import LogWindow
 
 
 class Health(Protocol):
@@ -47,7 +49,7 @@ class Fit:
     steps: int
     train_s: float
     tokens: int
-    loss: float = math.nan
+    loss: float = math.nan  # mean of the last log line
     health: dict[str, Any] = field(default_factory=dict)
 
 
@@ -69,10 +71,14 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
         start, bookmark = checkpoint.load(newest, experiment.method, optimizer), checkpoint.load_bookmark(newest)
     rates = learning_rate(config), weight_decay_schedule(config)
     batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark)
-    keeper = _Keeper(fabric, experiment, run, health, optimizer, batches)
+    window = LogWindow(fabric)
+    keeper = _Keeper(fabric, experiment, run, health, optimizer, batches, window)
     if start == 0:
         keeper.check(Progress(0, config.steps))
-    result, window = Fit(start, 0.0, 0), _Window()
+    result = Fit(start, 0.0, 0)
+    window.restart()  # its clock
+    if resume:
+        window.restore(checkpoint.load_window(newest))
     began = time.perf_counter()
     for step in range(start, config.steps):
         progress = Progress(step, config.steps)
@@ -86,6 +92,7 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
         norm = fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
         assert norm is not None  # it is None for clipping by value only
         _require_finite(norm, experiment.method, step)
+        window.add_step(norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         experiment.method.after_step(progress)
@@ -93,7 +100,7 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
         done = Progress(step + 1, config.steps)
         last = done.step == config.steps
         if done.step % config.log_every == 0 or last:
-            stats = window.close(output, lr, weight_decay, norm, fabric.world_size)
+            stats = window.close(lr, weight_decay)
             result.tokens += int(stats["tokens"])
             result.loss = stats["loss"]
             for hook in hooks:
@@ -120,15 +127,15 @@ def _set_up(fabric: Fabric, experiment: Experiment, alone: bool) -> tuple[_Fabri
 
 
 def _forward_backward(fabric: Fabric, method: _FabricModule, batches: Iterator[Batch], accumulate: int,
-                      window: _Window) -> StepOutput:  # fmt: skip
+                      window: LogWindow) -> StepOutput:  # fmt: skip
     """Gradients of the mean loss of the next `accumulate` batches; ranks talk to each other on the last one only."""
     for micro in range(accumulate):
-        batch = next(batches).to(fabric.device)
-        window.add(batch)
+        batch = next(batches)
         quiet = fabric.no_backward_sync(method) if micro < accumulate - 1 else contextlib.nullcontext()
         with quiet:
-            output: StepOutput = method(batch)
+            output: StepOutput = method(batch.to(fabric.device))
             fabric.backward(output.loss / accumulate)
+        window.add_batch(batch, output)
     return output
 
 
@@ -142,47 +149,13 @@ def _require_finite(norm: Tensor, method: nn.Module, step: int) -> None:
     )
 
 
-class _Window:
-    """Counts between two log lines, so that the loop reads no value from the device in other steps."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.tokens = self.batches = 0
-        self.began = time.perf_counter()
-
-    def skip(self, aside_s: float) -> None:
-        """Leave out time spent on health checks and checkpoints."""
-        self.began += aside_s
-
-    def add(self, batch: Batch) -> None:
-        self.tokens += batch.tokens
-        self.batches += 1
-
-    def close(self, output: StepOutput, lr: float, weight_decay: float, norm: Tensor, world: int) -> dict[str, float]:
-        span_s = time.perf_counter() - self.began
-        stats = {
-            "loss": float(output.loss.detach()),
-            **{f"loss_{name}": float(term) for name, term in output.terms.items()},
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "grad_norm": float(norm),
-            "tokens": float(self.tokens * world),
-            "tokens_per_s": self.tokens * world / span_s,
-            "batch_s": span_s / self.batches,
-        }
-        self.restart()
-        return stats
-
-
 class _Keeper:
     """Health checks and checkpoints at the right steps, and the time they take."""
 
     def __init__(self, fabric: Fabric, experiment: Experiment, run: RunDir, health: Health | None,
-                 optimizer: torch.optim.Optimizer, batches: TrainBatches) -> None:  # fmt: skip
+                 optimizer: torch.optim.Optimizer, batches: TrainBatches, window: LogWindow) -> None:  # fmt: skip
         self.fabric, self.experiment, self.run, self.health, self.optimizer = fabric, experiment, run, health, optimizer
-        self.batches = batches
+        self.batches, self.window = batches, window
         self.record: dict[str, Any] = {}
         self.checked_step = -1
         self.best_score = checkpoint.best_score(run.checkpoints)
@@ -204,10 +177,11 @@ class _Keeper:
     def save(self, progress: Progress) -> None:
         self.check(progress)
         began = time.perf_counter()
+        window = self.window.state()
         if self.fabric.is_global_zero:
             folder, config = self.run.checkpoints, self.experiment.train
             bookmark = self.batches.bookmark(progress.step)
-            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark)
+            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark, window)
             if self.record and self.record["score"] >= self.best_score:
                 self.best_score = self.record["score"]
                 checkpoint.mark_best(folder, progress.step, self.best_score)

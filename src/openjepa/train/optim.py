@@ -1,4 +1,7 @@
-"""Optimiser construction: matrices decay, vectors do not, frozen parameters never enter."""
+"""Parameters and rates of the optimiser: matrices decay, vectors do not, frozen parameters never enter.
+
+Which optimiser that is: `train.optimizers`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from torch import nn
 from openjepa.core.config import TrainConfig
 from openjepa.core.rates import lr_scales
 from openjepa.core.schedules import Schedule, constant, cosine
+from openjepa.train.optimizers import hidden_matrices, make_optimizer
 
 
 def parameter_groups(method: nn.Module) -> list[dict]:
-    """AdamW groups: `decay` (tensors of 2 or more dimensions) and `no_decay` (biases, norms, single vectors).
+    """Groups of any optimiser: `decay` (tensors of 2 or more dimensions) and `no_decay` (biases, norms, single vectors).
 
     Two for each scale of the learning rate that parts of the method ask for (`core.rates`).
     """
@@ -27,10 +31,11 @@ def parameter_groups(method: nn.Module) -> list[dict]:
 
 
 def build_optimizer(method: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Fused AdamW (Loshchilov & Hutter 2019) over the trainable parameters."""
-    return torch.optim.AdamW(
-        parameter_groups(method), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
+    """The configured optimiser over the trainable parameters; by default fused AdamW (Loshchilov & Hutter 2019).
+
+    Raises ConfigError for arguments that it does not take.
+    """
+    return make_optimizer(config, parameter_groups(method), hidden_matrices(method))
 
 
 def weight_decay_schedule(config: TrainConfig) -> Schedule:

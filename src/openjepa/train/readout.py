@@ -32,7 +32,7 @@ from openjepa.train.optim import build_optimizer, set_rates
 
 
 class ReadoutTraining(BaseConfig):
-    """How a readout is learned. What is not said here (batch size, weight decay, precision) is that of the run."""
+    """How a readout is learned, by AdamW. What is not said here (batch size, weight decay, precision) is the run's."""
 
     decoder: ReadoutConfig = ReadoutConfig()
     learn_from: Literal["target", "predicted"] = "target"
@@ -51,6 +51,7 @@ class ReadoutTraining(BaseConfig):
     def beside(self, run: TrainConfig) -> TrainConfig:
         """The run's own training section with what is said here in its place."""
         kept = run.model_dump() | {"accumulate": 1, "devices": 1, "final_weight_decay": None}
+        kept |= {"optimizer": "adamw", "optimizer_args": {}}  # which `lr` is a rate of
         return TrainConfig.load(kept | self.model_dump(include={"steps", "lr", "warmup_steps", "seed"}))
 
 

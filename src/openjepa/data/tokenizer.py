@@ -88,6 +88,7 @@ class TextTokenizer:
         added = backend.get_added_tokens_decoder().items()
         self.special_ids = tuple(sorted(i for i, token in added if token.special and token.content not in UNK_NAMES))
         vocab = backend.get_vocab(with_added_tokens=True)
+        self.unknown_id = _unknown_id(backend)  # what stands for text outside the vocabulary; None = there is none
         unknown = next((vocab[name] for name in UNK_NAMES if name in vocab), self.pad_id)
         self.blank = np.array([unknown], dtype=np.int32)  # what stands for a text without content
         self.vocab_size = max(vocab.values()) + 1
@@ -132,6 +133,11 @@ class TextTokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _revive, (self.backend.to_str(),)  # the library's own pickling forgets `encode_special_tokens`
+
+    @property
+    def description(self) -> str:
+        """Kind and size in a few words: "WordPiece, 8,000 tokens"."""
+        return f"{type(self.backend.model).__name__}, {self.vocab_size:,} tokens"
 
     @property
     def fingerprint(self) -> str:
@@ -284,3 +290,11 @@ def _named_token(backend: Tokenizer, names: Sequence[str]) -> int:
     name = next((name for name in names if name in known), names[0])
     backend.add_special_tokens([name])  # marks it as special; a new id only if it is new
     return backend.get_vocab(with_added_tokens=True)[name]
+
+
+def _unknown_id(backend: Tokenizer) -> int | None:
+    """Id of the token that the model puts for what it does not know; None if every text is known, as to bytes."""
+    model: Any = backend.model
+    if isinstance(model, models.Unigram):  # the library keeps the id to itself
+        return json.loads(backend.to_str())["model"]["unk_id"]
+    return None if model.unk_token is None else backend.token_to_id(model.unk_token)

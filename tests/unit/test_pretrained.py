@@ -12,11 +12,13 @@ from torch import Tensor
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext
 from openjepa.core.seeding import generator_for
+from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.transformer import TextEncoder, take
 
 VOCAB, B, T = 40, 2, 9
+OWN = Vocabulary(VOCAB, 0)
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SPECS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, "vocab_size": VOCAB, "max_position_embeddings": 20},
@@ -139,15 +141,15 @@ def test_what_cannot_be_loaded_is_named(folders: dict[str, Path], tmp_path: Path
 def test_a_run_keeps_the_architecture_in_its_assets(folders: dict[str, Path], tmp_path: Path, ids: Tensor) -> None:
     """After training the hub is not needed any more: nor for a random baseline, nor to load the run."""
     config = EncoderConfig(name=str(folders["distilbert"]), max_len=12)
-    first = build_encoder(config, VOCAB, BuildContext(tmp_path))
+    first = build_encoder(config, OWN, BuildContext(tmp_path))
     gone = config.model_copy(update={"name": "gone/from-the-hub"})
-    again = build_encoder(gone, VOCAB, BuildContext(tmp_path, random_init=True))
+    again = build_encoder(gone, OWN, BuildContext(tmp_path, random_init=True))
     again.load_state_dict(first.state_dict())
     assert torch.equal(again.eval()(ids, ALL), first.eval()(ids, ALL))
     assert again.max_len == first.max_len == 12
 
 
 def test_without_a_name_the_encoder_is_our_own(tmp_path: Path) -> None:
-    encoder = build_encoder(EncoderConfig(dim=8, depth=1, heads=2, max_len=10), VOCAB, BuildContext(tmp_path))
+    encoder = build_encoder(EncoderConfig(dim=8, depth=1, heads=2, max_len=10), OWN, BuildContext(tmp_path))
     assert isinstance(encoder, TextEncoder)
     assert (encoder.dim, encoder.max_len, encoder.token.num_embeddings) == (8, 10, VOCAB)

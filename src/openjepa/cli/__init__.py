@@ -16,8 +16,9 @@ from typing import Any, TextIO
 import typer
 
 from openjepa.cli import align, configs, demo, embed, judge, masks, readout, report_page, study, train
-from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, is_main_process, remark, version
+from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, version
 from openjepa.core.errors import ReadingWarning, UserError
+from openjepa.core.remarks import is_main_process, remark
 
 CLICK_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy
 

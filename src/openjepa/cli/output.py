@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from openjepa.core.remarks import remark
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,21 +63,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
-def remark(message: str) -> None:
-    """One line on stderr. Only one of several processes speaks."""
-    if is_main_process():
-        print("openjepa: " + " ".join(message.split()), file=sys.stderr)
-
-
 def fail(message: str, code: int) -> int:
     """One line on stderr; returns the exit code."""
     remark(message)
     return code
-
-
-def is_main_process() -> bool:
-    """False in the processes that DDP started besides the first: they run the same command line, but stay silent."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def hush_fabric() -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openjepa.cli.output import AsJson, Interrupted, hush_fabric, is_main_process, print_json, remark, stderr, stdout
+from openjepa.cli.output import AsJson, Interrupted, hush_fabric, print_json, remark, stderr, stdout
 from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
+from openjepa.core.remarks import is_main_process
 
 if TYPE_CHECKING:
     from openjepa.api import Run

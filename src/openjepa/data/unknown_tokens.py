@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from openjepa.data.tokenizer import TextTokenizer
+    from openjepa.data.text_tokenizer import TextTokenizer
 
 WORTH_SAYING = 0.05  # share of unknown tokens from which a reader should know
 MOST_UNKNOWN = 0.2  # of the training corpus; training stops above it

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.experiment import BuildContext
+from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.target import Frozen
 from openjepa.models.transformer import mean_pool
@@ -74,7 +75,7 @@ class CaptionReader(nn.Module):
         return one, two, three
 
 
-def build_reader(config: EncodersConfig, vocab: int, dim: int, context: BuildContext) -> CaptionReader:
+def build_reader(config: EncodersConfig, vocab: Vocabulary, dim: int, context: BuildContext) -> CaptionReader:
     """The reader with the text encoder of this config, for patches of width `dim`."""
-    encoder = build_encoder(config.text_encoder, vocab, context)
+    encoder = build_encoder(config.text_encoder, vocab, context, "text_encoder")
     return CaptionReader(encoder, config.text_learns, config.words, dim)

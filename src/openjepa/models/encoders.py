@@ -11,6 +11,7 @@ from openjepa.core.config import BaseConfig
 from openjepa.core.experiment import BuildContext
 from openjepa.core.layers import Layers
 from openjepa.core.rates import scale_lr
+from openjepa.core.vocabulary import NamedEncoder, Vocabulary
 from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.transformer import TextEncoder
 
@@ -37,23 +38,33 @@ class EncoderConfig(BaseConfig):
     lr_scale: float = Field(1.0, gt=0)
     """learning rate of the encoder relative to train.lr; a good start wants about a hundredth"""
 
+    def named_in(self, section: str) -> NamedEncoder:
+        """What its tokenizer has to fit; `section` is where this stands in the configuration."""
+        return NamedEncoder(self.name, self.weights, section)
 
-def build_encoder(config: EncoderConfig, vocab: int, context: BuildContext) -> TextEncoder | PretrainedEncoder:
-    """The encoder of this config. A named one leaves its architecture in the assets, so a run needs no hub later."""
+
+def build_encoder(
+    config: EncoderConfig, vocab: Vocabulary, context: BuildContext, section: str = "encoder"
+) -> TextEncoder | PretrainedEncoder:
+    """The encoder of this config, with an embedding for `vocab`; `section` is where it stands in the configuration.
+
+    A named one leaves its architecture in the assets, so a run needs no hub later.
+    """
     if config.name is None:
-        encoder = TextEncoder(vocab, config.dim, config.depth, config.heads, config.max_len, config.dropout)
+        encoder = TextEncoder(vocab.size, config.dim, config.depth, config.heads, config.max_len, config.dropout)
     else:
-        encoder = _named_encoder(config, context)
+        encoder = _named_encoder(config, vocab, context, f"{section}.name")
     scale_lr(encoder, config.lr_scale)
     return encoder
 
 
-def _named_encoder(config: EncoderConfig, context: BuildContext) -> PretrainedEncoder:
+def _named_encoder(config: EncoderConfig, vocab: Vocabulary, context: BuildContext, setting: str) -> PretrainedEncoder:
     assert config.name is not None
     saved = context.assets / "encoder"
     if (saved / "config.json").is_file() and (context.random_init or not config.weights):
-        return PretrainedEncoder(str(saved), weights=False, max_len=config.max_len)
-    encoder = PretrainedEncoder(config.name, config.weights and not context.random_init, config.max_len)
+        return PretrainedEncoder(str(saved), False, config.max_len, vocab, setting)
+    weights = config.weights and not context.random_init
+    encoder = PretrainedEncoder(config.name, weights, config.max_len, vocab, setting)
     encoder.save_config(saved)
     return encoder
 

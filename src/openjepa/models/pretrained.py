@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from openjepa.core import hub
 from openjepa.core.errors import UserError
+from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.attention import attend
 from openjepa.models.sequence_packing import SequencePacking
 from openjepa.models.transformer import key_mask
@@ -32,11 +36,22 @@ BEYOND_ATTEND = ("position_bias", "softcap", "cache")  # arguments of transforme
 
 
 class PretrainedEncoder(nn.Module):
-    """Wraps a transformers encoder. `name` is a hub id or a folder; `weights=False` builds it from its config alone."""
+    """Wraps a transformers encoder. `name` is a hub id or a folder; `weights=False` builds it from its config alone.
 
-    def __init__(self, name: str, weights: bool = True, max_len: int | None = None) -> None:
+    Its embedding fits `vocab`: with weights it grows if it has to, without them it has that very size. `setting` is
+    where the name was given, for messages.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: bool = True,
+        max_len: int | None = None,
+        vocab: Vocabulary | None = None,
+        setting: str = "encoder.name",
+    ) -> None:
         super().__init__()
-        self.model: Any = load_model(name, weights)
+        self.model: Any = load_model(name, weights, vocab, setting)
         config = self.model.config
         self.dim: int = config.hidden_size if hasattr(config, "hidden_size") else config.dim
         self.first_place = first_place(self.model)
@@ -104,20 +119,78 @@ class PretrainedEncoder(nn.Module):
         self.model.config.save_pretrained(folder)
 
 
-def load_model(name: str, weights: bool) -> nn.Module:
-    """The bare encoder behind `name`. Raises UserError naming the ways on if it cannot be had."""
+def load_model(name: str, weights: bool, vocab: Vocabulary | None = None, setting: str = "encoder.name") -> nn.Module:
+    """The bare encoder behind `name`, with an embedding for `vocab`. Raises UserError naming `setting` and ways on."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        _require_repository(name, setting)
     from transformers import AutoConfig, AutoModel
 
+    place = str(folder) if folder.is_dir() else name
     try:
-        if weights:
-            return with_fast_attention(AutoModel.from_pretrained(name, dtype=torch.float32))
-        return with_fast_attention(AutoModel.from_config(AutoConfig.from_pretrained(name), dtype=torch.float32))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        with hub.reaching(), quiet_transformers():
+            if weights:
+                model, loaded = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True)
+                _require_all(model, loaded["missing_keys"], f"{setting}={name!r}")
+                return with_fast_attention(_grown(model, vocab))
+            config = AutoConfig.from_pretrained(place)
+            if vocab is not None:
+                config.vocab_size, config.pad_token_id = vocab
+            return with_fast_attention(AutoModel.from_config(config, dtype=torch.float32))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{setting}={name!r} cannot be loaded ({reason}); {_ways_on(setting)}") from error
+
+
+def _require_repository(name: str, setting: str) -> None:
+    """Raises UserError, before anything heavy is imported, if `name` is no folder and cannot be had from the hub."""
+    if not hub.is_repository(name):
+        raise UserError(f"{setting}={name!r} cannot be loaded (no such folder); {_ways_on(setting)}")
+    if hub.absence() is not None and not hub.has_model(name):
+        raise UserError(f"{setting}={name!r} cannot be loaded: {hub.failure(OSError(), 'model')}; {_ways_on(setting)}")
+
+
+def _ways_on(setting: str) -> str:
+    return (
+        f"give a local folder with config.json and model.safetensors, a hub id that can be reached (HF_ENDPOINT names "
+        f"a mirror), or leave {setting} empty for OpenJEPA's own encoder"
+    )
+
+
+def _require_all(model: nn.Module, missing: Iterable[str], what: str) -> None:
+    """Raises UserError if the weights lack tensors that latents pass through: they would silently be random."""
+    known = dict(model.named_parameters())
+    unused = {id(parameter) for parameter in unused_parameters(model)}
+    needed = sorted(name for name in missing if name in known and id(known[name]) not in unused)
+    if needed:
         raise UserError(
-            f"encoder.name={name!r} cannot be loaded ({reason}); give a local folder with config.json and "
-            "model.safetensors, a hub id that can be reached, or leave encoder.name empty for OpenJEPA's own encoder"
-        ) from error
+            f"{what} cannot be loaded: its weights lack {len(needed)} of {len(known)} tensors of a "
+            f"{type(model).__name__} (first: {needed[0]}); give weights that belong to its config.json, or set "
+            "weights=false beside it"
+        )
+
+
+def _grown(model: Any, vocab: Vocabulary | None) -> Any:
+    """The model with an embedding for all of `vocab`: special tokens that it lacked get random vectors."""
+    if vocab is not None and vocab.size > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(vocab.size, mean_resizing=False)
+    return model
+
+
+@contextmanager
+def quiet_transformers() -> Generator[None]:
+    """Within the block transformers shows no progress bars and prints no warnings; what fails still raises."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def with_fast_attention(model: Any) -> nn.Module:

@@ -6,14 +6,16 @@ is hidden costs nothing and cannot leak. The [CLS] token is always read and neve
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from openjepa.core import hub
 from openjepa.core.errors import ConfigError, UserError
-from openjepa.models.pretrained import attention_mask, load_model, unused_parameters
+from openjepa.models.pretrained import attention_mask, load_model, quiet_transformers, unused_parameters
 from openjepa.models.transformer import key_mask, take
 
 OUR_MEAN, OUR_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # images come in [-1, 1]
@@ -66,8 +68,10 @@ class PretrainedViT(nn.Module):
         return self.states(images, places, valid)[-1]
 
     def save_config(self, folder: Path) -> None:
-        """Write config.json, from which the architecture can be rebuilt without the hub."""
+        """Write config.json and how pixels are normed: the architecture can be rebuilt from them without the hub."""
         self.model.config.save_pretrained(folder)
+        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std}))
 
 
 def pixel_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -75,7 +79,8 @@ def pixel_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     from transformers.image_processing_utils import BaseImageProcessor
 
     try:
-        found, _ = BaseImageProcessor.get_image_processor_dict(name)
-    except (OSError, ValueError):
+        with hub.reaching(), quiet_transformers():
+            found, _ = BaseImageProcessor.get_image_processor_dict(str(Path(name).expanduser()))
+    except (OSError, ValueError):  # the model comes without one
         return OUR_MEAN, OUR_STD
     return tuple(found.get("image_mean") or OUR_MEAN), tuple(found.get("image_std") or OUR_STD)

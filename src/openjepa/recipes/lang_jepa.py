@@ -31,6 +31,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.schedules import half_life_steps
+from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_sentences import PAD_TO, MaskedSentences, MaskedSentencesCollator, Sentences
 from openjepa.data.sentence_tasks import sentence_tasks
 from openjepa.data.sources import DataConfig
@@ -74,9 +75,9 @@ class Config(BaseConfig):
 class LangJEPA(Method[MaskedSentences]):
     """Student, teacher, predictor and their loss."""
 
-    def __init__(self, config: Config, vocab: int, context: BuildContext) -> None:
+    def __init__(self, config: Config, vocab: Vocabulary, context: BuildContext) -> None:
         super().__init__()
-        self.config, self.vocab = config, vocab
+        self.config, self.vocab = config, vocab.size
         self.student = build_encoder(config.encoder, vocab, context)
         self.teacher = EMATarget(self.student, config.momentum.schedule())
         dim, read = self.student.dim, (2 if config.target.skip_top else 1) * self.student.dim
@@ -176,9 +177,9 @@ def read_back(method: LangJEPA, batch: MaskedSentences, special: Sequence[int]) 
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    wanted = config.tokenizer.for_encoder(config.encoder.name)
-    tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
-    method = LangJEPA(config, tokenizer.vocab_size, context)
+    saved = context.assets / "tokenizer.json"
+    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    method = LangJEPA(config, tokenizer.vocabulary, context)
     rows = SentenceRows(tokenizer, config.sentences, method.student.max_len)
     train_data, eval_data = train_and_eval(config.data, rows)
     collate = MaskedSentencesCollator(rows, SentenceMasker(config.mask.strategy, config.mask.ratio))

@@ -27,6 +27,7 @@ from openjepa.core.distributed import rank_weight
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, Progress, StepOutput
 from openjepa.core.schedules import half_life_steps
+from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
@@ -71,16 +72,16 @@ class Config(BaseConfig):
 class TJEPA(Method[MaskedText]):
     """Student, teacher, predictor and their loss."""
 
-    def __init__(self, config: Config, vocab: int, mask_id: int, context: BuildContext) -> None:
+    def __init__(self, config: Config, vocab: Vocabulary, mask_id: int, context: BuildContext) -> None:
         super().__init__()
-        self.config, self.vocab, self.mask_id = config, vocab, mask_id
+        self.config, self.vocab, self.mask_id = config, vocab.size, mask_id
         self.student = build_encoder(config.encoder, vocab, context)
         self.teacher = EMATarget(self.student, config.momentum.schedule())
         dim, max_len = self.student.dim, self.student.max_len
         self.predictor = build_predictor(config.predictor, dim, dim, max_len)
         self.objective = named_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
-        self.token_head = TokenHead(dim, vocab) if config.mlm_weight else None
+        self.token_head = TokenHead(dim, vocab.size) if config.mlm_weight else None
 
     def see_context(self, batch: MaskedText) -> tuple[Tensor, Tensor | None]:
         """The student's latents of the visible tokens [B, V, D], and of [MASK] at the hidden ones [B, H, D]."""
@@ -171,9 +172,9 @@ class TJEPA(Method[MaskedText]):
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    wanted = config.tokenizer.for_encoder(config.encoder.name)
-    tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
-    method = TJEPA(config, tokenizer.vocab_size, tokenizer.mask_id, context)
+    saved = context.assets / "tokenizer.json"
+    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    method = TJEPA(config, tokenizer.vocabulary, tokenizer.mask_id, context)
     train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
     collate = MaskedTextCollator(tokenizer, SpanMasker(config.mask.ratio, config.mask.mean_span))
     return Experiment(

@@ -19,6 +19,7 @@ from torch import Tensor
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
@@ -42,11 +43,11 @@ class Config(BaseConfig):
 class MLM(Method[MaskedText]):
     """An encoder and a token head."""
 
-    def __init__(self, config: Config, vocab: int, mask_id: int, context: BuildContext) -> None:
+    def __init__(self, config: Config, vocab: Vocabulary, mask_id: int, context: BuildContext) -> None:
         super().__init__()
-        self.vocab, self.mask_id = vocab, mask_id
+        self.vocab, self.mask_id = vocab.size, mask_id
         self.student = build_encoder(config.encoder, vocab, context)
-        self.head = TokenHead(self.student.dim, vocab)
+        self.head = TokenHead(self.student.dim, vocab.size)
 
     def read_masked(self, batch: MaskedText) -> tuple[Tensor, Tensor]:
         """The latents of the text with [MASK] in it: of all tokens [B, T, D], and of the hidden ones [M, D]."""
@@ -88,9 +89,9 @@ class MLM(Method[MaskedText]):
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    wanted = config.tokenizer.for_encoder(config.encoder.name)
-    tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
-    method = MLM(config, tokenizer.vocab_size, tokenizer.mask_id, context)
+    saved = context.assets / "tokenizer.json"
+    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    method = MLM(config, tokenizer.vocabulary, tokenizer.mask_id, context)
     train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
     run_length = 1 / (1 - config.mask_ratio)  # of neighbours hidden together, as if each were drawn by itself
     collate = MaskedTextCollator(tokenizer, SpanMasker(config.mask_ratio, run_length))

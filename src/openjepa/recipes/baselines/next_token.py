@@ -18,6 +18,7 @@ from torch import Tensor
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
@@ -38,11 +39,11 @@ class Config(BaseConfig):
 class NextToken(Method[MaskedText]):
     """An encoder that looks back only, and a token head."""
 
-    def __init__(self, config: Config, vocab: int, context: BuildContext) -> None:
+    def __init__(self, config: Config, vocab: Vocabulary, context: BuildContext) -> None:
         super().__init__()
-        self.vocab = vocab
+        self.vocab = vocab.size
         self.student = build_encoder(config.encoder, vocab, context)
-        self.head = TokenHead(self.student.dim, vocab)
+        self.head = TokenHead(self.student.dim, vocab.size)
 
     def read(self, batch: MaskedText) -> Tensor:
         """Latents [B, T, D], each of a token and of those before it."""
@@ -101,9 +102,9 @@ def second_half(valid: Tensor, generator: torch.Generator) -> Tensor:
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    wanted = config.tokenizer.for_encoder(config.encoder.name)
-    tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
-    method = NextToken(config, tokenizer.vocab_size, context)
+    saved = context.assets / "tokenizer.json"
+    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    method = NextToken(config, tokenizer.vocabulary, context)
     train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
     collate = MaskedTextCollator(tokenizer, second_half)
     return Experiment(

@@ -21,6 +21,7 @@ from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.distributed import gather_rows
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
 from openjepa.data.text_views import TextViews, TextViewsCollator
@@ -45,9 +46,9 @@ class Config(BaseConfig):
 class SimCSE(Method[TextViews]):
     """An encoder, a projection and the loss between two views."""
 
-    def __init__(self, config: Config, vocab: int, context: BuildContext) -> None:
+    def __init__(self, config: Config, vocab: Vocabulary, context: BuildContext) -> None:
         super().__init__()
-        self.vocab, self.temperature = vocab, config.temperature
+        self.vocab, self.temperature = vocab.size, config.temperature
         self.student = build_encoder(config.encoder.model_copy(update={"dropout": config.dropout}), vocab, context)
         self.head = nn.Sequential(nn.Linear(self.student.dim, self.student.dim), nn.Tanh())
 
@@ -80,9 +81,9 @@ class SimCSE(Method[TextViews]):
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    wanted = config.tokenizer.for_encoder(config.encoder.name)
-    tokenizer = load_or_train(wanted, config.data, context.assets / "tokenizer.json")
-    method = SimCSE(config, tokenizer.vocab_size, context)
+    saved = context.assets / "tokenizer.json"
+    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    method = SimCSE(config, tokenizer.vocabulary, context)
     train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
     collate = TextViewsCollator(tokenizer)
     return Experiment(

@@ -19,7 +19,7 @@ from openjepa.core.picture import Patches
 from openjepa.core.seeding import generator_for
 from openjepa.data.captions import Captioned, CaptionedImages
 from openjepa.data.corpus import pad_rows
-from openjepa.data.image_batches import MaskedImageCollator, MaskedImages
+from openjepa.data.image_batches import MaskedImageCollator, MaskedImages, images_at_once
 from openjepa.data.tokenizer import TextTokenizer
 
 SILENCE = np.zeros(0, dtype=np.int32)
@@ -59,6 +59,12 @@ class CaptionCollator:
             latents=torch.from_numpy(np.stack(latents)).float() if latents else None,
             words=pad_sequence(words, batch_first=True) if words else None,
         )
+
+    @property
+    def at_once(self) -> int:
+        """Images of a batch that an evaluation reads in one pass."""
+        rows, columns = self.images.grid
+        return images_at_once(rows * columns)
 
     def asked(self, images: CaptionedImages, numbers: Sequence[int]) -> CaptionedBatch:
         """These images as every evaluation sees them: the same patches hidden, whatever the text is."""

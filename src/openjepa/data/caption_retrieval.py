@@ -23,7 +23,6 @@ from openjepa.data.captions import CaptionedImages
 
 POOL = 100
 MOST_ASKED = 500  # images
-BATCH = 64
 
 # (method, batch) -> image, text, image from text, text from image, each [B, Z]
 PairsOf = Callable[[Any, CaptionedBatch], tuple[Tensor, Tensor, Tensor, Tensor]]
@@ -66,8 +65,9 @@ class CaptionRetrieval:
         """What is predicted for these images and for their captions, and what would have been right."""
         device = next(method.parameters()).device
         parts = []
-        for start in range(0, len(numbers), BATCH):
-            batch = self.collate.asked(self.held_out, numbers[start : start + BATCH])
+        at_once = self.collate.at_once
+        for start in range(0, len(numbers), at_once):
+            batch = self.collate.asked(self.held_out, numbers[start : start + at_once])
             parts.append(self.pairs(method, batch.to(device)))
         image, text, image_from_text, text_from_image = (
             torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True)

@@ -31,7 +31,6 @@ from openjepa.data.coco_objects import object_tasks
 from openjepa.data.image_records import WORLD
 
 MOST_ASKED = 512  # held-out images
-BATCH = 64
 NAMES: dict[TextKind, str] = {"caption": "right", "shuffled": "shuffled", "none": "none"}
 
 
@@ -74,8 +73,9 @@ class CaptionTasks:
         count = min(len(images), MOST_ASKED)
         device = next(method.parameters()).device
         parts = []
-        for start in range(0, count, BATCH):
-            batch = self.collate.asked(images, range(start, min(start + BATCH, count)))
+        at_once = self.collate.at_once
+        for start in range(0, count, at_once):
+            batch = self.collate.asked(images, range(start, min(start + at_once, count)))
             parts.append((method(batch.to(device)).latents, batch.size))
         return image_skills(parts)
 

@@ -22,6 +22,9 @@ from openjepa.data.images import load_images
 from openjepa.data.masked_text import places_of
 from openjepa.data.pictures import image_pictures
 
+PATCHES_AT_ONCE = 4096  # that a network reads in one pass outside of training: bounds the memory of its activations
+MOST_AT_ONCE = 64  # images, however few patches they have
+
 Grid = tuple[int, int]
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray]  # context, hidden [N] bool, times hidden [N] uint8
 Masker = Callable[[Grid, torch.Generator], Masks]
@@ -144,6 +147,11 @@ class ViewCollator:
     def pictures(self, batch: Images) -> list[Patches]:
         """What the images of a batch look like, patch by patch."""
         return image_pictures(batch)
+
+
+def images_at_once(patches: int) -> int:
+    """How many images of so many patches a network should read in one pass outside of training."""
+    return max(1, min(MOST_AT_ONCE, PATCHES_AT_ONCE // patches))
 
 
 def clean(inputs: Sequence[Any], pixels: int, grid: Grid) -> Images:

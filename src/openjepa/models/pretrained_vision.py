@@ -7,6 +7,8 @@ is hidden costs nothing and cannot leak. The [CLS] token is always read and neve
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,17 @@ class PretrainedViT(nn.Module):
 
     def states(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:
         """Embeddings and the latents of every layer, the last one normed, each [B, V, D]; arguments as `ViT.states`."""
+        states = list(self._layer_by_layer(images, places, valid))
+        states[-1] = self.model.layernorm(states[-1])
+        return [state[:, 1:] for state in states]
+
+    def forward(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        """The last layer's latents [B, V, D]; no other layer's are kept."""
+        (last,) = deque(self._layer_by_layer(images, places, valid), maxlen=1)
+        return self.model.layernorm(last)[:, 1:]
+
+    def _layer_by_layer(self, images: Tensor, places: Tensor | None, valid: Tensor | None) -> Iterator[Tensor]:
+        """Embeddings, then the latents of every layer, with [CLS] and not normed: each [B, 1 + V, D]."""
         table = self.model.embeddings
         pixels = (images * 0.5 + 0.5 - self.mean) / self.std
         x = table.patch_embeddings(pixels) + table.position_embeddings[:, 1:]  # [B, N, D]
@@ -57,15 +70,10 @@ class PretrainedViT(nn.Module):
         mask = None
         if valid is not None:
             mask = attention_mask(self.model.config, key_mask(torch.cat([torch.ones_like(valid[:, :1]), valid], 1)))
-        states = [x]
+        yield x
         for layer in self.model.layers:
-            states.append(layer(states[-1], mask))
-        states[-1] = self.model.layernorm(states[-1])
-        return [state[:, 1:] for state in states]
-
-    def forward(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-        """The last layer's latents [B, V, D]."""
-        return self.states(images, places, valid)[-1]
+            x = layer(x, mask)
+            yield x
 
     def save_config(self, folder: Path) -> None:
         """Write config.json and how pixels are normed: the architecture can be rebuilt from them without the hub."""

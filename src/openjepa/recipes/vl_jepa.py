@@ -17,6 +17,7 @@ direction above the text encoder is never a target: it learns from the predictor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ from openjepa.data.caption_figure import CaptionFigure
 from openjepa.data.caption_latents import FrozenPart, WithLatents
 from openjepa.data.caption_tasks import CaptionTasks
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
-from openjepa.data.image_batches import Images, MaskedImageCollator, clean
+from openjepa.data.image_batches import Images, MaskedImageCollator, clean, images_at_once
 from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
 from openjepa.masking.blocks import PatchMaskConfig, build_masker
@@ -51,7 +52,6 @@ from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
 
-AT_ONCE = 16  # images that the encoder reads in one pass, outside of training
 OF_THE_PREDICTOR = "the mean of the predictor's latents of all patches (whole image, no caption); the encoder is frozen"
 
 
@@ -191,11 +191,16 @@ class VLJEPA(Method[CaptionedBatch]):
         return latents
 
     def embed(self, batch: Images) -> Tensor:
-        latents = self.student(batch.images)  # [B, N, D]
-        return (latents if self.teacher is not None else self.predict_all(latents)).float().mean(1)
+        return self.in_parts(self.student if self.teacher is not None else self.predict_all, batch)
 
-    def predict_all(self, whole: Tensor) -> Tensor:
-        """The predictor's latents of all patches [B, N, D], from those of all patches [B, N, D] and no caption."""
+    def in_parts(self, encode: Callable[[Tensor], Tensor], batch: Images) -> Tensor:
+        """[B, D] the mean latent of each image, read a few images at once: users may embed large batches."""
+        parts = batch.images.split(images_at_once(self.patches))
+        return torch.cat([encode(images).float().mean(1) for images in parts])
+
+    def predict_all(self, images: Tensor) -> Tensor:
+        """images [B, 3, S, S] -> the predictor's latents of all patches [B, N, D], from all patches and no caption."""
+        whole = self.student(images)  # [B, N, D]
         at = torch.arange(whole.shape[1], device=whole.device).expand(len(whole), -1)  # [B, N]
         every = torch.ones_like(at, dtype=torch.bool)  # [B, N]
         return self.predictor(whole, at, every, None, at, every)
@@ -250,10 +255,8 @@ def build(config: Config, context: BuildContext) -> Experiment:
 
 def encoder_alone(method: VLJEPA, batch: Images) -> np.ndarray:
     """[B, D] float32 mean latent of each image by the vision encoder: what a frozen one gives without any training."""
-    device = next(method.parameters()).device
     with evaluating(method):
-        parts = [method.student(images.to(device)).float().mean(1).cpu() for images in batch.images.split(AT_ONCE)]
-    return torch.cat(parts).numpy()
+        return method.in_parts(method.student, batch.to(next(method.parameters()).device)).cpu().numpy()
 
 
 def _notes(config: Config) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
 from openjepa.data.embedding import embed_file
 from openjepa.data.examples import semantic_trio
+from openjepa.data.given import with_objects, without_objects
+from openjepa.data.records import TxtRule
 from openjepa.data.sources import DataConfig, held_out_texts
 from openjepa.data.vectors import text_rows
 from openjepa.evals.audit import Audit, audit, best_vectors
@@ -100,9 +102,12 @@ class Run:
         batch_size: int = 64,
         on_rows: Callable[[int], None] | None = None,
         at: Point = EMBEDDING,
+        txt: TxtRule = "lines",
     ) -> dict[str, Any]:
         """Vectors of the texts in a file, row by row, into `out`; see `encode` and `data.embedding.embed_file`."""
-        return embed_file(lambda texts: self.encode(texts, batch_size, at), source, out, column, batch_size, on_rows)
+        return embed_file(
+            lambda texts: self.encode(texts, batch_size, at), source, out, column, batch_size, on_rows, txt
+        )
 
     def similar(self, texts: Sequence[str], background: Sequence[str] | None = None) -> dict[str, Any]:
         """Cosines of `texts` beside those of random pairs of `background` (default: held-out texts of the run)."""
@@ -262,7 +267,8 @@ def train(
         hooks: called at every log step with (progress, output, stats), besides those that write the run's logs.
         overrides: "key=value" strings, as on the command line.
         progress: show a progress line on stderr.
-        **values: settings by keyword: `steps=500`, `data="corpus.jsonl"`.
+        **values: settings by keyword: `steps=500`, `data="corpus.jsonl"`. `data` may also be a list of texts or dicts,
+            a DataFrame, Series, Dataset or Table, or a function that returns an iterator: see `data.objects`.
 
     Raises:
         UserError: bad configuration, unreadable data, a folder that already holds a run, or training that had to stop.
@@ -276,7 +282,9 @@ def train(
         fabric = make_fabric(run.config.train)
         fabric.launch()
     else:
+        values, objects = without_objects(values)
         module, settings = configure(recipe, preset, config, [*overrides, *(f"{k}={v}" for k, v in values.items())])
+        settings = with_objects(settings, objects)
         fabric = make_fabric(settings.train)
         fabric.launch()
         path = fabric.broadcast(Path(out) if out else default_folder(recipe))
@@ -294,5 +302,5 @@ def default_folder(recipe: str) -> Path:
 
 
 def read_texts(source: str | Path, column: str = "text", limit: int = BACKGROUND_TEXTS) -> list[str]:
-    """The first `limit` texts of a .txt, .jsonl or .parquet file."""
+    """The first `limit` texts of a file or folder of texts."""
     return list(islice((row.text for row in text_rows(str(source), column) if row.text is not None), limit))

@@ -32,6 +32,8 @@ from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
 from openjepa.data.embedding import embed_file
 from openjepa.data.examples import semantic_trio
+from openjepa.data.given import with_objects, without_objects
+from openjepa.data.records import TxtRule
 from openjepa.data.sources import DataConfig, held_out_texts
 from openjepa.data.text_inputs import LongTexts, ReadingReport, TextInputs
 from openjepa.data.user_inputs import as_images, as_texts
@@ -148,6 +150,7 @@ class Run:
         on_rows: Callable[[int], None] | None = None,
         at: Point = EMBEDDING,
         long: LongTexts = "windows",
+        txt: TxtRule = "lines",
     ) -> dict[str, Any]:
         """Vectors of the texts in a file, row by row, into `out`; see `encode` and `data.embedding.embed_file`.
 
@@ -156,8 +159,16 @@ class Run:
         report = self.reading(long)
         if report is None:
             raise UserError(f"embed reads files of texts, and {self.recipe} embeds images; use run.encode(images)")
+        dim = self._vectors([""], at=at).shape[1]
         result = embed_file(
-            lambda texts: self._vectors(texts, batch_size, at, report), source, out, column, batch_size, on_rows
+            lambda texts: self._vectors(texts, batch_size, at, report),
+            dim,
+            source,
+            out,
+            column,
+            batch_size,
+            on_rows,
+            txt,
         )
         report.warn()
         return {**result, "reading": report.to_json()}
@@ -361,7 +372,8 @@ def train(
         hooks: called at every log step with (progress, output, stats), besides those that write the run's logs.
         overrides: "key=value" strings, as on the command line.
         progress: show a progress line on stderr.
-        **values: settings by keyword: `steps=500`, `data="corpus.jsonl"`.
+        **values: settings by keyword: `steps=500`, `data="corpus.jsonl"`. `data` may also be a list of texts or dicts,
+            a DataFrame, Series, Dataset or Table, or a function that returns an iterator: see `data.objects`.
 
     Raises:
         UserError: bad configuration, unreadable data, a folder that already holds a run, or training that had to stop.
@@ -369,19 +381,19 @@ def train(
     from openjepa.train.loop import make_fabric
     from openjepa.train.optimizers import require_optimizer
 
-    given = [*overrides, *(f"{key}={value}" for key, value in values.items())]
     if resume:
         if out is None:
             raise UserError("resume needs the run folder: out=RUN")
-        if given:
+        if given := [*overrides, *(f"{key}={value}" for key, value in values.items())]:
             relocate(out, given)
         run = load(out)
         fabric = make_fabric(run.config.train)
         fabric.launch()
     else:
-        module, settings = configure(recipe, preset, config, given)
+        values, objects = without_objects(values)
+        module, settings = configure(recipe, preset, config, [*overrides, *(f"{k}={v}" for k, v in values.items())])
         require_optimizer(settings.train)
-        settings = settings.with_absolute_paths()
+        settings = with_objects(settings, objects).with_absolute_paths()
         fabric = make_fabric(settings.train)
         fabric.launch()
         path = fabric.broadcast(Path(out) if out else default_folder(recipe))
@@ -438,5 +450,5 @@ def default_folder(recipe: str) -> Path:
 
 
 def read_texts(source: str | Path, column: str = "text", limit: int = BACKGROUND_TEXTS) -> list[str]:
-    """The first `limit` texts of a .txt, .jsonl or .parquet file."""
+    """The first `limit` texts of a file or folder of texts."""
     return list(islice((row.text for row in text_rows(str(source), column) if row.text is not None), limit))

@@ -21,6 +21,7 @@ from openjepa.core.memory import peak_memory
 from openjepa.core.method import Hook
 from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_jsonl, write_json
 from openjepa.data.loader import eval_batches
+from openjepa.data.records import counts_line
 from openjepa.evals.alignment import curve_point
 from openjepa.health.monitor import HealthMonitor, enough_batches
 from openjepa.train import checkpoint
@@ -54,11 +55,11 @@ def _trained(
         folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
         if resume and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
             Console(stderr=True).print(
-                f"the data are not those that the run began with: {_listed(before)} then", markup=False, soft_wrap=True
+                f"the data are not those that the run began with: {counts_line(before)} then", markup=False, soft_wrap=True
             )
         folder.add_notes(_notes(experiment))
         if progress and (counted := data_counts(experiment)):
-            Console(stderr=True).print("data: " + _listed(counted), markup=False, highlight=False, soft_wrap=True)
+            Console(stderr=True).print("data: " + counts_line(counted), markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
     with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
         monitor = _health_monitor(experiment, folder, observers.on_health)
@@ -81,11 +82,6 @@ def _notes(experiment: Experiment) -> dict[str, Any]:
     if config.joint_steps < config.steps:
         notes["predictor_alone_after_step"] = config.joint_steps
     return {**notes, **experiment.notes()}
-
-
-def _listed(counted: Mapping[str, int]) -> str:
-    """The most frequent first: what was kept, as a rule."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counted.items(), key=lambda one: -one[1]))
 
 
 @contextlib.contextmanager

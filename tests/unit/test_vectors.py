@@ -65,7 +65,7 @@ def test_rows_of_all_kinds_of_files_agree(tmp_path: Path, monkeypatch: pytest.Mo
     with gzip.open(tmp_path / "a.txt.gz", "wt", encoding="utf-8") as file:
         file.write("\n".join(texts))
     pq.write_table(pa.table({"text": ["one", None, "two \u00e9"]}), tmp_path / "a.parquet")
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(texts).encode())))
     found = {
         name: list(text_rows(str(tmp_path / name) if name != "-" else "-"))
         for name in ("a.txt", "a.jsonl", "a.txt.gz", "a.parquet", "-")

@@ -45,6 +45,11 @@ def code_version(module: ModuleType) -> str:
     return hashlib.blake2b(b"".join(file.read_bytes() for file in code), digest_size=8).hexdigest()
 
 
+def hash_share(content: bytes) -> float:
+    """The hash of some content as a number in [0, 1): the same on every machine, for ever."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") / 2**64
+
+
 def in_share(content: bytes, share: float) -> bool:
     """Whether the hash of some content falls in this share of all hashes: the same on every machine, for ever."""
     digest = hashlib.blake2b(content, digest_size=8).digest()

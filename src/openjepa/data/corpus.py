@@ -27,7 +27,7 @@ from openjepa.data.rows import RowMaker
 from openjepa.data.sources import DataConfig, source_key
 from openjepa.data.token_cache import build
 
-FORMAT = 3  # of the cache; raise it when rows are cut or stored differently
+FORMAT = 4  # of the cache; raise it when rows are cut or stored differently
 
 
 @dataclass(frozen=True)

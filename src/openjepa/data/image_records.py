@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
 from openjepa.data.decode import SUFFIXES
-from openjepa.data.readers import Counts, Hints, Record, files_behind, hub_shards, nothing_readable, read_files
+from openjepa.data.files import files_behind, nothing_readable
+from openjepa.data.readers import Counts, Hints, Reading, Record, hub_shards, read_files
 from openjepa.data.sources import source_kind
 
 HINTS = Hints(world="scenes")
@@ -71,7 +72,7 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
         labelled = len({file.parent for file in pictures}) > 1
         for file in pictures:
             yield Record(file, file.parent.name if labelled else None, str(file))
-        yield from read_files(tables, cfg.column, cfg.label, "auto", counts, HINTS)
+        yield from read_files(tables, Reading(cfg.column, cfg.label, hints=HINTS), counts)
     else:
         name, _, config = place.partition(":")
         subset = config or cfg.config
@@ -92,7 +93,7 @@ def _readable_files(pattern: str) -> list[Path]:
     files = files_behind(Path(pattern).expanduser())
     readable = [file for file in files if file.suffix.lower() in READABLE]
     if not readable:
-        raise nothing_readable(pattern, bool(files), READABLE, HINTS)
+        raise nothing_readable(pattern, files, READABLE, HINTS)
     return readable
 
 

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from openjepa.core.errors import UserError
 from openjepa.core.tasks import Classification, classification
-from openjepa.data.readers import Counts, Hints, find_files, read_files
+from openjepa.data.files import find_files
+from openjepa.data.readers import Counts, Hints, Reading, read_files
 from openjepa.data.sampling import drawn
 from openjepa.data.sources import clean_text, is_held_out
 
-HINTS = Hints(column="text", label="label")
+HINTS = Hints(column="text", label="label", world="", source="")
 
 
 class Labelled(NamedTuple):
@@ -30,7 +31,8 @@ class Columns(NamedTuple):
 
 def labelled_texts(path: Path, columns: Columns, counts: Counts) -> Iterator[Labelled]:
     """Texts with their labels, in the order of the file; rows without one or the other are counted."""
-    for record in read_files(find_files(str(path), counts), columns.text, columns.label, "lines", counts, HINTS):
+    reading = Reading(columns.text, columns.label, "lines", hints=HINTS, root=path if path.is_dir() else None)
+    for record in read_files(find_files(str(path), counts, HINTS), reading, counts):
         text = clean_text(record.text, "text", record.place, counts)
         if not text:
             counts.add("row without a text", record.place)

@@ -3,7 +3,7 @@
 `questions(cfg, split)` reads one source, whatever it is, as clean `Question`s:
 
     arithmetic                  the offline synthetic world: no file, no network
-    train.jsonl qa/ 'a/*.gz'    .jsonl (also .gz) and .parquet with a column each: a file, a folder or a glob pattern
+    train.jsonl qa/ 'a/*.gz'    JSON, CSV, Parquet, ... (see `files`) with a column each: a file, a folder or a pattern
     owner/name  hub:name:config a data set of the Hugging Face hub, e.g. openai/gsm8k:main
 
 The schema is that of GSM8K: a worked solution ends in `#### 72`, and `answer: final` keeps the 72 alone. Held out is
@@ -23,8 +23,9 @@ from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
+from openjepa.data.files import WITHOUT_COLUMNS, extension, find_files, kind_of
 from openjepa.data.numbers import plain_number
-from openjepa.data.readers import Counts, Hints, Record, find_files, hub_shards, read_files
+from openjepa.data.readers import Counts, Hints, Reading, Record, hub_shards, read_files
 from openjepa.data.sources import clean_text, is_held_out, nothing_usable, source_kind
 from openjepa.data.worlds import arithmetic
 
@@ -44,18 +45,19 @@ class QuestionConfig(BaseConfig):
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,)}
 
     source: str = WORLD
-    """arithmetic (offline world); .jsonl, .parquet file (also .jsonl.gz), folder or glob; hub owner/name[:config]"""
+    """arithmetic (offline world); a file with two columns (.jsonl, .ndjson, .json, .csv, .tsv, all also as .gz or .zst;
+    .parquet, .arrow, .feather, .xlsx), a folder of them or of save_to_disk, or a glob; hub owner/name[:config]"""
     question_column: str = "question"
-    """column or JSON key that holds the question"""
+    """column or JSON key that holds the question; dotted for one within another"""
     answer_column: str = "answer"
-    """column or JSON key that holds the answer"""
+    """column or JSON key that holds the answer; dotted for one within another"""
     answer: Literal["final", "worked"] = "final"
     """worked = the answer as it is; final = what follows its #### (all of it without ####), a number in plain digits:
     $1,080.00 becomes 1080"""
     config: str | None = None
     """configuration (subset) of a hub data set; may also follow the name after a colon"""
     split: str = "train"
-    """split of a hub data set to read"""
+    """split to read of a hub data set, or of a folder that DatasetDict.save_to_disk wrote"""
     documents: int = Field(0, ge=0)
     """usable questions to take from the start of the source, held-out ones included; 0 = all (arithmetic: 50000)"""
     eval_fraction: float = Field(0.05, gt=0, lt=1)
@@ -169,14 +171,18 @@ def _records(cfg: QuestionConfig, counts: Counts) -> Iterator[Record]:
         name, _, config = place.partition(":")
         (read,) = hub_shards(name, config or cfg.config, cfg.split, False, *columns, HINTS)
         return read(0)
-    files = find_files(place, counts, HINTS)
-    tables = [file for file in files if not file.name.lower().endswith((".txt", ".txt.gz"))]
+    files = find_files(place, counts, HINTS, cfg.split)
+    tables = [file for file in files if kind_of(file) not in WITHOUT_COLUMNS]
     for file in files:
         if file not in tables:
             counts.add("file without columns", str(file))
     if not tables:
-        raise UserError(f"data.source {place} has only .txt files; questions and answers need .jsonl or .parquet")
-    return read_files(tables, *columns, "auto", counts, HINTS)
+        kinds = ", ".join(sorted({extension(file) for file in files}))
+        raise UserError(
+            f"data.source {place} has only {kinds} files; questions and answers need columns (.jsonl, .csv, .parquet)"
+        )
+    root = Path(place).expanduser()
+    return read_files(tables, Reading(*columns, hints=HINTS, root=root if root.is_dir() else None), counts)
 
 
 def _clean(record: Record, answer: Literal["final", "worked"], counts: Counts) -> Question | None:

@@ -3,206 +3,89 @@
 A reader yields `Record`s and counts what it could not read, with the place of the first case; it never raises for a
 bad line and never loses one silently. What nobody could use at all (no file, a corrupt archive, an unreachable hub)
 is a UserError. Judging the texts themselves (empty, too short, held out) is the job of `sources`.
+
+    files       which files there are, their kinds, their bytes      text_files  .txt, .md, .html
+    json_files  .jsonl, .ndjson, .json                               delimited   .csv, .tsv
+    tables      .parquet, .arrow, .feather, .xlsx
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from glob import glob
-from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any
 
 from openjepa.core.errors import UserError
+from openjepa.data.delimited import read_delimited
+from openjepa.data.files import kind_of
+from openjepa.data.json_files import read_json
+from openjepa.data.records import (
+    MISSING,
+    TEXT_HINTS,
+    UNUSABLE,
+    Counts,
+    Hints,
+    NoColumnError,
+    Reading,
+    Record,
+    column_names,
+    first_line,
+    pick,
+)
+from openjepa.data.tables import read_arrow, read_parquet, read_xlsx
+from openjepa.data.text_files import read_markup, read_txt
 
-TxtRule = Literal["auto", "paragraphs", "lines", "files"]
-EXTENSIONS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
-LONGEST_LINE = 64 * 2**20  # bytes; a longer line is read in pieces, so that memory stays bounded
 ENDLESS_STORIES = 100_000  # how many documents "all" means for the story world
 
 
-class Counts(Counter[str]):
-    """How many records were kept, mended or dropped, by reason; `first` holds where a reason was met first."""
+def read_files(files: Iterable[Path], reading: Reading, counts: Counts) -> Iterator[Record]:
+    """Records of the files in the given order.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.first: dict[str, str] = {}
-
-    def add(self, reason: str, place: str) -> None:
-        self[reason] += 1
-        self.first.setdefault(reason, place)
-
-
-class Record(NamedTuple):
-    """A text as found, whatever its type is, with its label and its place ("corpus.jsonl:17")."""
-
-    text: Any
-    label: Any
-    place: str
-
-
-class Hints(NamedTuple):
-    """What an error tells the user to set: the settings that name the columns, and the source that needs no files."""
-
-    column: str = "data.column"
-    label: str = "data.label"
-    world: str = "stories"
-
-
-TEXT_HINTS = Hints()
-
-
-def find_files(pattern: str, counts: Counts, hints: Hints = TEXT_HINTS) -> list[Path]:
-    """Readable files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order."""
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        if not _extension(path):
-            raise UserError(f"data.source {pattern}: unknown extension; give one of {', '.join(EXTENSIONS)}")
-        return [path]
-    files = files_behind(path)
+    Raises UserError naming a file that is damaged, cannot be opened or lacks a column; but a .json file that a folder
+    holds and that lacks the column (settings of some program, say) is counted and left out.
+    """
     for file in files:
-        if not _extension(file):
-            counts.add("file with another extension", str(file))
-    readable = [file for file in files if _extension(file)]
-    if not readable:
-        raise nothing_readable(pattern, bool(files), EXTENSIONS, hints)
-    return readable
-
-
-def files_behind(path: Path) -> list[Path]:
-    """Files of any kind behind a file, a folder (searched recursively) or a glob pattern, sorted, but hidden ones."""
-    if path.exists():
-        found = path.rglob("*") if path.is_dir() else [path]
-    else:
-        found = map(Path, glob(str(path), recursive=True))
-    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
-
-
-def nothing_readable(pattern: str, other_files: bool, extensions: Sequence[str], hints: Hints) -> UserError:
-    """The error for a source without a file of these kinds; it may hold `other_files`."""
-    is_dir = Path(pattern).expanduser().is_dir()
-    what = f"holds no {', '.join(extensions)} file" if is_dir or other_files else "matches no file or folder"
-    world = f"data.source={hints.world} (no files needed)"
-    return UserError(f"data.source {pattern} {what}; check the path, or use {world}")
-
-
-def read_files(
-    files: Iterable[Path], column: str, label: str | None, txt: TxtRule, counts: Counts, hints: Hints = TEXT_HINTS
-) -> Iterator[Record]:
-    """Records of the files in the given order. Raises UserError naming a file that is damaged or cannot be opened."""
-    for file in files:
-        extension = _extension(file)
+        name = name_of(file, reading)
         try:
-            if extension == ".parquet":
-                yield from _read_parquet(file, column, label, hints)
-                continue
-            with cast(BinaryIO, gzip.open(file) if extension.endswith(".gz") else file.open("rb")) as stream:
-                if extension.startswith(".jsonl"):
-                    yield from _read_jsonl(stream, file.name, column, label, counts, hints)
-                else:
-                    yield from _read_txt(stream, file.name, txt, counts)
+            for record in _records(file, name, reading, counts):
+                if record.text is not UNUSABLE or reading.every_record:
+                    yield record
+        except NoColumnError as error:
+            if reading.root is None or kind_of(file) != "json":
+                raise
+            counts.add(f"file without column {reading.column!r}", f"{name}, which has {error.known}")
         except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{file} cannot be read ({error}); repair or remove it") from error
+            raise UserError(f"{file} cannot be read ({first_line(error)}); repair or remove it") from error
 
 
-def _extension(file: Path) -> str:
-    return next((e for e in sorted(EXTENSIONS, key=len, reverse=True) if file.name.lower().endswith(e)), "")
+def name_of(file: Path, reading: Reading) -> str:
+    """What the places of a file's records begin with: its name, or its path within the folder that was given."""
+    if reading.root is not None and file.is_relative_to(reading.root):
+        return file.relative_to(reading.root).as_posix()
+    return file.name
 
 
-def _lines(stream: BinaryIO, name: str, counts: Counts) -> Iterator[tuple[int, str]]:
-    """Numbered lines as text without their ends; bytes that are not UTF-8 become U+FFFD and are counted."""
-    for number, raw in enumerate(iter(partial(stream.readline, LONGEST_LINE), b""), start=1):
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            counts.add("mended: not UTF-8", f"{name}:{number}")
-            line = raw.decode("utf-8", errors="replace")
-        yield number, line.rstrip("\r\n")
-
-
-def _read_txt(stream: BinaryIO, name: str, rule: TxtRule, counts: Counts) -> Iterator[Record]:
-    if rule == "files":
-        text = "\n".join(line for _, line in _lines(stream, name, counts))
-        yield Record(text, None, name)
-        return
-    if rule == "auto":
-        head = stream.read(2**20).splitlines()
-        stream.seek(0)
-        blank = sum(not line.strip() for line in head)
-        rule = "paragraphs" if blank * 20 >= len(head) else "lines"
-    paragraph: list[str] = []
-    start = 1
-    for number, line in _lines(stream, name, counts):
-        if rule == "lines":
-            yield Record(line, None, f"{name}:{number}")
-        elif line.strip():
-            start = start if paragraph else number
-            paragraph.append(line)
-        elif paragraph:
-            yield Record("\n".join(paragraph), None, f"{name}:{start}")
-            paragraph = []
-    if paragraph:
-        yield Record("\n".join(paragraph), None, f"{name}:{start}")
-
-
-def _read_jsonl(
-    stream: BinaryIO, name: str, column: str, label: str | None, counts: Counts, hints: Hints
-) -> Iterator[Record]:
-    columns: set[str] = set()
-    found = False
-    for number, line in _lines(stream, name, counts):
-        place = f"{name}:{number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            counts.add("line is not JSON", place)
-            continue
-        if not isinstance(row, dict):
-            counts.add("line is not a JSON object", place)
-        elif column not in row:
-            columns.update(islice(row, 20))
-            counts.add(f"line without column {column!r}", place)
-        else:
-            found = True
-            yield Record(row[column], row.get(label) if label else None, place)
-    if columns and not found:
-        raise _no_column(name, column, columns, hints.column)
-
-
-def _read_parquet(file: Path, column: str, label: str | None, hints: Hints) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    wanted = [column, label] if label else [column]
-    try:
-        with pq.ParquetFile(file) as table:
-            for name, key in zip(wanted, hints, strict=False):
-                if name not in table.schema_arrow.names:
-                    raise _no_column(file.name, name, table.schema_arrow.names, key)
-            number = 0
-            for batch in table.iter_batches(batch_size=256, columns=wanted):
-                labels = batch.column(label).to_pylist() if label else [None] * len(batch)
-                for text, name in zip(_texts(batch.column(column)), labels, strict=True):
-                    yield Record(text, name, f"{file.name}:{number}")
-                    number += 1
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not a readable Parquet file ({_first_line(error)}); repair or remove it") from error
-
-
-def _texts(column: Any) -> list[Any]:
-    """Values of an Arrow column; as bytes where they are not the UTF-8 that the file says they are."""
-    try:
-        return column.to_pylist()
-    except UnicodeDecodeError:
-        return column.cast("large_binary").to_pylist()
+def _records(file: Path, name: str, reading: Reading, counts: Counts) -> Iterator[Record]:
+    kind = kind_of(file)
+    match kind:
+        case "txt":
+            return read_txt(file, name, reading, counts)
+        case "jsonl" | "json":
+            return read_json(file, name, kind, reading, counts)
+        case "csv" | "tsv":
+            return read_delimited(file, name, kind, reading, counts)
+        case "markdown" | "html":
+            return iter([read_markup(file, name, kind, reading, counts)])
+        case "parquet":
+            return read_parquet(file, name, reading)
+        case "arrow":
+            return read_arrow(file, name, reading)
+        case "xlsx":
+            return read_xlsx(file, name, reading, counts)
+        case None:
+            raise UserError(f"{file} is of no kind that is read")
 
 
 def hub_shards(
@@ -239,11 +122,12 @@ def _read_hub(
         row = _from_hub(name, hints, lambda: next(iterator, None))
         if row is None:
             return
+        text, found = pick(row, column), pick(row, label) if label else None
         if number == skip:
-            for wanted, key in ((column, hints.column), (label, hints.label)):
-                if wanted and wanted not in row:
-                    raise _no_column(name, wanted, row, key)
-        yield Record(row[column], row[label] if label else None, f"{place}:{number}")
+            for value, wanted, key in ((text, column, hints.column), (found, label, hints.label)):
+                if value is MISSING:
+                    raise NoColumnError(name, str(wanted), column_names(row), key)
+        yield Record(*(None if value is MISSING else value for value in (text, found)), f"{place}:{number}")
 
 
 def _from_hub(name: str, hints: Hints, ask: Callable[[], Any]) -> Any:
@@ -252,7 +136,7 @@ def _from_hub(name: str, hints: Hints, ask: Callable[[], Any]) -> Any:
         return ask()
     except Exception as error:  # the clients (datasets, huggingface_hub, httpx, fsspec) share no base class
         raise UserError(
-            f"hub data set {name!r} cannot be read ({type(error).__name__}: {_first_line(error)}); ways on: "
+            f"hub data set {name!r} cannot be read ({type(error).__name__}: {first_line(error)}); ways on: "
             f"a local path in data.source, data.source={hints.world} (offline), HF_ENDPOINT for a mirror, HF_TOKEN if "
             "private"
         ) from error
@@ -266,14 +150,5 @@ def read_stories(limit: int, label: str | None, skip: int = 0) -> Iterator[Recor
     for index in range(skip, len(stories)):
         story = stories[index]
         if label and label not in story.factors:
-            raise _no_column("stories", label, story.factors, "data.label")
+            raise NoColumnError("stories", label, story.factors, "data.label")
         yield Record(story.text, story.factors[label] if label else None, f"stories:{index}")
-
-
-def _no_column(where: str, column: str, known: Iterable[str], key: str) -> UserError:
-    shown = ", ".join(sorted(map(str, known))[:20])
-    return UserError(f"{where} has no column {column!r}; set {key} to one of: {shown}")
-
-
-def _first_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:200]

@@ -24,6 +24,8 @@ from openjepa.data.tokenizer import TextTokenizer
 from openjepa.data.transforms import ViewsConfig, build_view
 
 MIN_TOKENS = 4  # of a row, without what the tokenizer adds
+TOO_SHORT = f"document of fewer than {MIN_TOKENS} tokens"  # why one gives no row
+ONE_SENTENCE = "document of one sentence"  # likewise
 MIN_SENTENCE = 2  # tokens; shorter pieces of a sentence that had to be cut are left out
 
 
@@ -72,7 +74,7 @@ class TextRows:
         for document, content in zip(documents, contents, strict=True):
             pieces = [content[start : start + size] for start in range(0, len(content), size)]
             if len(content) < MIN_TOKENS:
-                counts.add(f"document of fewer than {MIN_TOKENS} tokens", document.id)
+                counts.add(TOO_SHORT, document.id)
                 pieces = []
             elif len(pieces[-1]) < MIN_TOKENS:
                 counts.add(f"tail of fewer than {MIN_TOKENS} tokens", document.id)
@@ -117,7 +119,7 @@ class SentenceRows:
             sentences = self.fit([content for _, content in zip(found, contents)])  # noqa: B905 - takes its share
             packed = self.pack(sentences)
             if len(sentences) < 2:
-                counts.add("document of one sentence", document.id)
+                counts.add(ONE_SENTENCE, document.id)
             elif sum(map(len, packed)) < len(sentences):
                 counts.add("last sentence without room beside another", document.id)
             together = range(0, len(packed), self.sentences.passages)

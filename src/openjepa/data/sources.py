@@ -3,13 +3,11 @@
 `documents(cfg)` streams one source, whatever it is, as clean `Document`s:
 
     stories                      the offline synthetic world: no file, no network
-    corpus.txt notes/ 'a/*.gz'   .txt, .jsonl (both also .gz) and .parquet: a file, a folder or a glob pattern
+    corpus.csv notes/ 'a/*.gz'   a file, a folder or a glob pattern; `files` lists the kinds
     owner/name  hub:name:config  a data set of the Hugging Face hub, downloaded or streamed
 
 A source is a sequence of shards (its files), so that a reader can start in the middle: shards before it are not opened.
-
-Held out is decided by the hash of a document's words alone. So the split is the same on every machine, it does not
-move when files are added, and two copies of a text are always on the same side.
+Copies of an earlier document are counted, and dropped on request; `held_out` says which documents are not trained on.
 """
 
 from __future__ import annotations
@@ -20,14 +18,18 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
-from openjepa.data.cache import code_version, file_versions, in_share
-from openjepa.data.readers import Counts, Record, TxtRule, find_files, hub_shards, read_files, read_stories
+from openjepa.data.cache import code_version, file_versions
+from openjepa.data.files import KNOWN_SUFFIXES, find_files
+from openjepa.data.held_out import is_held_out, normalised_words, nothing_held_out, word_digest
+from openjepa.data.readers import hub_shards, read_files, read_stories
+from openjepa.data.records import COPIES, MAX_LINE_MB, Counts, Reading, Record, TxtRule, chat_text
+from openjepa.data.text_files import decoded
 
 Split = Literal["all", "train", "eval"]
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -35,6 +37,7 @@ WORD = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")  # a Tha
 KEPT = "documents"
 WORLD = "stories"
 UNLABELLED = "document without a label"
+DROPPED_COPY = "dropped: copy of an earlier document"
 
 
 class DataConfig(BaseConfig):
@@ -43,11 +46,13 @@ class DataConfig(BaseConfig):
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,)}
 
     source: str = "stories"
-    """stories (offline world); .txt, .jsonl, .parquet file (also .gz), folder or glob; hub owner/name[:config]"""
+    """stories (offline world); a file (.txt, .jsonl, .ndjson, .json, .csv, .tsv, .md, .html, all also as .gz or .zst;
+    .parquet, .arrow, .feather, .xlsx), a folder of them or of save_to_disk, or a glob; hub owner/name[:config]"""
     column: str = "text"
-    """column or JSON key that holds the text"""
+    """column or JSON key that holds the text, or chat messages ({role, content} each: their contents are joined as
+    paragraphs); dotted for one within another: meta.body"""
     label: str | None = None
-    """column, JSON key or story factor that probes predict; unset = documents have no label"""
+    """column, JSON key (also dotted) or story factor that probes predict; unset = documents have no label"""
     ignore_labels: tuple[str, ...] = ()
     """labels that probes leave out, e.g. ["Uncategorized"]"""
     txt: TxtRule = "auto"
@@ -55,7 +60,7 @@ class DataConfig(BaseConfig):
     config: str | None = None
     """configuration (subset) of a hub data set; may also follow the name after a colon"""
     split: str = "train"
-    """split of a hub data set to read"""
+    """split to read of a hub data set, or of a folder that DatasetDict.save_to_disk wrote"""
     streaming: bool = False
     """never keep the source on disk: a hub data set is read over the network, and with documents=0 training reads
     any source as it goes, window by window"""
@@ -70,11 +75,25 @@ class DataConfig(BaseConfig):
     """share of the documents held out from training, chosen by their content"""
     min_words: int = Field(2, ge=1)
     """documents with fewer words are dropped and counted"""
+    drop_duplicates: bool = False
+    """drop documents with the same words as an earlier one (case and white space do not count) instead of only counting
+    them; about 100 bytes of memory a document; not where training streams"""
+    max_line_mb: int = Field(MAX_LINE_MB, ge=1)
+    """a line, JSON value or Markdown or HTML file of more MiB is left out and counted, so that memory stays bounded"""
 
     @model_validator(mode="before")
     @classmethod
     def _plain_string_is_source(cls, value: Any) -> Any:
         return {"source": str(value)} if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _duplicates_are_known(self) -> Self:
+        if self.drop_duplicates and self.endless:
+            raise ValueError(
+                "drop_duplicates remembers every document, and with streaming=true they may have no end; set documents "
+                "to how many are to be read, or leave one of the two out"
+            )
+        return self
 
     @property
     def synthetic(self) -> bool:
@@ -112,14 +131,18 @@ def documents(
 ) -> Iterator[Document]:
     """Stream the usable documents of a split, in the source's order and in constant memory.
 
-    `counts` is filled on the way: kept documents, and everything mended or dropped, by reason. With `start`, documents
-    before that position are passed over; finding it takes no longer than reading up to there in its shard.
+    `counts` is filled on the way: kept documents, and everything mended or dropped, by reason. Copies of an earlier
+    document (of either split) are counted among those kept, or dropped; for that, 16 bytes of each document are
+    remembered. Not so where training streams (`cfg.endless`): there copies are neither counted nor dropped.
+    With `start`, documents before that position are passed over; finding it takes no longer than reading up to there
+    in its shard, and copies of those before it are not known.
     Raises UserError if the source cannot be read or (read from its start) holds not a single usable document.
     """
     counts = Counts() if counts is None else counts
+    seen: set[bytes] | None = None if cfg.endless else set()
     for position, record in _records(cfg, counts, start):
         document = _clean(record, position, cfg.min_words, counts)
-        if document is None:
+        if document is None or (seen is not None and _is_dropped_copy(document, seen, cfg.drop_duplicates, counts)):
             continue
         counts.add(KEPT, document.id)
         if cfg.label and document.label is None:
@@ -136,25 +159,22 @@ def documents(
         raise nothing_usable(cfg.source, "document", counts)
 
 
-def is_held_out(text: str, eval_fraction: float) -> bool:
-    """Whether the hash of the text's words, blind to case and white space, falls in the held-out share."""
-    words = " ".join(text.casefold().split())
-    return in_share(words.encode(), eval_fraction)
+def _is_dropped_copy(document: Document, seen: set[bytes], drop: bool, counts: Counts) -> bool:
+    """Whether the document has the words of one in `seen`, where it is kept from now on, and is to be dropped."""
+    digest = word_digest(normalised_words(document.text))
+    if digest not in seen:
+        seen.add(digest)
+        return False
+    counts.add(DROPPED_COPY if drop else COPIES, document.id)
+    return drop
 
 
 def held_out_texts(cfg: DataConfig, limit: int) -> list[Document]:
     """The first `limit` held-out documents. Raises UserError if there are none."""
     found = list(islice(documents(cfg, "eval"), limit))
     if not found:
-        raise nothing_held_out(cfg)
+        raise nothing_held_out(cfg.source, cfg.eval_fraction, (document.text for document in documents(cfg)), {})
     return found
-
-
-def nothing_held_out(cfg: DataConfig) -> UserError:
-    return UserError(
-        f"data.source {cfg.source} has too few documents: data.eval_fraction={cfg.eval_fraction} holds none of "
-        "them out; raise it (0.2) or give more documents"
-    )
 
 
 def nothing_usable(source: str, what: str, counts: Counts) -> UserError:
@@ -172,7 +192,7 @@ def source_key(cfg: DataConfig) -> dict[str, Any]:
     key = cfg.model_dump(exclude={"shuffle_window"})
     kind, place = source_kind(cfg.source)
     if kind == "files":
-        key["files"] = file_versions(find_files(place, Counts()))
+        key["files"] = file_versions(find_files(place, Counts(), split=cfg.split))
     elif kind == "world":
         from openjepa.data.worlds import stories
 
@@ -181,7 +201,7 @@ def source_key(cfg: DataConfig) -> dict[str, Any]:
 
 
 def source_kind(
-    source: str, world: str = "stories", suffixes: tuple[str, ...] = (".txt", ".jsonl", ".parquet", ".gz")
+    source: str, world: str = "stories", suffixes: tuple[str, ...] = KNOWN_SUFFIXES
 ) -> tuple[Literal["world", "files", "hub"], str]:
     """What a `source` names: the offline `world`, files behind a path or pattern, or a data set of the hub."""
     source = source.strip()
@@ -209,10 +229,13 @@ def _shards(cfg: DataConfig, counts: Counts) -> Sequence[Callable[[int], Iterato
         name, _, config = place.partition(":")
         return hub_shards(name, config or cfg.config, cfg.split, cfg.streaming, cfg.column, cfg.label)
 
-    def read_file(file: Path, skip: int) -> Iterator[Record]:
-        return islice(read_files([file], cfg.column, cfg.label, cfg.txt, counts), skip, None)
+    root = Path(place).expanduser()
+    reading = Reading(cfg.column, cfg.label, cfg.txt, cfg.max_line_mb, root=root if root.is_dir() else None)
 
-    return [partial(read_file, file) for file in find_files(place, counts)]
+    def read_file(file: Path, skip: int) -> Iterator[Record]:
+        return islice(read_files([file], reading, counts), skip, None)
+
+    return [partial(read_file, file) for file in find_files(place, counts, split=cfg.split)]
 
 
 def _clean(record: Record, position: Position, min_words: int, counts: Counts) -> Document | None:
@@ -231,11 +254,16 @@ def _clean(record: Record, position: Position, min_words: int, counts: Counts) -
 
 
 def clean_text(value: Any, name: str, place: str, counts: Counts) -> str | None:
-    """A value as stripped text without NULs, in valid Unicode: "" if it is missing, None (counted) if it is no text."""
+    """A value as stripped text without NULs, in valid Unicode: "" if it is missing, None (counted) if it is no text.
+
+    Bytes are UTF-8; chat messages are their contents, see `chat_text`.
+    """
     text = "" if value is None else value
     if isinstance(text, bytes):
-        counts.add("mended: not UTF-8", place)
-        text = text.decode(errors="replace")
+        text = decoded(text, place, counts)
+    if isinstance(text, list):
+        joined = chat_text(text)
+        text = text if joined is None else joined
     if not isinstance(text, str):
         counts.add(f"{name} is a {type(text).__name__}", place)
         return None

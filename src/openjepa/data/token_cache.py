@@ -14,10 +14,18 @@ import pyarrow as pa
 
 from openjepa.core.aside import replaced_folder
 from openjepa.core.errors import UserError
-from openjepa.data.rows import RowMaker
-from openjepa.data.sources import Counts, DataConfig, Document, documents, is_held_out, nothing_held_out
+from openjepa.data.held_out import is_held_out, nothing_held_out
+from openjepa.data.records import Counts
+from openjepa.data.rows import ONE_SENTENCE, TOO_SHORT, RowMaker
+from openjepa.data.sources import KEPT, DataConfig, Document, documents
 
 SPLITS = ("train", "eval")
+TO_TRAIN_ON, HELD_OUT = "rows to train on", "rows held out"
+NO_ROWS = {
+    ONE_SENTENCE: "is one sentence, and this recipe predicts sentences from the others of their document; give longer "
+    "documents (of .txt: data.txt=paragraphs or files), or train a recipe that reads single sentences, such as t_jepa",
+    TOO_SHORT: "is too short to hide a part of it; give longer documents (of .txt: data.txt=paragraphs or files)",
+}  # why a document gives no row
 CHUNK_CHARS = 4_000_000  # documents tokenised together
 CHUNK_DOCUMENTS = 2048
 QUIET_S = 2.0  # seconds of work before a progress bar shows
@@ -39,11 +47,31 @@ def build(folder: Path, cfg: DataConfig, maker: RowMaker) -> None:
         with _Writer(aside, maker, counts) as writer:
             for chunk in _progress(chunks(found), writer):
                 writer.add(chunk, [is_held_out(document.text, cfg.eval_fraction) for document in chunk])
-        if not counts["rows held out"]:
-            raise nothing_held_out(cfg)
-        if not counts["rows to train on"] and not cfg.endless:
-            raise UserError(f"data.source {cfg.source}: nothing is left to train on ({dict(counts)})")
+        if not counts[HELD_OUT] or not (counts[TO_TRAIN_ON] or cfg.endless):
+            raise _split_is_empty(cfg, maker, counts)
         (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
+
+
+def _split_is_empty(cfg: DataConfig, maker: RowMaker, counts: Counts) -> UserError:
+    """The error for a source without a row to train on, or without one held out."""
+    if counts[HELD_OUT]:
+        return UserError(
+            f"data.source {cfg.source}: data.eval_fraction={cfg.eval_fraction} holds out every one of the "
+            f"{counts[KEPT]:,} documents; lower it, or give more documents"
+        )
+    unusable = Counts()
+    usable = [
+        document.text
+        for chunk in chunks(documents(cfg))
+        for document, rows in zip(chunk, maker.rows(chunk, unusable), strict=True)
+        if rows
+    ]
+    if usable:
+        others = {reason: unusable[reason] for reason in NO_ROWS}
+        return nothing_held_out(cfg.source, cfg.eval_fraction, usable, others)
+    reason, count = unusable.most_common(1)[0]
+    which = "every document" if count == counts[KEPT] else f"{count:,} of {counts[KEPT]:,} documents"
+    return UserError(f"data.source {cfg.source}: {which} {NO_ROWS.get(reason, f'gives no row ({reason})')}")
 
 
 class _Writer:
@@ -71,7 +99,7 @@ class _Writer:
                 rows[out].extend((row, number, document.id, document.label) for row in made)
                 self.documents[out] += 1
                 self.tokens += sum(map(len, made))
-        for stream, part, name in zip(self.streams, rows, ("rows to train on", "rows held out"), strict=True):
+        for stream, part, name in zip(self.streams, rows, (TO_TRAIN_ON, HELD_OUT), strict=True):
             if part:
                 stream.write_batch(_record_batch(part))
                 self.counts[name] += len(part)

@@ -1,16 +1,14 @@
 """Texts in, vectors out, for files of any size: one row at a time is read, one block of rows at a time is written.
 
-Row i of the result belongs to row i of the input, whatever is in it: a row without a usable text has `text=None` here,
-and the caller gives it a zero vector and counts it. Results are written aside and renamed when they are complete.
+Rows are read as for training (`readers`), with the same counts. Row i of the result belongs to record i of the input,
+whatever is in it: a record without a usable text has `text=None` here, and the caller gives it a zero vector.
+Results are written aside and renamed when they are complete.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +17,17 @@ from typing import IO, NamedTuple, Protocol, Self
 import numpy as np
 
 from openjepa.core.errors import UserError
-from openjepa.data.readers import Counts, read_files
+from openjepa.data.files import find_files, head_of, kind_of
+from openjepa.data.json_files import is_a_value_a_line
+from openjepa.data.readers import read_files
+from openjepa.data.records import UNUSABLE, Counts, Hints, Reading, Record, TxtRule
+from openjepa.data.sources import clean_text
+from openjepa.data.text_files import lines
 
 STDIN = "-"
-INPUTS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 OUTPUTS = (".npy", ".parquet")
+KEPT = "texts"
+HINTS = Hints(column="--column", world="", source="")
 
 
 class TextRow(NamedTuple):
@@ -33,73 +37,61 @@ class TextRow(NamedTuple):
     text: str | None
 
 
-def text_rows(source: str, column: str = "text") -> Iterator[TextRow]:
-    """Rows of a .txt (one text a line), .jsonl or .parquet file, or lines of standard input if `source` is "-".
+def text_rows(
+    source: str, column: str = "text", txt: TxtRule = "lines", counts: Counts | None = None
+) -> Iterator[TextRow]:
+    """The records of what `data.source` takes as files, or lines of standard input if `source` is "-".
 
-    Blank lines of a .jsonl file are no rows. Raises UserError if the file cannot be read or has no such column.
+    Blank lines of JSON and CSV files are no records. `counts` is filled on the way: texts, and all that is mended or
+    holds no text, by reason. Raises UserError if a file cannot be read or has no such column.
     """
+    counts = Counts() if counts is None else counts
+    for record in _records(source, column, txt, counts):
+        yield _row(record, counts)
+
+
+def _records(source: str, column: str, txt: TxtRule, counts: Counts) -> Iterator[Record]:
+    root = Path(source).expanduser()
+    reading = Reading(column, txt=txt, hints=HINTS, root=root if root.is_dir() else None, every_record=True)
     if source == STDIN:
-        return (_row(f"stdin:{n}", line.rstrip("\r\n")) for n, line in enumerate(sys.stdin, start=1))
-    file = _input(source)
-    if ".jsonl" in file.suffixes:
-        return _jsonl_rows(file, column)
-    records = read_files([file], column, None, "lines", Counts())
-    return (_row(record.place, record.text) for record in records)
+        return lines(sys.stdin.buffer, "stdin", reading, counts)
+    return read_files(find_files(source, counts, HINTS), reading, counts)
 
 
-def count_rows(source: str) -> int | None:
-    """How many rows `text_rows` will give, for a progress bar; None where only reading would tell (.gz, stdin)."""
+def _row(record: Record, counts: Counts) -> TextRow:
+    text = None if record.text is UNUSABLE else clean_text(record.text, "text", record.place, counts)
+    if text:
+        counts.add(KEPT, record.place)
+    elif text == "":
+        counts.add("empty", record.place)
+    return TextRow(record.place, text or None)
+
+
+def count_rows(source: str, txt: TxtRule = "lines") -> int | None:
+    """How many rows `text_rows` will give, for a progress bar; None where only reading would tell."""
     if source == STDIN:
         return None
-    file = _input(source)
-    if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return pq.read_metadata(file).num_rows
-    if file.suffix == ".gz":
-        return None
-    with file.open("rb") as stream:
-        return sum(1 for line in stream if file.suffix == ".txt" or line.strip())
+    counted = [_count(file, txt) for file in find_files(source, Counts(), HINTS)]
+    return None if None in counted else sum(filter(None, counted))
 
 
-def _input(source: str) -> Path:
-    file = Path(source).expanduser()
-    if not file.is_file():
-        raise UserError(f"no input file at {source}; give a {', '.join(INPUTS)} file, or - for standard input")
-    if not file.name.lower().endswith(INPUTS):
-        raise UserError(f"{source}: unknown extension; give one of {', '.join(INPUTS)}, or - for standard input")
-    return file
+def _count(file: Path, txt: TxtRule) -> int | None:
+    match kind_of(file):
+        case "parquet":
+            import pyarrow.parquet as pq
 
-
-def _row(place: str, text: object) -> TextRow:
-    return TextRow(place, text if isinstance(text, str) and text.strip() else None)
-
-
-def _jsonl_rows(file: Path, column: str) -> Iterator[TextRow]:
-    found, known = False, ""
-    try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if not line.strip():
-                    continue
-                row = _object(line)
-                if column in row:
-                    found = True
-                elif not found:
-                    known = known or ", ".join(list(row)[:20])
-                yield _row(f"{file.name}:{number}", row.get(column))
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{file} cannot be read ({error}); repair or remove it") from error
-    if known and not found:
-        raise UserError(f"{file} has no column {column!r}; set --column to one of: {known}")
-
-
-def _object(line: bytes) -> dict:
-    try:
-        row = json.loads(line.decode("utf-8", errors="replace").lstrip("\ufeff"))
-    except (json.JSONDecodeError, RecursionError):
-        return {}
-    return row if isinstance(row, dict) else {}
+            try:
+                return pq.read_metadata(file).num_rows
+            except (OSError, ValueError):  # damaged: reading it will say so
+                return None
+        case "markdown" | "html":
+            return 1
+        case "txt" | "jsonl" as kind if file.suffix not in (".gz", ".zst"):
+            if txt != "lines" if kind == "txt" else not is_a_value_a_line(head_of(file), kind):
+                return None
+            with file.open("rb") as stream:
+                return sum(1 for line in stream if kind == "txt" or line.strip())
+    return None
 
 
 class VectorWriter(Protocol):

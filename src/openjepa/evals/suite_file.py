@@ -30,9 +30,10 @@ from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.tasks import Task
 from openjepa.data.beir import read_beir
 from openjepa.data.cache import file_versions
+from openjepa.data.files import files_behind
 from openjepa.data.hidden_sentences import hidden_sentence_tasks
 from openjepa.data.labelled import Columns, read_classification
-from openjepa.data.readers import Counts, TxtRule, files_behind
+from openjepa.data.records import Counts, TxtRule
 from openjepa.data.sentences import SentencesConfig
 from openjepa.data.sources import DataConfig, documents, source_kind
 from openjepa.evals.outside import mteb_task

@@ -1,0 +1,40 @@
+"""`data=` of the Python interface: settings as on the command line, or objects, which become a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openjepa.core.errors import UserError
+from openjepa.data.objects import Wanted, is_path_or_section, write_objects
+from openjepa.data.questions import QuestionConfig
+from openjepa.data.sources import DataConfig
+
+KEYS = ("data", "data.source")
+STAND_IN = "objects given in Python"  # the source, until the columns are known that are to be written
+
+
+def without_objects(values: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Settings by keyword in which a stand-in takes the place of objects given as data, and these objects, or None."""
+    for key in KEYS:
+        if key in values and not is_path_or_section(values[key]):
+            return {**values, key: STAND_IN}, values[key]
+    return values, None
+
+
+def with_objects(settings: Any, objects: Any) -> Any:
+    """The recipe's settings with the file of the objects as `data.source`. Raises UserError if it takes no texts."""
+    if objects is None:
+        return settings
+    data = vars(settings).get("data")
+    if isinstance(data, DataConfig):
+        label = [] if data.label is None else [Wanted(data.label, "data.label", is_text=False)]
+        wanted = [Wanted(data.column, "data.column"), *label]
+    elif isinstance(data, QuestionConfig):
+        wanted = [
+            Wanted(data.question_column, "data.question_column"),
+            Wanted(data.answer_column, "data.answer_column"),
+        ]
+    else:
+        raise UserError("this recipe does not learn from texts; give data as a path, a pattern or a hub data set")
+    source = str(write_objects(objects, wanted, data.split))
+    return settings.model_copy(update={"data": data.model_copy(update={"source": source})})

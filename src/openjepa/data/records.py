@@ -1,0 +1,169 @@
+"""What all readers of data share: records, counts of what was kept, mended and left out, columns of nested rows."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from openjepa.core.errors import UserError
+
+TxtRule = Literal["auto", "paragraphs", "lines", "files"]
+MAX_LINE_MB = 64  # default of `data.max_line_mb`
+LEFT_OUT = "left out: "  # begins the reason under which a file that cannot be read is counted; its extension follows
+COPIES = "copies of an earlier document"  # among those kept
+LISTED = 20  # columns that an error lists
+
+
+class _Unusable:
+    def __repr__(self) -> str:
+        return "UNUSABLE"
+
+
+UNUSABLE = _Unusable()  # stands for the text of a record that could not be read, which is counted already
+MISSING = object()  # what `pick` gives where there is no such column
+
+
+class Counts(Counter[str]):
+    """How many records were kept, mended or dropped, by reason; `first` holds where a reason was met first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, str] = {}
+
+    def add(self, reason: str, place: str) -> None:
+        self[reason] += 1
+        self.first.setdefault(reason, place)
+
+
+class Record(NamedTuple):
+    """A text as found, whatever its type is, with its label and its place ("corpus.jsonl:17")."""
+
+    text: Any
+    label: Any
+    place: str
+
+
+class Hints(NamedTuple):
+    """What an error tells the user to set: the settings that name the columns, and the source that needs no files."""
+
+    column: str = "data.column"
+    label: str = "data.label"
+    world: str = "stories"
+    source: str = "data.source "  # what stands before the source's name
+
+
+TEXT_HINTS = Hints()
+
+
+class Reading(NamedTuple):
+    """How records are read out of files.
+
+    With `every_record`, a record that cannot be read is given all the same, with the text UNUSABLE; else it is counted
+    only.
+    """
+
+    column: str = "text"
+    label: str | None = None
+    txt: TxtRule = "auto"
+    max_line_mb: int = MAX_LINE_MB
+    hints: Hints = TEXT_HINTS
+    root: Path | None = None  # the folder in which the files were found; None for a file that was named
+    every_record: bool = False
+
+    @property
+    def max_bytes(self) -> int:
+        return self.max_line_mb * 2**20
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read: the text's and, if there is one, the label's."""
+        return [self.column] if self.label is None else [self.column, self.label]
+
+    def too_long(self, what: str) -> str:
+        """The reason under which a line (or document) that exceeds the limit is counted."""
+        return f"{what} longer than data.max_line_mb={self.max_line_mb}"
+
+
+class NoColumnError(UserError):
+    """A file has no column of that name. `known` are the names of those that it has."""
+
+    def __init__(self, where: str, column: str, known: Iterable[str], key: str) -> None:
+        self.known = ", ".join(sorted(map(str, known))[:LISTED])
+        super().__init__(f"{where} has no column {column!r}; set {key} to one of: {self.known}")
+
+
+def txt_rule(name: str) -> TxtRule:
+    """The rule of this name. Raises UserError if there is none."""
+    for rule in get_args(TxtRule):
+        if rule == name:
+            return rule
+    raise UserError(f"--txt {name}: there are {', '.join(get_args(TxtRule))}")
+
+
+def pick(row: Mapping[str, Any], column: str) -> Any:
+    """The value in `column`, or MISSING. A dotted name that is no column leads into nested rows: meta.body."""
+    if column in row:
+        return row[column]
+    for head, rest in dotted(column):
+        inner = row.get(head, MISSING)
+        value = pick(inner, rest) if isinstance(inner, Mapping) else inner
+        if value is None or (isinstance(inner, Mapping) and value is not MISSING):
+            return value
+    return MISSING
+
+
+def dotted(column: str) -> Iterator[tuple[str, str]]:
+    """All ways to read a name as a column and a name within it, the longest column first."""
+    parts = column.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        yield ".".join(parts[:cut]), ".".join(parts[cut:])
+
+
+def column_names(row: Mapping[str, Any]) -> list[str]:
+    """The names of a row's columns, those of nested rows dotted."""
+    names = []
+    for name, value in list(row.items())[:LISTED]:
+        names += [f"{name}.{inner}" for inner in value] if isinstance(value, Mapping) and value else [str(name)]
+    return names[:LISTED]
+
+
+def chat_text(value: list[Any]) -> str | None:
+    """The contents of chat messages ({"role", "content"} each) as paragraphs; None for another list.
+
+    A content may be a list of parts, of which those of type text count; a message without one (a tool call) is empty.
+    """
+    if not value or not all(isinstance(message, Mapping) and {"role", "content"} <= {*message} for message in value):
+        return None
+    contents = []
+    for message in value:
+        content = message["content"]
+        if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+            content = "\n".join(str(part["text"]) for part in content if isinstance(part.get("text"), str))
+        if content is not None and not isinstance(content, str):
+            return None
+        contents.append(content or "")
+    return "\n\n".join(content for content in contents if content.strip())
+
+
+def counts_line(counts: Mapping[str, int]) -> str:
+    """Counts as one line for people, the most frequent first: what was kept, as a rule.
+
+    For example "480 documents, of which 360 are copies of an earlier one, 2 empty; left out: 3 x .pdf, 1 x .py".
+    """
+    by_count = sorted(counts.items(), key=lambda one: -one[1])
+    kept = {reason: count for reason, count in by_count if not reason.startswith(LEFT_OUT) and reason != COPIES}
+    listed = [f"{count:,} {reason}" for reason, count in kept.items()]
+    if copies := counts.get(COPIES):
+        at = list(kept).index("documents") if "documents" in kept else 0
+        listed[at] += f", of which {copies:,} are copies of an earlier one"
+    line = ", ".join(listed)
+    left_out = [f"{count:,} x {r.removeprefix(LEFT_OUT)}" for r, count in by_count if r.startswith(LEFT_OUT)]
+    return "; ".join(part for part in (line, LEFT_OUT + ", ".join(left_out) if left_out else "") if part)
+
+
+def first_line(error: Exception) -> str:
+    """An error's message in one line."""
+    return re.sub(r"\s+", " ", str(error)).strip()[:200]

@@ -55,7 +55,9 @@ def _trained(
         folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
         if resume and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
             Console(stderr=True).print(
-                f"the data are not those that the run began with: {counts_line(before)} then", markup=False, soft_wrap=True
+                f"the data are not those that the run began with: {counts_line(before)} then",
+                markup=False,
+                soft_wrap=True,
             )
         folder.add_notes(_notes(experiment))
         if progress and (counted := data_counts(experiment)):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from openjepa import api
 from openjepa.cli import main
@@ -110,3 +111,43 @@ def test_a_run_shows_itself_in_one_line(run: api.Run, tmp_path: Path) -> None:
     long = tmp_path / ("deep" * 20) / "run"
     shutil.copytree(run.path, long)
     assert len(repr(api.load(long))) <= 80
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small encoder of transformers with a tokenizer of whole words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoConfig, AutoModel
+
+    folder = tmp_path_factory.mktemp("base")
+    words = sorted({word for topic in TOPICS for word in topic.split()} | {"number", "of", "week"})
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *map(str, range(200))]
+    backend = Tokenizer(models.WordPiece({token: i for i, token in enumerate(vocab)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.add_special_tokens(vocab[:5])
+    backend.save(str(folder / "tokenizer.json"))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = AutoConfig.for_model("bert", vocab_size=len(vocab), max_position_embeddings=64, **sizes)
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_run_needs_its_base_encoder_no_more(base: Path, tmp_path: Path, capfd) -> None:
+    """Its folder is gone: the run resumes bit for bit, and is compared with the very initialisation that it had."""
+    write_corpus(tmp_path / "corpus.jsonl")
+    moving = tmp_path / "moving"
+    shutil.copytree(base, moving)
+    overrides = [*SETTINGS, f"data.source={tmp_path / 'corpus.jsonl'}", f"encoder.name={moving}"]
+    run = api.train("t_jepa", out=tmp_path / "run", overrides=overrides, progress=False)
+    texts = ["a parcel that came late", "an invoice"]
+    vectors, start = run.encode(texts), run.evaluate().to_json()
+    half = tmp_path / "half"
+    shutil.copytree(run.path, half)
+    shutil.rmtree(half / "checkpoints" / "step-000004")
+    shutil.rmtree(moving)
+    resumed = api.train("", out=half, resume=True, progress=False)
+    np.testing.assert_array_equal(resumed.encode(texts), vectors)
+    assert resumed.evaluate().to_json() == start
+    assert main(["train", "--resume", str(half), f"encoder.name={base}", "--no-eval"]) == 0
+    assert f"encoder.name: {moving} -> {base}" in capfd.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from openjepa.core.experiment import BuildContext
 from openjepa.core.seeding import generator_for
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.encoders import EncoderConfig, build_encoder
-from openjepa.models.pretrained import PretrainedEncoder
+from openjepa.models.pretrained import LIMIT_FILE, PretrainedEncoder
 from openjepa.models.transformer import TextEncoder, take
 
 VOCAB, B, T = 40, 2, 9
@@ -115,10 +117,10 @@ def test_every_trainable_parameter_gets_a_gradient(kind: str, folders: dict[str,
 def test_without_weights_the_config_alone_is_enough(
     kind: str, folders: dict[str, Path], tmp_path: Path, ids: Tensor
 ) -> None:
-    encoder(folders[kind]).save_config(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    encoder(folders[kind]).keep(tmp_path / "kept", weights=False)
+    assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["config.json", LIMIT_FILE]
     torch.manual_seed(1)
-    fresh = PretrainedEncoder(str(tmp_path), weights=False).eval()
+    fresh = PretrainedEncoder(str(tmp_path / "kept"), weights=False).eval()
     trained = encoder(folders[kind])
     assert {n: p.shape for n, p in fresh.named_parameters()} == {n: p.shape for n, p in trained.named_parameters()}
     assert not torch.allclose(fresh(ids, ALL), trained(ids, ALL), atol=1e-2)
@@ -138,15 +140,51 @@ def test_what_cannot_be_loaded_is_named(folders: dict[str, Path], tmp_path: Path
         PretrainedEncoder(str(tmp_path), weights=False)
 
 
-def test_a_run_keeps_the_architecture_in_its_assets(folders: dict[str, Path], tmp_path: Path, ids: Tensor) -> None:
-    """After training the hub is not needed any more: nor for a random baseline, nor to load the run."""
-    config = EncoderConfig(name=str(folders["distilbert"]), max_len=12)
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_run_keeps_its_base_encoder(weights: bool, folders: dict[str, Path], tmp_path: Path, ids: Tensor) -> None:
+    """After the first build neither the hub nor the encoder's folder is needed: to resume, to load, or to compare."""
+    config = EncoderConfig(name=str(folders["distilbert"]), max_len=12, weights=weights)
     first = build_encoder(config, OWN, BuildContext(tmp_path))
     gone = config.model_copy(update={"name": "gone/from-the-hub"})
-    again = build_encoder(gone, OWN, BuildContext(tmp_path, random_init=True))
-    again.load_state_dict(first.state_dict())
-    assert torch.equal(again.eval()(ids, ALL), first.eval()(ids, ALL))
-    assert again.max_len == first.max_len == 12
+    random = build_encoder(gone, OWN, BuildContext(tmp_path, random_init=True))
+    assert not torch.allclose(random.eval()(ids, ALL), first.eval()(ids, ALL), atol=1e-2)
+    random.load_state_dict(first.state_dict())
+    assert torch.equal(random.eval()(ids, ALL), first.eval()(ids, ALL))
+    again = build_encoder(gone, OWN, BuildContext(tmp_path))
+    assert torch.equal(again.eval()(ids, ALL), first.eval()(ids, ALL)) == weights
+    assert again.max_len == random.max_len == first.max_len == 12
+
+
+@pytest.mark.parametrize(("limit", "set_to", "read"), [(7, None, 7), (7, 12, 12), (7, 500, 20), (900, None, 20)])
+def test_max_len_defaults_to_the_encoders_own_limit(
+    limit: int, set_to: int | None, read: int, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(folders["distilbert"], base)
+    (base / LIMIT_FILE).write_text(json.dumps({"max_seq_length": limit}))
+    config = EncoderConfig(name=str(base), max_len=set_to)
+    built = [build_encoder(config, OWN, BuildContext(tmp_path / "assets", random_init=r)) for r in (False, True)]
+    assert [encoder.max_len for encoder in built] == [read, read]
+    assert capsys.readouterr().err == ""  # nothing is shorter than it could be
+
+
+def test_a_shorter_limit_than_the_encoders_own_is_said_once(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = EncoderConfig(name=str(folders["bert"]), max_len=10)
+    for _ in range(2):
+        build_encoder(config, OWN, BuildContext(tmp_path))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "encoder.max_len=10: documents are split into rows of 10 tokens, though" in line
+    assert "reads 20" in line
+
+
+def test_a_damaged_limit_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["bert"], tmp_path / "base")
+    for text in ("{", "[]", "3"):
+        (tmp_path / "base" / LIMIT_FILE).write_text(text)
+        with pytest.raises(UserError, match=LIMIT_FILE):
+            PretrainedEncoder(str(tmp_path / "base"))
 
 
 def test_without_a_name_the_encoder_is_our_own(tmp_path: Path) -> None:

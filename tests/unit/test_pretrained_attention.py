@@ -93,7 +93,7 @@ def test_encoders_use_it_and_saved_configs_do_not_tell(encoder: PretrainedEncode
     encoder(*texts(padded=True))
     assert len(calls) == 2  # one a layer
     assert all(mask.dtype == torch.bool for mask in calls)
-    encoder.save_config(tmp_path / "saved")
+    encoder.keep(tmp_path / "saved", weights=False)
     assert ATTENTION not in (tmp_path / "saved" / "config.json").read_text()
 
 

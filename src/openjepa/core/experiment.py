@@ -54,8 +54,14 @@ class StreamedData(Protocol):
 class BuildContext:
     """What `build` needs besides the config."""
 
-    assets: Path  # folder of files that belong to the model (tokenizer, encoder config); filled on the first build
+    assets: Path  # folder of files that belong to the model (tokenizer, base encoder); filled on the first build
     random_init: bool = False  # True: ignore pretrained weights, for the ledger's random baseline
+
+    def kept(self, name: str, weights: bool) -> str | None:
+        """The folder of a base model that an earlier build kept in the assets; None if it lacks what is needed."""
+        folder = self.assets / name
+        needed = ["config.json", *(["model.safetensors"] if weights else [])]
+        return str(folder) if all((folder / file).is_file() for file in needed) else None
 
 
 def no_tasks() -> list[Task]:

@@ -11,9 +11,12 @@ from openjepa.core.config import BaseConfig
 from openjepa.core.experiment import BuildContext
 from openjepa.core.layers import Layers
 from openjepa.core.rates import scale_lr
+from openjepa.core.remarks import remark
 from openjepa.core.vocabulary import NamedEncoder, Vocabulary
 from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.transformer import TextEncoder
+
+MAX_LEN = 128  # tokens that OpenJEPA's own encoder reads if nothing is set
 
 
 class EncoderConfig(BaseConfig):
@@ -33,8 +36,8 @@ class EncoderConfig(BaseConfig):
     """attention heads; must divide dim"""
     dropout: float = Field(0.0, ge=0, lt=1)
     """in embeddings and MLPs of the own encoder"""
-    max_len: int = Field(128, ge=8)
-    """longest row in tokens; longer documents are split into rows"""
+    max_len: int | None = Field(None, ge=8)
+    """longest row in tokens, longer documents are split into rows; unset = a named encoder's own limit, 128 else"""
     lr_scale: float = Field(1.0, gt=0)
     """learning rate of the encoder relative to train.lr; a good start wants about a hundredth"""
 
@@ -48,24 +51,29 @@ def build_encoder(
 ) -> TextEncoder | PretrainedEncoder:
     """The encoder of this config, with an embedding for `vocab`; `section` is where it stands in the configuration.
 
-    A named one leaves its architecture in the assets, so a run needs no hub later.
+    A named one is kept in the assets, with its weights if it starts from them: a run needs no hub and no other folder.
     """
     if config.name is None:
-        encoder = TextEncoder(vocab.size, config.dim, config.depth, config.heads, config.max_len, config.dropout)
+        max_len = config.max_len or MAX_LEN
+        encoder = TextEncoder(vocab.size, config.dim, config.depth, config.heads, max_len, config.dropout)
     else:
-        encoder = _named_encoder(config, vocab, context, f"{section}.name")
+        encoder = _named_encoder(config, vocab, context, section)
     scale_lr(encoder, config.lr_scale)
     return encoder
 
 
-def _named_encoder(config: EncoderConfig, vocab: Vocabulary, context: BuildContext, setting: str) -> PretrainedEncoder:
+def _named_encoder(config: EncoderConfig, vocab: Vocabulary, context: BuildContext, section: str) -> PretrainedEncoder:
     assert config.name is not None
-    saved = context.assets / "encoder"
-    if (saved / "config.json").is_file() and (context.random_init or not config.weights):
-        return PretrainedEncoder(str(saved), False, config.max_len, vocab, setting)
     weights = config.weights and not context.random_init
-    encoder = PretrainedEncoder(config.name, weights, config.max_len, vocab, setting)
-    encoder.save_config(saved)
+    kept = context.kept("encoder", weights)
+    encoder = PretrainedEncoder(kept or config.name, weights, config.max_len, vocab, f"{section}.name")
+    if kept is None:
+        encoder.keep(context.assets / "encoder", weights)
+        if encoder.max_len < encoder.own_max_len:
+            remark(
+                f"{section}.max_len={config.max_len}: documents are split into rows of {encoder.max_len} tokens, "
+                f"though {config.name} reads {encoder.own_max_len}; {section}.max_len=null takes its own limit"
+            )
     return encoder
 
 

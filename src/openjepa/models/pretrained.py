@@ -12,6 +12,7 @@ are untouched by both.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -23,12 +24,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from openjepa.core import hub
+from openjepa.core.aside import replaced_folder
 from openjepa.core.errors import UserError
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.attention import attend
 from openjepa.models.sequence_packing import SequencePacking
 from openjepa.models.transformer import key_mask
 
+LIMIT_FILE = "sentence_bert_config.json"
 ATTENTION = "openjepa"  # name under which `attention` is registered with transformers
 # families in which places and the mask are all that decides who reads whom: neither causal, nor windows, nor a bias
 PACKED = frozenset({"albert", "bert", "camembert", "distilbert", "electra", "nomic_bert", "roberta", "xlm-roberta"})
@@ -38,8 +41,9 @@ BEYOND_ATTEND = ("position_bias", "softcap", "cache")  # arguments of transforme
 class PretrainedEncoder(nn.Module):
     """Wraps a transformers encoder. `name` is a hub id or a folder; `weights=False` builds it from its config alone.
 
-    Its embedding fits `vocab`: with weights it grows if it has to, without them it has that very size. `setting` is
-    where the name was given, for messages.
+    Its embedding fits `vocab`: with weights it grows if it has to, without them it has that very size. `max_len`
+    (tokens) defaults to the model's own limit (that of sentence-transformers, else its positions). `setting` is where the
+    name was given, for messages.
     """
 
     def __init__(
@@ -56,7 +60,8 @@ class PretrainedEncoder(nn.Module):
         self.dim: int = config.hidden_size if hasattr(config, "hidden_size") else config.dim
         self.first_place = first_place(self.model)
         self.room: int = config.max_position_embeddings - self.first_place  # tokens of a row, whatever `max_len`
-        self.max_len: int = min(max_len or self.room, self.room)
+        self.own_max_len: int = min(sentence_limit(name) or self.room, self.room)
+        self.max_len: int = min(max_len or self.own_max_len, self.room)
         self.takes_places = "position_ids" in inspect.signature(self.model.forward).parameters
         for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
@@ -114,9 +119,44 @@ class PretrainedEncoder(nn.Module):
         natural = torch.arange(ids.shape[1], device=ids.device)  # [T]
         return table.word_embeddings(ids) + table.position_embeddings(places) - table.position_embeddings(natural)
 
-    def save_config(self, folder: Path) -> None:
-        """Write config.json, from which the architecture can be rebuilt without the hub."""
-        self.model.config.save_pretrained(folder)
+    def keep(self, folder: Path, weights: bool) -> None:
+        """Write all that the model can be rebuilt from without the hub: config, limit, and its weights or not."""
+        with replaced_folder(folder) as inside:
+            save_model(self.model, inside, weights)
+            (inside / LIMIT_FILE).write_text(json.dumps({"max_seq_length": self.own_max_len}), encoding="utf-8")
+
+
+def save_model(model: Any, folder: Path, weights: bool) -> None:
+    """A transformers model as `load_model` reads it: config.json and, with `weights`, model.safetensors."""
+    if not weights:
+        model.config.save_pretrained(folder)
+        return
+    with quiet_transformers():
+        model.save_pretrained(folder)
+
+
+def sentence_limit(name: str) -> int | None:
+    """The longest text in tokens that the model behind `name` was made for, as sentence-transformers keeps it.
+
+    None where it does not say.
+    """
+    from transformers.utils import cached_file
+
+    with hub.reaching(), quiet_transformers():
+        file = cached_file(
+            str(Path(name).expanduser()),
+            LIMIT_FILE,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    if file is None:
+        return None
+    try:
+        limit = json.loads(Path(file).read_text(encoding="utf-8")).get("max_seq_length")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file} is not the JSON object that sentence-transformers writes; remove it") from error
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def load_model(name: str, weights: bool, vocab: Vocabulary | None = None, setting: str = "encoder.name") -> nn.Module:

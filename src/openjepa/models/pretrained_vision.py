@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.core import hub
+from openjepa.core.aside import replaced_folder
 from openjepa.core.errors import ConfigError, UserError
-from openjepa.models.pretrained import attention_mask, load_model, quiet_transformers, unused_parameters
+from openjepa.models.pretrained import attention_mask, load_model, quiet_transformers, save_model, unused_parameters
 from openjepa.models.transformer import key_mask, take
 
 OUR_MEAN, OUR_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # images come in [-1, 1]
@@ -75,11 +76,13 @@ class PretrainedViT(nn.Module):
             x = layer(x, mask)
             yield x
 
-    def save_config(self, folder: Path) -> None:
-        """Write config.json and how pixels are normed: the architecture can be rebuilt from them without the hub."""
-        self.model.config.save_pretrained(folder)
+    def keep(self, folder: Path, weights: bool) -> None:
+        """Write all that the model can be rebuilt from without the hub: config, pixel statistics, weights or not."""
         mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
-        (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std}))
+        with replaced_folder(folder) as inside:
+            save_model(self.model, inside, weights)
+            statistics = json.dumps({"image_mean": mean, "image_std": std})
+            (inside / "preprocessor_config.json").write_text(statistics, encoding="utf-8")
 
 
 def pixel_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -27,17 +27,19 @@ class VisionConfig(ViTConfig):
 
 
 def build_vision(config: VisionConfig, pixels: int, context: BuildContext) -> ViT | PretrainedViT:
-    """The encoder of this config, for images of `pixels` x `pixels`. Of a named one the architecture is left in the
-    assets, so a run needs no hub later."""
+    """The encoder of this config, for images of `pixels` x `pixels`.
+
+    A named one is kept in the assets, with its weights if it starts from them: a run needs no hub and no other folder.
+    """
     encoder = ViT(config, pixels) if config.name is None else _named(config.name, config, pixels, context)
     scale_lr(encoder, config.lr_scale)
     return encoder
 
 
 def _named(name: str, config: VisionConfig, pixels: int, context: BuildContext) -> PretrainedViT:
-    saved = context.assets / "vision"
-    if (saved / "config.json").is_file() and (context.random_init or not config.weights):
-        return PretrainedViT(str(saved), pixels, weights=False)
-    encoder = PretrainedViT(name, pixels, config.weights and not context.random_init)
-    encoder.save_config(saved)
+    weights = config.weights and not context.random_init
+    kept = context.kept("vision", weights)
+    encoder = PretrainedViT(kept or name, pixels, weights)
+    if kept is None:
+        encoder.keep(context.assets / "vision", weights)
     return encoder

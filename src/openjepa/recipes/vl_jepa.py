@@ -41,6 +41,7 @@ from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
 from openjepa.masking.blocks import PatchMaskConfig, build_masker
 from openjepa.models.caption_reader import CaptionReader, EncodersConfig, build_reader
+from openjepa.models.encoders import MAX_LEN
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
 from openjepa.models.transformer import mean_pool, recompute_activations, take
@@ -227,7 +228,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
     method = VLJEPA(config, vision, reader)
     pixels, grid = config.data.size, vision.grid
     masked = MaskedImageCollator(grid, build_masker(config.mask), AugmentConfig())  # a mirror image has other captions
-    collate = CaptionCollator(masked, tokenizer, (reader or config.text_encoder).max_len)
+    collate = CaptionCollator(masked, tokenizer, reader.max_len if reader is not None else MAX_LEN)
 
     seen = FrozenPart(method.student, method.teach, vision.dim, config.target)
     read = None if reader is None else FrozenPart(reader.encoder, reader.encoder, reader.width)

@@ -21,6 +21,7 @@ PAGES = [
         "docs/how-to/train-on-your-own-text.md",
         "docs/how-to/read-a-run.md",
         "docs/how-to/evaluate.md",
+        "docs/how-to/find-similar-tickets.md",
     )
 ]
 COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: {2,}#.*)?$", re.MULTILINE)

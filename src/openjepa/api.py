@@ -105,9 +105,11 @@ class Run:
         txt: TxtRule = "lines",
     ) -> dict[str, Any]:
         """Vectors of the texts in a file, row by row, into `out`; see `encode` and `data.embedding.embed_file`."""
-        return embed_file(
-            lambda texts: self.encode(texts, batch_size, at), source, out, column, batch_size, on_rows, txt
-        )
+
+        def encode(texts: Sequence[str]) -> np.ndarray:
+            return self.encode(texts, batch_size, at)
+
+        return embed_file(encode, source, out, column, batch_size, on_rows, txt)
 
     def similar(self, texts: Sequence[str], background: Sequence[str] | None = None) -> dict[str, Any]:
         """Cosines of `texts` beside those of random pairs of `background` (default: held-out texts of the run)."""

@@ -397,7 +397,7 @@ def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
         ("train ./none.py", "no recipe file at"),
         ("similar {tmp} a b", "is not a run folder"),
         ("similar {run} a", "at least two texts"),
-        ("embed {run} {tmp}/none.txt --out {tmp}/v.npy", "no input file at"),
+        ("embed {run} {tmp}/none.txt --out {tmp}/v.npy", "none.txt matches no file or folder"),
         ("embed {run} {data} --out {tmp}/v.csv", ".npy or .parquet"),
         ("embed {run} {data} --column body --out {tmp}/v.npy", "has no column 'body'"),
         ("eval {run} --sts {data}", "no field 'sentence1'"),

@@ -248,7 +248,7 @@ def test_unusable_sources_are_user_errors_that_name_the_way_out(tmp_path: Path) 
     with pytest.raises(UserError, match=r"missing.jsonl matches no file.*data.source=arithmetic"):
         read(tmp_path / "missing.jsonl")
     (tmp_path / "a.txt").write_text("a text")
-    with pytest.raises(UserError, match=r"a.txt has only .txt files; questions and answers need .jsonl or .parquet"):
+    with pytest.raises(UserError, match=r"a.txt has only .txt files; questions and answers need columns"):
         read(tmp_path / "a.txt")
     file = write(tmp_path / "b.jsonl", row(1), row(2))
     with pytest.raises(UserError, match=r"b.jsonl has no column 'ask'; set data.question_column to one of: answer"):

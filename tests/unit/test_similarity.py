@@ -14,7 +14,7 @@ from openjepa.core.tasks import Similarity, Triplets
 from openjepa.evals.similarity import (
     LEAST_BACKGROUND,
     random_pairs,
-    read_similarity_jsonl,
+    read_similarity,
     similar,
     spearman,
     triplet_accuracy,
@@ -109,11 +109,11 @@ def test_a_few_random_pairs_have_no_percentages() -> None:
     assert np.shape(enough["percentile"]) == (2, 2)
 
 
-def test_read_similarity_jsonl(tmp_path) -> None:
+def test_read_similarity(tmp_path) -> None:
     path = tmp_path / "pairs.jsonl"
     good = {"sentence1": "a", "sentence2": "b", "score": 3}
     path.write_text("\n".join([json.dumps({**good, "extra": 1})] * 3) + "\n\n")
-    assert read_similarity_jsonl(path, "sts") == Similarity("sts", ("a",) * 3, ("b",) * 3, (3.0,) * 3)
+    assert read_similarity(path, "sts") == Similarity("sts", ("a",) * 3, ("b",) * 3, (3.0,) * 3)
 
 
 @pytest.mark.parametrize(
@@ -133,20 +133,20 @@ def test_bad_lines_are_named_by_file_line_and_field(tmp_path, line: str, names: 
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"sentence1": "a", "sentence2": "b", "score": 3}\n' + line)
     with pytest.raises(UserError, match=names) as error:
-        read_similarity_jsonl(path)
+        read_similarity(path)
     assert f"{path} line 2" in str(error.value)
 
 
 def test_missing_and_short_files_are_named(tmp_path) -> None:
     with pytest.raises(UserError, match=r"none\.jsonl"):
-        read_similarity_jsonl(tmp_path / "none.jsonl")
+        read_similarity(tmp_path / "none.jsonl")
     (tmp_path / "short.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 3}\n')
     with pytest.raises(UserError, match=r"short\.jsonl holds 1 pairs"):
-        read_similarity_jsonl(tmp_path / "short.jsonl")
+        read_similarity(tmp_path / "short.jsonl")
 
 
 def test_separators_inside_a_string_and_a_byte_order_mark_are_read(tmp_path) -> None:
     file = tmp_path / "pairs.jsonl"
     row = '{"sentence1": "one\u2028line\u0085still", "sentence2": "b", "score": 1}\n'
     file.write_text(row * 3, encoding="utf-8-sig")
-    assert list(read_similarity_jsonl(file).first) == ["one\u2028line\u0085still"] * 3
+    assert list(read_similarity(file).first) == ["one\u2028line\u0085still"] * 3

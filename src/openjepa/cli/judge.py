@@ -27,8 +27,12 @@ def evaluate(
     run: RunFolder,
     suite: Annotated[Path | None, typer.Option("--suite", help="Ask only this: a YAML file that names tasks.")] = None,
     sts: Annotated[
-        list[Path] | None,
-        typer.Option("--sts", help="Ask only this (repeatable): JSONL of sentence1, sentence2, score."),
+        list[str] | None,
+        typer.Option(
+            "--sts",
+            metavar="[NAME=]FILE",
+            help="Ask only this (repeatable): .jsonl, .csv, .tsv of sentence1, sentence2, score; or the STS benchmark.",
+        ),
     ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Compare encoders, layers and poolings: which should be used?")
@@ -60,7 +64,7 @@ def evaluate(
       openjepa eval runs/first --sweep
       openjepa eval runs/pictures --figures
       openjepa eval runs/first --suite suite.yaml
-      openjepa eval runs/first --sts stsb.jsonl --fail-if-worse
+      openjepa eval runs/first --sts stsb=sts-dev.csv --fail-if-worse
     """
     from openjepa import api
     from openjepa.cli.report import print_ledger, print_peak_memory
@@ -108,11 +112,31 @@ def read_suite(file: Path) -> Suite:
     return suite
 
 
-def _evaluated(run: Run, sts: Sequence[Path], long: LongTexts) -> Ledger:
-    from openjepa.evals.similarity import read_similarity_jsonl
+def _evaluated(run: Run, sts: Sequence[str], long: LongTexts) -> Ledger:
+    from openjepa.evals.similarity import read_similarity
 
-    tasks = [read_similarity_jsonl(file, name=file.stem) for file in sts] or None
-    return run.evaluate(tasks, "-".join(file.stem for file in sts) or "default", long)
+    files = named_files(sts)
+    tasks = [read_similarity(file, name) for name, file in files.items()] or None
+    return run.evaluate(tasks, "-".join(files) or "default", long)
+
+
+def named_files(given: Sequence[str]) -> dict[str, Path]:
+    """Files given as NAME=FILE, or as FILE and named by its stem. Raises UserError for names that tasks cannot have."""
+    from openjepa.data.files import COMPRESSED
+    from openjepa.evals.suite_file import TAKEN
+
+    files: dict[str, Path] = {}
+    for item in given:
+        name, named, place = item.partition("=")
+        if not named or Path(item).exists():
+            file = Path(item)
+            name, place = Path(file.stem).stem if file.suffix in COMPRESSED else file.stem, item
+        if not name.strip() or name.startswith(".") or "/" in name or name in TAKEN:
+            raise UserError(f"--sts {item}: a task cannot be named {name!r}; write --sts NAME={place}")
+        if name in files:
+            raise UserError(f"--sts: two files are named {name!r}; give one another name: --sts NAME={place}")
+        files[name] = Path(place)
+    return files
 
 
 def _sweep(run: Run, more_asked: bool, as_json: bool) -> None:

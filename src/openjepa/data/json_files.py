@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from openjepa.data.files import Kind, head_of, open_bytes
-from openjepa.data.records import MISSING, UNUSABLE, Counts, NoColumnError, Reading, Record, column_names, pick
+from openjepa.data.records import LISTED, MISSING, UNUSABLE, Counts, NoColumnError, Reading, Record, column_names, pick
 from openjepa.data.text_files import decoded, text_lines
 
 CHUNK = 2**20  # bytes read at once
@@ -61,6 +61,7 @@ class _Rows:
         self.name, self.reading, self.counts = name, reading, counts
         self.found = False  # whether any object had the column
         self.other_columns: dict[str, None] = {}  # columns of objects without it
+        self.without = Counts()  # these objects, as long as none had it
 
     def of_lines(self, file: Path) -> Iterator[Record]:
         with open_bytes(file) as stream:
@@ -81,19 +82,29 @@ class _Rows:
             return Record(UNUSABLE, None, place)
         row = parsed(text)
         if isinstance(row, str):
-            self.found = True
+            self._has_column()
             return Record(row, None, place)
         if row is NOT_JSON or not isinstance(row, dict):
             self.counts.add(f"{what} is not JSON" if row is NOT_JSON else f"{what} is not a JSON object", place)
             return Record(UNUSABLE, None, place)
         value = pick(row, self.reading.column)
         if value is MISSING:
-            self.other_columns.update(dict.fromkeys(column_names(row)))
-            self.counts.add(f"{what} without column {self.reading.column!r}", place)
+            self._lacks_column(row, f"{what} without column {self.reading.column!r}", place)
             return Record(UNUSABLE, None, place)
-        self.found = True
+        if value is not None or self.reading.column in row:  # else the object that should hold it is null
+            self._has_column()
         label = MISSING if self.reading.label is None else pick(row, self.reading.label)
         return Record(value, None if label is MISSING else label, place)
+
+    def _has_column(self) -> None:
+        self.found = True
+        self.counts.merge(self.without)
+        self.without.clear()
+
+    def _lacks_column(self, row: dict[str, Any], reason: str, place: str) -> None:
+        if len(self.other_columns) < LISTED:
+            self.other_columns.update(dict.fromkeys(column_names(row)))
+        (self.counts if self.found else self.without).add(reason, place)
 
     def _unclosed(self) -> None:
         self.counts.add("JSON array without an end", self.name)

@@ -148,7 +148,7 @@ def _called(factory: Callable[[], Any]) -> Iterable[Any]:
     made = factory()
     if isinstance(made, str | Mapping) or not isinstance(made, Iterable):
         raise UserError(
-            f"the function given as data returned a {type(made).__name__}, not an iterator of texts or dicts"
+            f"the function given as data returns a {type(made).__name__}; let it return an iterator of texts"
         )
     return made
 

@@ -37,6 +37,11 @@ class Counts(Counter[str]):
         self[reason] += 1
         self.first.setdefault(reason, place)
 
+    def merge(self, others: Counts) -> None:
+        """Add what was counted apart."""
+        self.update(others)
+        self.first = {**others.first, **self.first}
+
 
 class Record(NamedTuple):
     """A text as found, whatever its type is, with its label and its place ("corpus.jsonl:17")."""
@@ -124,9 +129,10 @@ def dotted(column: str) -> Iterator[tuple[str, str]]:
 
 def column_names(row: Mapping[str, Any]) -> list[str]:
     """The names of a row's columns, those of nested rows dotted."""
-    names = []
+    names: list[str] = []
     for name, value in list(row.items())[:LISTED]:
-        names += [f"{name}.{inner}" for inner in value] if isinstance(value, Mapping) and value else [str(name)]
+        names.append(str(name))
+        names += [f"{name}.{inner}" for inner in value] if isinstance(value, Mapping) else []
     return names[:LISTED]
 
 

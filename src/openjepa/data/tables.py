@@ -103,10 +103,9 @@ def _names(fields: Mapping[str, pa.DataType]) -> Iterator[str]:
     import pyarrow as pa
 
     for name, kind in fields.items():
-        if pa.types.is_struct(kind) and kind.num_fields:
+        yield name
+        if pa.types.is_struct(kind):
             yield from (f"{name}.{field.name}" for field in kind)
-        else:
-            yield name
 
 
 def _at(batch: pa.RecordBatch, steps: list[str]) -> Any:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from openjepa.data.files import Kind, head_of, open_bytes
 from openjepa.data.records import UNUSABLE, Counts, Reading, Record
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup
 
 NOT_UTF8 = "mended: not UTF-8"
 BLOCK = re.compile(
@@ -170,25 +173,37 @@ def _is_yaml_mapping(text: str) -> bool:
 
 def html_text(source: str) -> str:
     """The text of an HTML page: a block element begins a new line, paragraphs are apart by a blank one."""
-    from bs4 import BeautifulSoup, NavigableString
-    from bs4.element import PreformattedString
+    from bs4 import BeautifulSoup
 
-    soup = BeautifulSoup(source, "html.parser")
-    for element in soup(list(UNSEEN)):
-        element.extract()
-    as_it_is = {id(node) for element in soup("pre") for node in element.descendants}
-    for node in list(soup.descendants):
-        if isinstance(node, PreformattedString):  # comments, doctypes and the like
-            node.extract()
-        elif isinstance(node, NavigableString) and id(node) not in as_it_is:
-            node.replace_with(NavigableString(re.sub(r"\s+", " ", node)))
-    for element in soup.find_all(lambda element: BLOCK.match(element.name) is not None):
-        gap = "\f" if PARAGRAPH.match(element.name) else "\v"
-        element.insert_before(gap)
-        element.insert_after(gap)
-    for element in soup(["td", "th"]):
-        element.insert_after(" ")
-    return re.sub("[ \v\f]+", _line_break, soup.get_text()).strip()
+    return re.sub("[ \v\f]+", _line_break, "".join(_pieces(BeautifulSoup(source, "html.parser")))).strip()
+
+
+def _pieces(soup: BeautifulSoup) -> Iterator[str]:
+    """The page's texts in order; \\f stands for the end of a paragraph, \\v for that of a line."""
+    from bs4.element import NavigableString, PreformattedString, Tag
+
+    open_tags: list[tuple[str, Iterator[Any]]] = [("", iter(soup.contents))]  # a list, for pages of any depth
+    preformatted = 0
+    while open_tags:
+        name, children = open_tags[-1]
+        child = next(children, None)
+        if child is None:
+            open_tags.pop()
+            preformatted -= name == "pre"
+            yield _gap(name)
+        elif isinstance(child, Tag) and child.name not in UNSEEN:
+            open_tags.append((child.name, iter(child.contents)))
+            preformatted += child.name == "pre"
+            yield _gap(child.name)
+        elif isinstance(child, NavigableString) and not isinstance(child, PreformattedString):  # no comment or the like
+            yield str(child) if preformatted else re.sub(r"\s+", " ", child)
+
+
+def _gap(name: str) -> str:
+    """What stands before and behind an element's text."""
+    if PARAGRAPH.match(name):
+        return "\f"
+    return "\v" if BLOCK.match(name) else " " if name in ("td", "th") else ""
 
 
 def _line_break(gap: re.Match[str]) -> str:

@@ -18,7 +18,9 @@ import torch
 from openjepa.core.errors import UserError
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Search, Similarity, Triplets, pool_table
+from openjepa.data.files import kind_of
 from openjepa.evals.features import Embedder, Vectors, cosine_rows, inner_products, require_finite, unit_rows
+from openjepa.evals.rated_pairs import read_rated_pairs
 from openjepa.evals.scores import Score
 
 RESOLUTION = 1e-6  # cosines of float32 vectors that differ by less are equal
@@ -86,9 +88,17 @@ def similar(texts: Sequence[str], vectors: np.ndarray, background: np.ndarray, s
     }
 
 
-def read_similarity_jsonl(path: Path, name: str = "similarity") -> Similarity:
-    """A task from JSON lines with `sentence1`, `sentence2` and `score`. UserErrors name the file, line and field."""
-    rows = _rows(path, {"sentence1": TEXT, "sentence2": TEXT, "score": NUMBER})
+def read_similarity(path: Path, name: str = "similarity") -> Similarity:
+    """A task from pairs that people rated: JSON lines, or a .csv or .tsv, with `sentence1`, `sentence2` and `score`.
+
+    The STS benchmark's own files are recognised, see `rated_pairs`. UserErrors name the file, line and field.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "csv" or kind == "tsv":
+        rows: Sequence[tuple[Any, ...]] = read_rated_pairs(path, kind)
+    else:
+        rows = _rows(path, {"sentence1": TEXT, "sentence2": TEXT, "score": NUMBER})
     if len(rows) < 3:
         raise UserError(f"{path} holds {len(rows)} pairs; a rank correlation needs at least 3")
     first, second, scores = zip(*rows, strict=True)

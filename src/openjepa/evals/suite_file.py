@@ -37,7 +37,7 @@ from openjepa.data.records import Counts, TxtRule
 from openjepa.data.sentences import SentencesConfig
 from openjepa.data.sources import DataConfig, documents, source_kind
 from openjepa.evals.outside import mteb_task
-from openjepa.evals.similarity import read_alignment_jsonl, read_similarity_jsonl, read_triplets_jsonl
+from openjepa.evals.similarity import read_alignment_jsonl, read_similarity, read_triplets_jsonl
 
 TAKEN = ("default", "study", "audit")  # names of other files in a run's evals/
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
@@ -48,7 +48,7 @@ class TextLines(BaseConfig):
 
     name: Name
     file: Path
-    """JSON lines"""
+    """JSON lines; rated pairs also as .csv or .tsv"""
     read: ClassVar[Callable[[Path, str], Task]]
 
     def tasks(self, folder: Path, counts: Counts) -> list[Task]:
@@ -58,11 +58,11 @@ class TextLines(BaseConfig):
 class Sts(TextLines):
     """Pairs of sentences that people rated: Spearman's correlation of cosines with the ratings.
 
-    Lines of sentence1, sentence2, score.
+    JSON lines (or a .csv or .tsv) of sentence1, sentence2, score; or the STS benchmark's own .csv files.
     """
 
     kind: Literal["sts"]
-    read = staticmethod(read_similarity_jsonl)
+    read = staticmethod(read_similarity)
 
 
 class TripletFile(TextLines):
@@ -85,7 +85,7 @@ class Probe(BaseConfig):
     kind: Literal["probe"]
     name: Name
     train: Path
-    """.jsonl or .parquet file, or a folder of them"""
+    """a file with both columns (.jsonl, .csv, .tsv, .parquet, ...), or a folder of them"""
     test: Path | None = None
     """the same; unset = a part of train, see test_fraction"""
     text: str = "text"
@@ -130,7 +130,7 @@ class HiddenSentence(BaseConfig):
     kind: Literal["hidden_sentence"]
     name: Name
     source: str
-    """what data.source of a text recipe takes: .txt, .jsonl, .parquet (also .gz), a folder, a glob, a hub data set"""
+    """what data.source of a text recipe takes: a file, a folder, a glob, a hub data set"""
     column: str = "text"
     """column or key of the text"""
     txt: TxtRule = "auto"

@@ -18,6 +18,7 @@ from openjepa.core.experiment import Experiment, StreamedData
 from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, read_jsonl, write_json
 from openjepa.data.loader import eval_batches
+from openjepa.data.unknown_tokens import require_known
 from openjepa.evals.alignment import curve_point
 from openjepa.health.monitor import HealthMonitor
 from openjepa.train import checkpoint
@@ -35,13 +36,15 @@ def train_into(
         for rows in (experiment.train_data, experiment.eval_data):
             if not isinstance(rows, StreamedData):
                 len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
+        if experiment.unknown is not None:
+            require_known(experiment.unknown())
     resume = resume and bool(checkpoint.finished(folder.checkpoints))  # stopped before the first one: start over
     main = fabric.is_global_zero
     if main:
         folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
         folder.add_notes(_notes(experiment))
-        if progress and (counted := data_counts(experiment)):
-            Console(stderr=True).print("data: " + _listed(counted), markup=False, highlight=False, soft_wrap=True)
+        if progress and (found := _on_data(experiment)):
+            Console(stderr=True).print(f"data: {found}", markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
     with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
         monitor = _health_monitor(experiment, folder, observers.on_health)
@@ -62,14 +65,21 @@ def data_counts(experiment: Experiment) -> dict[str, int]:
 def _notes(experiment: Experiment) -> dict[str, Any]:
     counted, config = data_counts(experiment), experiment.train
     notes: dict[str, Any] = {"data": counted} if counted else {}
+    if experiment.unknown is not None:
+        notes["unknown_share"] = round(experiment.unknown().share, 6)
     if config.joint_steps < config.steps:
         notes["predictor_alone_after_step"] = config.joint_steps
     return {**notes, **experiment.notes()}
 
 
-def _listed(counted: Mapping[str, int]) -> str:
-    """The most frequent first: what was kept, as a rule."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counted.items(), key=lambda one: -one[1]))
+def _on_data(experiment: Experiment) -> str:
+    """Counts, the most frequent first (what was kept, as a rule), and the share of tokens that are [UNK]."""
+    counted = data_counts(experiment)
+    parts = [f"{count:,} {reason}" for reason, count in sorted(counted.items(), key=lambda one: -one[1])]
+    unknown = None if experiment.unknown is None else experiment.unknown()
+    if unknown is not None and unknown.unknown_id is not None:
+        parts.append(f"{100 * unknown.share:.2g} % of the tokens unknown")
+    return ", ".join(parts)
 
 
 @contextlib.contextmanager

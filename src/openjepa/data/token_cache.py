@@ -16,7 +16,9 @@ from openjepa.core.aside import replaced_folder
 from openjepa.core.errors import UserError
 from openjepa.data.rows import RowMaker
 from openjepa.data.sources import Counts, DataConfig, Document, documents, is_held_out, nothing_held_out
+from openjepa.data.unknown_tokens import UnknownTokens
 
+TOKENS, UNKNOWN = "tokens to train on", "unknown tokens to train on"  # in the counts, special tokens not included
 SPLITS = ("train", "eval")
 CHUNK_CHARS = 4_000_000  # documents tokenised together
 CHUNK_DOCUMENTS = 2048
@@ -39,6 +41,7 @@ def build(folder: Path, cfg: DataConfig, maker: RowMaker) -> None:
         with _Writer(aside, maker, counts) as writer:
             for chunk in _progress(chunks(found), writer):
                 writer.add(chunk, [is_held_out(document.text, cfg.eval_fraction) for document in chunk])
+        counts[TOKENS], counts[UNKNOWN] = writer.trained_on.tokens, writer.trained_on.unknown
         if not counts["rows held out"]:
             raise nothing_held_out(cfg)
         if not counts["rows to train on"] and not cfg.endless:
@@ -55,6 +58,7 @@ class _Writer:
         self.streams = [pa.ipc.new_file(file, SCHEMA) for file in self.files]
         self.documents = [0, 0]
         self.tokens = 0
+        self.trained_on = UnknownTokens(maker.tokenizer)
 
     def __enter__(self) -> _Writer:
         return self
@@ -71,6 +75,8 @@ class _Writer:
                 rows[out].extend((row, number, document.id, document.label) for row in made)
                 self.documents[out] += 1
                 self.tokens += sum(map(len, made))
+                if not out:
+                    self.trained_on.add(made)
         for stream, part, name in zip(self.streams, rows, ("rows to train on", "rows held out"), strict=True):
             if part:
                 stream.write_batch(_record_batch(part))

@@ -44,7 +44,7 @@ def pretrained_tokenizer(name: str, setting: str = "tokenizer.kind") -> TextToke
     found = _read(path) if path.exists() else _from_hub(name, setting)
     if found is None:
         raise UserError(f"{setting}={name}: no tokenizer files in it; put there {LAYOUTS}")
-    require_vocabulary(found, f"{setting}={name}")
+    _require_vocabulary(found, f"{setting}={name}")
     return found
 
 
@@ -57,13 +57,13 @@ def has_tokenizer(name: str, setting: str) -> bool:
     return found is not None and vocabulary_size(found) >= FEWEST_TOKENS
 
 
-def require_vocabulary(tokenizer: TextTokenizer, what: str) -> None:
+def _require_vocabulary(tokenizer: TextTokenizer, what: str) -> None:
     """Raises UserError for a tokenizer with next to nothing in its vocabulary; `what` says where it comes from."""
     size = vocabulary_size(tokenizer)
     if size < FEWEST_TOKENS:
         raise UserError(
             f"{what}: a vocabulary of {size} tokens besides special ones is too small to read text (at least "
-            f"{FEWEST_TOKENS}); give a whole tokenizer ({LAYOUTS}), more text to learn from, or tokenizer.kind=bytes"
+            f"{FEWEST_TOKENS}); give a whole tokenizer ({LAYOUTS}), or one of {', '.join(OWN_KINDS)}"
         )
 
 

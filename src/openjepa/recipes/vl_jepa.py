@@ -192,6 +192,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.pairs if method.two_way else None).all,
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
+        unknown=None if reader is None else lambda: train_data.unknown(tokenizer),
         notes=lambda: notes,
         layers=image_layers,
         pictures=collate.pictures,

@@ -103,5 +103,6 @@ def build(config: Config, context: BuildContext) -> Experiment:
         prepare=lambda texts: collate.clean(texts, method.student.max_len),
         train=config.train,
         tasks=lambda: text_tasks(config.data),
+        unknown=lambda: train_data.unknown,
         notes=lambda: {"mask_ratio": config.mask_ratio},
     )

@@ -93,5 +93,6 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         prepare=lambda texts: collate.clean(texts, method.student.max_len),
         train=config.train,
+        unknown=lambda: train_data.unknown,
         tasks=lambda: text_tasks(config.data),
     )

@@ -18,6 +18,7 @@ from openjepa.core.experiment import Experiment, StreamedData
 from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, read_jsonl, write_json
 from openjepa.data.loader import eval_batches
+from openjepa.data.token_cache import UNKNOWN
 from openjepa.data.unknown_tokens import require_known
 from openjepa.evals.alignment import curve_point
 from openjepa.health.monitor import HealthMonitor
@@ -75,6 +76,7 @@ def _notes(experiment: Experiment) -> dict[str, Any]:
 def _on_data(experiment: Experiment) -> str:
     """Counts, the most frequent first (what was kept, as a rule), and the share of tokens that are [UNK]."""
     counted = data_counts(experiment)
+    counted.pop(UNKNOWN, None)  # as a share, below
     parts = [f"{count:,} {reason}" for reason, count in sorted(counted.items(), key=lambda one: -one[1])]
     unknown = None if experiment.unknown is None else experiment.unknown()
     if unknown is not None and unknown.unknown_id is not None:

@@ -64,6 +64,6 @@ def require_known(training: UnknownTokens) -> None:
     if training.share > MOST_UNKNOWN:
         raise UserError(
             f"{100 * training.share:.0f} % of the training data's tokens are unknown to its tokenizer "
-            f"({training.description}), and at most {100 * MOST_UNKNOWN:.0f} % may be; raise tokenizer.vocab_size, or "
-            "set tokenizer.kind=bpe, which knows every text (beside pretrained weights: an encoder made for this language)"
+            f"({training.description}); at most {100 * MOST_UNKNOWN:.0f} % may be. Raise tokenizer.vocab_size, or set "
+            "tokenizer.kind=bpe, which knows every text; beside pretrained weights, take an encoder for this language"
         )

@@ -30,7 +30,7 @@ PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 LAYOUTS = "tokenizer.json, vocab.json + merges.txt, encoder.json + vocab.bpe, a .tiktoken file or vocab.txt"
 SUFFIXES = (".json", ".tiktoken", ".txt")  # of files that are a tokenizer by themselves
-FEWEST_TOKENS = 100  # besides special ones; a vocabulary with less has lost its file
+FEWEST_TOKENS = 50  # besides special ones; letters at the start and inside of words are more
 GPT2_NAMES = ("gpt2", "openai-community/gpt2")
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 

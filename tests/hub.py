@@ -1,4 +1,4 @@
-"""A loopback hub: as much of one as its clients need to list, download and stream one data set, without a network."""
+"""A loopback hub: as much of one as its clients need to list, download and stream one repository, without a network."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ SHA = "0" * 40  # of the one commit
 
 
 @contextmanager
-def serving(name: str, files: Mapping[str, bytes]) -> Generator[dict[str, str]]:
+def serving(name: str, files: Mapping[str, bytes], kind: str = "datasets") -> Generator[dict[str, str]]:
     """Serve the data set `name` ("owner/name") of these files; gives what a process's environment needs to find it.
+
+    `kind` may also be "models".
 
     The endpoint is read when the clients are imported, so ask in a process of its own.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, name, files))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, name, files, kind))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         endpoint = f"http://127.0.0.1:{server.server_address[1]}"
@@ -33,21 +35,22 @@ def serving(name: str, files: Mapping[str, bytes]) -> Generator[dict[str, str]]:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers one request about the data set."""
+    """Answers one request about the repository."""
 
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, name: str, files: Mapping[str, bytes], *args: Any) -> None:
-        self.name, self.files = name, files
+    def __init__(self, name: str, files: Mapping[str, bytes], kind: str, *args: Any) -> None:
+        self.name, self.files, self.kind = name, files, kind
         super().__init__(*args)
 
     def do_GET(self) -> None:
         path, name = self.path.partition("?")[0], re.escape(self.name)
-        if tree := re.fullmatch(rf"/api/datasets/{name}/tree/[^/]+/?(.*)", path):
+        below = "/datasets" if self.kind == "datasets" else ""
+        if tree := re.fullmatch(rf"/api/{self.kind}/{name}/tree/[^/]+/?(.*)", path):
             self.answer(self.entries(tree[1]))
-        elif re.fullmatch(rf"/api/datasets/{name}(/revision/[^/]+)?", path):
+        elif re.fullmatch(rf"/api/{self.kind}/{name}(/revision/[^/]+)?", path):
             self.answer({"id": self.name, "sha": SHA, "siblings": [{"rfilename": f} for f in self.files], "tags": []})
-        elif (file := re.fullmatch(rf"/datasets/{name}/resolve/[^/]+/(.+)", path)) and file[1] in self.files:
+        elif (file := re.fullmatch(rf"{below}/{name}/resolve/[^/]+/(.+)", path)) and file[1] in self.files:
             self.answer_file(self.files[file[1]])
         else:
             missing = "EntryNotFound" if self.name in path else "RepoNotFound"

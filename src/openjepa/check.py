@@ -22,6 +22,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Method, Progress
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loader import train_batches
+from openjepa.data.unknown_tokens import require_known
 from openjepa.health.leakage import (
     POSITION_FLOOR,
     gradient_report,
@@ -53,7 +54,10 @@ def check_recipe(
     module, settings = configure(target, preset, config, overrides)
     with tempfile.TemporaryDirectory() as assets:
         seed_global(settings.train.seed, "init")
-        return check_experiment(module.build(settings, BuildContext(Path(assets))))
+        experiment = module.build(settings, BuildContext(Path(assets)))
+        if experiment.unknown is not None:
+            require_known(experiment.unknown())
+        return check_experiment(experiment)
 
 
 def check_experiment(experiment: Experiment) -> list[CheckResult]:

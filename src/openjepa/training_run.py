@@ -22,6 +22,8 @@ from openjepa.core.method import Hook
 from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_jsonl, write_json
 from openjepa.data.loader import eval_batches
 from openjepa.data.records import counts_line
+from openjepa.data.token_cache import UNKNOWN
+from openjepa.data.unknown_tokens import require_known
 from openjepa.evals.alignment import curve_point
 from openjepa.health.monitor import HealthMonitor, enough_batches
 from openjepa.train import checkpoint
@@ -49,6 +51,8 @@ def _trained(
         for rows in (experiment.train_data, experiment.eval_data):
             if not isinstance(rows, StreamedData):
                 len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
+        if experiment.unknown is not None:
+            require_known(experiment.unknown())
     resume = resume and bool(checkpoint.finished(folder.checkpoints))  # stopped before the first one: start over
     main = fabric.is_global_zero
     if main:
@@ -60,8 +64,8 @@ def _trained(
                 soft_wrap=True,
             )
         folder.add_notes(_notes(experiment))
-        if progress and (counted := data_counts(experiment)):
-            Console(stderr=True).print("data: " + counts_line(counted), markup=False, highlight=False, soft_wrap=True)
+        if progress and (found := _on_data(experiment)):
+            Console(stderr=True).print(f"data: {found}", markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
     with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
         monitor = _health_monitor(experiment, folder, observers.on_health)
@@ -81,9 +85,21 @@ def data_counts(experiment: Experiment) -> dict[str, int]:
 def _notes(experiment: Experiment) -> dict[str, Any]:
     counted, config = data_counts(experiment), experiment.train
     notes: dict[str, Any] = {"data": counted} if counted else {}
+    if experiment.unknown is not None:
+        notes["unknown_share"] = round(experiment.unknown().share, 6)
     if config.joint_steps < config.steps:
         notes["predictor_alone_after_step"] = config.joint_steps
     return {**notes, **experiment.notes()}
+
+
+def _on_data(experiment: Experiment) -> str:
+    """Counts, the most frequent first (what was kept, as a rule), and the share of tokens that are [UNK]."""
+    line = counts_line({reason: count for reason, count in data_counts(experiment).items() if reason != UNKNOWN})
+    unknown = None if experiment.unknown is None else experiment.unknown()
+    if unknown is None or unknown.unknown_id is None:
+        return line
+    share = f"{100 * unknown.share:.2g} % of the tokens unknown"
+    return f"{line}, {share}" if line else share
 
 
 @contextlib.contextmanager

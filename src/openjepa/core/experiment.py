@@ -94,6 +94,7 @@ class Experiment:
     pictures: Callable[[Any], Sequence[Picture]] | None = None  # how the rows of a batch look, place by place
     # pictures of what the method predicts, by name: (method, file to draw to)
     figures: Mapping[str, Callable[[Method, Path], None]] = field(default_factory=dict)
+    unknown: Callable[[], Any] | None = None  # texts only: the `data.unknown_tokens.UnknownTokens` of the training data
     notes: Callable[[], dict[str, Any]] = dict  # counted facts on the data and the method, for logs and env.json
 
     def __post_init__(self) -> None:

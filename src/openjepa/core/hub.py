@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 2.5  # for an answer of the hub, of whatever kind
+PATIENCE_S = 2.0  # for an answer of the hub, of whatever kind
 ABSENT_FOR_S = 60.0  # how long a hub that did not answer is not asked again
 REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 

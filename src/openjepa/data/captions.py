@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -24,8 +25,11 @@ from openjepa.data.image_records import ENDLESS_SCENES, WORLD, ImageDataConfig, 
 from openjepa.data.images import ImageSet
 from openjepa.data.readers import Counts, Record
 from openjepa.data.sources import clean_text, source_kind
+from openjepa.data.text_tokenizer import TextTokenizer
+from openjepa.data.unknown_tokens import UnknownTokens
 
 TextKind = Literal["caption", "none", "shuffled"]
+COUNTED_CAPTIONS = 100_000  # looked at for words that the tokenizer does not know
 CAPTIONS = {"images": {"id", "file_name"}, "annotations": {"image_id", "caption"}}  # what is read of COCO's schema
 
 
@@ -110,6 +114,12 @@ class CaptionedImages(Dataset[Captioned]):
     def texts(self) -> Iterator[str]:
         """All captions, one after the other: what a tokenizer learns from."""
         return (caption for captions in self.captions for caption in captions)
+
+    def unknown(self, tokenizer: TextTokenizer) -> UnknownTokens:
+        """How many tokens of the first captions this tokenizer does not know."""
+        found = UnknownTokens(tokenizer)
+        found.add(tokenizer.encode_content(list(islice(self.texts(), COUNTED_CAPTIONS))))
+        return found
 
     def told(self, text: TextKind) -> CaptionedImages:
         """The same images with another text."""

@@ -25,7 +25,8 @@ from torch.utils.data import Dataset
 from openjepa.data.cache import cache_dir, cache_lock
 from openjepa.data.rows import RowMaker
 from openjepa.data.sources import DataConfig, source_key
-from openjepa.data.token_cache import build
+from openjepa.data.token_cache import TOKENS, UNKNOWN, build
+from openjepa.data.unknown_tokens import UnknownTokens
 
 FORMAT = 4  # of the cache; raise it when rows are cut or stored differently
 
@@ -80,6 +81,12 @@ class TokenizedCorpus(Dataset[TokenRow]):
     def counts(self) -> dict[str, int]:
         """Documents and rows kept, mended and dropped while the corpus was made (both splits), by reason."""
         return json.loads((self._open() / "counts.json").read_text(encoding="utf-8"))
+
+    @property
+    def unknown(self) -> UnknownTokens:
+        """How many of the tokens to train on the tokenizer does not know, whatever the split of this corpus."""
+        counts = self.counts
+        return UnknownTokens(self.maker.tokenizer, counts[TOKENS], counts[UNKNOWN])
 
     def place(self, index: int) -> str:
         """Where row `index` comes from, e.g. "corpus.jsonl:17"."""

@@ -25,6 +25,7 @@ from openjepa.data.questions import Question
 from openjepa.data.readers import Counts
 from openjepa.data.text_inputs import TextInputs, parts_of
 from openjepa.data.tokenizer import TextTokenizer
+from openjepa.data.unknown_tokens import UnknownTokens
 
 PRED = "[PRED]"
 
@@ -97,6 +98,13 @@ class TokenizedQuestions(Dataset[QuestionRow]):
         if not rows:
             raise UserError(f"none of {len(found)} questions can be used: {dict(self.counts)}; raise decoder.max_len")
         return rows
+
+    @cached_property
+    def unknown(self) -> UnknownTokens:
+        """How many tokens of all rows the tokenizer does not know."""
+        found = UnknownTokens(self.tokenizer)
+        found.add([ids for row in self.rows for ids in row])
+        return found
 
 
 @dataclass(frozen=True)

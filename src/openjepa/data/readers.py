@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from openjepa.core import hub
 from openjepa.core.errors import UserError
 from openjepa.data.delimited import read_delimited
 from openjepa.data.files import kind_of
@@ -103,9 +104,12 @@ def hub_shards(
     With `images`, a column of images gives the bytes of their files: broken ones are ours to count.
     The library's own shuffling and its saved states are not used: `shuffle` loses rows on resume (datasets 5.2).
     """
+    if hub.absence() is not None and not hub.has_dataset(name):  # before an import of seconds
+        raise _not_readable(name, hints, OSError())
     from datasets import Image, load_dataset
 
-    rows = _from_hub(name, hints, lambda: load_dataset(name, config, split=split, streaming=streaming))
+    with hub.reaching():
+        rows = _from_hub(name, hints, lambda: load_dataset(name, config, split=split, streaming=streaming))
     if images and isinstance((rows.features or {}).get(column), Image):
         rows = rows.cast_column(column, Image(decode=False))
     if not streaming or rows.num_shards == 1:
@@ -135,11 +139,14 @@ def _from_hub(name: str, hints: Hints, ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except Exception as error:  # the clients (datasets, huggingface_hub, httpx, fsspec) share no base class
-        raise UserError(
-            f"hub data set {name!r} cannot be read ({type(error).__name__}: {first_line(error)}); ways on: "
-            f"a local path in data.source, data.source={hints.world} (offline), HF_ENDPOINT for a mirror, HF_TOKEN if "
-            "private"
-        ) from error
+        raise _not_readable(name, hints, error) from error
+
+
+def _not_readable(name: str, hints: Hints, error: Exception) -> UserError:
+    return UserError(
+        f"data.source={name}: {hub.failure(error, 'data set')}; give a local file or folder, data.source={hints.world} "
+        "(made on the spot), or set HF_ENDPOINT to a mirror"
+    )
 
 
 def read_stories(limit: int, label: str | None, skip: int = 0) -> Iterator[Record]:

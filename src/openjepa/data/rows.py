@@ -33,6 +33,11 @@ class RowMaker(Protocol):
     """Makes the rows of a corpus; pure, cheap to send to data loading processes."""
 
     @property
+    def tokenizer(self) -> TextTokenizer:
+        """What turns texts into token ids."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Equal for row makers that make equal rows."""
         ...

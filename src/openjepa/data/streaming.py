@@ -12,6 +12,7 @@ meets only those of its window, in every epoch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
@@ -24,6 +25,7 @@ from openjepa.data.corpus import TokenRow, viewed
 from openjepa.data.rows import RowMaker
 from openjepa.data.sources import START, Counts, DataConfig, Position, documents
 from openjepa.data.token_cache import chunks
+from openjepa.data.unknown_tokens import UnknownTokens
 
 T = TypeVar("T")
 
@@ -65,6 +67,13 @@ class StreamedCorpus:
             begin = begin._replace(document=begin.document + len(group), row=begin.row + len(rows))
         if begin.row == 0:
             raise UserError(f"data.source {self.cfg.source}: nothing is left to train on ({dict(counts)})")
+
+    @cached_property
+    def unknown(self) -> UnknownTokens:
+        """How many tokens of the first window the tokenizer does not know. Reads that window, on first use."""
+        found = UnknownTokens(self.maker.tokenizer)
+        found.add([row.ids for row in next(self.windows()).rows])
+        return found
 
     def training_view(self, row: TokenRow, generator: torch.Generator) -> TokenRow:
         """The row as training sees it, see `ViewsConfig`."""

@@ -18,7 +18,9 @@ from openjepa.data.held_out import is_held_out, nothing_held_out
 from openjepa.data.records import Counts
 from openjepa.data.rows import ONE_SENTENCE, TOO_SHORT, RowMaker
 from openjepa.data.sources import KEPT, DataConfig, Document, documents
+from openjepa.data.unknown_tokens import UnknownTokens
 
+TOKENS, UNKNOWN = "tokens to train on", "unknown tokens to train on"  # in the counts, special tokens not included
 SPLITS = ("train", "eval")
 TO_TRAIN_ON, HELD_OUT = "rows to train on", "rows held out"
 NO_ROWS = {
@@ -47,6 +49,7 @@ def build(folder: Path, cfg: DataConfig, maker: RowMaker) -> None:
         with _Writer(aside, maker, counts) as writer:
             for chunk in _progress(chunks(found), writer):
                 writer.add(chunk, [is_held_out(document.text, cfg.eval_fraction) for document in chunk])
+        counts[TOKENS], counts[UNKNOWN] = writer.trained_on.tokens, writer.trained_on.unknown
         if not counts[HELD_OUT] or not (counts[TO_TRAIN_ON] or cfg.endless):
             raise _split_is_empty(cfg, maker, counts)
         (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
@@ -83,6 +86,7 @@ class _Writer:
         self.streams = [pa.ipc.new_file(file, SCHEMA) for file in self.files]
         self.documents = [0, 0]
         self.tokens = 0
+        self.trained_on = UnknownTokens(maker.tokenizer)
 
     def __enter__(self) -> _Writer:
         return self
@@ -99,6 +103,8 @@ class _Writer:
                 rows[out].extend((row, number, document.id, document.label) for row in made)
                 self.documents[out] += 1
                 self.tokens += sum(map(len, made))
+                if not out:
+                    self.trained_on.add(made)
         for stream, part, name in zip(self.streams, rows, (TO_TRAIN_ON, HELD_OUT), strict=True):
             if part:
                 stream.write_batch(_record_batch(part))

@@ -18,7 +18,7 @@ from openjepa.core.vocabulary import OWN_ENCODER, NamedEncoder
 from openjepa.data.cache import cache_dir
 from openjepa.data.sources import DataConfig, documents, source_key
 from openjepa.data.text_tokenizer import OWN_KINDS, TextTokenizer, TokenizerConfig
-from openjepa.data.tokenizer_files import LAYOUTS, has_tokenizer, pretrained_tokenizer, require_vocabulary
+from openjepa.data.tokenizer_files import LAYOUTS, has_tokenizer, pretrained_tokenizer
 from openjepa.data.tokenizer_training import FORMAT, train_tokenizer
 
 __all__ = [
@@ -46,7 +46,9 @@ def load_or_train(
     def learnt(wanted: TokenizerConfig) -> TextTokenizer:
         key = json.dumps([FORMAT, wanted.model_dump(), source_key(data)]).encode()
         cached = cache_dir() / "tokenizers" / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.json"
-        return _kept(cached, lambda: _trained(wanted, (document.text for document in documents(data, "train"))))
+        return _kept(
+            cached, lambda: train_tokenizer(wanted, _first(document.text for document in documents(data, "train")))
+        )
 
     return _kept(path, lambda: _chosen(cfg, encoder, learnt))
 
@@ -55,7 +57,7 @@ def load_or_learn(
     cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], path: Path, encoder: NamedEncoder = OWN_ENCODER
 ) -> TextTokenizer:
     """`load_or_train` for texts that are not documents: `texts()` is asked when there is something to learn."""
-    return _kept(path, lambda: _chosen(cfg, encoder, lambda wanted: _trained(wanted, texts())))
+    return _kept(path, lambda: _chosen(cfg, encoder, lambda wanted: train_tokenizer(wanted, _first(texts()))))
 
 
 def _kept(path: Path, make: Callable[[], TextTokenizer]) -> TextTokenizer:
@@ -108,12 +110,6 @@ def _of_weights(cfg: TokenizerConfig, encoder: NamedEncoder) -> TextTokenizer:
             f"{encoder.setting}={encoder.name} know; leave tokenizer.kind empty, or set {encoder.section}.weights=false"
         )
     return other
-
-
-def _trained(cfg: TokenizerConfig, texts: Iterable[str]) -> TextTokenizer:
-    tokenizer = train_tokenizer(cfg, _first(texts))
-    require_vocabulary(tokenizer, f"tokenizer.kind={cfg.kind}, learned from this data")
-    return tokenizer
 
 
 def _first(texts: Iterable[str]) -> Iterator[str]:

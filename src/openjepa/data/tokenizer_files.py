@@ -30,7 +30,7 @@ PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 LAYOUTS = "tokenizer.json, vocab.json + merges.txt, encoder.json + vocab.bpe, a .tiktoken file or vocab.txt"
 SUFFIXES = (".json", ".tiktoken", ".txt")  # of files that are a tokenizer by themselves
-FEWEST_TOKENS = 100  # besides special ones; a vocabulary with less has lost its file
+FEWEST_TOKENS = 50  # besides special ones; letters at the start and inside of words are more
 GPT2_NAMES = ("gpt2", "openai-community/gpt2")
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 
@@ -44,7 +44,7 @@ def pretrained_tokenizer(name: str, setting: str = "tokenizer.kind") -> TextToke
     found = _read(path) if path.exists() else _from_hub(name, setting)
     if found is None:
         raise UserError(f"{setting}={name}: no tokenizer files in it; put there {LAYOUTS}")
-    require_vocabulary(found, f"{setting}={name}")
+    _require_vocabulary(found, f"{setting}={name}")
     return found
 
 
@@ -57,13 +57,13 @@ def has_tokenizer(name: str, setting: str) -> bool:
     return found is not None and vocabulary_size(found) >= FEWEST_TOKENS
 
 
-def require_vocabulary(tokenizer: TextTokenizer, what: str) -> None:
+def _require_vocabulary(tokenizer: TextTokenizer, what: str) -> None:
     """Raises UserError for a tokenizer with next to nothing in its vocabulary; `what` says where it comes from."""
     size = vocabulary_size(tokenizer)
     if size < FEWEST_TOKENS:
         raise UserError(
             f"{what}: a vocabulary of {size} tokens besides special ones is too small to read text (at least "
-            f"{FEWEST_TOKENS}); give a whole tokenizer ({LAYOUTS}), more text to learn from, or tokenizer.kind=bytes"
+            f"{FEWEST_TOKENS}); give a whole tokenizer ({LAYOUTS}), or one of {', '.join(OWN_KINDS)}"
         )
 
 

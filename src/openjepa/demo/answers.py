@@ -13,6 +13,9 @@ import numpy as np
 
 from openjepa.api import Run
 from openjepa.core.errors import UserError
+from openjepa.data.tokenizer import TextTokenizer
+from openjepa.data.unknown_tokens import UnknownTokens
+from openjepa.data.worlds import reads_a_world
 from openjepa.evals.features import inner_products, require_finite, unit_rows
 from openjepa.evals.similarity import RESOLUTION
 from openjepa.readouts import LatentReader
@@ -61,6 +64,14 @@ def checked(entered: str, what: str) -> str:
     if len(text) > MOST_CHARS:
         raise UserError(f"the {what} has {len(text)} characters; this page takes at most {MOST_CHARS}")
     return text
+
+
+def unknown_words(run: Run, tokenizer: TextTokenizer, texts: Sequence[str]) -> str:
+    """What share of these texts is unknown to the run, in one sentence; "" if it is not worth saying."""
+    unknown = UnknownTokens(tokenizer)
+    unknown.add(tokenizer.encode_content(texts))
+    found = unknown.sentence(reads_a_world(run.config))
+    return f"{found[0].upper()}{found[1:]}." if found else ""
 
 
 def cosines(query: np.ndarray, candidates: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ from openjepa.demo.answers import (
     read_latents,
     reader_of,
     same_words,
+    unknown_words,
 )
 
 NEIGHBOURS = 8
@@ -56,6 +57,7 @@ class HiddenAnswer:
     rank_overall: int  # among the paragraph's and the held-out ones
     candidates: int  # how many these are
     decoded: Decoded
+    note: str  # how much of the paragraph is unknown to the run, or ""
 
 
 class HiddenSentence:
@@ -118,6 +120,7 @@ class HiddenSentence:
             rank_overall=rank + int((unrelated > near[hidden]).sum()),
             candidates=len(sentences) + len(others),
             decoded=read_latents(self.reader, predicted, own[hidden]),
+            note=unknown_words(self.run, self.rows.tokenizer, sentences),
         )
 
     def _predict(self, pieces: Sequence[np.ndarray], hidden: int) -> tuple[np.ndarray, np.ndarray]:

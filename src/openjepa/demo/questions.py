@@ -28,6 +28,7 @@ from openjepa.demo.answers import (
     read_latents,
     reader_of,
     same_words,
+    unknown_words,
 )
 from openjepa.readouts import require_readable
 
@@ -49,6 +50,7 @@ class QuestionAnswer:
     rank: int | None  # of the right answer among the known ones, 1 = nearest
     candidates: int  # how many answers are known
     decoded: Decoded
+    note: str  # how much of the question is unknown to the run, or ""
 
 
 class Questions:
@@ -100,6 +102,7 @@ class Questions:
             rank=None if own is None else 1 + int((found > found[own]).sum()),
             candidates=len(self.answers),
             decoded=decoded,
+            note=unknown_words(self.run, self.collate.tokenizer, [question]),
         )
 
 

@@ -83,7 +83,7 @@ def similar_texts(answer: SimilarAnswer) -> str:
         "<h3>Cosine of each pair</h3>",
         f'<div class="wide"><table class="matrix"><tr><th></th>{head}</tr>{lines}</table></div>',
         _chance(answer.chance),
-        f"<p><b>{_text(answer.note)}</b></p>" if answer.note else "",
+        _note(answer.note),
         "<h3>Nearest held-out texts</h3>",
         SCALE,
     ]
@@ -101,6 +101,7 @@ def hidden_sentence(answer: HiddenAnswer) -> str:
     return _page(
         "<h3>What the run read</h3>",
         f"<p>{shown}</p>",
+        _note(answer.note),
         *_decoded(answer.decoded, "the hidden sentence's own latent"),
         "<h3>Where the hidden sentence comes</h3>",
         f"<p>Rank <b>{answer.rank}</b> of {len(answer.sentences)} in the paragraph, "
@@ -124,6 +125,7 @@ def question(answer: QuestionAnswer) -> str:
     return _page(
         f"<h3>Answer, {source}</h3>",
         f'<p class="big">{_text(answer.answer) or "(an empty text)"}</p>',
+        _note(answer.note),
         right,
         *([_missing(answer.decoded)] if answer.decoded.missing else []),
         "<h3>Nearest known answers</h3>",
@@ -139,6 +141,10 @@ def _page(*parts: str) -> str:
 
 def _text(text: str) -> str:
     return html.escape(text)
+
+
+def _note(note: str) -> str:
+    return f"<p><b>{_text(note)}</b></p>" if note else ""
 
 
 def _chance(chance: Chance) -> str:

@@ -11,7 +11,17 @@ import numpy as np
 from openjepa.api import Run
 from openjepa.core.errors import UserError
 from openjepa.data.rows import SentenceRows, TextRows
-from openjepa.demo.answers import MOST_CHARS, Chance, Match, checked, cosines, nearest, same_words, shortened
+from openjepa.demo.answers import (
+    MOST_CHARS,
+    Chance,
+    Match,
+    checked,
+    cosines,
+    nearest,
+    same_words,
+    shortened,
+    unknown_words,
+)
 from openjepa.evals.similarity import similar
 
 MOST_TEXTS = 8
@@ -27,7 +37,7 @@ class SimilarAnswer:
     z: list[list[float]]  # N x N
     chance: Chance
     neighbours: list[list[Match]]  # N, nearest first
-    note: str  # what was left unread, or ""
+    note: str  # what was left unread, or unknown to the run, or ""
 
 
 class SimilarTexts:
@@ -60,13 +70,16 @@ class SimilarTexts:
         random = found["random_pairs"]
         chance = Chance(random["mean"], random["std"], f"random pairs of {len(self.corpus)} held-out texts")
         neighbours = [self._neighbours(text, vector, chance) for text, vector in zip(texts, vectors, strict=True)]
-        return SimilarAnswer(texts, found["cosine"], found["z"], chance, neighbours, self._unread(texts))
+        return SimilarAnswer(texts, found["cosine"], found["z"], chance, neighbours, self._note(texts))
 
     def _neighbours(self, text: str, vector: np.ndarray, chance: Chance) -> list[Match]:
         """Held-out texts of other words."""
         others = np.array([i for i, known in enumerate(self.corpus) if same_words(known) != same_words(text)])
         found = cosines(vector, self.vectors[others])
         return nearest([self.corpus[i] for i in others], found, chance, NEIGHBOURS)
+
+    def _note(self, texts: Sequence[str]) -> str:
+        return " ".join(filter(None, [unknown_words(self.run, self.rows.tokenizer, texts), self._unread(texts)]))
 
     def _unread(self, texts: Sequence[str]) -> str:
         """Which texts are longer than the run reads, in one sentence."""

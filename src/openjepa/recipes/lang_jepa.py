@@ -197,5 +197,6 @@ def build(config: Config, context: BuildContext) -> Experiment:
         ),
         layers=text_layers,
         pictures=collate.pictures,
+        unknown=lambda: train_data.unknown,
         notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},
     )

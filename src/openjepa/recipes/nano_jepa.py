@@ -200,5 +200,6 @@ def build(config: Config, context: BuildContext) -> Experiment:
         watch=tasks.watched,
         readable=Readable(read_back, collate.tokenizer.decode, vocab, same_answer),
         pictures=collate.pictures,
+        unknown=lambda: train_data.unknown,
         notes=lambda: {"left_out": dict(train_data.counts + eval_data.counts), "vocabulary": vocab},
     )

@@ -187,6 +187,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         tasks=lambda: text_tasks(config.data),
         layers=text_layers,
         pictures=collate.pictures,
+        unknown=lambda: train_data.unknown,
         notes=lambda: {
             "mask_ratio": config.mask.ratio,
             "teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1),

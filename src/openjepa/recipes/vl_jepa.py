@@ -221,9 +221,9 @@ class VLJEPA(Method[CaptionedBatch]):
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Decodes the images if the tokenizer has to learn from their captions."""
     train_data, eval_data = (CaptionedImages(config.data, split, config.text) for split in ("train", "eval"))
+    vision = build_vision(config.encoder, config.data.size, context)
     saved = context.assets / "tokenizer.json"
     tokenizer = load_or_learn(config.tokenizer, train_data.texts, saved, config.text_encoder.named_in("text_encoder"))
-    vision = build_vision(config.encoder, config.data.size, context)
     reader = None if config.text == "none" else build_reader(config, tokenizer.vocabulary, vision.dim, context)
     method = VLJEPA(config, vision, reader)
     pixels, grid = config.data.size, vision.grid
@@ -247,6 +247,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.compared if method.two_way else None).all,
         baselines=baselines,
         embedding="" if config.vision_learns else OF_THE_PREDICTOR,
+        unknown=None if reader is None else lambda: train_data.unknown(tokenizer),
         notes=lambda: _notes(config),
         layers=image_layers,
         pictures=collate.pictures,

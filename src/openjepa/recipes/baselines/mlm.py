@@ -103,5 +103,6 @@ def build(config: Config, context: BuildContext) -> Experiment:
         prepare=collate.inputs(method.student.max_len, config.data.synthetic),
         train=config.train,
         tasks=lambda: text_tasks(config.data),
+        unknown=lambda: train_data.unknown,
         notes=lambda: {"mask_ratio": config.mask_ratio},
     )

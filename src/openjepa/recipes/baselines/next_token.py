@@ -114,5 +114,6 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         prepare=collate.inputs(method.student.max_len, config.data.synthetic),
         train=config.train,
+        unknown=lambda: train_data.unknown,
         tasks=lambda: text_tasks(config.data),
     )

@@ -60,8 +60,10 @@ def _trained(
                 soft_wrap=True,
             )
         folder.add_notes(_notes(experiment))
-        if progress and (counted := data_counts(experiment)):
-            Console(stderr=True).print("data: " + counts_line(counted), markup=False, highlight=False, soft_wrap=True)
+        if progress:
+            counted = data_counts(experiment)
+            for line in [*(["data: " + counts_line(counted)] if counted else []), *experiment.remarks()]:
+                Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
     with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
         monitor = _health_monitor(experiment, folder, observers.on_health)

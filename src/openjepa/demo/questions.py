@@ -28,6 +28,7 @@ from openjepa.demo.answers import (
     read_latents,
     reader_of,
     same_words,
+    verdict_of,
 )
 from openjepa.readouts import require_readable
 
@@ -49,6 +50,7 @@ class QuestionAnswer:
     rank: int | None  # of the right answer among the known ones, 1 = nearest
     candidates: int  # how many answers are known
     decoded: Decoded
+    verdict: str  # of the run's newest health check
 
 
 class Questions:
@@ -73,6 +75,17 @@ class Questions:
                 self.asked.setdefault(same_words(question), (question, answer))
                 latents.setdefault(answer, latent)
         self.answers, self.latents = list(latents), np.stack(list(latents.values()))  # C, [C, D]
+        self.verdict = verdict_of(run)
+
+    @property
+    def about(self) -> str:
+        """What the page says above the question: what is predicted, and how many answers there can be."""
+        if isinstance(self.reader, str):
+            return f"{ABOUT} It can give {len(self.answers)} answers: all different ones to its held-out questions."
+        return (
+            f"{ABOUT} The readout can write any text; beside it stand {len(self.answers)} known answers: all different "
+            "ones to the run's held-out questions."
+        )
 
     def examples(self) -> list[str]:
         """Held-out questions."""
@@ -100,6 +113,7 @@ class Questions:
             rank=None if own is None else 1 + int((found > found[own]).sum()),
             candidates=len(self.answers),
             decoded=decoded,
+            verdict=self.verdict,
         )
 
 

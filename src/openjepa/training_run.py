@@ -62,7 +62,8 @@ def _trained(
         folder.add_notes(_notes(experiment))
         if progress:
             counted = data_counts(experiment)
-            for line in [*(["data: " + counts_line(counted)] if counted else []), *experiment.remarks()]:
+            said = ["data: " + counts_line(counted)] if counted else []
+            for line in (*said, *experiment.remarks()):
                 Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
     with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from openjepa import api
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
@@ -60,17 +62,26 @@ def study(
             f"{recipe} has {WEIGHT}={weight}; the study needs a recipe with a {WEIGHT} above 0 to compare with"
         )
     folder = Path(out) if out else Path("runs") / f"align-{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    runs = [
-        api.train(
-            recipe,
-            preset=preset,
-            config=config,
-            out=folder / f"lambda-{value:g}",
-            overrides=[*overrides, f"{WEIGHT}={value}"],
-            progress=progress,
+    weights = (0.0, float(weight))
+    runs = []
+    for number, value in enumerate(weights, start=1):
+        if progress:
+            which = "with" if value else "without"
+            line = (
+                f"training {number} of {len(weights)}: {which} the latent prediction ({WEIGHT}={value:g}), "
+                f"seed {settings.train.seed}"
+            )
+            Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+        runs.append(
+            api.train(
+                recipe,
+                preset=preset,
+                config=config,
+                out=folder / f"lambda-{value:g}",
+                overrides=[*overrides, f"{WEIGHT}={value}"],
+                progress=progress,
+            )
         )
-        for value in (0.0, float(weight))
-    ]
     return compare(runs, folder)
 
 

@@ -196,6 +196,11 @@ class Run:
         return [document.text for document in held_out_texts(self._text_data, limit)]
 
     @property
+    def compares_texts(self) -> bool:
+        """Whether the run's data are texts, so that `semantic_check` has something to compare."""
+        return isinstance(vars(self.config).get("data"), DataConfig)
+
+    @property
     def _text_data(self) -> DataConfig:
         data = vars(self.config).get("data")
         if not isinstance(data, DataConfig):
@@ -267,13 +272,14 @@ class Run:
         others = {"init": self.fresh, "random": partial(self.fresh, random_init=True, seed=-1)}
         return Networks(lambda: self.experiment, others)
 
-    def audit(self) -> Audit:
+    def audit(self, on_probe: Callable[[int, int, str], None] | None = None) -> Audit:
         """Probe every encoder, layer and pooling; the best on validation is tested once. Kept in `evals/audit.json`.
 
+        `on_probe` is called before each probe with (probes done, probes in all, what is probed).
         Raises UserError if the data has no labels, or if the recipe does not say which layers it has.
         """
         with peak_memory() as peak:
-            found = audit(self.tasks(), self.networks())
+            found = audit(self.tasks(), self.networks(), on_probe=on_probe)
         self._keep_peak(peak)
         write_json(self.folder.evals / "audit.json", found.to_json())
         return found

@@ -65,7 +65,7 @@ def check_experiment(experiment: Experiment) -> list[CheckResult]:
     batch = next(iter(train_batches(experiment, 0)))
     method = experiment.method
     laws: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
-        ("masks", lambda: masks_are_sound(batch, experiment.notes().get("mask_ratio"))),
+        ("masks", lambda: masks_are_sound(batch, experiment.notes().get("mask_ratio"), experiment.remarks())),
         ("no leak", lambda: nothing_leaks(method, batch)),
         ("positions matter", lambda: positions_matter(method, batch)),
         ("every parameter learns", lambda: every_parameter_learns(method, batch)),
@@ -86,8 +86,11 @@ def _run(name: str, law: Callable[[], tuple[bool, str]]) -> CheckResult:
         return CheckResult(name, False, str(error))
 
 
-def masks_are_sound(batch: Batch, ratio: float | None) -> tuple[bool, str]:
-    """Where there are `hidden` and `valid` [B, N]: hidden is within valid, no row all or nothing, the ratio kept."""
+def masks_are_sound(batch: Batch, ratio: float | None, remarks: Sequence[str] = ()) -> tuple[bool, str]:
+    """Where there are `hidden` and `valid` [B, N]: hidden is within valid, no row all or nothing, the ratio kept.
+
+    `remarks` on masks that cannot be as the settings ask stand beside the realised share.
+    """
     hidden, valid = getattr(batch, "hidden", None), getattr(batch, "valid", None)
     if not isinstance(hidden, Tensor) or not isinstance(valid, Tensor):
         return True, "the batch has no `hidden` and `valid` masks to look at"
@@ -99,6 +102,7 @@ def masks_are_sound(batch: Batch, ratio: float | None) -> tuple[bool, str]:
         return False, f"{empty} rows hide nothing and {full} hide everything; every row needs at least one of each"
     realised = float(counts.sum() / sizes.sum())
     text = f"{realised:.1%} of {int(sizes.sum())} real places hidden, {int(counts.min())}-{int(counts.max())} a row"
+    text = "; ".join([text, *remarks])
     if ratio is not None and abs(realised - ratio) > MASK_TOLERANCE:
         return False, f"{text}, but the config says {ratio:.1%}"
     return True, text

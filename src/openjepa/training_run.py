@@ -64,8 +64,11 @@ def _trained(
                 soft_wrap=True,
             )
         folder.add_notes(_notes(experiment))
-        if progress and (found := _on_data(experiment)):
-            Console(stderr=True).print(f"data: {found}", markup=False, highlight=False, soft_wrap=True)
+        if progress:
+            found = _on_data(experiment)
+            said = [f"data: {found}"] if found else []
+            for line in (*said, *experiment.remarks()):
+                Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
     with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
         monitor = _health_monitor(experiment, folder, observers.on_health)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from openjepa.evals.ledger import Ledger, Measure
 from openjepa.train import checkpoint
 from openjepa.train.checkpoint import WEIGHTS
 from openjepa.train.hooks import CsvHook
+from tests.tiny import NANO
 
 SUBJECTS = {"cooking": "soup bread salt oven spoon butter", "sailing": "boat wind rope harbour wave anchor"}
 TINY = [
@@ -331,6 +333,25 @@ def test_diagnose_gives_the_latest_verdict_and_an_override_that_is_valid(
     configure("t_jepa", overrides=result["override"])
     assert main(["diagnose", str(run)]) == 0
     assert f"verdict: {result['latest']['status']}" in capsys.readouterr().out
+
+
+def test_diagnose_leaves_no_step_out(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    long = tmp_path / "long"
+    shutil.copytree(run, long)
+    (record, *_) = openjepa.load(run).health()
+    steps = range(0, 400, 10)
+    (long / "health.jsonl").write_text("".join(json.dumps({**record, "step": step}) + "\n" for step in steps))
+    assert main(["diagnose", str(long)]) == 0
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.split()]
+    assert [word for word in first if word.isdigit()] == [str(step) for step in steps]
+
+
+def test_a_recipe_without_texts_is_not_reproached_for_having_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "tasks", lambda run: [])
+    assert main(["train", "nano_jepa", *NANO, "train.steps=1", "--out", str(tmp_path / "run")]) == 0
+    assert "no similarity check" not in capsys.readouterr().err
 
 
 def test_masks_of_a_run_and_of_a_recipe_are_one_page_each(

@@ -73,3 +73,13 @@ def test_what_cannot_be_studied_is_named(tmp_path: Path, capsys: pytest.CaptureF
 def test_runs_and_settings_do_not_mix(study: dict, capsys: pytest.CaptureFixture) -> None:
     assert main(["align", study["runs"][0]["run"], "train.steps=3"]) == 2
     assert "run folders only" in capsys.readouterr().err
+
+
+def test_the_study_says_which_training_is_running(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = [*SETTINGS, "weight=0.5", "train.seed=3", "train.steps=1"]
+    alignment_study.study("nano_jepa", out=tmp_path / "runs", overrides=words)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training ")]
+    assert said == [
+        "training 1 of 2: without the latent prediction (weight=0), seed 3",
+        "training 2 of 2: with the latent prediction (weight=0.5), seed 3",
+    ]

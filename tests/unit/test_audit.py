@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from openjepa.cli.progress import ProbeProgress
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.tasks import Classification, Triplets
@@ -106,3 +109,34 @@ def test_what_cannot_be_asked_is_said() -> None:
     found["run"] = replace(found["run"], layers=None)
     with pytest.raises(UserError, match=r"Experiment\.layers"):
         audit([task], found)
+
+
+@pytest.mark.parametrize("settings", [(), ("mode=views",), ("teacher=stop_gradient",)])
+def test_every_probe_is_counted_and_their_number_known_from_the_first_on(settings: Sequence[str]) -> None:
+    found = networks(lambda: build_image(*settings))
+    seen: list[tuple[int, int, str]] = []
+    result = audit([colours(found["run"])], found, on_probe=lambda *given: seen.append(given))
+    done, total, what = zip(*seen, strict=True)
+    assert list(done) == list(range(len(seen)))
+    assert set(total) == {len(seen)}
+    assert list(what[: len(result.points)]) == [point.name for point in result.points]
+    assert what[-1].startswith("on test: ")
+
+
+def test_progress_of_probes_is_a_line_now_and_then_without_a_terminal() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with ProbeProgress(console) as progress:
+        for done in range(100):
+            progress(done, 100, f"layer {done}")
+    lines = console.file.getvalue().splitlines()  # ty: ignore
+    assert lines[0].startswith("probing every encoder")
+    assert lines[1] == "0 of 100 probes done, next: layer 0"
+    assert lines[2].startswith("10 of 100 probes done, about ")
+    assert len(lines) == 11
+
+
+def test_progress_of_probes_is_a_bar_in_a_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with ProbeProgress(console) as progress:
+        progress(3, 10, "student layer 1, mean")
+    assert "probe 4 of 10: student layer 1, mean" in console.file.getvalue()  # ty: ignore

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openjepa.core.describe import settings_in_use
 from openjepa.core.errors import ConfigError
 from openjepa.core.seeding import generator_for
 from openjepa.masking.blocks import (
@@ -20,6 +21,7 @@ from openjepa.masking.blocks import (
     block_mask,
     block_size,
     build_masker,
+    off_target,
 )
 
 MASKERS: dict[str, PatchMasker] = {
@@ -185,3 +187,32 @@ def test_shares_outside_the_whole_are_refused() -> None:
 def test_a_single_patch_cannot_be_hidden(name: str) -> None:
     with pytest.raises(ConfigError, match="nothing to hide"):
         MASKERS[name]((1, 1), generator_for(0))
+
+
+def test_an_area_that_a_coarse_grid_cannot_follow_is_said_with_what_it_becomes() -> None:
+    config = PatchMaskConfig(target_area=(0.9, 1.0))
+    (line,) = off_target(config, (2, 2))
+    assert "mask.target_area=0.9 to 1 is not followed on this grid of 2 x 2 patches" in line
+    assert "a target block is 25% of it, and 25% of the patches are hidden" in line
+    _, hidden = draws(build_masker(config), (2, 2), 50)
+    assert hidden.mean() == 0.25
+
+
+@pytest.mark.parametrize("strategy", ["multiblock", "block", "random"])
+@pytest.mark.parametrize("grid", [(6, 6), (8, 8), (14, 14)])
+def test_settings_that_are_followed_are_no_remark(strategy: str, grid: tuple[int, int]) -> None:
+    assert off_target(PatchMaskConfig(strategy=strategy), grid) == []
+
+
+def test_a_ratio_that_is_not_followed_is_said() -> None:
+    (line,) = off_target(PatchMaskConfig(strategy="random", ratio=0.6), (2, 2))
+    assert line == "mask.ratio=0.6 is not followed on this grid of 2 x 2 patches: 50% of the patches are hidden"
+
+
+def test_only_settings_of_the_strategy_are_in_use() -> None:
+    used = {s: set(settings_in_use(PatchMaskConfig(strategy=s))) for s in ("multiblock", "block", "random")}
+    assert used == {
+        "multiblock": {"strategy", "targets", "target_area", "target_aspect", "context_area"},
+        "block": {"strategy", "target_aspect", "ratio"},
+        "random": {"strategy", "ratio"},
+    }

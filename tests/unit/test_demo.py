@@ -152,7 +152,21 @@ def test_without_a_readout_the_nearest_answer_stands_in_and_a_hint_is_shown(
     monkeypatch.setattr(asked, "reader", "RUN has no readout yet; train one: openjepa readout RUN")
     answer = asked.ask(asked.examples()[0])
     assert answer.answer == answer.nearest[0].text
-    assert "openjepa readout RUN" in render.question(answer)
+    shown = render.question(answer)
+    assert "openjepa readout RUN" in shown
+    assert f"It chose among {len(asked.answers)} known answers and can give no other." in shown
+    assert asked.about.endswith(
+        f"It can give {len(asked.answers)} answers: all different ones to its held-out questions."
+    )
+
+
+def test_an_answer_stands_beside_the_verdict_of_its_run(runs: Runs, asked: Questions) -> None:
+    latest = runs.questions.health()[-1]
+    shown = render.question(asked.ask(asked.examples()[0]))
+    assert f"Verdict of this run: {latest['status']}" in shown
+    assert f"at step {latest['step']}" in shown
+    assert f"It can write any text; {len(asked.answers)} answers are known." in shown
+    assert f"beside it stand {len(asked.answers)} known answers" in asked.about
 
 
 def test_wrong_inputs_are_said_in_one_line_each(

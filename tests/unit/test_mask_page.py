@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from openjepa.cli import main
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
@@ -24,7 +26,7 @@ from openjepa.mask_page.figures import coverage, epoch_overlap, figures, region_
 from openjepa.mask_page.html import page
 from openjepa.mask_page.sampling import Masks, Sampled, masks_of, sample
 from openjepa.recipes import image_jepa, lang_jepa
-from tests.tiny import build_image, build_nano, build_tiny
+from tests.tiny import IMAGE, build_image, build_nano, build_tiny
 
 
 def row(text: str) -> np.ndarray:
@@ -160,3 +162,34 @@ def test_a_recipe_needs_valid_and_hidden_and_nothing_else() -> None:
     assert html.count('class="hidden" x=') == 1
     with pytest.raises(UserError, match="no masks"):
         masks_of(Batch(keys=torch.zeros(1)))
+
+
+def test_the_verb_shows_used_settings_and_says_what_cannot_be_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coarse = [setting for setting in IMAGE if not setting.startswith(("data.size", "encoder.patch"))]
+    words = [*coarse, "data.size=32", "encoder.patch=16", "mask.target_area=[0.9,1.0]"]
+    page = tmp_path / "masks.html"
+    assert main(["masks", "image_jepa", *words, "--out", str(page)]) == 0
+    printed = capsys.readouterr()
+    assert "openjepa: mask.target_area=0.9 to 1 is not followed" in printed.err
+    assert "mask: strategy=multiblock, targets=4, target_area=[0.9, 1.0]" in printed.out
+    assert "hidden 25.0%" in printed.out
+    html = page.read_text()
+    assert "mask.target_area=0.9 to 1 is not followed" in html
+    assert "ratio: 0.6" not in html
+    assert main(["masks", "image_jepa", *IMAGE, "mask.strategy=random", "--out", str(page), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["settings"], found["remarks"]) == ({"strategy": "random", "ratio": 0.6}, [])
+
+
+def test_check_and_training_say_what_masks_cannot_follow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coarse = [setting for setting in IMAGE if not setting.startswith(("data.size", "encoder.patch"))]
+    words = [*coarse, "data.size=32", "encoder.patch=16", "mask.target_area=[0.9,1.0]", "train.steps=1"]
+    main(["check", "image_jepa", *words, "--json"])
+    checks = {row["name"]: row["detail"] for row in json.loads(capsys.readouterr().out)["checks"]}
+    assert "25.0% of 60 real places hidden" in checks["masks"]
+    assert "target_area=0.9 to 1 is not followed" in checks["masks"]
+    assert main(["train", "image_jepa", *words, "--no-eval", "--out", str(tmp_path / "run")]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "is not followed" in line]
+    assert len(said) == 1

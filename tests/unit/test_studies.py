@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from openjepa.core.seeding import generator_for
 from openjepa.evals.scores import Score
 from openjepa.studies import plot, results, running, scoring, table
 from openjepa.studies.cells import Arm, Cell, cells_of, folder_name, prepare, processes_for, stop_file
-from openjepa.studies.factors import ablation_arms, split_factors, split_values
+from openjepa.studies.factors import BASE, ablation_arms, single_values, split_factors, split_values
 from openjepa.studies.results import ArmResult, compared, headlines, summary, with_headlines
 from openjepa.studies.scoring import Scored
 
@@ -72,7 +73,8 @@ def test_a_grid_has_every_combination_and_the_base() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["train.steps=5"], "give a key several values"),
+        (["train.steps=5", "data.documents=9"], "which of train.steps, data.documents is varied"),
+        (["mask.ratio=0.5"], "only the values"),
         (["mask.ratio=0.3,"], "empty value"),
         (["mask.ratio=0.3,0.4", "mask.ratio=0.6,0.7"], "given twice"),
         (["seed=1,2"], "--seeds N"),

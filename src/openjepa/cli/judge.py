@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openjepa.cli.output import FAILED, AsJson, Long, print_json, remark, stderr, stdout
+from openjepa.cli.progress import ProbeProgress
 from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
@@ -146,8 +147,8 @@ def _sweep(run: Run, more_asked: bool, as_json: bool) -> None:
         raise UserError(
             "--sweep is a question of its own: give no --suite, --sts, --figures or --fail-if-worse beside it"
         )
-    with stderr().status("probing every encoder, layer and pooling"):
-        audit = run.audit()
+    with ProbeProgress(stderr()) as progress:
+        audit = run.audit(progress)
     if as_json:
         print_json({"run": str(run.path), **audit.to_json()})
     else:
@@ -182,7 +183,7 @@ def similar(
 
 
 def diagnose(run: RunFolder, as_json: AsJson = False) -> None:
-    """Is the run healthy? The newest verdict with its evidence, what to change, and how it came there.
+    """Is the run healthy? The newest verdict with its evidence, what to change, and every check on the way there.
 
     If it is not, the last line of advice is a command: the same run with the settings that treat what was found.
 

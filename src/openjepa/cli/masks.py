@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openjepa.cli.output import AsJson, print_json, stderr, stdout
+from openjepa.cli.output import AsJson, print_json, remark, stderr, stdout
 from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 
@@ -28,7 +28,8 @@ def masks(
     """What does a recipe hide? Writes one HTML page with masks over real samples, and figures over 512 of them.
 
     Texts and images are shown with their context and what is to be predicted, as training draws them in two epochs;
-    beside them how often each place is chosen, shares, the smallest context, and overlaps of blocks and of epochs.
+    beside them how often each place is chosen, shares, the smallest context, and overlaps of blocks and of epochs, and
+    a remark where the masks are not as the settings ask.
     Nothing is trained; settings can be tried out.
 
     Examples:
@@ -37,7 +38,7 @@ def masks(
       openjepa masks runs/first
     """
     from openjepa.mask_page.figures import figures, to_json
-    from openjepa.mask_page.html import page
+    from openjepa.mask_page.html import mask_settings, page
     from openjepa.mask_page.sampling import built, sample
 
     target, overrides = words_of(context, words)
@@ -45,14 +46,20 @@ def masks(
         raise UserError("give a run folder or a recipe (openjepa masks image_jepa)")
     with stderr().status("reading samples"), built(target, preset, config, overrides) as (recipe, settings, experiment):
         sampled = sample(experiment, samples)
+        remarks = experiment.remarks()
     found = figures(sampled)
     is_run = Path(target, "config.yaml").is_file()
     file = out or (Path(target, "masks.html") if is_run else Path(f"masks-{Path(recipe).stem}.html"))
     command = " ".join(["openjepa masks", target, *overrides])
-    file.write_text(page(recipe, settings, sampled, found, command), encoding="utf-8")
+    file.write_text(page(recipe, settings, sampled, found, command, remarks), encoding="utf-8")
+    for line in remarks:
+        remark(line)
     if as_json:
-        print_json({"page": str(file), "recipe": recipe, **to_json(found, sampled)})
+        used = {"settings": mask_settings(settings), "remarks": list(remarks)}
+        print_json({"page": str(file), "recipe": recipe, **used, **to_json(found, sampled)})
         return
+    if used := mask_settings(settings):
+        stdout().print("mask: " + ", ".join(f"{key}={value}" for key, value in used.items()), markup=False)
     shares = [
         f"{name.removesuffix('_share')} {found[name].mean:.1%} ({found[name].least:.0%} to {found[name].most:.0%})"
         for name in ("hidden_share", "shown_share")

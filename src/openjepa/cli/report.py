@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from openjepa.evals.ledger import Ledger
 
 SHOWN_TEXT = 160  # characters of a text that name it in a table
-SHOWN_CHECKS = 12  # newest health checks in a table
 TREND = ("skill", "rank", "spread")
 
 
@@ -99,11 +98,9 @@ def _random_pairs(random: Mapping[str, Any], few: bool) -> str:
 
 
 def print_trend(records: Sequence[Mapping[str, Any]]) -> None:
-    """Skill, rank and spread over the newest health checks."""
-    from openjepa.report.logs import spaced
-
+    """Skill, rank and spread at every health check."""
     table = folding_table([], ["step", *TREND], ["verdict"])
-    for record in spaced(records, SHOWN_CHECKS):
+    for record in records:
         cells = [f"{value:.3g}" if (value := record.get(name)) is not None else "-" for name in TREND]
         table.add_row(str(record["step"]), *cells, record["status"])
     stdout().print(table)

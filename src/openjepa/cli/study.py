@@ -39,8 +39,9 @@ def ablate(
     """Which setting matters? Train a recipe with other values of some keys, and compare with the preset's own.
 
     A key with several values is varied, a key with one is set for all. A comma within [] or quotes is no separator.
-    Where no key has several values, a single one is compared with the preset's own value. Same budget, same seeds; compared are skill and probes, in pairs of seeds and test items. Every cell is a run
-    folder; finished cells are kept, so the same command with the same --out goes on, also with more values or seeds.
+    Where no key has several values, a single one is compared with the preset's own value. Same budget, same seeds;
+    compared are skill and probes, in pairs of seeds and test items. Every cell is a run folder; finished cells are
+    kept, so the same command with the same --out goes on, also with more values or seeds.
 
     Examples:
       openjepa ablate t_jepa mask.ratio=0.3,0.5,0.7 regularizer.name=vicreg,sigreg,none --out runs/masks

@@ -131,12 +131,13 @@ def _judge(run: Run, as_json: bool) -> dict[str, Any]:
             print_ledger(ledger)
     except UserError as error:
         remark(f"no evaluation: {error}")
-    try:
-        parts["semantic"] = run.semantic_check()
-        if not as_json:
-            print_similar(parts["semantic"])
-    except UserError as error:
-        remark(f"no similarity check: {error}")
+    if run.compares_texts:
+        try:
+            parts["semantic"] = run.semantic_check()
+            if not as_json:
+                print_similar(parts["semantic"])
+        except UserError as error:
+            remark(f"no similarity check: {error}")
     return run.add_to_summary(parts)
 
 

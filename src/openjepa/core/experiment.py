@@ -68,6 +68,10 @@ def no_tasks() -> list[Task]:
     return []
 
 
+def no_remarks() -> list[str]:
+    return []
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A recipe made concrete. Data sets may be lazy: embedding with a loaded run never touches them.
@@ -96,6 +100,7 @@ class Experiment:
     figures: Mapping[str, Callable[[Method, Path], None]] = field(default_factory=dict)
     unknown: Callable[[], Any] | None = None  # texts only: the `data.unknown_tokens.UnknownTokens` of the training data
     notes: Callable[[], dict[str, Any]] = dict  # counted facts on the data and the method, for logs and env.json
+    remarks: Callable[[], Sequence[str]] = no_remarks  # a line each: what cannot be as the settings ask
 
     def __post_init__(self) -> None:
         if self.train.predictor_only:

@@ -92,6 +92,17 @@ def nearest(texts: Sequence[str], found: np.ndarray, chance: Chance, count: int)
     return [Match(texts[i], float(found[i]), chance.z(float(found[i]))) for i in order]
 
 
+def verdict_of(run: Run) -> str:
+    """The newest verdict of the run's health checks in words, with its kind or skill; why there is none, else."""
+    records = run.health()
+    if not records:
+        return "no verdict: this run has no health check"
+    latest = records[-1]
+    kind = f" ({latest['kind']})" if latest["kind"] else ""
+    skill = f", skill {latest['skill']:.2f}" if "skill" in latest else ""
+    return f"{latest['status']}{kind}{skill}, at step {latest['step']}"
+
+
 def reader_of(run: Run) -> LatentReader | str:
     """The run's readout, or in one line why there is none and how to get it."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from openjepa.api import Run
 from openjepa.core.errors import UserError
-from openjepa.demo import hidden_sentence, questions, render, similar_texts
+from openjepa.demo import hidden_sentence, render, similar_texts
 from openjepa.demo.answers import MOST_CHARS, beginning
 from openjepa.demo.hidden_sentence import HiddenSentence
 from openjepa.demo.panels import Panel, panels_of
@@ -81,7 +81,7 @@ def _add(gr: Any, panel: Panel) -> None:
     if isinstance(panel, HiddenSentence):
         _add_hidden(gr, panel)
     elif isinstance(panel, Questions):
-        _add_plain(gr, panel, questions.ABOUT, "Question", 3, "Predict the answer", render.question)
+        _add_plain(gr, panel, panel.about, "Question", 3, "Predict the answer", render.question)
     elif isinstance(panel, SimilarTexts):
         _add_plain(gr, panel, similar_texts.ABOUT, "Texts, one a line", 8, "Compare", render.similar_texts)
 

@@ -29,6 +29,7 @@ from openjepa.demo.answers import (
     reader_of,
     same_words,
     unknown_words,
+    verdict_of,
 )
 from openjepa.readouts import require_readable
 
@@ -51,6 +52,7 @@ class QuestionAnswer:
     candidates: int  # how many answers are known
     decoded: Decoded
     note: str  # how much of the question is unknown to the run, or ""
+    verdict: str  # of the run's newest health check
 
 
 class Questions:
@@ -75,6 +77,17 @@ class Questions:
                 self.asked.setdefault(same_words(question), (question, answer))
                 latents.setdefault(answer, latent)
         self.answers, self.latents = list(latents), np.stack(list(latents.values()))  # C, [C, D]
+        self.verdict = verdict_of(run)
+
+    @property
+    def about(self) -> str:
+        """What the page says above the question: what is predicted, and how many answers there can be."""
+        if isinstance(self.reader, str):
+            return f"{ABOUT} It can give {len(self.answers)} answers: all different ones to its held-out questions."
+        return (
+            f"{ABOUT} The readout can write any text; beside it stand {len(self.answers)} known answers: all different "
+            "ones to the run's held-out questions."
+        )
 
     def examples(self) -> list[str]:
         """Held-out questions."""
@@ -103,6 +116,7 @@ class Questions:
             candidates=len(self.answers),
             decoded=decoded,
             note=unknown_words(self.run, self.collate.tokenizer, [question]),
+            verdict=self.verdict,
         )
 
 

@@ -126,6 +126,7 @@ def question(answer: QuestionAnswer) -> str:
         f"<h3>Answer, {source}</h3>",
         f'<p class="big">{_text(answer.answer) or "(an empty text)"}</p>',
         _note(answer.note),
+        f'<p class="quiet">Verdict of this run: {_text(answer.verdict)}. {_choice(answer)}</p>',
         right,
         *([_missing(answer.decoded)] if answer.decoded.missing else []),
         "<h3>Nearest known answers</h3>",
@@ -133,6 +134,13 @@ def question(answer: QuestionAnswer) -> str:
         SCALE,
         _chance(answer.chance),
     )
+
+
+def _choice(answer: QuestionAnswer) -> str:
+    """How many answers there could have been."""
+    if answer.decoded.missing:
+        return f"It chose among {answer.candidates} known answers and can give no other."
+    return f"It can write any text; {answer.candidates} answers are known."
 
 
 def _page(*parts: str) -> str:

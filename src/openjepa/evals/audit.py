@@ -9,7 +9,7 @@ minutes for little.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from openjepa.evals.probes import HELD_OUT
 from openjepa.evals.scores import Score, difference_interval
 
 Features = Callable[[Sequence[Any]], Places]
+OnProbe = Callable[[int, int, str], None]  # probes done, probes in all, and what is probed now
 
 
 @dataclass(frozen=True)
@@ -92,29 +93,55 @@ class _Group:
         }
 
 
-def audit(tasks: Sequence[Task], networks: Mapping[str, Experiment], seed: int = 0) -> Audit:
+def audit(
+    tasks: Sequence[Task], networks: Mapping[str, Experiment], seed: int = 0, on_probe: OnProbe | None = None
+) -> Audit:
     """Sweep the network `run` over `tasks` (classifications; others are passed over), then test the best point.
 
-    `networks` are those of a ledger: run, init and random. Raises UserError if there is nothing to classify, or if the
-    recipe does not say which layers it has.
+    `networks` are those of a ledger: run, init and random. `on_probe` is called before each probe that is fitted.
+    Raises UserError if there is nothing to classify, or if the recipe does not say which layers it has.
     """
     groups = _groups([task for task in tasks if isinstance(task, Classification)], seed)
-    run = networks["run"]
+    run, count = networks["run"], _Probes(len(groups), len(networks) + 1 + len(networks["run"].baselines), on_probe)
     points: dict[Point, dict[str, float]] = {}
     for group in groups:
-        inputs = group.tasks[0].train
-        for point, vectors in pooled_features(run, inputs).items():
+        pooled = pooled_features(run, group.tasks[0].train)
+        count.points = list(pooled)
+        for point, vectors in pooled.items():
+            count.begin(point.name)
             points.setdefault(point, {}).update(group.validate(Places.single(vectors), seed))
     for point in _best_layers(points):
         points[point] = {}
         for group in groups:
+            count.begin(point.name)
             places = place_features(run, group.tasks[0].train, point.encoder, point.layer)
             points[point] |= group.validate(places, seed)
     chosen = max(points, key=lambda point: _mean(points[point]))
-    return Audit(points, chosen, _tested(groups, networks, chosen, seed))
+    return Audit(points, chosen, _tested(groups, networks, chosen, seed, count))
 
 
-def _tested(groups: Sequence[_Group], networks: Mapping[str, Experiment], chosen: Point, seed: int) -> Ledger:
+@dataclass
+class _Probes:
+    """Counts the probes of an audit: one a point and group of tasks, and one a column of the test."""
+
+    groups: int
+    columns: int
+    on_probe: OnProbe | None
+    points: Sequence[Point] = ()
+    begun: int = 0
+
+    def begin(self, what: str) -> None:
+        """Another one is fitted now."""
+        attentive = {p.encoder for p in self.points if p.pooling == "max"}  # one more each, on the best layer
+        total = self.groups * (len(self.points) + len(attentive) + self.columns)
+        if self.on_probe is not None:
+            self.on_probe(self.begun, total, what)
+        self.begun += 1
+
+
+def _tested(
+    groups: Sequence[_Group], networks: Mapping[str, Experiment], chosen: Point, seed: int, count: _Probes
+) -> Ledger:
     columns: dict[str, Features] = {
         name: (lambda inputs, name=name: point_features(networks[name], inputs, chosen)) for name in networks
     }
@@ -122,7 +149,12 @@ def _tested(groups: Sequence[_Group], networks: Mapping[str, Experiment], chosen
     columns["embedding"] = lambda inputs: point_features(run, inputs, EMBEDDING)
     for name, embed in run.baselines.items():
         columns[name] = lambda inputs, embed=embed: Places.single(embed(inputs))
-    scores = {name: _merged(group.answer(features, seed) for group in groups) for name, features in columns.items()}
+    scores: dict[str, dict[str, Score]] = {}
+    for name, features in columns.items():
+        scores[name] = {}
+        for group in groups:
+            count.begin(f"on test: {name}")
+            scores[name] |= group.answer(features, seed)
     measures = {}
     for task, score in scores["run"].items():
         interval = difference_interval(score, scores["init"][task], generator_for(seed, "audit", task), level=LEVEL)
@@ -163,7 +195,3 @@ def _best_layers(points: Mapping[Point, Mapping[str, float]]) -> list[Point]:
 def _mean(accuracies: Mapping[str, float]) -> float:
     """Of all tasks: what chooses."""
     return float(np.mean(list(accuracies.values())))
-
-
-def _merged(parts: Iterable[dict[str, Score]]) -> dict[str, Score]:
-    return {name: score for part in parts for name, score in part.items()}

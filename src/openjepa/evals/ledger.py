@@ -61,7 +61,10 @@ class Ledger:
     embedding: str = ""  # what the probes read, in words, where that needs saying; not kept in JSON
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """{measure: {"run", "init", "random", a key per baseline, "chance", "run_minus_init", "interval", "control"}}."""
+        """{measure: its values by column ("run", "init", "random", baselines) and all else that is known of it}.
+
+        That is "chance", "run_minus_init", "interval" (or null) and "control".
+        """
         return {
             name: {
                 **measure.values,

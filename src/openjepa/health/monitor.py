@@ -1,8 +1,9 @@
 """The health monitor: the same held-out batches, looked at now and then, judged against the first look.
 
-Batches are many enough for a verdict whatever their size (`enough_batches`). It keeps the first record (what "fell" is relative to) and the best one (whose checkpoint is worth keeping), and hands
-every record to `write`. Records are dicts of numbers and strings, one JSON line each, and enough to restore a monitor.
-Under DDP every rank must call `check`, because losses may talk to the other ranks; only one should write.
+Batches are many enough for a verdict whatever their size (`enough_batches`). It keeps the first record (what "fell" is
+relative to) and the best one (whose checkpoint is worth keeping), and hands every record to `write`. Records are dicts
+of numbers and strings, one JSON line each, and enough to restore a monitor. Under DDP every rank must call `check`,
+because losses may talk to the other ranks; only one should write.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A remedy is a list of changes, each a small function of the run's settings. It says nothing where the recipe has no such
 key, and nothing where the run has that value already, so a patch holds only what is new to the run. If nothing is left
-to change, the learning rate is: every recipe has one. The advice in words (`in_words`) is made from the patch, so the two
-never disagree. How often each remedy heals is measured by `benchmarks/heal_collapses.py`.
+to change, the learning rate is: every recipe has one. The advice in words (`in_words`) is made from the patch, so the
+two never disagree. How often each remedy heals is measured by `benchmarks/heal_collapses.py`.
 """
 
 from __future__ import annotations

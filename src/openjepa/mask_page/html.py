@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import yaml
 
 from openjepa.core.config import BaseConfig
+from openjepa.core.describe import settings_in_use
 from openjepa.core.picture import Patches, Pieces
 from openjepa.mask_page import draw
 from openjepa.mask_page.figures import Figure, coverage
@@ -15,14 +17,22 @@ from openjepa.mask_page.sampling import Sampled
 from openjepa.webpage.document import base_styles, document, style_sheet, table
 
 
-def page(recipe: str, config: BaseConfig, sampled: Sampled, found: Mapping[str, Figure], command: str) -> str:
-    """The whole page."""
+def page(
+    recipe: str,
+    config: BaseConfig,
+    sampled: Sampled,
+    found: Mapping[str, Figure],
+    command: str,
+    remarks: Sequence[str] = (),
+) -> str:
+    """The whole page; `remarks` say in which way masks are not as the settings ask."""
     count = len(sampled.epochs[0].valid)
     sections = [
         f"<h1>What {escape(recipe)} hides</h1>",
         f"<p>Masks of {count} training samples, drawn as training draws them. "
         f"Made by <code>{escape(command)}</code></p>",
         settings(config),
+        *(f"<p><b>Note:</b> {escape(remark)}.</p>" for remark in remarks),
         "<h2>Samples</h2>",
         samples(sampled),
         "<h2>How often each place is chosen</h2>",
@@ -39,12 +49,19 @@ def style() -> str:
 
 
 def settings(config: BaseConfig) -> str:
-    """The section `mask` of a configuration, if it has one."""
-    mask = vars(config).get("mask")
-    if not isinstance(mask, BaseConfig):
+    """What is used of the section `mask` of a configuration, if it has one: another strategy reads other settings."""
+    used = mask_settings(config)
+    if not used:
         return ""
-    text = yaml.safe_dump({"mask": mask.model_dump(mode="json")}, sort_keys=False, default_flow_style=None)
+    text = yaml.safe_dump({"mask": used}, sort_keys=False, default_flow_style=None)
     return f"<pre>{escape(text)}</pre>"
+
+
+def mask_settings(config: BaseConfig) -> dict[str, Any]:
+    """The settings of the section `mask` that change something, as YAML and JSON hold them."""
+    return {
+        key.removeprefix("mask."): value for key, value in settings_in_use(config).items() if key.startswith("mask.")
+    }
 
 
 def samples(sampled: Sampled) -> str:

@@ -24,8 +24,11 @@ from pydantic import Field
 
 from openjepa.core.config import BaseConfig, Interval
 from openjepa.core.errors import ConfigError
+from openjepa.core.seeding import generator_for
 
 LEAST_CONTEXT = 0.1  # of the patches; target blocks that would leave less are not used
+DRAWS = 64  # masks that tell whether settings can be followed
+AREA_TOLERANCE = 0.05  # of the grid: rounding to whole patches
 
 Grid = tuple[int, int]  # rows H, columns W
 
@@ -77,6 +80,36 @@ def build_masker(config: PatchMaskConfig) -> PatchMasker:
             return RandomMasker(config.ratio)
 
 
+def least_context(grid: Grid) -> int:
+    """Patches that target blocks leave at least."""
+    return max(1, math.floor(LEAST_CONTEXT * grid[0] * grid[1]))
+
+
+def off_target(config: PatchMaskConfig, grid: Grid) -> list[str]:
+    """A line where masks on this grid are not as the settings ask; empty where they are, up to rounding to patches.
+
+    Figures are means over DRAWS masks. Blocks are made of whole patches and have to leave a context, so a coarse grid
+    cannot follow every area.
+    """
+    masker = build_masker(config)
+    generators = [generator_for(0, "off target", draw) for draw in range(DRAWS)]
+    hidden = float(np.mean([masker(grid, generator).hidden.mean() for generator in generators]))
+    where = f"on this grid of {grid[0]} x {grid[1]} patches"
+    if not isinstance(masker, MultiBlockMasker):
+        if abs(hidden - config.ratio) <= AREA_TOLERANCE:
+            return []
+        return [f"mask.ratio={config.ratio:g} is not followed {where}: {hidden:.0%} of the patches are hidden"]
+    low, high = config.target_area
+    numbers = [torch.rand(config.targets, 4, generator=generator).tolist() for generator in generators]
+    area = float(np.mean([block.mean() for draws in numbers for block in masker.target_blocks(grid, draws)]))
+    if low - AREA_TOLERANCE <= area <= high + AREA_TOLERANCE:
+        return []
+    return [
+        f"mask.target_area={low:g} to {high:g} is not followed {where}: a target block is {area:.0%} of it, and "
+        f"{hidden:.0%} of the patches are hidden; give a smaller area, or make encoder.patch smaller"
+    ]
+
+
 @dataclass(frozen=True)
 class MultiBlockMasker:
     """Hides the union of some blocks; shows a large square block without them. Raises ConfigError for areas above 1."""
@@ -94,19 +127,27 @@ class MultiBlockMasker:
         """context, hidden [H * W]. Raises ConfigError for a grid of fewer than two patches."""
         _require_two(grid)
         *targets, context = torch.rand(self.targets + 1, 4, generator=generator).tolist()
-        least = max(1, math.floor(LEAST_CONTEXT * grid[0] * grid[1]))
-        times = np.zeros(grid, dtype=np.uint8)
-        for draws in targets:
-            more = times + block_mask(grid, self.target_area, self.target_aspect, draws)
-            if (more == 0).sum() >= least:
-                times = more
-        if not times.any():  # the grid has room for a single patch at most
-            times[int(targets[0][2] * grid[0]), int(targets[0][3] * grid[1])] = 1
+        times = np.sum(self.target_blocks(grid, targets), axis=0, dtype=np.uint8)  # [H, W]
         hidden = times > 0
         shown = block_mask(grid, self.context_area, (1.0, 1.0), context) & ~hidden
-        if shown.sum() < least:
+        if shown.sum() < least_context(grid):
             shown = ~hidden
         return PatchMask(shown.ravel(), hidden.ravel(), times.ravel())
+
+    def target_blocks(self, grid: Grid, draws: list[list[float]]) -> list[np.ndarray]:
+        """The target blocks that leave a context, [H, W] bool each; a single patch if none does."""
+        blocks: list[np.ndarray] = []
+        hidden = np.zeros(grid, dtype=bool)
+        for numbers in draws:
+            block = block_mask(grid, self.target_area, self.target_aspect, numbers)
+            if (~(hidden | block)).sum() >= least_context(grid):
+                hidden |= block
+                blocks.append(block)
+        if not blocks:
+            single = np.zeros(grid, dtype=bool)
+            single[int(draws[0][2] * grid[0]), int(draws[0][3] * grid[1])] = True
+            blocks.append(single)
+        return blocks
 
 
 @dataclass(frozen=True)

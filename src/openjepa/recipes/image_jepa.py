@@ -28,7 +28,7 @@ from openjepa.data.image_batches import Images, ImageViews, MaskedImageCollator,
 from openjepa.data.image_records import ImageDataConfig
 from openjepa.data.image_tasks import image_tasks
 from openjepa.data.images import raw_pixels, train_and_eval
-from openjepa.masking.blocks import PatchMaskConfig, build_masker
+from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.predictors import PredictorConfig, ProjectorConfig, build_predictor, build_projector
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target
 from openjepa.models.transformer import mean_pool, take
@@ -204,4 +204,5 @@ def build(config: Config, context: BuildContext) -> Experiment:
         layers=image_layers,
         pictures=collate.pictures,
         notes=lambda: {"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {},
+        remarks=lambda: off_target(config.mask, grid) if masked else [],
     )

@@ -39,7 +39,7 @@ from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
 from openjepa.data.image_batches import Images, MaskedImageCollator, clean, images_at_once
 from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
-from openjepa.masking.blocks import PatchMaskConfig, build_masker
+from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.caption_reader import CaptionReader, EncodersConfig, build_reader
 from openjepa.models.encoders import MAX_LEN
 from openjepa.models.predictors import PredictorConfig, build_predictor
@@ -249,6 +249,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         embedding="" if config.vision_learns else OF_THE_PREDICTOR,
         unknown=None if reader is None else lambda: train_data.unknown(tokenizer),
         notes=lambda: _notes(config),
+        remarks=lambda: off_target(config.mask, grid),
         layers=image_layers,
         pictures=collate.pictures,
         figures={"captions": CaptionFigure(eval_data, collate)},

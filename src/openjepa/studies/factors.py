@@ -60,8 +60,8 @@ def split_factors(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[
 def single_factors(settings: Sequence[str], config: BaseConfig) -> tuple[dict[str, list[str]], list[str]]:
     """`split_factors` where every key has one value: which are compared with the preset's own, and which hold for all.
 
-    A single setting is compared. Of several, those of the sections train and data hold for all, the others are compared.
-    Raises UserError if that leaves none.
+    A single setting is compared. Of several, those of the sections train and data hold for all, and the others are
+    compared. Raises UserError if that leaves none.
     """
     keys = [config.full_key(item.partition("=")[0].removeprefix("--")) for item in settings]
     frame = [key.split(".")[0] in ("train", "data") and len(settings) > 1 for key in keys]

@@ -81,7 +81,7 @@ def every_measure(found: Mapping[str, Any], names: Sequence[str]) -> Table:
         stars = ["*" if words.get((arm["label"], name)) in ("better", "worse") else "" for arm in arms]
         cells = [_number(mean(arm, name)) + star for arm, star in zip(arms, stars, strict=True)]
         others = [_number(values.get(name)) for values in found["baselines"].values()]
-        shown = f"{name} (control)" if name in found["controls"] else name
+        shown = f"{name} (control)" if name in found.get("controls", ()) else name
         table.add_row(shown, *cells, *others, _number(of_base(found, name, "chance")))
     return table
 

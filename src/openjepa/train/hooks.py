@@ -169,7 +169,7 @@ class ConsoleHook:
 
     def _verdict(self, step: int) -> Text:
         """Skill and verdict of the newest health check, and its step where that is not this one."""
-        skill, status, checked = (self._health.get(name) for name in ("skill", "status", "step"))
+        skill, status, checked = self._health.get("skill"), self._health["status"], self._health["step"]
         text = Text("" if skill is None else f"skill {skill:.2f}  ")
         text.append(status, style=verdict_style(status))
         return text.append("  " if checked == step else f" (step {checked})  ")

@@ -15,7 +15,7 @@ from openjepa.train.optimizers import hidden_matrices, make_optimizer
 
 
 def parameter_groups(method: nn.Module) -> list[dict]:
-    """Groups of any optimiser: `decay` (tensors of 2 or more dimensions) and `no_decay` (biases, norms, single vectors).
+    """Groups of any optimiser: `decay` (tensors of 2 or more dimensions) and `no_decay` (biases, norms, vectors).
 
     Two for each scale of the learning rate that parts of the method ask for (`core.rates`).
     """

@@ -58,13 +58,13 @@ class LARS(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, group)
+                    self._move(weight, weight.grad, group)
         return loss
 
-    def _move(self, weight: Tensor, group: Mapping[str, Any]) -> None:
-        update = weight.grad.add(weight, alpha=group["weight_decay"])
+    def _move(self, weight: Tensor, grad: Tensor, group: Mapping[str, Any]) -> None:
+        update = grad.add(weight, alpha=group["weight_decay"])
         if weight.ndim > 1:
-            update = update * trust_ratio(weight, weight.grad, group)
+            update = update * trust_ratio(weight, grad, group)
         state = self.state[weight]
         if "velocity" not in state:
             state["velocity"] = torch.zeros_like(weight)
@@ -89,7 +89,7 @@ class Combined(torch.optim.Optimizer):
         self.parts = list(parts)
         super().__init__([group for part in self.parts for group in part.param_groups], {})
 
-    def step(self, closure: Callable[[], Any] | None = None) -> None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         assert closure is None, "the training loop computes gradients before the step"
         for part in self.parts:
             part.step()

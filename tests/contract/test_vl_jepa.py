@@ -46,6 +46,7 @@ VARIANTS = {
     "frozen": ("train_vision=false", "train_text=false"),
     "frozen text, its mean": ("train_text=false", "words=mean", "objective=mse"),
     "both directions": ("directions=both", "regularized=mean"),
+    "both directions, no copies": ("directions=both", "pairs.target_from=self"),
     "both directions, frozen": ("directions=both", "train_vision=false", "train_text=false"),
     "mlp": ("predictor.kind=mlp", "encoder.stem=conv", "objective=smooth_l1"),
 }
@@ -396,6 +397,18 @@ def test_copies_of_both_directions_follow_their_originals(tmp_path: Path) -> Non
         compared = method.compared(batch)
     assert torch.equal(compared[0], pairs.image_target)
     assert torch.equal(compared[2], pairs.image_from_text)
+
+
+def test_sides_that_are_their_own_targets_learn_from_both_distances(tmp_path: Path) -> None:
+    experiment = build_vl(tmp_path, "directions=both", "pairs.target_from=self")
+    method, batch = experiment.method, next(train_batches(experiment, 0))
+    assert isinstance(method, VLJEPA)
+    assert isinstance(batch, CaptionedBatch)
+    assert method.text_teacher is method.projections_teacher is None
+    pairs = method.pairs(batch)
+    assert pairs.image_target is pairs.image
+    assert pairs.text_target is pairs.text
+    assert experiment.notes()["text_target"].startswith("the text encoder itself")
 
 
 def test_a_text_encoder_that_is_never_a_target_has_no_copy(tmp_path: Path) -> None:

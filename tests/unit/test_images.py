@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from openjepa.core.errors import UserError
-from openjepa.data.decode import decode, quiet
+from openjepa.data.decode import AVIF, decode, quiet
 from openjepa.data.image_records import ImageDataConfig, image_files
 from openjepa.data.image_tasks import image_tasks
 from openjepa.data.images import ImageSet, load_images, raw_pixels, source_key, train_and_eval
@@ -89,6 +89,120 @@ def test_every_mode_becomes_rgb(mode: str, value: object, expected: tuple, mende
     assert image is not None
     assert np.abs(image.astype(int) - expected).max() <= 2
     assert list(counts) == mended
+
+
+# --- more than 8 bits
+
+
+def grey(values: np.ndarray, format: str = "PNG", **options: object) -> bytes:
+    """A file of 16 bits a sample that holds these values [S, S]."""
+    return encoded(Image.fromarray(values.astype(np.uint16)), format, **options)
+
+
+def ramp(most: int) -> np.ndarray:
+    """[S, S] values from 0 to `most`."""
+    return np.linspace(0, most, S * S).round().reshape(S, S)
+
+
+def with_sbit(png: bytes, bits: int) -> bytes:
+    """The PNG with an sBIT chunk behind its header."""
+    head, name = 8 + 25, b"sBIT"
+    chunk = struct.pack(">I", 1) + name + bytes([bits]) + struct.pack(">I", zlib.crc32(name + bytes([bits])))
+    return png[:head] + chunk + png[head:]
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("most", [255, 1023, 4095, 16383, 65535])
+def test_a_grey_image_is_scaled_by_the_range_of_its_bits(most: int, format: str) -> None:
+    """Black stays black, white becomes white, and what lies between stays in proportion, whatever the depth is."""
+    image, counts = read(grey(ramp(most), format))
+    assert image is not None
+    assert np.abs(image[..., 0] - 255 * ramp(most) / most).max() <= 0.5001
+    assert (image[..., 0] == image[..., 2]).all()
+    assert list(counts) == ["mended: more than 8 bits"]
+
+
+def test_a_range_is_that_of_the_bits_not_of_the_brightest_pixel() -> None:
+    """An image of 12 bits that is not quite white stays so: only the number of bits is taken from the data."""
+    image, _ = read(grey(ramp(3000)))
+    assert image is not None
+    assert image.max() == round(255 * 3000 / 4095)
+
+
+@pytest.mark.parametrize(
+    ("file", "white"),
+    [
+        (with_sbit(grey(ramp(900)), 12), 4095),
+        (with_sbit(grey(ramp(900)), 16), 1023),  # 16 of 16 is what is stored: it says nothing
+        (with_sbit(grey(ramp(60000)), 12), 65535),  # as the format wants it: spread over all 16 bits
+        (grey(ramp(900)), 1023),
+        (grey(ramp(900), "TIFF", tiffinfo={281: 4095}), 4095),
+        (grey(ramp(900), "TIFF"), 1023),
+    ],
+)
+def test_what_a_file_says_of_its_bits_counts(file: bytes, white: int) -> None:
+    image, _ = read(file)
+    assert image is not None
+    most = 60000 if white == 65535 else 900
+    assert image.max() == round(255 * most / white)
+
+
+def test_a_tiff_of_12_bits_a_sample_is_read_as_such() -> None:
+    """Values packed into 12 bits, two in three bytes; none is above 900."""
+    values = ramp(900).astype(int).reshape(-1, 2)
+    packed = bytes(byte for a, b in values for byte in (a >> 4, (a & 15) << 4 | b >> 8, b & 255))
+    tags = [(256, 3, S), (257, 3, S), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, S)]
+    tags.append((279, 4, len(packed)))
+    fields = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    directory = struct.pack("<H", len(tags)) + fields + struct.pack("<I", 0)
+    image, counts = read(b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory)
+    assert image is not None
+    assert np.abs(image[..., 0] - 255 * ramp(900) / 4095).max() <= 0.5001
+    assert list(counts) == ["mended: more than 8 bits"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "mended"),
+    [
+        (ramp(1000) / 1000, ramp(255), []),
+        (ramp(4095), ramp(255), []),
+        (np.where(ramp(255) < 128, np.nan, 1.0), np.where(ramp(255) < 128, 0, 255), ["set to 0"]),
+        (ramp(255) - 100, (ramp(255) - 100).clip(0), ["below 0"]),
+        (np.full((S, S), 1e30), np.full((S, S), 255), []),
+    ],
+)
+def test_floats_are_shares_of_white_or_values_of_so_many_bits(
+    values: np.ndarray, expected: np.ndarray, mended: list[str]
+) -> None:
+    image, counts = read(Image.fromarray(values.astype(np.float32)))
+    assert image is not None
+    tolerance = 60 if values.max() > 1e20 else 1.01
+    assert np.abs(image[..., 0] - expected).max() <= tolerance
+    assert "mended: more than 8 bits" in counts
+    assert len(counts) == 1 + len(mended)
+    assert all(any(part in reason for reason in counts) for part in mended)
+
+
+def png_of_16_bit_colours(values: np.ndarray) -> bytes:
+    """[S, S, 3] uint16 as a PNG."""
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", S, S, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_16_bits_are_read_and_those_that_would_be_black_are_refused() -> None:
+    colours = noise(5).astype(np.uint16) * 257
+    image, counts = read(png_of_16_bit_colours(colours))
+    assert image is not None
+    assert np.array_equal(image, noise(5))
+    assert list(counts) == ["mended: more than 8 bits"]
+    image, counts = read(png_of_16_bit_colours(colours >> 4))
+    assert image is None
+    assert [reason.startswith("colours of 16 bits, of which 12 or fewer are used") for reason in counts] == [True]
 
 
 def test_an_animation_gives_its_first_frame() -> None:
@@ -173,7 +287,7 @@ def test_a_folder_of_images_is_split_labelled_and_counted(tmp_path: Path) -> Non
     train, held_out = train_and_eval(config(folder_of(tmp_path / "pets")))
     assert len(train) + len(held_out) == 40
     assert 4 <= len(held_out) <= 18
-    assert train.counts == {"images": 40, "image cannot be decoded": 1}
+    assert train.counts == {"images": 40, "image cannot be decoded": 1, "left out: .txt": 1}
     assert set(train.labels) == {"cats", "dogs"}
     for images in (train, held_out):
         number = int(Path(images.place(0)).stem)
@@ -261,6 +375,57 @@ def test_the_scenes_world_is_a_source() -> None:
     train, held_out = train_and_eval(cfg)
     assert len(train) + len(held_out) == 60
     assert train[0].shape == (32, 32, 3)
+
+
+def test_every_usual_extension_is_read_and_the_others_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    kinds = {"jpg": "JPEG", "jpeg": "JPEG", "JPE": "JPEG", "jfif": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP",
+             "bmp": "BMP", "tif": "TIFF", "TIFF": "TIFF", "ppm": "PPM"}  # fmt: skip
+    kinds |= {"avif": "AVIF"} if AVIF else {}
+    for number, (suffix, format) in enumerate(kinds.items()):
+        Image.fromarray(noise(number)).save(tmp_path / "photos" / f"{number:02}.{suffix}", format)
+    for name in ("a.mp4", "b.mp4", "c.HEIC", "README"):
+        (tmp_path / "photos" / name).write_bytes(b"something")
+    (tmp_path / "photos" / ".hidden").write_bytes(b"something")
+    found = ImageSet(config(tmp_path / "photos"))
+    left_out = {"left out: .mp4": 2, "left out: .heic": 1, "left out: file without an extension": 1}
+    assert found.counts == {"images": len(kinds), **left_out}
+
+
+def nested(path: Path, *files: str) -> Path:
+    for number, file in enumerate(files):
+        (path / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(number)).save(path / file)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("level", "labels"),
+    [(1, {"in", "out"}), (2, {"cats", "dogs"}), (-1, {"cats", "dogs"}), (-2, {"in", "out"})],
+)
+def test_the_folder_that_is_the_label_can_be_chosen(level: int, labels: set[str], tmp_path: Path) -> None:
+    files = [f"{animal}/{place}/{n}.png" for animal in ("cats", "dogs") for place in ("in", "out") for n in range(10)]
+    source = nested(tmp_path / "pets", *files)
+    for pattern in (source, source / "*" / "*" / "*.png", source / "**" / "*.png"):
+        sets = train_and_eval(config(pattern, label_level=level))
+        assert {label for images in sets for label in images.labels} == labels
+        at = {1: -2, 2: -3, -1: -3, -2: -2}[level]
+        assert all(Path(place).parts[at] == label for images in sets
+                   for place, label in zip(images.places, images.labels, strict=True))  # fmt: skip
+
+
+def test_folders_of_different_depths_have_the_levels_that_all_have(tmp_path: Path) -> None:
+    files = [f"{animal}/{where}{n}.png" for animal in ("cats", "dogs") for where in ("", "in/") for n in range(10)]
+    source = nested(tmp_path / "pets", *files)
+    labels = [label for images in train_and_eval(config(source, label_level=-1)) for label in images.labels]
+    assert {label: labels.count(label) for label in set(labels)} == {"cats": 20, "dogs": 20}
+    for level, way in ((2, "above the images"), (-2, "below data.source")):
+        with pytest.raises(
+            UserError, match=rf"label_level={level}: 20 of 40 images .* no folder 2 levels {way}.*cats/0"
+        ):
+            len(ImageSet(config(source, label_level=level)))
+    with pytest.raises(UserError, match="label_level=0 names no folder"):
+        len(ImageSet(config(source, label_level=0)))
 
 
 # --- tasks and user inputs

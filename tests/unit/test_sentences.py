@@ -94,6 +94,12 @@ def test_no_piece_stays_short_unless_it_is_the_whole_text(text: str, min_chars: 
         "…!",
         "。",
         "1.",
+        ".[3]",
+        ". [",
+        ".[1,2",
+        ".²",
+        ")(",
+        "a)(A. ",
     ],
 )
 def test_time_is_linear_whatever_repeats(pattern: str) -> None:
@@ -164,6 +170,24 @@ CASES = [
     "He stayed (He had a ticket.) until noon. |(Nobody knew why.) |We left.",
     'He said " go home . " |Then he left .',
     "Some [...] Were lost (...) And found.",
+    # brackets that touch, credits
+    "Blue Door (Feat. R. Holm, T. Ask)(Prod. by Slow Joe)",
+    "Blue Door (Prod. The Hills)(Feat. R. Holm)[Orig. Mix] was a hit. |It sold well.",
+    "Night Bus (feat. Ria) and Rain (lit. House) came out. |Nobody bought them.",
+    "It was quite a feat. |Nobody had done it before.",
+    # ranks before an ampersand or a name
+    "They walked back to Com. & Adm. through the dark.",
+    "Adm. Sand, Com. Perry and Cpl. Jones met. |The sea was calm.",
+    "He runs the .com. |It pays.".replace("the .com", "Shop.Com"),
+    # footnote marks
+    "It was shown before.[3] |Later work disagreed.[4,5]",
+    "He left.[12][13] |She stayed.[a] |They met.[note 3] |It rained.[citation needed] |It ended.[2–4] |So it goes.",
+    "Is it so?[2] |Yes!”[3] |He agreed (see Fig. 3).[5] |The rest is known.[6]: 12 |Then it was found.",
+    "It grew.² |Then it fell.¹⁰",
+    "The U.S.[3] Army met Dr.[2] Lee and Smith et al.[7] Kent joined.",
+    "Lee et al. [2004] measured it, as others did [5]. |They agree.",
+    "The plan was good.[3] but late, and e.g.[4] Bosc pears were missing.",
+    "An index like x.[0] stays, and so does a.[12]b in code.",
     # ellipses
     "I thought... |Never mind.",
     "He paused ... |It was late, and ... I'll go.",

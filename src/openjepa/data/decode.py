@@ -3,7 +3,7 @@
 Files from elsewhere lie about their sizes, stop in the middle or hold thousands of frames. A picture's header is read
 first and what is too large to be honest is refused before a pixel is decoded; whatever a decoder throws at a broken
 file becomes a count with the place of the first case. Upside-down photographs (EXIF) are turned, transparent ones laid
-on white, animated ones stop at their first frame.
+on white, animated ones stop at their first frame. Grey of 10 to 32 bits is scaled by its range (`bit_depth`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
+from openjepa.data.bit_depth import COLOUR_BITS, declared_bits, is_wide, keeps_upper_byte, to_8_bits
 from openjepa.data.readers import Counts
 
 MOST_PIXELS = 64_000_000  # of a picture before it is shrunk, 8000 x 8000; more is taken for a decompression bomb
+WIDE = "mended: more than 8 bits"
 LEAST_SIDE = 4  # pixels; smaller pictures show nothing
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # of all that Pillow reads, those that data sets use
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+AVIF = "avif" in features.modules and features.check_module("avif")  # not in every Pillow
+# of all formats that Pillow reads, those that data sets use
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", *(["AVIF"] if AVIF else []))
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *([".avif"] if AVIF else []),
+)
 
 
 def decode(value: Any, pixels: int, place: str, counts: Counts) -> np.ndarray | None:
@@ -82,27 +89,55 @@ def _usable(image: Image.Image, pixels: int, place: str, counts: Counts) -> np.n
     if getattr(image, "is_animated", False):
         counts.add("mended: animated, first frame taken", place)
         image.seek(0)
+    bits, halved = declared_bits(image), keeps_upper_byte(image)
     image.draft("RGB", (2 * pixels, 2 * pixels))  # JPEG can be decoded at a fraction of its size
     image = ImageOps.exif_transpose(image)
-    rgb = _as_rgb(image, place, counts)
+    if halved and not _is_bright_enough(image, place, counts):
+        return None
+    rgb = _as_rgb(image, bits, place, counts)
     return np.asarray(ImageOps.fit(rgb, (pixels, pixels), Image.Resampling.BICUBIC))
 
 
-def _as_rgb(image: Image.Image, place: str, counts: Counts) -> Image.Image:
-    """Any mode as 8-bit RGB."""
+def _is_bright_enough(image: Image.Image, place: str, counts: Counts) -> bool:
+    """Whether the upper bytes of colours of 16 bits still show the picture; either answer is counted."""
+    most = max(int(most) for _, most in _extrema(image.convert("RGB")))
+    if most < 2 ** (COLOUR_BITS - 8):
+        counts.add(f"colours of 16 bits, of which {COLOUR_BITS} or fewer are used: save the image with 8", place)
+        return False
+    counts.add(WIDE, place)
+    return True
+
+
+def _extrema(image: Image.Image) -> tuple[tuple[float, float], ...]:
+    found: Any = image.getextrema()
+    return found
+
+
+def _as_rgb(image: Image.Image, bits: int | None, place: str, counts: Counts) -> Image.Image:
+    """Any mode as 8-bit RGB; `bits` are those of a grey sample that are in use, if the file says it."""
     if image.mode == "RGB":
         return image
     if image.mode == "CMYK":
         counts.add("mended: CMYK", place)
         return image.convert("RGB")
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        counts.add("mended: more than 8 bits", place)
-        values = np.asarray(image, dtype=np.float64)
-        scale = 255 / max(65535.0 if image.mode != "F" else 1.0, float(values.max()))
-        return Image.fromarray((values.clip(0) * scale).astype(np.uint8)).convert("RGB")
+    if is_wide(image):
+        counts.add(WIDE, place)
+        return Image.fromarray(to_8_bits(_clean(image, place, counts), bits, image.mode == "F")).convert("RGB")
     if image.has_transparency_data:
         counts.add("mended: transparent, laid on white", place)
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(ground, layer).convert("RGB")
     return image.convert("RGB")  # grey, palette, YCbCr, ...
+
+
+def _clean(image: Image.Image, place: str, counts: Counts) -> np.ndarray:
+    """Values of a wide grey image, [H, W] float32, finite and not below 0; what is set to 0 is counted."""
+    values = np.asarray(image, dtype=np.float32)
+    if not np.isfinite(values).all():
+        counts.add("mended: values that are no numbers, set to 0", place)
+        values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+    if values.min(initial=0) < 0:
+        counts.add("mended: values below 0, set to 0", place)
+        values = values.clip(0)
+    return values

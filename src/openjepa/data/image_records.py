@@ -1,23 +1,26 @@
 """Where images come from: records of the scenes world, of files and of the Hugging Face hub, one at a time, undecoded.
 
 scenes                       the offline synthetic world: no file, no network
-photos/ 'photos/**/*.jpg'    image files; the folder that holds an image is its label
+photos/ 'photos/**/*.jpg'    image files; the folder that holds an image is its label, or one above it (`label_level`)
 train.parquet shards/        a column of image bytes, or of {bytes, path} as Hugging Face stores them
 owner/name  hub:name:config  a data set of the Hugging Face hub, downloaded or streamed
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
+from openjepa.core.errors import UserError
 from openjepa.data.decode import SUFFIXES
-from openjepa.data.files import files_behind, nothing_readable
+from openjepa.data.files import extension, files_behind, nothing_readable
 from openjepa.data.readers import Counts, Hints, Reading, Record, hub_shards, read_files
+from openjepa.data.records import LEFT_OUT
 from openjepa.data.sources import source_kind
 
 HINTS = Hints(world="scenes")
@@ -38,7 +41,10 @@ class ImageDataConfig(BaseConfig):
     column: str = "image"
     """Parquet and hub: column that holds the image"""
     label: str | None = None
-    """Parquet and hub: column that probes predict; unset = none (image files: the name of their folder)"""
+    """Parquet and hub: column that probes predict; unset = none (image files: the name of a folder)"""
+    label_level: int = 1
+    """image files: which folder's name is the label: 1 = the one an image lies in, 2 = that one's parent, ...; counted
+    from data.source down: -1 = the first one inside it (cats/in/1.jpg is of cats by 2 or -1), -2 = the second"""
     config: str | None = None
     """configuration (subset) of a hub data set; may also follow the name after a colon"""
     split: str = "train"
@@ -66,12 +72,11 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
     if kind == "world":
         yield from _scenes(cfg)
     elif kind == "files":
-        files = _readable_files(place)
+        files = _readable_files(place, counts)
         pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
         tables = [file for file in files if file.suffix.lower() == ".parquet"]
-        labelled = len({file.parent for file in pictures}) > 1
-        for file in pictures:
-            yield Record(file, file.parent.name if labelled else None, str(file))
+        for file, label in zip(pictures, folder_labels(pictures, source_root(place), cfg.label_level), strict=True):
+            yield Record(file, label, str(file))
         yield from read_files(tables, Reading(cfg.column, cfg.label, hints=HINTS), counts)
     else:
         name, _, config = place.partition(":")
@@ -89,12 +94,56 @@ def image_files(source: str) -> list[Path] | None:
     return _readable_files(place) if kind == "files" else None
 
 
-def _readable_files(pattern: str) -> list[Path]:
+def _readable_files(pattern: str, counts: Counts | None = None) -> list[Path]:
+    """Files of a kind that is read; the others are counted by their extension."""
     files = files_behind(Path(pattern).expanduser())
     readable = [file for file in files if file.suffix.lower() in READABLE]
     if not readable:
         raise nothing_readable(pattern, files, READABLE, HINTS)
+    for file in files:
+        if counts is not None and file.suffix.lower() not in READABLE:
+            counts.add(LEFT_OUT + extension(file), str(file))
     return readable
+
+
+def source_root(pattern: str) -> Path:
+    """The folder in which the files of a source lie: the source, or of a pattern what is before its wildcards."""
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        return path
+    fixed = list(takewhile(lambda part: not any(sign in part for sign in "*?["), path.parts[:-1]))
+    return Path(*fixed)
+
+
+def folder_labels(files: Sequence[Path], root: Path, level: int) -> list[str | None]:
+    """The label of each file by the folder at `label_level`; None for all if they lie in one such folder.
+
+    Raises UserError if `level` is 0, or if some files have no such folder below `root`.
+    """
+    if level == 0:
+        raise UserError(
+            "data.label_level=0 names no folder: 1 = the one an image lies in, -1 = the first in data.source"
+        )
+    folders = [_folder_at(file, root, level) for file in files]
+    without = [file for file, folder in zip(files, folders, strict=True) if folder is None]
+    if without:
+        where, first = "above the images" if level > 0 else "below data.source", without[0].relative_to(root)
+        raise UserError(
+            f"data.label_level={level}: {len(without)} of {len(files)} images in {root} have no folder {abs(level)} "
+            f"levels {where} (first: {first}); move them, or choose another level: 1 = the folder that an image lies "
+            "in, -1 = the first one inside data.source"
+        )
+    names = [folder.name for folder in folders if folder is not None]
+    return [*names] if len(set(folders)) > 1 else [None] * len(files)
+
+
+def _folder_at(file: Path, root: Path, level: int) -> Path | None:
+    """The folder whose name labels a file; None if it would not lie inside `root`. Level 1 may be `root` itself."""
+    if level == 1:
+        return file.parent
+    folders = [*reversed(file.relative_to(root).parents)][1:] if file.is_relative_to(root) else []  # from the top down
+    at = -level - 1 if level < 0 else len(folders) - level
+    return root / folders[at] if 0 <= at < len(folders) else None
 
 
 def _scenes(cfg: ImageDataConfig) -> Iterator[Record]:

@@ -29,7 +29,7 @@ from openjepa.data.image_records import WORLD, ImageDataConfig, image_files, rec
 from openjepa.data.readers import Counts, Record
 from openjepa.data.sources import nothing_usable
 
-FORMAT = 1  # of the cache; raise it when images are decoded or stored differently
+FORMAT = 2  # of the cache; raise it when images are decoded or stored differently
 ASKED_OF_THEM = {"probe_images", "objects", "eval_objects"}  # settings that say nothing of which images come
 SPLITS = ("train", "eval")
 CHUNK = 512  # images decoded together

@@ -18,10 +18,15 @@ import re
 LOOK_BACK = 32  # characters before a mark that are enough to tell its word
 LIST_REACH = 1000  # characters within which "1." and "2." belong to one list
 
+# what may stand behind a full stop that ends a sentence: [3], [4,5], [a], [note 2], [citation needed], [3]: 5, ²
+FOOTNOTE = r"""(?:
+        \[(?:\d{1,4}(?:[,;–—-]\s?+\d{1,4}){0,9}+|[a-z]|(?:note|nb|fn|n)\.?+\s?+\d{1,3}|[a-z]{2,20}\ needed|sic)\]
+        (?::\s?+\d{1,4}(?:[–-]\d{1,4})?+)?+
+      | [¹²³⁰⁴-⁹]{1,3}+ )"""
 MARK = re.compile(
-    r"""(?=[.!?…؟।۔。！？｡．\n\r\x0b\x0c\x85\u2028\u2029•⁃‣▪◦●])(?:  # one set first: seven times faster
-        (?P<hard>[.…]*+[!?؟।۔][.!?…؟।۔]*+)        (?P<after_hard>["'”’»)\]}*_]*+)
-      | (?P<dots>[.…]++(?:[ \xa0]\.++(?!\w))*+)  (?P<after_dots>["'”’»)\]}*_]*+)
+    rf"""(?=[.!?…؟।۔。！？｡．\n\r\x0b\x0c\x85\u2028\u2029•⁃‣▪◦●])(?:  # one set first: seven times faster
+        (?P<hard>[.…]*+[!?؟।۔][.!?…؟।۔]*+)        (?P<after_hard>["'”’»)\]}}*_]*+{FOOTNOTE}{{0,9}}+)
+      | (?P<dots>[.…]++(?:[ \xa0]\.++(?!\w))*+)  (?P<after_dots>["'”’»)\]}}*_]*+{FOOTNOTE}{{0,9}}+)
       | (?P<wide>[。！？｡．]++)                   (?P<after_wide>[”’」』）】]*+)
       | (?P<line>[\n\r\x0b\x0c\x85\u2028\u2029]\s*+)
       | (?P<bullet>[•⁃‣▪◦●])
@@ -33,6 +38,7 @@ LINE_ITEM = re.compile(r"#|[-*•]\s|\d{1,3}[.)]\s")
 AFTER_LINE_BREAK = re.compile(r"\n(?<!\n\n)[ \t]*+(\S.?)")
 LIST_START = re.compile(r"[\n:.!?]\s{0,8}+(?P<mark>\(?+(?P<item>[1aA])(?P<close>\.\)|[.)]))[ \t]")
 APOSTROPHE = re.compile("['’]")
+TOUCHING = re.compile(r".*[)\]][(\[]")
 ACRONYM = re.compile(r"[^\W\d_]{1,2}(?:\.-?[^\W\d_]{1,2})+|Ph\.?D")
 TIME = re.compile(r"[\d:]*[ap]\.m", re.IGNORECASE)
 TIME_OPENING = re.compile(r"(?:At|By|Around|About|Before|After|Until|Since|From|On)\s")
@@ -53,14 +59,17 @@ STARTERS = _words(
 )
 TITLES = _words(  # never the end
     """mr mrs dr prof messrs mme mlle lt sgt capt cmdr Ms Mx Gen Rep Sen Gov Maj Col Adm Rev Hon Pres Supt Insp Brig Bvt
-    vs v viz cf e.g i.e"""
+    Cpl Pvt Lieut Cdr Cdre Comdr Ens Amb Atty Asst Feat vs v viz cf e.g i.e"""
+)
+IN_BRACKETS = _words(  # never the end right behind an opening bracket: "(feat. Ann)", "(lit. House)"
+    "feat ft prod dir orig trans transl lit pron abbr aka incl esp est ed eds ex illus narr arr comp"
 )
 NUMBERED = _words(  # not the end before a number; "5 p. 3", "No. II"
     """no nos n° nº nr p pp l ll fig figs eq eqs vol vols ch chap pt pl ex op art sec sect para ver approx ca c est b d
     r fl ed"""
 )
 PERHAPS = _words(  # the end only before a starter
-    """co inc ltd corp llc plc bros assn dept univ govt jr sr esq st ave blvd rd hwy bldg mt al Ft
+    """Com co inc ltd corp llc plc bros assn dept univ govt jr sr esq st ave blvd rd hwy bldg mt al Ft
     Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec Mon Tue Tues Wed Thu Thur Thurs Fri
     Ala Ariz Ark Calif Colo Conn Fla Ga Ill Ind Kan Ky Md Mich Minn Mo Mont Neb Nev Okla Ore Pa Penn Tenn Tex Va Vt Wash
     Wis Wyo"""
@@ -133,7 +142,7 @@ def _full_stop_ends(text: str, dot: int, end: int, start: int, items: set[int]) 
     before = text[max(start, dot - LOOK_BACK) : dot].split()
     if not before or text[dot - 1].isspace():
         return True
-    written = before[-1]
+    written = TOUCHING.sub("(", before[-1])  # "Holt)(Feat" is "(Feat"
     word = written.lstrip("\"'“‘«([{*_•⁃‣▪◦●—–-")
     if (word.isdigit() and len(word) <= 3) or (len(word) == 1 and word.isalpha() and word != "I"):
         at = dot - len(word)
@@ -148,7 +157,7 @@ def _full_stop_ends(text: str, dot: int, end: int, start: int, items: set[int]) 
     initial_next = len(next_word) == 1 and following["dot"]  # in "J. A. Lee" the next word is not the article
     starter = not initial_next and APOSTROPHE.split(next_word.lower(), maxsplit=1)[0] in STARTERS
     known = {word} if len(word) == 1 else {word, word.lower()}
-    if known & TITLES:
+    if known & TITLES or (written[: -len(word)].endswith(("(", "[")) and word.lower() in IN_BRACKETS):
         return False
     if known & NUMBERED:
         return not _number_follows(text, end)

@@ -21,7 +21,7 @@ class Pairs(NamedTuple):
     text: Tensor
     image_from_text: Tensor  # predictions
     text_from_image: Tensor
-    image_target: Tensor  # by the target networks, without gradient
+    image_target: Tensor  # by the target networks without gradient, or `image` and `text` themselves
     text_target: Tensor
 
 
@@ -45,10 +45,13 @@ class TwoWay(nn.Module):
         self.projections = Projections(image_dim, text_dim, dim, width)
         self.to_image, self.to_text = mlp([dim, width, dim]), mlp([dim, width, dim])
 
-    def forward(self, images: Tensor, texts: Tensor, targets: tuple[Tensor, Tensor]) -> Pairs:
-        """images [B, D] and texts [B, E] that belong together, their targets [B, Z] -> the loss's view of them."""
+    def forward(self, images: Tensor, texts: Tensor, targets: tuple[Tensor, Tensor] | None = None) -> Pairs:
+        """images [B, D] and texts [B, E] that belong together -> the loss's view of them.
+
+        `targets` [B, Z] of both; None = they are each other's, as they are projected here.
+        """
         image, text = self.projections(images, texts)  # [B, Z]
-        return Pairs(image, text, self.to_image(text), self.to_text(image), *targets)
+        return Pairs(image, text, self.to_image(text), self.to_text(image), *(targets or (image, text)))
 
 
 def build_two_way(image_dim: int, reader: CaptionReader | None, dim: int, width: int) -> TwoWay:

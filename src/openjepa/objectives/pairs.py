@@ -1,7 +1,8 @@
 """The loss between two modalities that predict each other, without negatives: two distances and a regulariser on each.
 
-Targets carry no gradient: they come from the slow averages (EMA) of what learns. The regulariser keeps either side from
-a constant. Source of the regulariser: LeJEPA, Balestriero & LeCun 2025, with the two modalities for its views.
+Targets come from slow averages (EMA) of what learns, without gradient, or are the learning sides themselves, which then
+move towards each other. The regulariser keeps either side from a constant.
+Source of the latter: LeJEPA, Balestriero & LeCun 2025, with the two modalities for its views.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class PairsConfig(BaseConfig):
 
     directions: Literal["image", "both"] = "image"
     """image = only hidden patches are predicted; both = also whole images and whole captions from each other"""
+    target_from: Literal["ema", "self"] = "ema"
+    """whose latents are predicted: those of EMA copies, or those of the networks that learn, with their gradient"""
     weight: float = Field(1.0, gt=0)
     """of all terms between them beside the prediction of patches"""
     spread: RegularizerConfig = RegularizerConfig(name="sigreg", weight=5.0)

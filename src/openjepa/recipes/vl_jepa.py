@@ -11,8 +11,9 @@ trained: the mean of the encoder's latents of all patches, or, where the encoder
 then reads the latents of the whole image, no caption, and a mask token for every patch.
 
 `directions=both` predicts whole images and whole captions from each other as well, so that one finds the other. Both
-are targets then, and come from EMA copies of all that learns on either side, the text encoder included. In the one
-direction above the text encoder is never a target: it learns from the predictor's gradient and has no copy.
+are targets then, and come from EMA copies of all that learns on either side, the text encoder included (or, with
+`pairs.target_from=self`, are what learns, with its gradient). In the one direction above the text encoder is never a
+target: it learns from the predictor's gradient and has no copy.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Config(EncodersConfig):
     pairs: PairsConfig = PairsConfig()
     target: TargetConfig = TargetConfig()
     momentum: MomentumConfig = MomentumConfig()
-    """of the target encoder, where the vision encoder learns, and of all targets of directions=both"""
+    """of the target encoder, where the vision encoder learns, and of all EMA copies of directions=both"""
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig()
@@ -99,8 +100,9 @@ class VLJEPA(Method[CaptionedBatch]):
         self.two_way = self.text_teacher = self.projections_teacher = None
         if config.pairs.directions == "both":
             self.two_way = build_two_way(vision.dim, reader, config.pairs.dim, config.pairs.width)
-            self.projections_teacher = EMATarget(self.two_way.projections, config.momentum.schedule())
-            if reader is not None and config.text_learns:
+            if config.pairs.target_from == "ema":
+                self.projections_teacher = EMATarget(self.two_way.projections, config.momentum.schedule())
+            if self.projections_teacher is not None and reader is not None and config.text_learns:
                 self.text_teacher = EMATarget(reader.encoder, config.momentum.schedule())
         self.match = build_pair_loss(config.pairs)
         self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
@@ -150,12 +152,13 @@ class VLJEPA(Method[CaptionedBatch]):
         return self.two_way(images.float().mean(1), texts, targets)
 
     @torch.no_grad()
-    def pair_targets(self, images: Tensor, texts: Tensor, batch: CaptionedBatch) -> tuple[Tensor, Tensor]:
-        """directions=both: targets [B, Z] of images [B, D], read by the target encoder, and of the captions.
+    def pair_targets(self, images: Tensor, texts: Tensor, batch: CaptionedBatch) -> tuple[Tensor, Tensor] | None:
+        """Targets [B, Z] of images [B, D], read by the target encoder, and of captions; None = the learners' own.
 
         `texts` [B, E] are those that the text encoder has read; where it learns, its EMA copy reads them once more.
         """
-        assert self.projections_teacher is not None
+        if self.projections_teacher is None:
+            return None
         if self.text_teacher is not None:
             states = self.text_teacher(batch.text_ids, batch.text_valid)  # [B, T, E]
             texts = mean_pool(states, batch.text_valid)  # [B, E]
@@ -266,9 +269,11 @@ def _notes(config: Config) -> dict[str, Any]:
     """What is a target and what is not, for the run's log."""
     frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
     notes: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
-    both = config.pairs.directions == "both"
     if config.text_learns and config.text != "none":
-        notes["text_target"] = "EMA of the text encoder" if both else "none: captions are read, never predicted"
+        notes["text_target"] = "none: captions are read, never predicted"
+        if config.pairs.directions == "both":
+            slow = config.pairs.target_from == "ema"
+            notes["text_target"] = "EMA of the text encoder" if slow else "the text encoder itself, with its gradient"
     if not config.vision_learns:
         notes["embedding"] = OF_THE_PREDICTOR
     return notes | ({"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {})

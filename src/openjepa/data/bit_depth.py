@@ -1,0 +1,91 @@
+"""Grey images of more than 8 bits: how many of them are in use, and the image in 8.
+
+A camera of 12 bits writes files of 16, whose values end at 4095: taken as 16 bits they are nearly black. The range is
+that of the bits which the file says are in use (TIFF's BitsPerSample and MaxSampleValue, PNG's sBIT), or, where the
+data go beyond it or nothing is said, the least of 8, 10, 12, 14, 16, 24 and 32 bits that holds the data's own maximum.
+Floats up to 1 are taken as shares of white. So two files of one camera are scaled alike unless one of them is dark
+throughout and does not say its depth.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+USUAL_BITS = (8, 10, 12, 14, 16, 24, 32)
+WIDE_MODES = ("I", "F")  # and all that begin with I;16
+TIFF_BITS, TIFF_MAX_VALUE = 258, 281  # tags
+PNG_HEAD = 8  # bytes before the first chunk
+PNG_CHUNKS = 100  # that are looked through for sBIT; it stands before the pixels
+COLOUR_BITS = 12  # in use by colours of 16 bits, of which Pillow keeps the upper 8: with no more, 4 are left
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Whether a grey image has more than 8 bits, or floats."""
+    return image.mode.startswith("I;16") or image.mode in WIDE_MODES
+
+
+def to_8_bits(values: np.ndarray, declared: int | None, floats: bool) -> np.ndarray:
+    """Values of any range, finite and not below 0 -> uint8; `declared` is the number of bits that the file says."""
+    most = float(values.max(initial=0))
+    white = 1.0 if floats and most <= 1 else float(2 ** _bits_of(most, declared) - 1)
+    return np.rint(values * (255 / white)).astype(np.uint8)
+
+
+def _bits_of(most: float, declared: int | None) -> int:
+    if declared is not None and most <= 2**declared - 1:
+        return declared
+    return next((bits for bits in USUAL_BITS if most <= 2**bits - 1), int(most).bit_length())  # floats of any size
+
+
+def declared_bits(image: Image.Image) -> int | None:
+    """How many bits of a sample the file says are in use; None if it does not, or only how many it stores (16, 32).
+
+    Call it before the pixels are read.
+    """
+    if image.format == "TIFF":
+        tags: Any = getattr(image, "tag_v2", {})
+        most = _first(tags.get(TIFF_MAX_VALUE))
+        bits = _first(tags.get(TIFF_BITS))
+        if most is not None and 255 <= most < 65535:
+            return int(most).bit_length()
+        return bits if bits is not None and 8 <= bits < 16 else None
+    if image.format == "PNG":
+        return _significant_bits(image)
+    return None
+
+
+def keeps_upper_byte(image: Image.Image) -> bool:
+    """Whether a colour image of 16 bits is being read by the upper 8. Call it before the pixels are read."""
+    return not is_wide(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
+
+
+def _first(value: Any) -> int | None:
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else None
+
+
+def _significant_bits(image: Image.Image) -> int | None:
+    """PNG's sBIT of a grey image of 16 bits."""
+    stream: Any = getattr(image, "fp", None)
+    if stream is None or not is_wide(image):
+        return None
+    before = stream.tell()
+    try:
+        stream.seek(PNG_HEAD)
+        for _ in range(PNG_CHUNKS):
+            length, name = struct.unpack(">I4s", stream.read(8))
+            if name == b"sBIT" and length >= 1:
+                bits = stream.read(1)[0]
+                return bits if 8 <= bits < 16 else None
+            if name in (b"IDAT", b"IEND"):
+                return None
+            stream.seek(length + 4, 1)
+    except (OSError, struct.error, IndexError):
+        return None
+    finally:
+        stream.seek(before)
+    return None

@@ -14,7 +14,7 @@ from stepping import Read, Side
 from torch import Tensor
 
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.method import Progress
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loader import train_batches
 from openjepa.data.sources import DataConfig

@@ -159,7 +159,7 @@ class Run:
         report = self.reading(long)
         if report is None:
             raise UserError(f"embed reads files of texts, and {self.recipe} embeds images; use run.encode(images)")
-        dim = self._vectors([""], at=at).shape[1]
+        dim = self._vectors(["a text of a few words"], at=at).shape[1]
         result = embed_file(
             lambda texts: self._vectors(texts, batch_size, at, report),
             dim,

@@ -19,7 +19,8 @@ from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.method import Method, Progress
+from openjepa.core.method import Method
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loader import train_batches
 from openjepa.data.unknown_tokens import require_known
@@ -123,7 +124,7 @@ def positions_matter(method: Method, batch: Batch) -> tuple[bool, str]:
     """Predictions of one row differ from place to place."""
     spread = position_sensitivity(method, batch)
     if spread is None:
-        return True, "no row has two predictions, or Latents.rows is not given"
+        return True, "no row has two predictions, or inspect gives no rows"
     if spread > POSITION_FLOOR:
         return True, f"predictions of one row differ by at least {spread:.2g} of their size"
     return False, f"all predictions of a row are the same (spread {spread:.2g}): add positions to the mask tokens"

@@ -16,7 +16,8 @@ from openjepa import check
 from openjepa.check import CheckResult, check_experiment, check_recipe, failed, optimizer_is_complete
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Progress, StepOutput
+from openjepa.core.method import StepOutput
+from openjepa.core.progress import Progress
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.masking.spans import SpanMasker
 from openjepa.models.transformer import mean_pool, take

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Method, Progress
+from openjepa.core.method import Method
+from openjepa.core.progress import Progress
 from openjepa.data.loader import train_batches
 from openjepa.recipes import lang_jepa
 from openjepa.recipes.baselines import simclr

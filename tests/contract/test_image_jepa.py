@@ -15,7 +15,7 @@ from openjepa import api
 from openjepa.check import check_experiment, failed
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
-from openjepa.core.method import Progress
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.data.image_batches import ImageViews, MaskedImages
 from openjepa.data.loader import eval_batches, train_batches

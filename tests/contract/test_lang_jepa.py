@@ -12,7 +12,8 @@ from torch import Tensor
 from openjepa.check import check_experiment, failed
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Progress, StepOutput
+from openjepa.core.method import StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.data.loader import train_batches
 from openjepa.data.masked_sentences import MaskedSentences, Sentences

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from openjepa import api
 from openjepa.cli import main
 from openjepa.core.config import TrainConfig
-from openjepa.core.method import Progress
+from openjepa.core.progress import Progress
 from openjepa.core.rundir import read_jsonl
 from openjepa.core.schedules import warmup_cosine
 from openjepa.data.loader import train_batches

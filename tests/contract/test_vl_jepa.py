@@ -20,7 +20,8 @@ from openjepa.core.errors import ConfigError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.locate import built_in_recipes
-from openjepa.core.method import Latents, Progress, StepOutput
+from openjepa.core.method import Latents, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Prediction, Retrieval
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch

@@ -13,7 +13,8 @@ from scipy import sparse
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
-from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Classification, Retrieval, Vectors
 from openjepa.evals import alignment

@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 
 from openjepa.core.errors import UserError
-from openjepa.core.method import Latents, Progress, StepOutput
+from openjepa.core.method import Latents, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir, read_jsonl
 from openjepa.train.hooks import ConsoleHook, CsvHook, JsonlHook, TensorBoardHook, clock, default_hooks
 

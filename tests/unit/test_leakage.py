@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
-from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.health.leakage import (
     POSITION_FLOOR,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openjepa.core.errors import ConfigError
-from openjepa.core.method import Progress
+from openjepa.core.progress import Progress
 from openjepa.core.schedules import constant, linear
 from openjepa.core.seeding import generator_for
 from openjepa.models.attention import LOWEST, SHORT, attend

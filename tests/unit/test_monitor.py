@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
-from openjepa.core.method import Latents, Progress, StepOutput
+from openjepa.core.method import Latents, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.health.metrics import health
 from openjepa.health.monitor import COLLAPSED_SCORE, HealthMonitor, enough_batches, join

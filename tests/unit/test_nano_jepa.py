@@ -17,7 +17,7 @@ from openjepa.check import check_experiment, failed
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Progress
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Prediction, Retrieval, Vectors
 from openjepa.data.loader import train_batches

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from openjepa.core.errors import UserError
-from openjepa.core.method import Progress, StepOutput
+from openjepa.core.method import StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.tasks import Classification
 from openjepa.evals.ledger import Ledger, Measure
 from openjepa.health import signs

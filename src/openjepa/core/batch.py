@@ -8,6 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from openjepa.core.errors import UserError
+from openjepa.core.progress import START, Progress
+
 
 @dataclass(kw_only=True)
 class Batch:
@@ -15,6 +18,7 @@ class Batch:
 
     keys: Tensor  # [B] int64, data set index of each row: any row can be traced back to its source
     draw: int = 0  # address of randomness inside the method (e.g. SIGReg directions); equal on all ranks
+    progress: Progress = START  # where the run is, for weights that change with it
 
     @property
     def size(self) -> int:
@@ -25,6 +29,10 @@ class Batch:
     def tokens(self) -> int:
         """Real (unpadded) tokens or patches, for throughput. Subclasses that have them say so."""
         return self.size
+
+    def with_other_hidden(self, generator: torch.Generator) -> Self:
+        """The same batch with other content in its hidden parts only: a prediction must not move."""
+        raise UserError(f"{type(self).__name__} has no with_other_hidden(generator); the leak audit needs it")
 
     def to(self, device: torch.device | str) -> Self:
         moved = {

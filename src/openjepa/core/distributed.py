@@ -2,7 +2,7 @@
 
 The law they serve: the gradient of a run on N ranks equals the gradient of one process with the same global batch.
 DDP averages gradients over ranks, so a loss term must either be computed on gathered rows (`gather_rows`; each rank
-then holds the whole loss and its backward pass sums the ranks' shares) or be weighted by `rank_weight`.
+then holds the whole loss and its backward pass sums the ranks' shares) or be a `mean_over_ranks`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ def rank_weight(count: int, device: torch.device | str = "cpu") -> Tensor | floa
         return 1.0
     total = sum_over_ranks(torch.tensor(float(count), device=device))
     return count * world_size() / total
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """values [M_r] on each rank -> scalar whose DDP gradient is that of the mean over the rows of all ranks."""
+    return values.mean() * rank_weight(len(values), values.device)
 
 
 def gather_rows(x: Tensor) -> Tensor:

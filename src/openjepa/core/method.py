@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -12,43 +12,46 @@ from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import ConfigError
+from openjepa.core.progress import Progress
 
 B = TypeVar("B", bound=Batch)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is. Schedules and EMA momentum are pure functions of this."""
-
-    step: int
-    total_steps: int
-
-    @property
-    def fraction(self) -> float:
-        """Part of the run that is done, in [0, 1]."""
-        return min(1.0, self.step / max(1, self.total_steps))
-
-
 @dataclass
 class Latents:
-    """Detached, row-aligned latents of one step: everything the health metrics ever see."""
+    """Predictions and their targets, row by row, in the space in which skill is measured. Both detached."""
 
-    predicted: Tensor  # [M, D] predictions of the hidden parts
-    target: Tensor  # [M, D] their targets, in the space of the loss
-    context: Tensor  # [B, C] pooled embedding of each row, as `Method.embed` would give it
-    rows: Tensor | None = None  # [M] int64, which row of the batch each prediction belongs to
-    places: Tensor | None = None  # [M] int64, position of each prediction, for the position-wise mean
-    copied: Tensor | None = None  # [M, D] target-space latent of the nearest visible place, for the copy baseline
-    teacher: Tensor | None = None  # [B, C] the target encoder's pooled embedding, for the student-teacher distance
+    predicted: Tensor  # [M, D]
+    target: Tensor  # [M, D]
+    target_had_graph: bool = False  # whether the target was given with one: the loss may then move it
+
+    def __post_init__(self) -> None:
+        self.target_had_graph |= self.target.requires_grad
+        self.predicted = self.predicted.detach()
+        self.target = self.target.detach()
 
 
 @dataclass
 class StepOutput:
-    """What one training pass returns. Not frozen: Fabric rebuilds it."""
+    """What one pass over a batch returns. Not frozen: Fabric rebuilds it."""
 
-    loss: Tensor  # scalar, the only tensor backward() is called on
-    latents: Latents
-    terms: dict[str, Tensor] = field(default_factory=dict)  # detached weighted scalar parts that sum to loss
+    terms: dict[str, Tensor]  # weighted scalars with a graph; their sum is the loss
+    latents: Latents | None = None  # may be None in training, where nothing reads them
+
+    @property
+    def loss(self) -> Tensor:
+        """The scalar that backward() is called on."""
+        return torch.stack(list(self.terms.values())).sum()
+
+
+@dataclass
+class Inspection:
+    """What only a health check reads, of one batch; M predictions in the order of `Latents`. None = not known."""
+
+    rows: Tensor | None = None  # [M] int64, which row of the batch each prediction belongs to
+    positions: Tensor | None = None  # [M] int64, where in its row, for the position-wise mean
+    copied: Tensor | None = None  # [M, D] target-space latent of the nearest visible position, for the copy baseline
+    teacher: Tensor | None = None  # [B, C] the target encoder's pooled embedding, for the student-teacher distance
 
 
 class Method(nn.Module, ABC, Generic[B]):
@@ -71,9 +74,9 @@ class Method(nn.Module, ABC, Generic[B]):
     def predict_from_context(self, batch: B) -> Tensor:
         """[M, D] predictions that may read the context view only. The leak audit holds it to that."""
 
-    @abstractmethod
-    def scramble_hidden(self, batch: B, generator: torch.Generator) -> B:
-        """The same batch with other content in its hidden parts only; the prediction must not move."""
+    def inspect(self, batch: B) -> Inspection:
+        """More of one batch for a health check, in eval mode and without gradients. Default: nothing is known."""
+        return Inspection()
 
     def after_step(self, progress: Progress) -> None:
         """Called by the loop after each optimiser step. EMA targets move here. Default: nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from openjepa.core.method import Progress
+from openjepa.core.progress import Progress
 
 Schedule = Callable[[Progress], float]
 

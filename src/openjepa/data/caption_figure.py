@@ -61,11 +61,11 @@ def patch_cosines(method: Method, batch: CaptionedBatch) -> np.ndarray:
     device = next(method.parameters()).device
     with evaluating(method):
         latents = method(batch.to(device)).latents
-    assert latents.rows is not None
-    assert latents.places is not None
+    assert latents is not None
     found = np.full(batch.hidden.shape, np.nan)
     cosines = torch.cosine_similarity(latents.predicted.float(), latents.target.float(), dim=1)  # [M]
-    found[latents.rows.cpu().numpy(), latents.places.cpu().numpy()] = cosines.cpu().numpy()
+    rows, _ = batch.hidden_valid.nonzero(as_tuple=True)  # [M]
+    found[rows.numpy(), batch.hidden_at[batch.hidden_valid].numpy()] = cosines.cpu().numpy()
     return found
 
 

@@ -76,18 +76,21 @@ class CaptionTasks:
         at_once = self.collate.at_once
         for start in range(0, count, at_once):
             batch = self.collate.asked(images, range(start, min(start + at_once, count)))
-            parts.append((method(batch.to(device)).latents, batch.size))
+            batch = batch.to(device)
+            parts.append((method(batch).latents, batch.hidden_valid.nonzero()[:, 0], batch.size))
         return image_skills(parts)
 
 
-def image_skills(parts: Sequence[tuple[Latents, int]]) -> np.ndarray:
-    """Latents of batches with their numbers of images -> [N], an item an image, of which skill is the mean."""
-    targets = torch.cat([latents.target for latents, _ in parts]).double()
+def image_skills(parts: Sequence[tuple[Latents, Tensor, int]]) -> np.ndarray:
+    """Latents of batches, the image of each [M] and their numbers of images -> [N], an item an image.
+
+    The mean of the items is the skill.
+    """
+    targets = torch.cat([latents.target for latents, _, _ in parts]).double()
     centre = targets.mean(0)
-    constant = float((targets - centre).square().sum()) / sum(size for _, size in parts)  # error an image
+    constant = float((targets - centre).square().sum()) / sum(size for *_, size in parts)  # error an image
     errors: list[Tensor] = []
-    for latents, size in parts:
-        assert latents.rows is not None
+    for latents, rows, size in parts:
         error = (latents.predicted.double() - latents.target.double()).square().sum(1)  # [M]
-        errors.append(error.new_zeros(size).index_add_(0, latents.rows, error))
+        errors.append(error.new_zeros(size).index_add_(0, rows, error))
     return (1 - torch.cat(errors) / max(constant, 1e-12)).cpu().numpy()

@@ -11,9 +11,10 @@ own, and on CPU a matrix product of new sizes costs more to prepare than to comp
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from openjepa.core.experiment import Row
 from openjepa.core.picture import Pieces
 from openjepa.core.sizes import round_up
 from openjepa.data.corpus import pad, up_to
-from openjepa.data.masked_text import places_of, places_within
+from openjepa.data.masked_text import places_of, places_within, random_ids
 from openjepa.data.pictures import text_pictures
 from openjepa.data.rows import SentenceRows
 from openjepa.data.text_inputs import TextInputs
@@ -86,10 +87,15 @@ class MaskedSentences(Batch):
     all_seen: Tensor  # [G, Z] int64, places in `seen` (flat, B * C) of each document's visible sentences, in order
     all_seen_valid: Tensor  # [G, Z] bool
     real_tokens: int  # unpadded tokens in the batch
+    vocab: int  # ids are below it
 
     @property
     def tokens(self) -> int:
         return self.real_tokens
+
+    def with_other_hidden(self, generator: torch.Generator) -> Self:
+        """The same batch with random tokens in the hidden sentences."""
+        return replace(self, ids=torch.where(self.hidden, random_ids(self.ids, self.vocab, generator), self.ids))
 
     @cached_property
     def visible_part(self) -> Sentences:
@@ -234,6 +240,7 @@ class MaskedSentencesCollator:
             all_seen=all_seen,
             all_seen_valid=all_seen_valid,
             real_tokens=int(valid.sum()),
+            vocab=self.rows.tokenizer.vocab_size,
         )
 
 

@@ -6,8 +6,9 @@ All indices are made here, in the data workers: methods only gather.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -39,10 +40,15 @@ class MaskedText(Batch):
     span_at: Tensor  # [S, L] int64, each hidden span's tokens as indices into ids.flatten(), in reading order
     span_valid: Tensor  # [S, L] bool; its True entries are the hidden tokens in the order of hidden_at[hidden_valid]
     real_tokens: int  # unpadded tokens in the batch
+    vocab: int  # ids are below it
 
     @property
     def tokens(self) -> int:
         return self.real_tokens
+
+    def with_other_hidden(self, generator: torch.Generator) -> Self:
+        """The same batch with random tokens at the hidden positions."""
+        return replace(self, ids=torch.where(self.hidden, random_ids(self.ids, self.vocab, generator), self.ids))
 
     @cached_property
     def packed_spans(self) -> tuple[Tensor, Tensor]:
@@ -105,7 +111,13 @@ class MaskedTextCollator:
             span_at=span_at,
             span_valid=span_valid,
             real_tokens=int(valid.sum()),
+            vocab=self.tokenizer.vocab_size,
         )
+
+
+def random_ids(ids: Tensor, vocab: int, generator: torch.Generator) -> Tensor:
+    """Random token ids below `vocab` in the shape of `ids`."""
+    return torch.randint(vocab, ids.shape, generator=generator).to(ids.device)
 
 
 def spans_of(mask: Tensor) -> tuple[Tensor, Tensor]:

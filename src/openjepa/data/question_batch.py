@@ -6,9 +6,9 @@ The answer is what is hidden from [PRED]; who may read whom is decided by `maski
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.experiment import Row
 from openjepa.core.picture import Pieces
 from openjepa.data.corpus import pad, pad_rows, up_to
+from openjepa.data.masked_text import random_ids
 from openjepa.data.pictures import text_pictures
 from openjepa.data.questions import Question
 from openjepa.data.readers import Counts
@@ -48,10 +49,15 @@ class QuestionBatch(Batch):
     answer_places: Tensor  # [B, A] int64, places of the answer's tokens; A = the longest answer
     answer_valid: Tensor  # [B, A] bool
     real_tokens: int  # unpadded tokens in the batch
+    vocab: int  # ids are below it
 
     @property
     def tokens(self) -> int:
         return self.real_tokens
+
+    def with_other_hidden(self, generator: torch.Generator) -> Self:
+        """The same batch with random tokens for the answers."""
+        return replace(self, ids=torch.where(self.hidden, random_ids(self.ids, self.vocab, generator), self.ids))
 
     @property
     def answer_at(self) -> Tensor:
@@ -167,6 +173,7 @@ class QuestionCollator:
             answer_places=torch.minimum(asked[:, None] + torch.arange(longest), pred_at[:, None]),
             answer_valid=up_to(pred_at - asked, longest),
             real_tokens=int(valid.sum()),
+            vocab=self.tokenizer.vocab_size,
         )
 
 

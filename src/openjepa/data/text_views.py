@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
 from openjepa.data.corpus import pad_rows
+from openjepa.data.masked_text import random_ids
 from openjepa.data.text_inputs import TextInputs, running_text
 from openjepa.data.tokenizer import TextTokenizer
 
@@ -24,10 +26,15 @@ class TextViews(Batch):
     valid: Tensor  # [B, T] bool, False on padding
     second_ids: Tensor  # [B, T] int64
     real_tokens: int  # unpadded tokens in the batch, each counted once
+    vocab: int  # ids are below it
 
     @property
     def tokens(self) -> int:
         return self.real_tokens
+
+    def with_other_hidden(self, generator: torch.Generator) -> Self:
+        """The same batch with random tokens for the second view, which the first one predicts."""
+        return replace(self, second_ids=random_ids(self.ids, self.vocab, generator))
 
 
 @dataclass(frozen=True)
@@ -49,4 +56,5 @@ class TextViewsCollator:
 
     def _batch(self, keys: Tensor, texts: Sequence[np.ndarray]) -> TextViews:
         ids, valid = pad_rows(texts, self.tokenizer.pad_id)  # [B, T]
-        return TextViews(keys=keys, ids=ids, valid=valid, second_ids=ids, real_tokens=int(valid.sum()))
+        vocab = self.tokenizer.vocab_size
+        return TextViews(keys=keys, ids=ids, valid=valid, second_ids=ids, real_tokens=int(valid.sum()), vocab=vocab)

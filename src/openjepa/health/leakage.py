@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
-from openjepa.core.method import Latents, Method, Progress
+from openjepa.core.method import Latents, Method
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 
 POSITION_FLOOR = 1e-4  # relative spread of predictions within a row below which they are one prediction
@@ -38,12 +39,12 @@ def leak(method: Method, batch: Batch, generator: torch.Generator) -> float:
     """0.0, bit for bit: largest change of `predict_from_context` when only the hidden content is replaced.
 
     Infinite if the number of predictions changed or one is not finite. Raises UserError where the audit would prove
-    nothing: no hidden part, a scramble that changes nothing, or predictions that differ on the very same batch.
+    nothing: no hidden part, other hidden content that is the same, or predictions that differ on the very same batch.
     """
-    scrambled = method.scramble_hidden(batch, generator)
-    if not _differ(batch, scrambled):
-        raise UserError("scramble_hidden changed nothing in the batch: the leak audit would prove nothing")
-    first, again, other = (_predictions(method, b) for b in (batch, batch, scrambled))
+    changed = batch.with_other_hidden(generator)
+    if not _differ(batch, changed):
+        raise UserError("with_other_hidden changed nothing in the batch: the leak audit would prove nothing")
+    first, again, other = (_predictions(method, b) for b in (batch, batch, changed))
     if first.numel() == 0:
         raise UserError("predict_from_context made no prediction: nothing is hidden in this batch")
     if not torch.equal(first, again) and first.isfinite().all():
@@ -57,13 +58,13 @@ def position_sensitivity(method: Method, batch: Batch) -> float | None:
     """Above POSITION_FLOOR: the least spread of the predictions within a row, relative to their size.
 
     min over rows of sqrt(mean_d Var) / rms of all predictions; 0 = a row's predictions are all the same, so the
-    predictor is not told where it predicts. None if `Latents.rows` is missing or no row has two predictions.
+    predictor does not know where it predicts. None if `Inspection.rows` is missing or no row has two predictions.
     """
     with evaluating(method):
-        latents = method(batch).latents
-    if latents.rows is None:
+        latents, rows = method(batch).latents, method.inspect(batch).rows
+    if rows is None or latents is None:
         return None
-    predicted, rows = latents.predicted.cpu().double(), latents.rows.cpu()
+    predicted, rows = latents.predicted.cpu().double(), rows.cpu()
     _, index, counts = rows.unique(return_inverse=True, return_counts=True)
     if not bool((counts > 1).any()):
         return None
@@ -100,11 +101,11 @@ def target_moves(method: Method, progress: Progress) -> float:
 def target_requires_grad(method: Method, batch: Batch, progress: Progress) -> list[str]:
     """Empty: names through which a target could be trained towards the prediction.
 
-    Those are latents handed out with a graph, and parameters that `after_step` moves (the teacher's) and that the loss
+    Those are targets that came with a graph, and parameters that `after_step` moves (the teacher's) and that the loss
     gives a gradient as well.
     """
     latents, grads = _training_pass(method, batch)
-    attached = [f"latents.{f.name}" for f in fields(latents) if _has_graph(getattr(latents, f.name))]
+    attached = ["latents.target"] if latents is not None and latents.target_had_graph else []
     trained = {name for name, grad in grads.items() if grad is not None and grad.any()}
     return attached + sorted(trained & _moved_by_after_step(method, progress).keys())
 
@@ -119,7 +120,7 @@ def _differ(first: Batch, second: Batch) -> bool:
     return any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in pairs)
 
 
-def _training_pass(method: Method, batch: Batch) -> tuple[Latents, dict[str, Tensor | None]]:
+def _training_pass(method: Method, batch: Batch) -> tuple[Latents | None, dict[str, Tensor | None]]:
     """Latents and, by trainable parameter, gradients of one training pass of a copy of the method."""
     probe = copy.deepcopy(method).train()
     probe.zero_grad(set_to_none=True)
@@ -146,7 +147,3 @@ def _moved_by_after_step(method: Method, progress: Progress) -> dict[str, float]
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     named = [*module.named_parameters(), *module.named_buffers()]
     return [(name, tensor.detach()) for name, tensor in named if tensor.is_floating_point()]
-
-
-def _has_graph(value: Tensor | None) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad

@@ -9,12 +9,11 @@ NaN in the latents gives NaN, and `health` counts it. "Equal" means up to fp32 r
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from openjepa.core.method import Latents
 from openjepa.core.seeding import generator_for
 from openjepa.health.skill import (
     NEGLIGIBLE,
@@ -32,14 +31,27 @@ MOST_ROWS = 2048  # of either kind; more would cost time and change no verdict
 LIDAR_RIDGE = 1e-4  # of the mean variance, added to the within-class scatter
 
 
-def health(latents: Latents) -> dict[str, float]:
+@dataclass
+class HealthSample:
+    """All that the metrics see of held-out batches: B rows and the M predictions that were made in them. Detached."""
+
+    predicted: Tensor  # [M, D]
+    target: Tensor  # [M, D] in the space of the loss
+    embedding: Tensor  # [B, C] of each row, as `Method.embed` gives it
+    rows: Tensor | None = None  # [M] int64, the row of each prediction
+    positions: Tensor | None = None  # [M] int64, where in its row, for the position-wise mean
+    copied: Tensor | None = None  # [M, D] target-space latent of the nearest visible position, for the copy baseline
+    teacher: Tensor | None = None  # [B, C] the target encoder's pooled embedding, for the student-teacher distance
+
+
+def health(latents: HealthSample) -> dict[str, float]:
     """Every metric that these latents allow, by name. At most 2048 rows of each kind are used, at addressed places.
 
     `rank_cap` = min(N, D) bounds the ranks; with N < 4 D they are mostly about N. `nonfinite` is the share of
     NaN or infinite values; where it is above 0, the metrics that touch them are NaN.
     """
     latents = _subsample(latents)
-    context, predicted, target = latents.context, latents.predicted, latents.target
+    context, predicted, target = latents.embedding, latents.predicted, latents.target
     values = torch.cat([x.flatten().float() for x in (context, predicted, target)])
     found = {"nonfinite": float((~values.isfinite()).double().mean()) if len(values) else 0.0}
     found |= _embedding_metrics(context)
@@ -55,10 +67,10 @@ def health(latents: Latents) -> dict[str, float]:
         "random_pair_cosine": random_pair_cosine(predicted, target),
         "alignment": alignment(predicted, target),
     }
-    if latents.places is not None:
-        found["skill_position"] = skill_position(predicted, target, latents.places)
-        found["position_share"] = position_share(target, latents.places)
-        found["predicted_position_share"] = position_share(predicted, latents.places)
+    if latents.positions is not None:
+        found["skill_position"] = skill_position(predicted, target, latents.positions)
+        found["position_share"] = position_share(target, latents.positions)
+        found["predicted_position_share"] = position_share(predicted, latents.positions)
     if latents.rows is not None:
         found["within_row_share"] = within_share(target, latents.rows)
         found["predicted_within_row_share"] = within_share(predicted, latents.rows)
@@ -221,11 +233,11 @@ def _centre(x: Tensor) -> Tensor:
     return torch.zeros_like(x) if centred.square().sum() <= NEGLIGIBLE * x.square().sum() else centred
 
 
-def _subsample(latents: Latents) -> Latents:
+def _subsample(latents: HealthSample) -> HealthSample:
     """At most MOST_ROWS embeddings and as many predictions, on the CPU; row-aligned fields stay aligned."""
-    by_embedding, by_prediction = ("context", "teacher"), ("predicted", "target", "rows", "places", "copied")
+    by_embedding, by_prediction = ("embedding", "teacher"), ("predicted", "target", "rows", "positions", "copied")
     chosen = {f.name: x.cpu() for f in fields(latents) if (x := getattr(latents, f.name)) is not None}
-    for names, count in ((by_embedding, len(latents.context)), (by_prediction, len(latents.predicted))):
+    for names, count in ((by_embedding, len(latents.embedding)), (by_prediction, len(latents.predicted))):
         if count > MOST_ROWS:
             index = torch.randperm(count, generator=generator_for(0, "health", count))[:MOST_ROWS].sort().values
             chosen |= {name: chosen[name][index] for name in names if name in chosen}

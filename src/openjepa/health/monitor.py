@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
-from openjepa.core.method import Latents, Progress, StepOutput
-from openjepa.health.metrics import health
+from openjepa.core.method import Method, StepOutput
+from openjepa.core.progress import Progress
+from openjepa.health.metrics import HealthSample, health
 from openjepa.health.verdict import Verdict, judge
 
 Record = dict[str, Any]
@@ -50,17 +52,25 @@ class HealthMonitor:
         self.first: Record | None = None
         self.best: Record | None = None
 
-    def check(self, method: nn.Module, progress: Progress, forward: Callable[[Batch], StepOutput]) -> Record:
-        """Run `forward` (which brings device and autocast) on every batch in eval mode, and judge what comes out.
+    def check(
+        self,
+        method: Method,
+        progress: Progress,
+        to_device: Callable[[Batch], Batch] = lambda batch: batch,
+        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Record:
+        """Look at every batch in eval mode, under `autocast`, and judge what comes out.
 
         The record: step, status, kind, score, best (is this the highest score so far), evidence, advice, also, the mean
         held-out loss and its terms (`loss`, `loss_<term>`), every finite metric of `metrics.health`, and what
         `watch` measures, in eval mode as well.
         """
         with evaluating(method):
-            outputs = [forward(batch) for batch in self.batches]
+            with autocast():
+                looks = [look(method, replace(to_device(batch), progress=progress)) for batch in self.batches]
             watched = dict(self.watch(method)) if self.watch is not None else {}
-        metrics = health(join([o.latents for o in outputs], [batch.size for batch in self.batches]))
+        outputs = [output for output, _ in looks]
+        metrics = health(join([sample for _, sample in looks]))
         verdict = judge(metrics, self.first, progress.fraction, self.settings)
         score = health_score(metrics, verdict)
         record: Record = {
@@ -114,22 +124,38 @@ def health_score(metrics: Mapping[str, float], verdict: Verdict) -> float:
     return max(0.0, metrics["skill"]) * metrics["rank_frac"]
 
 
-def join(parts: Sequence[Latents], sizes: Sequence[int]) -> Latents:
-    """Latents of several batches as if they were one, on the CPU; `sizes` are the batches' numbers of rows.
+def look(method: Method, batch: Batch) -> tuple[StepOutput, HealthSample]:
+    """What a method makes of one batch, in eval mode. Raises UserError if it shows no latents there."""
+    output, more = method(batch), method.inspect(batch)
+    if output.latents is None:
+        raise UserError(f"{type(method).__name__} gives no latents in eval mode: return StepOutput(terms, latents)")
+    return output, HealthSample(
+        predicted=output.latents.predicted,
+        target=output.latents.target,
+        embedding=method.embed(batch),
+        rows=more.rows,
+        positions=more.positions,
+        copied=more.copied,
+        teacher=more.teacher,
+    )
 
-    Row numbers are shifted by the rows before them. An optional field that any part lacks is left out.
+
+def join(samples: Sequence[HealthSample]) -> HealthSample:
+    """Samples of several batches as if they were one, on the CPU.
+
+    Row numbers are shifted by the rows before them. An optional field that any sample lacks is left out.
     """
-    assert len(parts) == len(sizes)
     joined: dict[str, Tensor] = {}
-    for field in fields(Latents):
-        values = [getattr(part, field.name) for part in parts]
+    sizes = [len(sample.embedding) for sample in samples]
+    for field in fields(HealthSample):
+        values = [getattr(sample, field.name) for sample in samples]
         if any(value is None for value in values):
             continue
         values = [value.detach().cpu() for value in values]
         if field.name == "rows":
             values = [rows + sum(sizes[:i]) for i, rows in enumerate(values)]
         joined[field.name] = torch.cat(values)
-    return Latents(**joined)
+    return HealthSample(**joined)
 
 
 def _losses(outputs: Sequence[StepOutput]) -> dict[str, float]:

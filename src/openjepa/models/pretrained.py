@@ -42,8 +42,8 @@ class PretrainedEncoder(nn.Module):
     """Wraps a transformers encoder. `name` is a hub id or a folder; `weights=False` builds it from its config alone.
 
     Its embedding fits `vocab`: with weights it grows if it has to, without them it has that very size. `max_len`
-    (tokens) defaults to the model's own limit (that of sentence-transformers, else its positions). `setting` is where the
-    name was given, for messages.
+    (tokens) defaults to the model's own limit (that of sentence-transformers, else its positions). `setting` is where
+    the name was given, for messages.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.method import Progress
+from openjepa.core.progress import Progress
 from openjepa.core.schedules import Schedule, linear
 
 TargetKind = Literal["ema", "stop_gradient", "frozen"]

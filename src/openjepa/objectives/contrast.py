@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.distributed import rank_weight
-from openjepa.core.method import Progress
+from openjepa.core.distributed import mean_over_ranks
+from openjepa.core.progress import Progress
 from openjepa.core.schedules import late
 
 Similarity = Literal["cosine", "product"]
@@ -76,29 +76,21 @@ class ContrastConfig(BaseConfig):
     """part of the run from which that weight grows: earlier, it only teaches to point away from what is visible"""
 
 
-class LateContrast(nn.Module):
-    """`tell_apart` among the sentences of a document, with a weight that grows late in the run and is saved with it."""
-
-    weight: Tensor
+class LateContrast:
+    """InfoNCE among the sentences of a document, with a weight that grows late in the run."""
 
     def __init__(self, config: ContrastConfig) -> None:
-        super().__init__()
         self.similarity: Similarity = config.similarity
         self.schedule = late(config.weight, config.start)
-        self.register_buffer("weight", torch.zeros(()))
 
-    @property
-    def on(self) -> bool:
-        return bool(self.weight)
+    def weight(self, progress: Progress) -> float:
+        """Of the term, at this point of the run; 0 = there is none yet."""
+        return self.schedule(progress)
 
-    def forward(self, predicted: Tensor, pool: Tensor, meant: Tensor, document: Tensor) -> Tensor:
+    def __call__(self, predicted: Tensor, pool: Tensor, meant: Tensor, document: Tensor, progress: Progress) -> Tensor:
         """predicted [M, D], pool [N, D] and the document of each [N], `meant` [N] bool: M in order -> scalar."""
         answer = meant.nonzero()[:, 0]  # [M]
         similar = similarities(predicted, pool, self.similarity)  # [M, N]
         among = document[answer][:, None] == document  # [M, N]
         lost = tell_apart(similar, answer, among, TEMPERATURE[self.similarity])  # [M]
-        return self.weight * rank_weight(len(lost), lost.device) * lost.mean()
-
-    def update(self, progress: Progress) -> None:
-        """The weight of the next step."""
-        self.weight.fill_(self.schedule(progress))
+        return self.weight(progress) * mean_over_ranks(lost)

@@ -7,11 +7,15 @@ what a predictor that learned nothing pays, the yardstick for a curve that falls
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from openjepa.core.distributed import mean_over_ranks
 from openjepa.core.locate import named_function
-from openjepa.core.method import Objective
+from openjepa.core.method import Latents, Objective
 
 LEAST_LENGTH = 1e-3  # of predictions under a cosine: its square is the most that skill can lose by it
 
@@ -65,17 +69,35 @@ def on_the_sphere(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return (p * t).sum(-1).mean().clamp(min=LEAST_LENGTH) * p, t
 
 
-def in_loss_space(objective: Objective, predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions and targets [M, D] where distances are what `objective` measures: on the sphere for a cosine.
-
-    Skill is measured there.
-    """
-    return on_the_sphere(predicted, target) if objective is cosine else (predicted, target)
-
-
 OBJECTIVES: dict[str, Objective] = {"mse": mse, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}
 
 
-def named_objective(name: str) -> Objective:
+@dataclass(frozen=True)
+class Distance:
+    """An objective as a loss: the mean over the rows of all ranks."""
+
+    rows: Objective  # [M, D], [M, D] -> [M]
+
+    def __call__(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """predicted, target [M, D] -> scalar with a graph; its DDP gradient is that of one process."""
+        return mean_over_ranks(self.rows(predicted, target))
+
+    def latents(self, predicted: Tensor, target: Tensor) -> Latents:
+        """Both [M, D] in the space of the objective, where skill is read: on the sphere for a cosine."""
+        if self.rows is not cosine:
+            return Latents(predicted, target)
+        return Latents(*on_the_sphere(predicted.detach(), target))
+
+    def copied(self, rows: Tensor, target: Callable[[], Tensor]) -> Tensor:
+        """Latents [M, D] that are copied as predictions of `target()` [M, D], in the space of `latents`."""
+        return on_the_sphere(rows, target())[0] if self.rows is cosine else rows
+
+
+def build_objective(name: str) -> Distance:
     """The objective called `name` above, or any "package.module:function". Raises UserError for an unknown name."""
+    return Distance(named_objective(name))
+
+
+def named_objective(name: str) -> Objective:
+    """As `build_objective`, the distances of the rows themselves."""
     return named_function("objective", name, OBJECTIVES)

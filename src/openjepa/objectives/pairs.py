@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.distributed import rank_weight
+from openjepa.core.distributed import mean_over_ranks
 from openjepa.objectives.latent import mse
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 
@@ -46,10 +46,9 @@ def build_pair_loss(config: PairsConfig) -> PairLoss:
 
     def terms(pairs: Pairs, draw: int) -> dict[str, Tensor]:
         image, text, image_from_text, text_from_image, image_target, text_target = pairs
-        share = rank_weight(len(image), image.device)
         found = {
-            "image_from_text": share * mse(image_from_text, image_target).mean(),
-            "text_from_image": share * mse(text_from_image, text_target).mean(),
+            "image_from_text": mean_over_ranks(mse(image_from_text, image_target)),
+            "text_from_image": mean_over_ranks(mse(text_from_image, text_target)),
         }
         found |= {f"pairs_{name}": term for name, term in regularize_both(regularizer, image, text, draw).items()}
         return {name: config.weight * term for name, term in found.items()}

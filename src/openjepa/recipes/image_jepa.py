@@ -12,6 +12,7 @@ In both, the mean of the student's latents of all patches is the image's embeddi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,10 +20,10 @@ from pydantic import Field
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
-from openjepa.core.distributed import rank_weight
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.core.method import Inspection, Latents, Method, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.image_batches import Images, ImageViews, MaskedImageCollator, MaskedImages, ViewCollator, clean
 from openjepa.data.image_records import ImageDataConfig
@@ -33,9 +34,10 @@ from openjepa.models.predictors import PredictorConfig, ProjectorConfig, build_p
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target
 from openjepa.models.transformer import mean_pool, take
 from openjepa.models.vit import ViT, ViTConfig, image_layers
-from openjepa.objectives.latent import mse, named_objective
+from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
+from openjepa.objectives.two_views import TwoViews
 
 
 class Config(BaseConfig):
@@ -61,8 +63,8 @@ class Config(BaseConfig):
     regularized: Literal["mean", "patches"] = "mean"
     """mode=masks: what must not collapse, the mean of the visible patches' latents or every one of them"""
     invariance: float = Field(0.0, ge=0)
-    """mode=masks: pull the student's means of the visible and of the hidden patches together, both regularised; times
-    regularizer.weight, not without a regulariser; 0 = regularise the visible ones alone, one student pass less"""
+    """mode=masks: weight of pulling the student's means of the visible and of the hidden patches together, both
+    regularised; none without a regulariser; 0 = regularise the visible ones alone, one student pass less"""
     train: TrainConfig = TrainConfig()
 
     def unused_here(self) -> set[str]:
@@ -78,76 +80,75 @@ class MaskedImageJEPA(Method[MaskedImages]):
         super().__init__()
         if config.regularized == "patches" and config.invariance:
             raise ConfigError("invariance pulls means together: give invariance=0 with regularized=patches")
-        self.config, self.student = config, ViT(config.encoder, config.data.size)
+        self.config = config
+        self.student = ViT(config.encoder, config.data.size)
         self.teacher = build_target(config.teacher, self.student, config.momentum)
         self.predictor = build_predictor(config.predictor, self.student.dim, self.student.dim, self.student.max_len)
-        self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
+        self.distance = build_objective(config.objective)
+        self.two_views = TwoViews(config.regularizer, config.invariance)
 
-    def see_context(self, batch: MaskedImages) -> Tensor:
+    def encode_context(self, batch: MaskedImages) -> Tensor:
         """The student's latents of the visible patches [B, V, D]."""
         return self.student(batch.images, batch.context_at, batch.context_valid)
 
     def predict(self, batch: MaskedImages, context: Tensor) -> Tensor:
         """The estimated latents of the hidden patches [M, D]."""
-        seen, asked = (context, batch.context_at, batch.context_valid), (batch.hidden_at, batch.hidden_valid)
-        return self.predictor(*seen, None, *asked)[batch.hidden_valid]  # [B, H, D] -> [M, D]
+        states = self.predictor(
+            context, batch.context_at, batch.context_valid, None, batch.hidden_at, batch.hidden_valid
+        )  # [B, H, D]
+        return states[batch.hidden_valid]
 
     def predict_from_context(self, batch: MaskedImages) -> Tensor:
-        return self.predict(batch, self.see_context(batch))
+        return self.predict(batch, self.encode_context(batch))
 
     def forward(self, batch: MaskedImages) -> StepOutput:
-        target = self.teach(batch)  # [M, D]
-        context = self.see_context(batch)  # [B, V, D]
+        target = self.targets(batch)  # [M, D]
+        context = self.encode_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]
-        pooled = mean_pool(context, batch.context_valid)  # [B, D]
-        terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
-        rows = pooled if self.config.regularized == "mean" else context[batch.context_valid]  # [B or visible, D]
-        terms |= self.regularize(batch, rows)
-        loss = torch.stack(list(terms.values())).sum()
-        latents = self._latents(batch, predicted, target, pooled)
-        return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
+        if self.config.regularized == "mean":
+            visible = mean_pool(context, batch.context_valid)  # [B, D]
+        else:
+            visible = context[batch.context_valid]  # [visible patches, D]
+        hidden = self.encode_hidden(batch) if self.two_views.pulls else None  # [B, D]
+        terms = {"prediction": self.distance(predicted, target), **self.two_views(visible, hidden, batch.draw)}
+        return StepOutput(terms, self.distance.latents(predicted, target))
+
+    def encode_hidden(self, batch: MaskedImages) -> Tensor:
+        """The student's mean latent of each image's hidden patches, read without the visible ones [B, D]."""
+        return mean_pool(self.student(batch.images, batch.hidden_at, batch.hidden_valid), batch.hidden_valid)
 
     @torch.no_grad()
     def teacher_states(self, images: Tensor, *patches: Tensor) -> list[Tensor]:
         """All layers of the target encoder, for all patches or those given; see `ViT.states`."""
         return (self.student if self.teacher is None else self.teacher).states(images, *patches)
 
-    def teach(self, batch: MaskedImages) -> Tensor:
-        """The targets [M, D]: the teacher's latents of the hidden patches."""
+    def targets(self, batch: MaskedImages) -> Tensor:
+        """The teacher's latents of the hidden patches [M, D]."""
         if self.config.teacher_reads == "image":
             layers = [take(state, batch.hidden_at) for state in self.teacher_states(batch.images)]
         else:
             layers = self.teacher_states(batch.images, batch.hidden_at, batch.hidden_valid)  # each [B, H, D]
+        return self.as_targets(layers, batch)
+
+    def as_targets(self, layers: Sequence[Tensor], batch: MaskedImages) -> Tensor:
+        """All layers' latents at the hidden positions, each [B, H, D] -> [M, D]."""
         used = target_layers(self.config.target, layers)
         return make_targets(self.config.target, [layer[batch.hidden_valid] for layer in used])
 
-    def regularize(self, batch: MaskedImages, rows: Tensor) -> dict[str, Tensor]:
-        """Terms that keep `rows` [R, D] apart, and, with invariance, the means of the hidden patches as well."""
-        weight = self.config.invariance * self.config.regularizer.weight
-        if weight == 0 or self.config.regularizer.name == "none":  # pulling without pushing collapses
-            return self.regularizer(rows, batch.draw)
-        other = mean_pool(self.student(batch.images, batch.hidden_at, batch.hidden_valid), batch.hidden_valid)  # [B, D]
-        terms = regularize_both(self.regularizer, rows, other, batch.draw)
-        return terms | {"invariance": weight * rank_weight(len(rows), rows.device) * mse(rows, other).mean()}
-
-    def _latents(self, batch: MaskedImages, predicted: Tensor, target: Tensor, pooled: Tensor) -> Latents:
-        latents = Latents(predicted.detach(), target, pooled.detach())
-        if self.training:
-            return latents
-        latents.rows, latents.places = batch.hidden_valid.nonzero()[:, 0], batch.hidden_at[batch.hidden_valid]  # [M]
-        whole, at = self.teacher_states(batch.images), batch.nearest_visible()  # layers x [B, N, D], [B, H]
-        used = target_layers(self.config.target, whole)
-        latents.copied = make_targets(self.config.target, [take(state, at)[batch.hidden_valid] for state in used])
-        latents.context = self.embed(batch)  # [B, D]
-        if isinstance(self.teacher, EMATarget):  # no other follows its student
-            latents.teacher = whole[-1].float().mean(1)  # [B, D]
-        return latents
+    def inspect(self, batch: MaskedImages) -> Inspection:
+        layers = self.teacher_states(batch.images)  # each [B, N, D]
+        nearest = batch.nearest_visible()  # [B, H]
+        copied = self.as_targets([take(layer, nearest) for layer in layers], batch)  # [M, D]
+        follows = isinstance(self.teacher, EMATarget)  # no other teacher has a distance to keep
+        return Inspection(
+            rows=batch.hidden_valid.nonzero()[:, 0],
+            positions=batch.hidden_at[batch.hidden_valid],
+            copied=self.distance.copied(copied, lambda: self.targets(batch)),
+            teacher=layers[-1].float().mean(1) if follows else None,
+        )
 
     def embed(self, batch: Images) -> Tensor:
         return self.student(batch.images).float().mean(1)
-
-    def scramble_hidden(self, batch: MaskedImages, generator: torch.Generator) -> MaskedImages:
-        return batch.with_other_hidden(generator)
 
     def after_step(self, progress: Progress) -> None:
         if isinstance(self.teacher, EMATarget):
@@ -161,7 +162,8 @@ class ViewImageJEPA(Method[ImageViews]):
         super().__init__()
         self.student = ViT(config.encoder, config.data.size)
         self.projector = build_projector(config.projector, self.student.dim)
-        self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
+        self.distance = build_objective(config.objective)
+        self.regularizer = build_regularizer(config.regularizer)
 
     def project(self, images: Tensor) -> Tensor:
         """images [B, 3, S, S] -> what the loss sees [B, Z]."""
@@ -172,17 +174,12 @@ class ViewImageJEPA(Method[ImageViews]):
 
     def forward(self, batch: ImageViews) -> StepOutput:
         first, second = self.project(batch.views.transpose(0, 1).flatten(0, 1)).chunk(2)  # each [B, Z]
-        terms = {"prediction": self.objective(first, second).mean() * rank_weight(len(first), first.device)}
+        terms = {"prediction": self.distance(first, second)}
         terms |= regularize_both(self.regularizer, first, second, batch.draw)
-        loss = torch.stack(list(terms.values())).sum()
-        latents = Latents(first.detach(), second.detach(), self.embed(batch) if not self.training else first.detach())
-        return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
+        return StepOutput(terms, Latents(first, second.detach()))
 
     def embed(self, batch: Images) -> Tensor:
         return self.student(batch.images).float().mean(1)
-
-    def scramble_hidden(self, batch: ImageViews, generator: torch.Generator) -> ImageViews:
-        return batch.with_other_hidden(generator)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:

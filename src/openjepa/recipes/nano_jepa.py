@@ -14,7 +14,6 @@ of the decoder that follows slowly as their source, so that targets do not run a
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -23,9 +22,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from openjepa.core.config import BaseConfig, TrainConfig
-from openjepa.core.distributed import rank_weight
+from openjepa.core.distributed import mean_over_ranks
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.core.method import Inspection, Method, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.seeding import generator_for
 from openjepa.data.numbers import same_answer
@@ -37,7 +37,7 @@ from openjepa.masking.attention import block_mask, block_places, next_tokens, se
 from openjepa.models.decoder import Decoder, DecoderConfig
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import take
-from openjepa.objectives.latent import cosine, named_objective, on_the_sphere
+from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.running import RunningSpace, Space
 
@@ -73,11 +73,11 @@ class NanoJEPA(Method[QuestionBatch]):
 
     def __init__(self, config: Config, vocab: int) -> None:
         super().__init__()
-        self.config, self.vocab = config, vocab
+        self.config = config
         self.decoder = Decoder(config.decoder, vocab)
         self.teacher = EMATarget(self.decoder, config.momentum.schedule()) if config.target_from == "ema" else None
         self.space = RunningSpace(config.decoder.dim, config.target_space)
-        self.objective = named_objective(config.objective)
+        self.distance = build_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
 
     def read(self, batch: QuestionBatch, reader: nn.Module | None = None) -> tuple[Tensor, Tensor]:
@@ -93,22 +93,18 @@ class NanoJEPA(Method[QuestionBatch]):
 
     def forward(self, batch: QuestionBatch) -> StepOutput:
         states, segments = self.read(batch)  # [B, T, D]
-        predicted, answers = at(states, batch.pred_at), at(states, batch.answer_at)  # [B, D]
-        target = self.teach(batch, answers)  # [B, D], without gradient
-
-        weight = self.weight_of(batch.draw) * rank_weight(batch.size, target.device)
+        predicted = at(states, batch.pred_at)  # [B, D]
+        answers = at(states, batch.answer_at)  # [B, D]
+        target = self.targets(batch, answers)  # [B, D]
         terms = {
             "tokens": self.token_loss(states, segments, batch),
-            "prediction": weight * self.objective(predicted, target).mean(),
+            "prediction": self.weight_of(batch.draw) * self.distance(predicted, target),
         }
         terms |= self.regularizer(answers, batch.draw)
-        loss = torch.stack(list(terms.values())).sum()
-        return StepOutput(
-            loss, self._latents(batch, predicted, target), {name: term.detach() for name, term in terms.items()}
-        )
+        return StepOutput(terms, self.distance.latents(predicted, target))
 
-    def teach(self, batch: QuestionBatch, answers: Tensor) -> Tensor:
-        """The targets [B, D]: the answers' latents [B, D] of this very pass, or the teacher's."""
+    def targets(self, batch: QuestionBatch, answers: Tensor) -> Tensor:
+        """[B, D], without gradient: the answers' latents [B, D] of this very pass, or the teacher's."""
         if self.teacher is None:
             return self.space(answers)
         return self.encode_answers(*batch.answers())
@@ -122,8 +118,7 @@ class NanoJEPA(Method[QuestionBatch]):
     def token_loss(self, states: Tensor, segments: Tensor, batch: QuestionBatch) -> Tensor:
         """Cross-entropy in nats of every token that another one of its block precedes, mean over tokens."""
         asked = next_tokens(segments)  # [B, T - 1]
-        logs = self.decoder.log_probabilities(states[:, :-1][asked], batch.ids[:, 1:][asked])  # [K]
-        return -logs.mean() * rank_weight(len(logs), logs.device)
+        return mean_over_ranks(-self.decoder.log_probabilities(states[:, :-1][asked], batch.ids[:, 1:][asked]))
 
     def question_log_likelihood(self, batch: QuestionBatch) -> Tensor:
         """[B] mean log-probability, in nats, of the question's tokens after the first one; batches without answers."""
@@ -141,22 +136,13 @@ class NanoJEPA(Method[QuestionBatch]):
         states = reader(ids, block_mask(segments), block_places(segments))  # [N, A, D]
         return self.space(at(states, valid.sum(1) - 1))
 
-    def _latents(self, batch: QuestionBatch, predicted: Tensor, target: Tensor) -> Latents:
-        context = predicted.detach()
-        latents = Latents(context, target, context)
-        if self.objective is cosine:  # skill is measured in the space of the loss
-            latents.predicted, latents.target = on_the_sphere(context, target)
-        if self.teacher is not None and not self.training:
-            latents.teacher = at(self.read(batch, self.teacher)[0], batch.pred_at)
-        return latents
+    def inspect(self, batch: QuestionBatch) -> Inspection:
+        teacher = None if self.teacher is None else at(self.read(batch, self.teacher)[0], batch.pred_at)  # [B, D]
+        return Inspection(teacher=teacher)
 
     def after_step(self, progress: Progress) -> None:
         if self.teacher is not None:
             self.teacher.update(self.decoder, progress)
-
-    def scramble_hidden(self, batch: QuestionBatch, generator: torch.Generator) -> QuestionBatch:
-        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
-        return replace(batch, ids=torch.where(batch.hidden, other, batch.ids))
 
 
 def at(states: Tensor, places: Tensor) -> Tensor:

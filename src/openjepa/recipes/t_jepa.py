@@ -15,17 +15,16 @@ and data2vec 2.0); `mask` shows [MASK] in their place, as the original T-JEPA di
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
-from openjepa.core.distributed import rank_weight
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.core.method import Inspection, Method, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.schedules import half_life_steps
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
@@ -36,10 +35,11 @@ from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
-from openjepa.objectives.latent import mse, named_objective
-from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
+from openjepa.objectives.latent import build_objective
+from openjepa.objectives.regularizers import RegularizerConfig
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
 from openjepa.objectives.tokens import TokenHead
+from openjepa.objectives.two_views import TwoViews
 
 
 class Config(BaseConfig):
@@ -59,9 +59,9 @@ class Config(BaseConfig):
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=1.0)
-    invariance: float = Field(0.6, ge=0)
-    """pull the student's mean of the context and of the hidden part together, both regularised; times
-    regularizer.weight, not without a regulariser; 0 = regularise the context alone, one student pass less"""
+    invariance: float = Field(15.0, ge=0)
+    """weight of pulling the student's means of the context and of the hidden part together, both regularised; none
+    without a regulariser; 0 = regularise the context alone, one student pass less"""
     mlm_weight: float = Field(0.0, ge=0)
     """weight of an added masked-token cross-entropy (a hybrid; 0 = a pure JEPA)"""
     embed_with: Literal["student", "teacher"] = "student"
@@ -74,16 +74,17 @@ class TJEPA(Method[MaskedText]):
 
     def __init__(self, config: Config, vocab: Vocabulary, mask_id: int, context: BuildContext) -> None:
         super().__init__()
-        self.config, self.vocab, self.mask_id = config, vocab.size, mask_id
+        self.config = config
+        self.mask_id = mask_id
         self.student = build_encoder(config.encoder, vocab, context)
         self.teacher = EMATarget(self.student, config.momentum.schedule())
-        dim, max_len = self.student.dim, self.student.max_len
-        self.predictor = build_predictor(config.predictor, dim, dim, max_len)
-        self.objective = named_objective(config.objective)
-        self.regularizer = build_regularizer(config.regularizer)
+        dim = self.student.dim
+        self.predictor = build_predictor(config.predictor, dim, dim, self.student.max_len)
+        self.distance = build_objective(config.objective)
+        self.two_views = TwoViews(config.regularizer, config.invariance)
         self.token_head = TokenHead(dim, vocab.size) if config.mlm_weight else None
 
-    def see_context(self, batch: MaskedText) -> tuple[Tensor, Tensor | None]:
+    def encode_context(self, batch: MaskedText) -> tuple[Tensor, Tensor | None]:
         """The student's latents of the visible tokens [B, V, D], and of [MASK] at the hidden ones [B, H, D]."""
         if self.config.mask.how == "drop":
             ids = take(batch.ids, batch.context_at)  # [B, V]
@@ -91,48 +92,45 @@ class TJEPA(Method[MaskedText]):
         states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)  # [B, T, D]
         return take(states, batch.context_at), take(states, batch.hidden_at)
 
-    def predict(self, batch: MaskedText, context: Tensor, slots: Tensor | None) -> Tensor:
+    def predict_tokens(self, batch: MaskedText, context: Tensor, masked: Tensor | None) -> Tensor:
         """The estimated latents of the hidden tokens [K, D]."""
-        seen, asked = (context, batch.context_at, batch.context_valid), (batch.hidden_at, batch.hidden_valid)
-        return self.predictor(*seen, slots, *asked)[batch.hidden_valid]  # [B, H, D] -> [K, D]
+        states = self.predictor(
+            context, batch.context_at, batch.context_valid, masked, batch.hidden_at, batch.hidden_valid
+        )  # [B, H, D]
+        return states[batch.hidden_valid]
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
-        return self.units(self.predict(batch, *self.see_context(batch)), batch)
+        return self.units(self.predict_tokens(batch, *self.encode_context(batch)), batch)
 
     def forward(self, batch: MaskedText) -> StepOutput:
-        target = self.teach(batch)  # [M, D]
-
-        context, slots = self.see_context(batch)  # [B, V, D]
-        tokens = self.predict(batch, context, slots)  # [K, D]
+        target = self.targets(batch)  # [M, D]
+        context, masked = self.encode_context(batch)  # [B, V, D]
+        tokens = self.predict_tokens(batch, context, masked)  # [K, D]
         predicted = self.units(tokens, batch)  # [M, D]
-        pooled = mean_pool(context, batch.context_valid)  # [B, D]
 
-        terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
-        terms |= self.regularize(batch, pooled)
+        visible = mean_pool(context, batch.context_valid)  # [B, D]
+        hidden = self.encode_hidden(batch) if self.two_views.pulls else None  # [B, D]
+        terms = {"prediction": self.distance(predicted, target), **self.two_views(visible, hidden, batch.draw)}
         if self.token_head is not None:
             hidden_ids = take(batch.ids, batch.hidden_at)[batch.hidden_valid]  # [K]
             terms["mlm"] = self.config.mlm_weight * self.token_head(tokens, hidden_ids)
-        loss = torch.stack(list(terms.values())).sum()
-        latents = self._latents(batch, predicted, target, pooled)
-        return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
+        return StepOutput(terms, self.distance.latents(predicted, target))
 
-    def regularize(self, batch: MaskedText, pooled: Tensor) -> dict[str, Tensor]:
-        """Terms that keep the embedding alive: on the pooled context [B, D], and on the pooled hidden part."""
-        weight = self.config.invariance * self.config.regularizer.weight
-        if weight == 0 or self.config.regularizer.name == "none":  # pulling without pushing collapses
-            return self.regularizer(pooled, batch.draw)
+    def encode_hidden(self, batch: MaskedText) -> Tensor:
+        """The student's mean latent of each text's hidden tokens [B, D], every span read as a text of its own."""
         states = self.student(take(batch.ids, batch.hidden_at), *batch.packed_spans)  # [B, H, D]
-        other = mean_pool(states, batch.hidden_valid)  # [B, D]
-        share = rank_weight(len(pooled), pooled.device)
-        terms = regularize_both(self.regularizer, pooled, other, batch.draw)
-        return terms | {"invariance": weight * share * mse(pooled, other).mean()}
+        return mean_pool(states, batch.hidden_valid)
 
-    def teach(self, batch: MaskedText) -> Tensor:
-        """The targets [M, D]: the teacher's latents of the hidden tokens, or the mean of each hidden span."""
+    def targets(self, batch: MaskedText) -> Tensor:
+        """The teacher's latents of the hidden tokens, or the mean of each hidden span [M, D]."""
         if self.config.teacher_reads == "text":
             layers = [take(state, batch.hidden_at) for state in self.teacher.states(batch.ids, batch.valid)]
         else:  # every span as a text of its own
             layers = self.teacher.states(take(batch.ids, batch.hidden_at), *batch.packed_spans)  # each [B, H, D]
+        return self.as_targets(layers, batch)
+
+    def as_targets(self, layers: Sequence[Tensor], batch: MaskedText) -> Tensor:
+        """All layers' latents at the hidden positions, each [B, H, D] -> [M, D]."""
         used = target_layers(self.config.target, layers)
         return make_targets(self.config.target, [self.units(layer[batch.hidden_valid], batch) for layer in used])
 
@@ -144,27 +142,22 @@ class TJEPA(Method[MaskedText]):
         padded[batch.span_valid] = tokens
         return mean_pool(padded, batch.span_valid)  # [S, D]
 
-    def _latents(self, batch: MaskedText, predicted: Tensor, target: Tensor, pooled: Tensor) -> Latents:
-        latents = Latents(predicted.detach(), target, pooled.detach())
-        if self.training:
-            return latents
-        first = batch.span_at[:, 0] if self.config.predict == "spans" else batch.span_at[batch.span_valid]  # [M]
-        latents.rows, latents.places = first // batch.ids.shape[1], first % batch.ids.shape[1]
-        whole = self.teacher.states(batch.ids, batch.valid)  # layers x [B, T, D]
-        at = batch.nearest_visible()  # [B, H]
-        used = target_layers(self.config.target, whole)
-        nearest = [take(state, at)[batch.hidden_valid] for state in used]  # layers x [K, D]
-        latents.copied = make_targets(self.config.target, [self.units(layer, batch) for layer in nearest])  # [M, D]
-        latents.context, latents.teacher = self.embed(batch), mean_pool(whole[-1], batch.valid)  # [B, D]
-        return latents
+    def inspect(self, batch: MaskedText) -> Inspection:
+        at = batch.span_at[:, 0] if self.config.predict == "spans" else batch.span_at[batch.span_valid]  # [M]
+        length = batch.ids.shape[1]
+        layers = self.teacher.states(batch.ids, batch.valid)  # each [B, T, D]
+        nearest = batch.nearest_visible()  # [B, H]
+        copied = self.as_targets([take(layer, nearest) for layer in layers], batch)  # [M, D]
+        return Inspection(
+            rows=at // length,
+            positions=at % length,
+            copied=self.distance.copied(copied, lambda: self.targets(batch)),
+            teacher=mean_pool(layers[-1], batch.valid),
+        )
 
     def embed(self, batch: MaskedText) -> Tensor:
         encoder = self.student if self.config.embed_with == "student" else self.teacher
         return mean_pool(encoder(batch.ids, batch.valid), batch.valid)
-
-    def scramble_hidden(self, batch: MaskedText, generator: torch.Generator) -> MaskedText:
-        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
-        return replace(batch, ids=torch.where(batch.hidden, other, batch.ids))
 
     def after_step(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress)

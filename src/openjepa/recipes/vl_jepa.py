@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from openjepa.core.config import TrainConfig
-from openjepa.core.distributed import rank_weight
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.method import Latents, Method, Progress, StepOutput
+from openjepa.core.method import Inspection, Method, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.caption_figure import CaptionFigure
@@ -49,7 +49,7 @@ from openjepa.models.transformer import mean_pool, recompute_activations, take
 from openjepa.models.two_way import Pairs, build_two_way
 from openjepa.models.vision import build_vision
 from openjepa.models.vit import image_layers
-from openjepa.objectives.latent import in_loss_space, named_objective
+from openjepa.objectives.latent import build_objective
 from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
@@ -105,41 +105,45 @@ class VLJEPA(Method[CaptionedBatch]):
             if self.projections_teacher is not None and reader is not None and config.text_learns:
                 self.text_teacher = EMATarget(reader.encoder, config.momentum.schedule())
         self.match = build_pair_loss(config.pairs)
-        self.objective, self.regularizer = named_objective(config.objective), build_regularizer(config.regularizer)
+        self.distance = build_objective(config.objective)
+        self.regularizer = build_regularizer(config.regularizer)
         if config.recompute:
             recompute_activations(self)
 
-    def see_context(self, batch: CaptionedBatch) -> Tensor:
+    def encode_context(self, batch: CaptionedBatch) -> Tensor:
         """Latents of the visible patches [B, V, D]."""
         return self.student(batch.images, batch.context_at, batch.context_valid)
 
     def predict(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
         """The estimated latents of the hidden patches [M, D]. Places of words come behind those of all patches."""
-        seen = (context, batch.context_at, batch.context_valid)
+        visible = (context, batch.context_at, batch.context_valid)
         if self.reader is not None and batch.text_ids.shape[1]:
-            seen = self.reader.beside(seen, self.patches, batch.text_ids, batch.text_valid, batch.words)
-        asked = (batch.hidden_at, batch.hidden_valid)
-        return self.predictor(*seen, None, *asked)[batch.hidden_valid]  # [B, H, D] -> [M, D]
+            visible = self.reader.beside(visible, self.patches, batch.text_ids, batch.text_valid, batch.words)
+        latents, positions, valid = visible
+        states = self.predictor(latents, positions, valid, None, batch.hidden_at, batch.hidden_valid)  # [B, H, D]
+        return states[batch.hidden_valid]
 
     def predict_from_context(self, batch: CaptionedBatch) -> Tensor:
-        return self.predict(batch, self.see_context(batch))
+        return self.predict(batch, self.encode_context(batch))
 
     def forward(self, batch: CaptionedBatch) -> StepOutput:
         whole = self.look_at(batch)  # [B, N, D]
         target = self.targets_at(whole, batch.hidden_at, batch.hidden_valid)  # [M, D]
 
-        context = self.see_context(batch)  # [B, V, D]
+        context = self.encode_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]
-        pooled = mean_pool(context, batch.context_valid)  # [B, D]
-        terms = {"prediction": self.objective(predicted, target).mean() * rank_weight(len(target), target.device)}
+        terms = {"prediction": self.distance(predicted, target)}
         if self.teacher is not None:
-            rows = pooled if self.config.regularized == "mean" else context[batch.context_valid]  # [B or visible, D]
-            terms |= self.regularizer(rows, batch.draw)
+            terms |= self.regularizer(self.regularized_rows(batch, context), batch.draw)
         if self.two_way is not None:
             terms |= self.match(self.pairs(replace(batch, latents=whole)), batch.draw)  # look once
-        latents = self._latents(batch, whole, predicted, target, pooled)
-        loss = torch.stack(list(terms.values())).sum()
-        return StepOutput(loss, latents, {name: term.detach() for name, term in terms.items()})
+        return StepOutput(terms, self.distance.latents(predicted, target))
+
+    def regularized_rows(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
+        """What must not collapse: the mean of each image's visible patches [B, D], or every one of them."""
+        if self.config.regularized == "mean":
+            return mean_pool(context, batch.context_valid)
+        return context[batch.context_valid]
 
     def pairs(self, batch: CaptionedBatch) -> Pairs:
         """directions=both: whole images and captions, each as it is predicted from the other, and their targets."""
@@ -181,18 +185,15 @@ class VLJEPA(Method[CaptionedBatch]):
         """Targets [M, D] of the valid places [B, H]."""
         return make_targets(self.config.target, [take(whole, places)[valid]])
 
-    def _latents(self, batch: CaptionedBatch, whole: Tensor, predicted: Tensor, target: Tensor,
-                 pooled: Tensor) -> Latents:  # fmt: skip
-        latents = Latents(*in_loss_space(self.objective, predicted.detach(), target), pooled.detach())
-        if self.training:
-            return latents
-        latents.rows, latents.places = batch.hidden_valid.nonzero()[:, 0], batch.hidden_at[batch.hidden_valid]  # [M]
+    def inspect(self, batch: CaptionedBatch) -> Inspection:
+        whole = self.look_at(batch)  # [B, N, D]
         copied = self.targets_at(whole, batch.nearest_visible(), batch.hidden_valid)  # [M, D]
-        latents.copied, _ = in_loss_space(self.objective, copied, target)
-        latents.context = self.embed(batch)  # [B, D]
-        if self.teacher is not None:
-            latents.teacher = self.teacher(batch.images).float().mean(1)  # [B, D]
-        return latents
+        return Inspection(
+            rows=batch.hidden_valid.nonzero()[:, 0],
+            positions=batch.hidden_at[batch.hidden_valid],
+            copied=self.distance.copied(copied, lambda: self.targets_at(whole, batch.hidden_at, batch.hidden_valid)),
+            teacher=None if self.teacher is None else self.teacher(batch.images).float().mean(1),
+        )
 
     def embed(self, batch: Images) -> Tensor:
         return self.in_parts(self.student if self.teacher is not None else self.predict_all, batch)
@@ -208,9 +209,6 @@ class VLJEPA(Method[CaptionedBatch]):
         at = torch.arange(whole.shape[1], device=whole.device).expand(len(whole), -1)  # [B, N]
         every = torch.ones_like(at, dtype=torch.bool)  # [B, N]
         return self.predictor(whole, at, every, None, at, every)
-
-    def scramble_hidden(self, batch: CaptionedBatch, generator: torch.Generator) -> CaptionedBatch:
-        return batch.with_other_hidden(generator)
 
     def after_step(self, progress: Progress) -> None:
         if self.teacher is not None:

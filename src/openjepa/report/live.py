@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from openjepa.core.method import Progress, StepOutput
+from openjepa.core.method import StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir
 from openjepa.report.run_page import live_page
 from openjepa.report.writing import PAGE, write_page

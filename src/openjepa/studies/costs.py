@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openjepa.core.batch import Batch
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Method, Progress
+from openjepa.core.method import Method
+from openjepa.core.progress import Progress
 from openjepa.data.loader import train_batches
 from openjepa.train.optim import build_optimizer
 from openjepa.train.stages import freeze_all_but_predictor

@@ -20,7 +20,8 @@ from rich.table import Column
 from rich.text import Text
 
 from openjepa.core.errors import UserError
-from openjepa.core.method import Hook, Progress, StepOutput
+from openjepa.core.method import Hook, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir, append_jsonl, write_csv
 
 HealthObserver = Callable[[Mapping[str, Any]], None]

@@ -12,7 +12,8 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +25,8 @@ from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import TrainingStopped
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Hook, Method, Progress, StepOutput
+from openjepa.core.method import Hook, Method, StepOutput
+from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir
 from openjepa.core.seeding import seed_global
 from openjepa.data.loader import TrainBatches, train_batches
@@ -37,7 +39,13 @@ from openjepa.train.window import LogWindow
 class Health(Protocol):
     """What the loop needs of a health monitor: a verdict on demand."""
 
-    def check(self, method: Method, progress: Progress, forward: Callable[[Batch], StepOutput]) -> dict[str, Any]:
+    def check(
+        self,
+        method: Method,
+        progress: Progress,
+        to_device: Callable[[Batch], Batch],
+        autocast: Callable[[], AbstractContextManager[None]],
+    ) -> dict[str, Any]:
         """Judge the method as it is now: a record with at least `status`, `score`, `evidence` and `advice`."""
         ...
 
@@ -88,7 +96,7 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
         lr, weight_decay = (rate(progress) for rate in rates)
         set_rates(optimizer, lr, weight_decay)
         seed_global(config.seed, "step", step, fabric.global_rank)
-        output = _forward_backward(fabric, method, batches, config.accumulate, window)
+        output = _forward_backward(fabric, method, batches, config.accumulate, progress, window)
         norm = fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
         assert norm is not None  # it is None for clipping by value only
         _require_finite(norm, experiment.method, step)
@@ -126,11 +134,17 @@ def _set_up(fabric: Fabric, experiment: Experiment, alone: bool) -> tuple[_Fabri
     return method, optimizer
 
 
-def _forward_backward(fabric: Fabric, method: _FabricModule, batches: Iterator[Batch], accumulate: int,
-                      window: LogWindow) -> StepOutput:  # fmt: skip
+def _forward_backward(
+    fabric: Fabric,
+    method: _FabricModule,
+    batches: Iterator[Batch],
+    accumulate: int,
+    progress: Progress,
+    window: LogWindow,
+) -> StepOutput:
     """Gradients of the mean loss of the next `accumulate` batches; ranks talk to each other on the last one only."""
     for micro in range(accumulate):
-        batch = next(batches)
+        batch = replace(next(batches), progress=progress)
         quiet = fabric.no_backward_sync(method) if micro < accumulate - 1 else contextlib.nullcontext()
         with quiet:
             output: StepOutput = method(batch.to(fabric.device))
@@ -164,13 +178,10 @@ class _Keeper:
     def check(self, progress: Progress) -> None:
         if self.health is None or self.checked_step == progress.step:
             return
-        began, method = time.perf_counter(), self.experiment.method
-
-        def forward(batch: Batch) -> StepOutput:
-            with self.fabric.autocast():
-                return method(batch.to(self.fabric.device))
-
-        self.record = self.health.check(method, progress, forward)
+        began, device = time.perf_counter(), self.fabric.device
+        self.record = self.health.check(
+            self.experiment.method, progress, lambda batch: batch.to(device), self.fabric.autocast
+        )
         self.checked_step = progress.step
         self.aside_s += time.perf_counter() - began
 

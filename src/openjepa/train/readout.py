@@ -21,7 +21,7 @@ from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.errors import TrainingStopped
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Progress
+from openjepa.core.progress import Progress
 from openjepa.core.reading import Reading
 from openjepa.core.schedules import warmup_cosine
 from openjepa.core.seeding import generator_for, seed_global

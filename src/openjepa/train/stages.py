@@ -8,7 +8,8 @@ Source of the fresh start: warm restarts, Loshchilov & Hutter 2017.
 from __future__ import annotations
 
 from openjepa.core.config import TrainConfig, fitting_warmup
-from openjepa.core.method import Method, Progress, predictor_of
+from openjepa.core.method import Method, predictor_of
+from openjepa.core.progress import Progress
 from openjepa.core.schedules import Schedule, warmup_cosine
 
 

@@ -10,15 +10,12 @@ distribution, the target that of the true token, so skill is the explained varia
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
@@ -45,7 +42,7 @@ class MLM(Method[MaskedText]):
 
     def __init__(self, config: Config, vocab: Vocabulary, mask_id: int, context: BuildContext) -> None:
         super().__init__()
-        self.vocab, self.mask_id = vocab.size, mask_id
+        self.mask_id = mask_id
         self.student = build_encoder(config.encoder, vocab, context)
         self.head = TokenHead(self.student.dim, vocab.size)
 
@@ -55,25 +52,22 @@ class MLM(Method[MaskedText]):
         return states, take(states, batch.hidden_at)[batch.hidden_valid]
 
     def forward(self, batch: MaskedText) -> StepOutput:
-        states, hidden = self.read_masked(batch)
+        _, hidden = self.read_masked(batch)  # [M, D]
         loss = self.head(hidden, take(batch.ids, batch.hidden_at)[batch.hidden_valid])
-        return StepOutput(loss, self._latents(batch, states, hidden), {"tokens": loss.detach()})
+        if self.training:  # expected embeddings would cost a third more of the softmax
+            return StepOutput({"tokens": loss})
+        target = self.embeddings(batch, batch.hidden_at)  # [M, D]
+        return StepOutput({"tokens": loss}, Latents(self.head.expected(hidden), target))
 
-    def _latents(self, batch: MaskedText, states: Tensor, hidden: Tensor) -> Latents:
-        if self.training:  # none are made: they would cost a third more of the softmax
-            none = hidden.new_zeros(0, hidden.shape[-1])
-            return Latents(none, none, mean_pool(states.detach(), batch.valid))
+    def embeddings(self, batch: MaskedText, positions: Tensor) -> Tensor:
+        """The output embeddings of the tokens at these positions [B, H], where a token is hidden [M, D]."""
+        return self.head.embeddings(take(batch.ids, positions)[batch.hidden_valid])
 
-        def embeddings(places: Tensor) -> Tensor:
-            return self.head.embeddings(take(batch.ids, places)[batch.hidden_valid])  # [M, D]
-
-        return Latents(
-            predicted=self.head.expected(hidden),
-            target=embeddings(batch.hidden_at),
-            context=self.embed(batch),
+    def inspect(self, batch: MaskedText) -> Inspection:
+        return Inspection(
             rows=batch.hidden_valid.nonzero()[:, 0],
-            places=batch.hidden_at[batch.hidden_valid],
-            copied=embeddings(batch.nearest_visible()),
+            positions=batch.hidden_at[batch.hidden_valid],
+            copied=self.embeddings(batch, batch.nearest_visible()),
         )
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
@@ -81,10 +75,6 @@ class MLM(Method[MaskedText]):
 
     def embed(self, batch: MaskedText) -> Tensor:
         return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
-
-    def scramble_hidden(self, batch: MaskedText, generator: torch.Generator) -> MaskedText:
-        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
-        return replace(batch, ids=torch.where(batch.hidden, other, batch.ids))
 
 
 def build(config: Config, context: BuildContext) -> Experiment:

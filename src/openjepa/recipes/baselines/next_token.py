@@ -10,14 +10,12 @@ under the predicted distribution, the target that of the true token, the copy th
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
@@ -41,7 +39,6 @@ class NextToken(Method[MaskedText]):
 
     def __init__(self, config: Config, vocab: Vocabulary, context: BuildContext) -> None:
         super().__init__()
-        self.vocab = vocab.size
         self.student = build_encoder(config.encoder, vocab, context)
         self.head = TokenHead(self.student.dim, vocab.size)
 
@@ -50,37 +47,27 @@ class NextToken(Method[MaskedText]):
         return self.student(batch.ids, looking_back(batch.valid))
 
     def forward(self, batch: MaskedText) -> StepOutput:
-        states, asked = self.read(batch), batch.valid[:, 1:]  # [B, T, D], [B, T - 1]
-        loss = self.head(states[:, :-1][asked], batch.ids[:, 1:][asked])
-        return StepOutput(loss, self._latents(batch, states), {"tokens": loss.detach()})
+        states = self.read(batch)  # [B, T, D]
+        follows = batch.valid[:, 1:]  # [B, T - 1]
+        loss = self.head(states[:, :-1][follows], batch.ids[:, 1:][follows])
+        if self.training:  # expected embeddings would cost a third more of the softmax
+            return StepOutput({"tokens": loss})
+        hidden = batch.hidden[:, 1:]  # [B, T - 1]
+        target = self.head.embeddings(batch.ids[:, 1:][hidden])  # [M, D]
+        return StepOutput({"tokens": loss}, Latents(self.head.expected(states[:, :-1][hidden]), target))
 
-    def _latents(self, batch: MaskedText, states: Tensor) -> Latents:
-        pooled = mean_pool(states.detach(), batch.valid)  # [B, D]
-        if self.training:  # none are made: they would cost a third more of the softmax
-            none = pooled.new_zeros(0, pooled.shape[-1])
-            return Latents(none, none, pooled)
-        asked = batch.hidden[:, 1:]  # [B, T - 1]
-        rows, before = asked.nonzero().unbind(1)  # [M]
-        return Latents(
-            predicted=self.head.expected(states[:, :-1][asked]),
-            target=self.head.embeddings(batch.ids[:, 1:][asked]),
-            context=pooled,
-            rows=rows,
-            places=before + 1,
-            copied=self.head.embeddings(batch.ids[:, :-1][asked]),
-        )
+    def inspect(self, batch: MaskedText) -> Inspection:
+        hidden = batch.hidden[:, 1:]  # [B, T - 1]
+        rows, before = hidden.nonzero().unbind(1)  # [M]
+        return Inspection(rows, before + 1, copied=self.head.embeddings(batch.ids[:, :-1][hidden]))
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
         """Of every token up to the first hidden one of its row, but the first."""
-        asked = batch.valid[:, 1:] & ~batch.hidden[:, :-1]  # [B, T - 1]; what is asked for follows a visible token
-        return self.head.expected(self.read(batch)[:, :-1][asked])
+        follows = batch.valid[:, 1:] & ~batch.hidden[:, :-1]  # [B, T - 1], tokens behind a visible one
+        return self.head.expected(self.read(batch)[:, :-1][follows])
 
     def embed(self, batch: MaskedText) -> Tensor:
         return mean_pool(self.read(batch), batch.valid)
-
-    def scramble_hidden(self, batch: MaskedText, generator: torch.Generator) -> MaskedText:
-        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
-        return replace(batch, ids=torch.where(batch.hidden, other, batch.ids))
 
 
 def looking_back(valid: Tensor) -> Tensor:

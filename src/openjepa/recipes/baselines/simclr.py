@@ -9,7 +9,6 @@ Health is read between the two views: the prediction is the first view's project
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -57,18 +56,13 @@ class SimCLR(Method[ImageViews]):
     def forward(self, batch: ImageViews) -> StepOutput:
         views = self.project(batch.views.transpose(0, 1).flatten(0, 1))  # [2 B, Z]
         first, second = (gather_rows(view) for view in views.chunk(2))  # each [B of all ranks, Z]
-        loss = nt_xent(first, second, self.temperature)
-        context = first if self.training else self.embed(batch)
-        return StepOutput(loss, Latents(first.detach(), second.detach(), context.detach()), {"contrast": loss.detach()})
+        return StepOutput({"contrast": nt_xent(first, second, self.temperature)}, Latents(first, second.detach()))
 
     def predict_from_context(self, batch: ImageViews) -> Tensor:
         return self.project(batch.views[:, 0])
 
     def embed(self, batch: Images) -> Tensor:
         return self.student(batch.images).float().mean(1)
-
-    def scramble_hidden(self, batch: ImageViews, generator: torch.Generator) -> ImageViews:
-        return batch.with_other_hidden(generator)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:

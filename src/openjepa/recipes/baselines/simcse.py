@@ -10,9 +10,6 @@ progress; rank, spread and cosine tell how the embeddings fare.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -48,7 +45,7 @@ class SimCSE(Method[TextViews]):
 
     def __init__(self, config: Config, vocab: Vocabulary, context: BuildContext) -> None:
         super().__init__()
-        self.vocab, self.temperature = vocab.size, config.temperature
+        self.temperature = config.temperature
         self.student = build_encoder(config.encoder.model_copy(update={"dropout": config.dropout}), vocab, context)
         self.head = nn.Sequential(nn.Linear(self.student.dim, self.student.dim), nn.Tanh())
 
@@ -64,19 +61,13 @@ class SimCSE(Method[TextViews]):
     def forward(self, batch: TextViews) -> StepOutput:
         first = gather_rows(self.project(batch.ids, batch.valid))  # [B, D] of all ranks
         second = gather_rows(self.project(batch.second_ids, batch.valid))  # [B, D]
-        loss = info_nce(first, second, self.temperature)
-        context = first if self.training else self.embed(batch)
-        return StepOutput(loss, Latents(first.detach(), second.detach(), context.detach()), {"contrast": loss.detach()})
+        return StepOutput({"contrast": info_nce(first, second, self.temperature)}, Latents(first, second.detach()))
 
     def predict_from_context(self, batch: TextViews) -> Tensor:
         return self.project(batch.ids, batch.valid)
 
     def embed(self, batch: TextViews) -> Tensor:
         return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
-
-    def scramble_hidden(self, batch: TextViews, generator: torch.Generator) -> TextViews:
-        other = torch.randint(self.vocab, batch.ids.shape, generator=generator).to(batch.ids.device)  # [B, T]
-        return replace(batch, second_ids=other)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:

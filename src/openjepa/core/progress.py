@@ -1,0 +1,20 @@
+"""Where a run is. Schedules, EMA momentum and weights that grow late in a run are pure functions of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """The steps that are done, and how many there will be. A tuple, as Fabric takes frozen dataclasses apart."""
+
+    step: int
+    total_steps: int
+
+    @property
+    def fraction(self) -> float:
+        """Part of the run that is done, in [0, 1]."""
+        return min(1.0, self.step / max(1, self.total_steps))
+
+
+START = Progress(0, 1)

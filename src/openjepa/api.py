@@ -397,7 +397,9 @@ def train(
         fabric.launch()
     else:
         values, objects = without_objects(values)
-        module, settings = configure(recipe, preset, config, [*overrides, *(f"{k}={v}" for k, v in values.items())])
+        section = [f"data={values.pop('data')}"] if "data" in values else []  # first: it replaces the whole section
+        given = [*section, *overrides, *(f"{k}={v}" for k, v in values.items())]
+        module, settings = configure(recipe, preset, config, given)
         require_optimizer(settings.train)
         settings = with_objects(settings, objects).with_absolute_paths()
         fabric = make_fabric(settings.train)

@@ -255,9 +255,9 @@ def test_unusable_sources_are_user_errors_that_name_the_way_out(tmp_path: Path) 
         read(file, question_column="ask")
     with pytest.raises(UserError, match=r"no usable question .*data.answer_column.*2 x answer is missing .*b.jsonl:1"):
         read(file, answer_column="solution")
-    with pytest.raises(UserError, match=r"too few questions: data.eval_fraction=0.001 leaves none for eval; raise it"):
+    with pytest.raises(UserError, match=r"eval_fraction=0.001 holds out none of 2 questions; give at least 20"):
         read(file, eval_fraction=0.001)
-    with pytest.raises(UserError, match=r"eval_fraction=0.999 leaves none for train; lower it"):
+    with pytest.raises(UserError, match=r"eval_fraction=0.999 holds out every one of 2 questions; lower it"):
         read(file, eval_fraction=0.999)
     pq.write_table(pa.table({"question": ["Why?"]}), tmp_path / "c.parquet")
     with pytest.raises(UserError, match=r"c.parquet has no column 'answer'; set data.answer_column to one"):

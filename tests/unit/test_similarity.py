@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from openjepa.cli.judge import named_files
 from openjepa.core.errors import UserError
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Similarity, Triplets
@@ -135,6 +138,71 @@ def test_bad_lines_are_named_by_file_line_and_field(tmp_path, line: str, names: 
     with pytest.raises(UserError, match=names) as error:
         read_similarity(path)
     assert f"{path} line 2" in str(error.value)
+
+
+BENCHMARK = (
+    'main-captions\tMSRvid\t2012test\t0000\t5.000\tA "quoted word opens.\tA man rides.\n'
+    "main-news\theadlines\t2015\t0001\t1.20\tIt rains.\tThe sun shines.\thttp://licence\textra\n"
+    "main-news\theadlines\t2015\t0002\t3\tA cat sat.\tA dog sat.\n"
+)
+
+
+def test_the_sts_benchmark_as_published_is_read(tmp_path) -> None:
+    (tmp_path / "sts-dev.csv").write_text(BENCHMARK)
+    (tmp_path / "sts-dev.tsv.gz").write_bytes(gzip.compress(BENCHMARK.encode()))
+    expected = Similarity(
+        "dev",
+        ('A "quoted word opens.', "It rains.", "A cat sat."),
+        ("A man rides.", "The sun shines.", "A dog sat."),
+        (5.0, 1.2, 3.0),
+    )
+    assert read_similarity(tmp_path / "sts-dev.csv", "dev") == expected
+    assert read_similarity(tmp_path / "sts-dev.tsv.gz", "dev") == expected
+
+
+def test_rated_pairs_with_a_header(tmp_path) -> None:
+    rows = 'score{0}sentence2{0}x{0}sentence1\n3{0}"b{0} or b"{0}{0}a\n' + "2.5{0}d{0}{0}c\n" * 2
+    for name, delimiter in (("a.csv", ","), ("b.csv", ";"), ("c.tsv", "\t")):
+        (tmp_path / name).write_text(rows.format(delimiter))
+        read = read_similarity(tmp_path / name)
+        assert (read.first, read.second) == (("a", "c", "c"), (f"b{delimiter} or b", "d", "d"))
+        assert read.scores == (3.0, 2.5, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sentence1,text,score\na,b,1\n", "line 1 has no field 'sentence2'; it has sentence1, text, score"),
+        ("sentence1,sentence2,score\na,b,1\na,b,high\n", "line 3: score must be a number, not 'high'"),
+        ("sentence1,sentence2,score\na,b,nan\n", "line 2: score must be a number, not 'nan'"),
+        ("sentence1,sentence2,score\na,b\n", "line 2 has 2 fields; at least 3 are needed"),
+        ('sentence1,sentence2,score\na,"b,1\nc,d,2\n', "row with a quote that is not closed (a.csv:2)"),
+        (BENCHMARK + "main-news\theadlines\t2015\t0003\t-\ta\tb\n", "line 4: score must be a number, not '-'"),
+        (BENCHMARK + "main-news\theadlines\n", "line 4 has 2 fields; at least 7 are needed"),
+        ("", "line 1 has no field 'sentence1'; it has none"),
+        ("sentence1,sentence2,score\na,b,1\n", "holds 1 pairs"),
+    ],
+)
+def test_rated_pairs_that_are_not_in_order_are_named(tmp_path, content: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(UserError) as error:
+        read_similarity(tmp_path / "a.csv")
+    assert message in str(error.value)
+
+
+def test_tasks_of_rated_pairs_are_named_by_their_user(tmp_path) -> None:
+    assert named_files(["stsb=a/dev.csv", "b/x.y.jsonl", "c/test.csv.gz"]) == {
+        "stsb": Path("a/dev.csv"),
+        "x.y": Path("b/x.y.jsonl"),
+        "test": Path("c/test.csv.gz"),
+    }
+    (tmp_path / "a=b.csv").touch()
+    assert named_files([str(tmp_path / "a=b.csv")]) == {"a=b": tmp_path / "a=b.csv"}
+    with pytest.raises(UserError, match=r"two files are named 'dev'; .*--sts NAME=b/dev\.csv"):
+        named_files(["a/dev.csv", "b/dev.csv"])
+    for bad in ("default=a.csv", "=a.csv", "a/b=c.csv", "default.csv"):
+        with pytest.raises(UserError, match="cannot be named"):
+            named_files([bad])
 
 
 def test_missing_and_short_files_are_named(tmp_path) -> None:

@@ -10,6 +10,7 @@ import pickle
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.feather
@@ -18,11 +19,13 @@ import pytest
 
 from openjepa.core.errors import UserError
 from openjepa.data import json_files
+from openjepa.data.readers import read_files
 from openjepa.data.records import Counts, Reading, counts_line
 from openjepa.data.sources import DataConfig, documents, source_key
 from openjepa.data.text_files import html_text, markdown_text
 from openjepa.data.vectors import count_rows, text_rows
 
+T = TypeVar("T")
 ROWS = [
     {"text": "charged twice, please help\nmany thanks", "topic": "billing"},
     {"text": 'cannot log in, "reset" fails', "topic": "login"},
@@ -218,10 +221,8 @@ def test_a_csv_without_the_column_names_those_it_has(tmp_path: Path) -> None:
 
 
 def test_bad_values_of_a_json_array_cost_no_other(tmp_path: Path) -> None:
-    content = '[{"text": "good \\u00e9 text"}, {"text": "broken" oops}, [1], {"id": %s, "text": "long number"}, %s,' % (
-        "9" * 5000,
-        "[" * 5000 + "]" * 5000,
-    )
+    content = '[{"text": "good \\u00e9 text"}, {"text": "broken" oops}, [1], '
+    content += '{"id": ' + "9" * 5000 + ', "text": "long number"}, ' + "[" * 5000 + "]" * 5000 + ","
     content += '{"text": 7}, {"body": "x"}, "a bare text", {"text": "two brackets ]}{[ \\" , \\\\"}, {"text": "cut o'
     (tmp_path / "a.json").write_text(content)
     found, counts = read(tmp_path / "a.json")
@@ -319,8 +320,13 @@ def test_a_folder_without_a_readable_file_says_what_it_holds(tmp_path: Path) -> 
 
 
 class Bomb:
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return (lambda name: Path(name).touch(), ("exploded",))
+    """Its pickle makes a file when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize(
@@ -337,19 +343,20 @@ class Bomb:
     ],
 )
 def test_other_formats_are_refused_with_a_way_on(tmp_path: Path, name: str, way: str) -> None:
-    (tmp_path / name).write_bytes(pickle.dumps([1]))
+    (tmp_path / name).write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
     for ask in (read, lambda source: list(text_rows(str(source)))):
         with pytest.raises(UserError) as caught:
             ask(tmp_path / name)
         assert way in str(caught.value)
         assert "\n" not in str(caught.value)
+    assert not (tmp_path / "exploded").exists()
 
 
-def peak_mb(ask: Callable[[], object]) -> float:
+def with_peak_mb(ask: Callable[[], T]) -> tuple[T, float]:
+    """What `ask` gives, and the most memory in MiB that Python objects took meanwhile."""
     tracemalloc.start()
     try:
-        ask()
-        return tracemalloc.get_traced_memory()[1] / 2**20
+        return ask(), tracemalloc.get_traced_memory()[1] / 2**20
     finally:
         tracemalloc.stop()
 
@@ -363,10 +370,10 @@ def test_a_line_beyond_the_limit_is_one_count_and_little_memory(tmp_path: Path) 
     (tmp_path / "b.csv").write_text('text,topic\nfirst line,1\n"open\n' + "more,4\n" * 300_000 + "last line,3\n")
     (tmp_path / "nul.txt.gz").write_bytes(gzip.compress(b"first line\n" + bytes(12 * 2**20) + b"\nlast line\n"))
     for name, what in (("a.txt", "line"), ("a.jsonl", "line"), ("a.json", "JSON value"), ("a.csv", "line")):
-        found: list[str] = []
         counts = Counts()
-        cfg = DataConfig(source=str(tmp_path / name), max_line_mb=1)
-        assert peak_mb(lambda cfg=cfg: found.extend(d.text for d in documents(cfg, counts=counts))) < 8, name
+        stream = documents(DataConfig(source=str(tmp_path / name), max_line_mb=1), counts=counts)
+        found, peak = with_peak_mb(lambda stream=stream: [document.text for document in stream])
+        assert peak < 8, name
         assert found == ["first line", "last line"], name
         assert counts[f"{what} longer than data.max_line_mb=1"] == 1
     assert texts(tmp_path / "nul.txt.gz", max_line_mb=1) == ["first line", "last line"]
@@ -374,7 +381,7 @@ def test_a_line_beyond_the_limit_is_one_count_and_little_memory(tmp_path: Path) 
     assert (found_rows[0][0], found_rows[-1][0], len(found_rows)) == ("first line", "last line", 300_002)
     assert counts["row with a quote that is not closed"] == 1
     assert texts(tmp_path / "a.txt", txt="paragraphs", max_line_mb=1) == ["first line\nlast line"]
-    with pytest.raises(UserError, match="1 x file longer than data.max_line_mb=1"):
+    with pytest.raises(UserError, match=r"1 x file longer than data\.max_line_mb=1"):
         read(tmp_path / "a.txt", txt="files", max_line_mb=1)
 
 
@@ -387,11 +394,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
         "a.jsonl.gz": gzip.compress(as_lines(rows)),
     }
     (tmp_path / name).write_bytes(content[name])
-    reading = Reading()
     del rows, content
-    from openjepa.data.readers import read_files
-
-    assert peak_mb(lambda: sum(1 for _ in read_files([tmp_path / name], reading, Counts()))) < 5
+    records = read_files([tmp_path / name], Reading(), Counts())
+    count, peak = with_peak_mb(lambda: sum(1 for _ in records))
+    assert (count, peak < 5) == (20_000, True)
 
 
 HOSTILE = [

@@ -31,29 +31,37 @@ def is_held_out(text: str, eval_fraction: float) -> bool:
     return in_share(normalised_words(text), eval_fraction)
 
 
-def nothing_held_out(source: str, eval_fraction: float, usable: Iterable[str], counts: Mapping[str, int]) -> UserError:
-    """The error for a source none of whose documents is held out, with the cause and an advice that works.
+def nothing_held_out(
+    source: str, eval_fraction: float, usable: Iterable[str], unusable: Mapping[str, int], what: str = "document"
+) -> UserError:
+    """The error for a source of which nothing is held out, with the cause and an advice that works.
 
-    `usable` are the texts of which each would do if it were held out; `counts` says what became of the others.
+    `usable` are the texts of which each would do if it were held out; `unusable` counts the others, by reason.
     """
     total = 0
     shares: set[float] = set()
     for text in usable:
         total += 1
         shares.add(hash_share(normalised_words(text)))
-    documents = f"the {total:,} documents" if total != 1 else "the one document"
-    if 1 < total != len(shares):
-        documents += f", of which only {len(shares):,} {'is' if len(shares) == 1 else 'are'} different"
-    unusable = ", ".join(f"{n:,} x {why}" for why, n in counts.items() if n)
-    documents += f" (others cannot be used: {unusable})" if unusable else ""
+    found = f"{total:,} {what}{'s' if total != 1 else ''}"
+    if len(shares) < total:
+        found += f", of which only {len(shares):,} {'is' if len(shares) == 1 else 'are'} different"
+    others = ", ".join(f"{count:,} x {reason}" for reason, count in unusable.items() if count)
+    found += f" (others cannot be used: {others})" if others else ""
     if len(shares) < ENOUGH:
         advice = f"give at least {ENOUGH} different ones"
     else:
         fraction = _above(min(shares))
         held_out = sum(share < fraction for share in shares)
-        advice = f"data.eval_fraction={fraction} would hold out {held_out}; or give more documents"
+        advice = f"data.eval_fraction={fraction} would hold out {held_out}; or give more {what}s"
+    return UserError(f"data.source {source}: data.eval_fraction={eval_fraction} holds out none of {found}; {advice}")
+
+
+def nothing_to_train_on(source: str, eval_fraction: float, total: int, what: str = "document") -> UserError:
+    """The error for a source all of which is held out."""
     return UserError(
-        f"data.source {source}: data.eval_fraction={eval_fraction} holds out none of {documents}; {advice}"
+        f"data.source {source}: data.eval_fraction={eval_fraction} holds out every one of {total:,} "
+        f"{what}{'s' if total != 1 else ''}; lower it, or give more {what}s"
     )
 
 

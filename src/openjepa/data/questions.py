@@ -24,9 +24,10 @@ from pydantic import Field, model_validator
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.data.files import WITHOUT_COLUMNS, extension, find_files, kind_of
+from openjepa.data.held_out import is_held_out, nothing_held_out, nothing_to_train_on
 from openjepa.data.numbers import plain_number
 from openjepa.data.readers import Counts, Hints, Reading, Record, hub_shards, read_files
-from openjepa.data.sources import clean_text, is_held_out, nothing_usable, source_kind
+from openjepa.data.sources import clean_text, nothing_usable, source_kind
 from openjepa.data.worlds import arithmetic
 
 Split = Literal["train", "eval"]
@@ -106,16 +107,14 @@ def questions(cfg: QuestionConfig, split: Split = "train", counts: Counts | None
     counts = Counts() if counts is None else counts
     if _kind(cfg) == "world":
         return _from_world(cfg, "train" if split == "train" else "test", counts)
-    usable = _usable(cfg, counts)
-    found = [row for row in usable if is_held_out(row.question, cfg.eval_fraction) == (split == "eval")]
-    if not counts[KEPT]:
+    usable = list(_usable(cfg, counts))
+    if not usable:
         raise nothing_usable(cfg.source, f"question ({HINTS.column}, {HINTS.label})", counts)
+    found = [row for row in usable if is_held_out(row.question, cfg.eval_fraction) == (split == "eval")]
+    if not found and split == "eval":
+        raise nothing_held_out(cfg.source, cfg.eval_fraction, (row.question for row in usable), {}, "question")
     if not found:
-        change, value = ("raise", 0.2) if split == "eval" else ("lower", 0.05)
-        raise UserError(
-            f"data.source {cfg.source} has too few questions: data.eval_fraction={cfg.eval_fraction} leaves none for "
-            f"{split}; {change} it ({value}) or give more questions"
-        )
+        raise nothing_to_train_on(cfg.source, cfg.eval_fraction, len(usable), "question")
     return found
 
 

@@ -13,6 +13,7 @@ from openjepa.core.errors import UserError
 TxtRule = Literal["auto", "paragraphs", "lines", "files"]
 MAX_LINE_MB = 64  # default of `data.max_line_mb`
 LEFT_OUT = "left out: "  # begins the reason under which a file that cannot be read is counted; its extension follows
+KEPT = ("documents", "texts", "questions", "images")  # what a reader counts its usable records as
 COPIES = "copies of an earlier document"  # among those kept
 LISTED = 20  # columns that an error lists
 
@@ -155,19 +156,19 @@ def chat_text(value: list[Any]) -> str | None:
 
 
 def counts_line(counts: Mapping[str, int]) -> str:
-    """Counts as one line for people, the most frequent first: what was kept, as a rule.
+    """Counts as one line for people: what was kept, then the most frequent first.
 
     For example "480 documents, of which 360 are copies of an earlier one, 2 empty; left out: 3 x .pdf, 1 x .py".
     """
-    by_count = sorted(counts.items(), key=lambda one: -one[1])
-    kept = {reason: count for reason, count in by_count if not reason.startswith(LEFT_OUT) and reason != COPIES}
-    listed = [f"{count:,} {reason}" for reason, count in kept.items()]
-    if copies := counts.get(COPIES):
-        at = list(kept).index("documents") if "documents" in kept else 0
-        listed[at] += f", of which {copies:,} are copies of an earlier one"
-    line = ", ".join(listed)
+    by_count = sorted(counts.items(), key=lambda one: (one[0] not in KEPT, -one[1]))
+    listed = []
+    for reason, count in by_count:
+        if reason in KEPT and (copies := counts.get(COPIES)):
+            listed.append(f"{count:,} {reason}, of which {copies:,} are copies of an earlier one")
+        elif reason != COPIES and not reason.startswith(LEFT_OUT):
+            listed.append(f"{count:,} {reason}")
     left_out = [f"{count:,} x {r.removeprefix(LEFT_OUT)}" for r, count in by_count if r.startswith(LEFT_OUT)]
-    return "; ".join(part for part in (line, LEFT_OUT + ", ".join(left_out) if left_out else "") if part)
+    return "; ".join(part for part in (", ".join(listed), LEFT_OUT + ", ".join(left_out) if left_out else "") if part)
 
 
 def first_line(error: Exception) -> str:

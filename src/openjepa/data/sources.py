@@ -37,7 +37,7 @@ WORD = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")  # a Tha
 KEPT = "documents"
 WORLD = "stories"
 UNLABELLED = "document without a label"
-DROPPED_COPY = "dropped: copy of an earlier document"
+DROPPED_COPY = "dropped as copies of an earlier document"
 
 
 class DataConfig(BaseConfig):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from openjepa.core.aside import replaced_folder
 from openjepa.core.errors import UserError
-from openjepa.data.held_out import is_held_out, nothing_held_out
+from openjepa.data.held_out import is_held_out, nothing_held_out, nothing_to_train_on
 from openjepa.data.records import Counts
 from openjepa.data.rows import ONE_SENTENCE, TOO_SHORT, RowMaker
 from openjepa.data.sources import KEPT, DataConfig, Document, documents
@@ -58,10 +58,7 @@ def build(folder: Path, cfg: DataConfig, maker: RowMaker) -> None:
 def _split_is_empty(cfg: DataConfig, maker: RowMaker, counts: Counts) -> UserError:
     """The error for a source without a row to train on, or without one held out."""
     if counts[HELD_OUT]:
-        return UserError(
-            f"data.source {cfg.source}: data.eval_fraction={cfg.eval_fraction} holds out every one of the "
-            f"{counts[KEPT]:,} documents; lower it, or give more documents"
-        )
+        return nothing_to_train_on(cfg.source, cfg.eval_fraction, counts[KEPT])
     unusable = Counts()
     usable = [
         document.text

@@ -232,6 +232,39 @@ def test_a_small_background_gives_no_percentages(run: Path, tmp_path: Path, caps
     assert "--background FILE" in capsys.readouterr().err
 
 
+def test_eval_on_the_sts_benchmark_under_a_name_of_ones_own(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pairs = [("soup bread", 'bread "soup', 5.0), ("soup oven", "boat wind", 1.2), ("boat wave", "wave rope", 4.0)]
+    lines = (
+        "\t".join(["main", "own", "2012test", f"{n:04}", str(score), a, b]) for n, (a, b, score) in enumerate(pairs)
+    )
+    (tmp_path / "sts-dev.csv").write_text("\n".join(lines))
+    assert main(["eval", str(run), "--sts", f"stsb={tmp_path / 'sts-dev.csv'}"]) == 0
+    assert "stsb" in capsys.readouterr().out
+    assert set(json.loads((run / "evals" / "stsb.json").read_text())) >= {"stsb"}
+    result = answer(capsys, "eval", run, "--sts", tmp_path / "sts-dev.csv")
+    assert "sts-dev" in result["eval"]
+
+
+def test_a_folder_is_embedded_as_it_is_trained_on(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "a.md").write_text("# Soup\n\nbread *salt*")
+    (tmp_path / "in" / "b.csv").write_text('id,text\n1,"boat\nwind"\n2,\n')
+    (tmp_path / "in" / "deep" / "c.txt").write_bytes(b"caf\xe9 rope\n")
+    (tmp_path / "in" / "d.pdf").write_bytes(b"x")
+    result = answer(capsys, "embed", run, tmp_path / "in", "--out", tmp_path / "v.parquet")
+    assert (result["rows"], result["without_text"]) == (4, 1)
+    assert result["counts"] == {"texts": 3, "empty": 1, "mended: not UTF-8": 1, "left out: .pdf": 1}
+    assert pq.read_table(tmp_path / "v.parquet")["id"].to_pylist() == ["a.md", "b.csv:2", "b.csv:4", "deep/c.txt:1"]
+    assert main(["embed", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "v.npy")]) == 0
+    assert "data: 3 texts, 1 empty, 1 mended: not UTF-8; left out: 1 x .pdf" in capsys.readouterr().err
+    assert main(["embed", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "v.npy"), "--txt", "words"]) == 2
+    assert "--txt words: there are auto, paragraphs, lines, files" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def suite(data: Path) -> Path:
     """Rated pairs, topics, retrieval and hidden sentences, made of the words of the corpus."""

@@ -47,16 +47,15 @@ def test_every_type_with_columns_gives_the_same_records(own_cache: Path) -> None
     polars = pytest.importorskip("polars")
     datasets = pytest.importorskip("datasets")
     expected = [(text, str(number)) for number, text in enumerate(TEXTS)]
+    data_set = datasets.Dataset.from_list(ROWS)
     given = {
         "list": ROWS,
         "tuple": tuple(ROWS),
         "pandas": pd.DataFrame(ROWS, index=[10, 11, 12]),
         "polars": polars.DataFrame(ROWS),
-        "dataset": datasets.Dataset.from_list(ROWS),
-        "iterable": datasets.Dataset.from_list(ROWS).to_iterable_dataset(),
-        "dict": datasets.DatasetDict(
-            {"test": datasets.Dataset.from_list([]), "train": datasets.Dataset.from_list(ROWS)}
-        ),
+        "dataset": data_set,
+        "iterable": data_set.to_iterable_dataset(),
+        "dict": datasets.DatasetDict({"test": datasets.Dataset.from_list([]), "train": data_set}),
         "arrow": pa.Table.from_pylist(ROWS),
         "function": lambda: iter(ROWS),
     }
@@ -78,18 +77,8 @@ def test_every_type_without_columns_gives_its_texts_in_order() -> None:
 
 
 def test_what_is_missing_counts_as_empty_and_what_is_no_text_by_its_type() -> None:
-    values = [
-        *TEXTS,
-        None,
-        float("nan"),
-        pd.NA,
-        pd.NaT,
-        np.float64("nan"),
-        7,
-        np.int64(8),
-        b"caf\xc3\xa9 noir",
-        b"caf\xe9 x y",
-    ]
+    missing = [None, float("nan"), pd.NA, pd.NaT, np.float64("nan")]
+    values = [*TEXTS, *missing, 7, np.int64(8), b"caf\xc3\xa9 noir", b"caf\xe9 x y"]
     found, counts = read(values, WANTED[:1])
     assert [text for text, _ in found] == [*TEXTS, "café noir", "caf? x y"]
     assert (counts["empty"], counts["text is a int"], counts["mended: half a surrogate pair"]) == (5, 2, 1)
@@ -104,9 +93,8 @@ def test_what_is_missing_counts_as_empty_and_what_is_no_text_by_its_type() -> No
 
 
 def test_dotted_columns_and_chats() -> None:
-    rows = [
-        {"meta": {"body": "inner text", "n": np.int64(3)}, "messages": [{"role": "user", "content": "hello there"}]}
-    ]
+    chat = [{"role": "user", "content": "hello there"}]
+    rows = [{"meta": {"body": "inner text", "n": np.int64(3)}, "messages": chat}]
     for objects in (rows, pd.DataFrame(rows), pa.Table.from_pylist([{"meta": {"body": "inner text", "n": 3}}])):
         assert read(objects, [Wanted("meta.body", ""), Wanted("meta.n", "", False)])[0] == [("inner text", "3")]
     assert read(pd.DataFrame(rows), [Wanted("messages", "")])[0] == [("hello there", None)]

@@ -160,7 +160,7 @@ def similar(
     run: RunFolder,
     texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="Two texts or more.")],
     background: Annotated[
-        Path | None, typer.Option("--background", help="Texts for the random pairs (.txt, .jsonl, .parquet).")
+        Path | None, typer.Option("--background", help="Texts for the random pairs: a file or folder, as for embed.")
     ] = None,
     long: Long = "windows",
     as_json: AsJson = False,

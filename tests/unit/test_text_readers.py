@@ -448,3 +448,15 @@ def test_embedding_of_a_folder_counts_rows_of_all_its_files(tmp_path: Path) -> N
     assert count_rows(str(tmp_path)) == len(rows) == 7
     assert counts_line(counts) == "6 texts, 1 empty; left out: 1 x .pdf"
     assert [row.text for row in text_rows(str(tmp_path / "b.txt"), txt="files")] == ["one\n\ntwo"]
+
+
+def test_reading_on_from_any_record_of_any_kind_of_file(tmp_path: Path) -> None:
+    for name, content in CONTENTS.items():
+        (tmp_path / name).write_bytes(content)
+    pa.feather.write_feather(pa.Table.from_pylist(ROWS), tmp_path / "z.feather")
+    (tmp_path / "note.md").write_text("# A note")
+    cfg = DataConfig(source=str(tmp_path), streaming=True)
+    whole = list(documents(cfg))
+    assert len(whole) == 3 * len(CONTENTS) + 4
+    for number, document in enumerate(whole):
+        assert list(documents(cfg, start=document.position)) == whole[number:]

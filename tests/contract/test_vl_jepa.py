@@ -479,12 +479,16 @@ def test_a_run_is_trained_judged_and_used(run: api.Run) -> None:
     images = [np.array(row.image) for row in (data[i] for i in range(4))]
     assert run.encode(images).shape == (4, 32)
     assert run.summary()["notes"]["data"]["images"] == 120
+    assert set(run.peak_memory()) == {"training"}
     captions, factor, *_ = run.tasks()
     small = replace(factor, train=factor.train[:60], train_labels=factor.train_labels[:60],
                     test=factor.test[:30], test_labels=factor.test_labels[:30])  # fmt: skip
     ledger = run.evaluate([captions, small]).to_json()
     assert {"run", "init", "random", "pixels", "chance"} <= set(ledger["shape_knn"])
     assert {"run", "init", "random", "chance"} <= set(ledger["captions_gap"])
+    peaks = run.summary()["peak_memory_gb"]
+    assert set(peaks) == {"training", "evaluation"}
+    assert all(0.05 < gb < 64 for gb in peaks.values())
 
 
 @pytest.mark.slow

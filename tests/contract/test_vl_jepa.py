@@ -412,6 +412,16 @@ def test_sides_that_are_their_own_targets_learn_from_both_distances(tmp_path: Pa
     assert experiment.notes()["text_target"].startswith("the text encoder itself")
 
 
+def test_momentum_is_in_use_wherever_something_is_averaged() -> None:
+    def idle(*settings: str) -> bool:
+        return "momentum" in vl_jepa.Config.load(overrides=settings).unused()
+
+    assert idle("train_vision=false")
+    assert not idle()
+    assert not idle("train_vision=false", "directions=both")
+    assert idle("train_vision=false", "directions=both", "pairs.target_from=self")
+
+
 def test_a_text_encoder_that_is_never_a_target_has_no_copy(tmp_path: Path) -> None:
     experiment = build_vl(tmp_path)
     assert isinstance(experiment.method, VLJEPA)

@@ -83,7 +83,10 @@ class Config(EncodersConfig):
     train: TrainConfig = TrainConfig()
 
     def unused_here(self) -> set[str]:
-        return set() if self.vision_learns else {"momentum", "regularizer", "regularized"}
+        if self.vision_learns:
+            return set()
+        copies = self.pairs.directions == "both" and self.pairs.target_from == "ema"
+        return {"regularizer", "regularized"} if copies else {"momentum", "regularizer", "regularized"}
 
 
 class VLJEPA(Method[CaptionedBatch]):

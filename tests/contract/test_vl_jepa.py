@@ -412,6 +412,16 @@ def test_sides_that_are_their_own_targets_learn_from_both_distances(tmp_path: Pa
     assert experiment.notes()["text_target"].startswith("the text encoder itself")
 
 
+def test_momentum_is_in_use_wherever_something_is_averaged() -> None:
+    def idle(*settings: str) -> bool:
+        return "momentum" in vl_jepa.Config.load(overrides=settings).unused()
+
+    assert idle("train_vision=false")
+    assert not idle()
+    assert not idle("train_vision=false", "directions=both")
+    assert idle("train_vision=false", "directions=both", "pairs.target_from=self")
+
+
 def test_a_text_encoder_that_is_never_a_target_has_no_copy(tmp_path: Path) -> None:
     experiment = build_vl(tmp_path)
     assert isinstance(experiment.method, VLJEPA)
@@ -479,12 +489,16 @@ def test_a_run_is_trained_judged_and_used(run: api.Run) -> None:
     images = [np.array(row.image) for row in (data[i] for i in range(4))]
     assert run.encode(images).shape == (4, 32)
     assert run.summary()["notes"]["data"]["images"] == 120
+    assert set(run.peak_memory()) == {"training"}
     captions, factor, *_ = run.tasks()
     small = replace(factor, train=factor.train[:60], train_labels=factor.train_labels[:60],
                     test=factor.test[:30], test_labels=factor.test_labels[:30])  # fmt: skip
     ledger = run.evaluate([captions, small]).to_json()
     assert {"run", "init", "random", "pixels", "chance"} <= set(ledger["shape_knn"])
     assert {"run", "init", "random", "chance"} <= set(ledger["captions_gap"])
+    peaks = run.summary()["peak_memory_gb"]
+    assert set(peaks) == {"training", "evaluation"}
+    assert all(0.05 < gb < 64 for gb in peaks.values())
 
 
 @pytest.mark.slow

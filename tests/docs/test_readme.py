@@ -19,6 +19,7 @@ PAGES = [
         "METHODS.md",
         "CONTRIBUTING.md",
         "docs/how-to/train-on-your-own-text.md",
+        "docs/how-to/train-on-your-own-images.md",
         "docs/how-to/read-a-run.md",
         "docs/how-to/evaluate.md",
         "docs/how-to/find-similar-tickets.md",

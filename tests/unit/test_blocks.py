@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,10 +59,10 @@ def test_masks_are_a_function_of_their_address(name: str) -> None:
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (14, 14), (6, 10)])
-@pytest.mark.parametrize("name", ["multiblock", "block", "random"])
-def test_every_patch_is_hidden_and_shown_at_times(name: str, grid: tuple[int, int]) -> None:
-    """The last row and column, and the middle."""
-    contexts, hiddens = draws(MASKERS[name], grid, 1000)
+@pytest.mark.parametrize("masker", [MASKERS["multiblock"], BlockMasker(0.2), MASKERS["random"]])
+def test_every_patch_is_hidden_and_shown_at_times(masker: PatchMasker, grid: tuple[int, int]) -> None:
+    """The last row and column, and the middle (which a block of more than half of either side always hides)."""
+    contexts, hiddens = draws(masker, grid, 1000)
     assert hiddens.any(0).all()
     assert contexts.any(0).all()
 
@@ -144,22 +142,54 @@ def test_random_patches_are_exactly_as_many_as_asked(grid: tuple[int, int], rati
     assert (context ^ hidden).all()
 
 
-@pytest.mark.parametrize("masker", [RandomMasker(0.25), BlockMasker(0.25, (1.0, 1.0))])
-def test_every_patch_is_hidden_equally_often(masker: PatchMasker) -> None:
-    _, hiddens = draws(masker, (6, 6))
+def test_every_patch_is_hidden_equally_often_where_patches_are_drawn_one_by_one() -> None:
+    _, hiddens = draws(RandomMasker(0.25), (6, 6))
     assert np.abs(hiddens.mean(0) - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / len(hiddens))
 
 
-def test_a_block_is_whole_on_the_torus() -> None:
-    for index in range(50):
-        hidden = BlockMasker(0.6)((10, 10), generator_for(0, index)).hidden.reshape(10, 10)
-        assert hidden.sum() == hidden.any(1).sum() * hidden.any(0).sum()
+def rectangle(hidden: np.ndarray) -> tuple[int, int]:
+    """Height and width of the hidden part, which has to be one block without gaps, inside the grid."""
+    rows, columns = np.flatnonzero(hidden.any(1)), np.flatnonzero(hidden.any(0))
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    assert hidden.sum() == height * width
+    return int(height), int(width)
 
 
-def test_a_block_is_as_large_as_asked() -> None:
-    shares = [BlockMasker(ratio)((20, 20), generator_for(0, 1)).hidden.mean() for ratio in (0.2, 0.4, 0.6, 0.8)]
-    assert all(low < high for low, high in pairwise(shares))
-    assert np.allclose(shares, (0.2, 0.4, 0.6, 0.8), atol=0.05)
+@given(grid=GRIDS, ratio=st.floats(0.01, 0.99), index=st.integers(0, 10**6))
+@settings(max_examples=300, deadline=None)
+def test_a_block_is_one_rectangle_of_the_configured_area(grid: tuple[int, int], ratio: float, index: int) -> None:
+    """It does not go on at the other side, and its area is the nearest that its rows or columns permit."""
+    context, hidden, _ = BlockMasker(ratio)(grid, generator_for(0, index))
+    height, width = rectangle(hidden.reshape(grid))
+    assert (context ^ hidden).all()
+    error = abs(height * width - ratio * grid[0] * grid[1])
+    assert error <= max(1, max(height, width) / 2, min(grid))
+    if grid[0] >= 2 and grid[1] >= 2 and 1 / min(grid) < ratio < 1 - 1 / min(grid):
+        assert error <= max(height, width) / 2
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (14, 14), (16, 16), (10, 24)])
+@pytest.mark.parametrize("ratio", [0.25, 0.4, 0.5, 0.6, 0.75])
+def test_blocks_hide_the_configured_ratio_on_average(ratio: float, grid: tuple[int, int]) -> None:
+    _, hiddens = draws(BlockMasker(ratio), grid, 500)
+    assert hiddens.mean() == pytest.approx(ratio, abs=0.04)  # of 64 patches, 2.5
+
+
+def test_a_block_may_lie_at_every_place_inside_the_grid() -> None:
+    """Each corner of the grid is reached, and every place is as likely as any other."""
+    _, hiddens = draws(BlockMasker(0.25, (1.0, 1.0)), (6, 6))
+    tops, lefts = hiddens.any(2).argmax(1), hiddens.any(1).argmax(1)
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (tops, lefts), 1)
+    assert np.abs(counts / len(hiddens) - 1 / 16).max() < 5 * np.sqrt(1 / 16 / len(hiddens))
+
+
+def test_shapes_of_blocks_follow_the_aspect() -> None:
+    for aspect, grid in ((0.5, (20, 20)), (1.0, (20, 20)), (2.0, (20, 20)), (1.0, (10, 30))):
+        hidden = BlockMasker(0.3, (aspect, aspect))(grid, generator_for(0, 1)).hidden.reshape(grid)
+        height, width = rectangle(hidden)
+        assert height / grid[0] / (width / grid[1]) == pytest.approx(aspect, rel=0.25)
 
 
 def test_greedy_targets_leave_a_tenth() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 from collections import Counter
@@ -15,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import BuildContext, Row
 from openjepa.core.method import Latents
 from openjepa.core.seeding import generator_for
 from openjepa.data.augment import AugmentConfig
@@ -26,6 +28,7 @@ from openjepa.data.captions import CaptionDataConfig, CaptionedImages
 from openjepa.data.coco_objects import largest_objects, object_tasks
 from openjepa.data.image_batches import MaskedImageCollator
 from openjepa.data.images import KEPT
+from openjepa.data.readers import Counts
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
 from openjepa.data.worlds.scenes import Scenes
 from openjepa.health.skill import skill
@@ -57,8 +60,8 @@ def written(tmp_path: Path, annotations: Any, name: str = "captions.json") -> st
 
 
 def config(tmp_path: Path, annotations: Any, **more: Any) -> CaptionDataConfig:
-    return CaptionDataConfig(source=str(tmp_path / "photos"), captions=written(tmp_path, annotations), size=SIZE,
-                             **{"eval_fraction": 0.3, **more})  # fmt: skip
+    settings = {"captions": written(tmp_path, annotations), "eval_fraction": 0.3, **more}
+    return CaptionDataConfig(source=str(tmp_path / "photos"), size=SIZE, **settings)
 
 
 def both(cfg: CaptionDataConfig) -> tuple[CaptionedImages, CaptionedImages]:
@@ -95,7 +98,7 @@ def test_objects_of_another_source_need_a_file_of_their_own(tmp_path: Path) -> N
 
 def test_a_file_without_objects_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"captions\.json is not in COCO's schema: it needs a list 'annotations'"):
-        largest_objects(Path(written(tmp_path, coco(tmp_path / "photos"))))
+        largest_objects(Path(written(tmp_path, coco(tmp_path / "photos"))), Counts())
 
 
 # --- reading
@@ -171,7 +174,10 @@ def test_a_table_may_hold_images_and_captions(captions: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("annotations", "said"),
     [
-        ([], "COCO's schema: it needs a list 'images' of file_name, id"),
+        ([], "holds no usable image: it is empty"),
+        ({"pictures": []}, "COCO's schema: it needs a list 'images' of file_name, id"),
+        ({"images": {"id": 1}, "annotations": []}, "COCO's schema: it needs a list 'images' of file_name, id"),
+        ("captions", "COCO's schema: it needs a list 'images' of file_name, id"),
         ({"images": [{"id": 1}], "annotations": []}, "a list 'images' of file_name, id"),
         ({"images": [], "annotations": [{"caption": "x"}]}, "a list 'annotations' of caption, image_id"),
         ({"images": [], "annotations": []}, "holds no usable image"),
@@ -185,10 +191,200 @@ def test_another_schema_is_refused(annotations: Any, said: str, tmp_path: Path) 
 
 def test_captions_have_to_be_given(tmp_path: Path) -> None:
     coco(tmp_path / "photos")
-    with pytest.raises(UserError, match=r"data\.captions=captions\.json"):
-        len(CaptionedImages(CaptionDataConfig(source=str(tmp_path / "photos")), "train"))
+    for more in ({}, {"label": "caption"}):  # a folder of images has no column
+        with pytest.raises(UserError, match=r"data\.captions=FILE: a \.json in COCO's schema \(images: id, file_name"):
+            len(CaptionedImages(CaptionDataConfig(source=str(tmp_path / "photos"), **more), "train"))
     with pytest.raises(UserError, match="cannot be read"):
         len(CaptionedImages(CaptionDataConfig(source=str(tmp_path / "photos"), captions="nowhere.json"), "train"))
+
+
+def test_rows_of_other_types_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Lists, nulls and numbers where something else should be: the rest is read as ever."""
+    annotations = coco(tmp_path / "photos")
+    usable = [*annotations["images"]]
+    annotations["images"] += [
+        None, [1, 2], {"id": 1}, {"id": [1], "file_name": "000.png"}, {"id": None, "file_name": "000.png"},
+        {"id": 2, "file_name": None}, {"id": 3, "file_name": ["000.png"]}, {"id": 4, "file_name": 5}, usable[0],
+    ]  # fmt: skip
+    annotations["annotations"] += [
+        "a caption", {"image_id": [100], "caption": "x"}, {"image_id": {}, "caption": "x"}, {"caption": "x"},
+        {"image_id": True, "caption": "x"}, {"image_id": 100, "caption": ["x", "y"]},
+        {"image_id": 100, "caption": None}, {"image_id": 100, "caption": 1.5},
+    ]  # fmt: skip
+    train, held_out = both(config(tmp_path, annotations))
+    assert len(train) + len(held_out) == 12
+    assert all(len(captions) == 2 for images in (train, held_out) for captions in images.captions)
+    assert train.counts == {
+        KEPT: 12,
+        "images: a NoneType where an object should be": 1,
+        "images: a list where an object should be": 1,
+        "images: without 'file_name'": 1,
+        "images: 'id' is a list": 1,
+        "images: 'id' is null": 1,
+        "images: 'file_name' is null": 1,
+        "images: 'file_name' is a list": 1,
+        "images: 'file_name' is a int": 1,
+        "image listed twice": 1,
+        "annotations: a str where an object should be": 1,
+        "annotations: 'image_id' is a list": 1,
+        "annotations: 'image_id' is a dict": 1,
+        "annotations: without 'image_id'": 1,
+        "annotations: 'image_id' is a bool": 1,
+        "caption is a list": 1,
+        "caption is a float": 1,
+        "empty caption": 1,
+    }
+
+
+OUTSIDE_NAMES = [
+    "../secret.png",
+    "a/../../secret.png",
+    "/etc/secret.png",
+    "C:\\secret.png",
+    "..\\secret.png",
+    "//h/s/x.png",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE_NAMES)
+def test_file_names_that_lead_out_of_the_folder_are_refused(name: str, tmp_path: Path) -> None:
+    annotations = coco(tmp_path / "photos")
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "secret.png")
+    name = name.replace("/etc/secret.png", str(tmp_path / "secret.png"))
+    rows = [{"image": row["file_name"], "caption": "told"} for row in annotations["images"]]
+    (tmp_path / "table.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "image": name}])
+    )
+    annotations["images"].append({"id": 1, "file_name": name})
+    annotations["annotations"].append({"image_id": 1, "caption": "a secret"})
+    for captions in (written(tmp_path, annotations), str(tmp_path / "table.jsonl")):
+        train, held_out = both(config(tmp_path, annotations, captions=captions))
+        assert train.counts == {KEPT: 12, "image file outside of data.source": 1}
+        assert not any("secret" in place for images in (train, held_out) for place in images.images.places)
+
+
+def test_objects_of_other_types_are_left_out_and_counted(tmp_path: Path) -> None:
+    objects = {
+        "images": [{"id": n, "file_name": f"{n}.png"} for n in range(3)] + [{"id": [1], "file_name": "x"}],
+        "categories": [{"id": 1, "supercategory": "animal"}, {"id": 2, "supercategory": None}],
+        "annotations": [{"image_id": 0, "category_id": 1, "area": 5}, {"image_id": 1, "category_id": 7, "area": 5}]
+        + [{"image_id": 2, "category_id": 1, "area": area} for area in (None, "5", [5], True)]
+        + [{"image_id": 2, "category_id": [1], "area": 5}],
+    }
+    counts = Counts()
+    assert largest_objects(Path(written(tmp_path, objects)), counts) == {"0.png": "animal"}
+    assert counts == {
+        "images: 'id' is a list": 1,
+        "categories: 'supercategory' is null": 1,
+        "annotations: 'area' is null": 1,
+        "annotations: 'area' is a str": 1,
+        "annotations: 'area' is a list": 1,
+        "annotations: 'area' is a bool": 1,
+        "annotations: 'category_id' is a list": 1,
+        "object of a category that is not listed": 1,
+    }
+
+
+# --- captions in a table
+
+
+def table(folder: Path, kind: str, columns: tuple[str, str], rows: list[tuple[str, Any]]) -> str:
+    """A file of captions of this kind."""
+    file = folder / f"told.{kind}"
+    if kind in ("tsv", "csv"):
+        with file.open("w", newline="") as stream:
+            writer = csv.writer(stream, delimiter="\t" if kind == "tsv" else ",")
+            writer.writerows([columns, *rows])
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows]), file)
+    else:
+        objects = [dict(zip(columns, row, strict=True)) for row in rows]
+        text = json.dumps(objects) if kind == "json" else "\n".join(map(json.dumps, objects))
+        file.write_text(text)
+    return str(file)
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl", "json", "parquet"])
+def test_captions_may_come_in_a_table(kind: str, tmp_path: Path) -> None:
+    """A line a caption; several lines for an image; file names relative to the folder; what is wrong is counted."""
+    coco(tmp_path / "photos")
+    (tmp_path / "photos" / "more").mkdir()
+    (tmp_path / "photos" / "011.png").rename(tmp_path / "photos" / "more" / "011.png")
+    names = [f"{n:03}.png" for n in range(11)] + ["more/011.png"]
+    rows = [(name, f'picture {name}, "version" {k}') for k in range(2) for name in names]
+    wrong = [("none.png", "of nothing"), ("../000.png", "outside"), ("", "nameless"), ("000.png", "")]
+    captions = table(tmp_path, kind, ("image", "caption"), [*rows, *wrong])
+    cfg = CaptionDataConfig(source=str(tmp_path / "photos"), captions=captions, size=SIZE, eval_fraction=0.3)
+    seen = {}
+    for images in both(cfg):
+        for index in range(len(images)):
+            name = str(Path(images.images.place(index)).relative_to(tmp_path / "photos"))
+            seen[name] = images[index].captions
+    assert seen == {name: [f'picture {name}, "version" {k}' for k in range(2)] for name in names}
+    assert CaptionedImages(cfg, "train").counts == {
+        KEPT: 12,
+        "image file is missing": 1,
+        "image file outside of data.source": 1,
+        "file name of an image is missing": 1,
+        "empty caption": 1,
+    }
+
+
+def test_columns_of_a_table_are_named_by_settings(tmp_path: Path) -> None:
+    coco(tmp_path / "photos")
+    rows = [(f"{n:03}.png", [f"picture {n}", f"again {n}"]) for n in range(12)]
+    captions = table(tmp_path, "jsonl", ("file_name", "texts"), rows)
+    cfg = CaptionDataConfig(source=str(tmp_path / "photos"), captions=captions, size=SIZE, eval_fraction=0.3)
+    with pytest.raises(UserError, match=r"no column 'image'; set data\.column to one of: file_name, texts"):
+        len(CaptionedImages(cfg, "train"))
+    named = cfg.model_copy(update={"column": "file_name", "label": "texts"})
+    assert all(len(captions) == 2 for captions in CaptionedImages(named, "train").captions)
+    captions = table(tmp_path, "tsv", ("image", "text"), [(name, "told") for name, _ in rows])
+    with pytest.raises(UserError, match=r"no column 'caption'; set data\.label to one of: image, text"):
+        len(CaptionedImages(cfg.model_copy(update={"captions": captions}), "train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("told.txt", "000.png a caption", "no kind that is read"),
+        ("told.json", "{broken", "cannot be read"),
+        ("told.json", '{"a": ' * 100_000, "cannot be read"),
+        ("told", "x", "no kind that is read"),
+        ("told.pkl", "x", "no kind that is read"),
+    ],
+)
+def test_other_files_are_refused_in_a_line_that_names_both_forms(
+    name: str, content: str, said: str, tmp_path: Path
+) -> None:
+    coco(tmp_path / "photos")
+    (tmp_path / name).write_text(content)
+    cfg = CaptionDataConfig(source=str(tmp_path / "photos"), captions=str(tmp_path / name), size=SIZE)
+    with pytest.raises(UserError, match=said) as error:
+        len(CaptionedImages(cfg, "train"))
+    assert "COCO's schema (images: id, file_name; annotations: image_id, caption)" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_a_preset_without_data_says_what_to_give_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise AssertionError("something is loaded")
+
+    module, settings = configure("vl_jepa", "paper")
+    for name in ("load_or_learn", "build_vision", "build_reader"):
+        monkeypatch.setattr(module, name, refuse)
+    said = r"data\.source=FOLDER \(images\) and data\.captions=FILE: a \.json in COCO's schema \(images: id, file_name"
+    with pytest.raises(UserError, match=said):
+        module.build(settings, BuildContext(tmp_path))
+    _, settings = configure("vl_jepa", "paper", None, ["data.source=photos"])
+    with pytest.raises(UserError, match=r"nothing says where the captions of photos are; give data\.captions=FILE"):
+        module.build(settings, BuildContext(tmp_path))
+    _, settings = configure("vl_jepa", "paper", None, ["data.source=scenes"])
+    with pytest.raises(AssertionError, match="something is loaded"):
+        module.build(settings, BuildContext(tmp_path))
 
 
 # --- scenes

@@ -157,7 +157,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def names_files(value: str) -> bool:
     """Whether a value is a path, or a glob pattern, of something that exists, seen from the working directory."""
-    return Path(value).exists() or next(iglob(value, recursive=True), None) is not None
+    return bool(value.strip()) and (Path(value).exists() or next(iglob(value, recursive=True), None) is not None)
 
 
 def _section(annotation: Any) -> type[BaseConfig] | None:

@@ -2,6 +2,7 @@
 
     scenes                       the offline world, five captions an image: no file, no network
     photos/ + captions_*.json    a folder of images and COCO's annotations (Chen et al. 2015), or any in its schema
+    photos/ + captions.tsv       a folder of images and a table of file names and captions (see `caption_files`)
     train.parquet  owner/name    a table or a hub data set; `data.label` names the column of captions, one or a list
 
 Images are decoded once and kept as in `images`, their captions beside them. An image without a caption is left out;
@@ -20,8 +21,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from openjepa.core.errors import UserError
-from openjepa.data.coco import read_coco
-from openjepa.data.image_records import ENDLESS_SCENES, WORLD, ImageDataConfig, records
+from openjepa.data.caption_files import TABLE, captions_in
+from openjepa.data.coco import SCHEMA
+from openjepa.data.decode import SUFFIXES
+from openjepa.data.image_records import ENDLESS_SCENES, WORLD, ImageDataConfig, image_files, records
 from openjepa.data.images import ImageSet
 from openjepa.data.readers import Counts, Record
 from openjepa.data.sources import clean_text, source_kind
@@ -30,7 +33,7 @@ from openjepa.data.unknown_tokens import UnknownTokens
 
 TextKind = Literal["caption", "none", "shuffled"]
 COUNTED_CAPTIONS = 100_000  # looked at for words that the tokenizer does not know
-CAPTIONS = {"images": {"id", "file_name"}, "annotations": {"image_id", "caption"}}  # what is read of COCO's schema
+CAPTION_COLUMN = "caption"  # of a table of captions, where data.label says nothing
 
 
 class CaptionDataConfig(ImageDataConfig):
@@ -42,9 +45,13 @@ class CaptionDataConfig(ImageDataConfig):
     }
 
     captions: str | None = None
-    """file of captions in COCO's schema (captions_train2017.json); its file names are looked up in `source`"""
+    """file of captions: COCO's schema (captions_train2017.json: images have id and file_name, annotations image_id and
+    caption), or a table (.tsv, .csv, .jsonl, .parquet) of file names and captions; files are looked up in `source`"""
+    column: str = "image"
+    """column that holds the image (Parquet, hub) or, in a table of captions, its file name relative to `source`"""
     label: str | None = None
-    """Parquet and hub: column that holds the captions, one text or a list of texts"""
+    """column that holds the captions, one text or a list of texts (Parquet, hub, table of captions; there unset =
+    caption)"""
     eval_captions: str | None = None
     """the file of captions that belongs to `eval_source`"""
     objects: str | None = None
@@ -135,20 +142,18 @@ def captioned(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Rec
     Raises UserError if the source cannot be read or nothing says where its captions are.
     """
     assert isinstance(cfg, CaptionDataConfig)
+    require_captions(cfg)
     annotations = cfg.captions if source == cfg.source else cfg.eval_captions
     kind, place = source_kind(source, WORLD)
     if kind == "world":
         found = _scenes(cfg, counts)
     elif annotations is not None:
-        found = coco_records(Path(annotations).expanduser(), Path(place).expanduser(), counts)
-    elif cfg.label is not None:
-        found = records(cfg, source, counts)
+        columns = (cfg.column, cfg.label or CAPTION_COLUMN)
+        found = captions_in(Path(annotations).expanduser(), Path(place).expanduser(), columns, counts)
     else:
-        key = "data.captions" if source == cfg.source else "data.eval_captions"
-        raise UserError(
-            f"nothing says where the captions of {source} are; give {key}=captions.json (COCO's schema), or data.label "
-            f"for a table's column of captions, or use data.source={WORLD} (no files needed)"
-        )
+        if any(file.suffix.lower() in SUFFIXES for file in image_files(source) or ()):  # no table: files without a text
+            raise _without_captions("data.captions" if source == cfg.source else "data.eval_captions", source)
+        found = records(cfg, source, counts)
     for record in found:
         texts = tuple(_usable(record, counts))
         if texts:
@@ -157,23 +162,24 @@ def captioned(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Rec
             counts.add("image without a caption", record.place)
 
 
-def coco_records(annotations: Path, folder: Path, counts: Counts) -> Iterator[Record]:
-    """The images that a file in COCO's schema lists, in its order, each with all its captions.
+def require_captions(cfg: CaptionDataConfig) -> None:
+    """Raises UserError, before any file is opened, if there is no source, or nothing says where its captions are."""
+    if not cfg.source.strip():
+        raise UserError(
+            f"data.source is not set: give data.source=FOLDER (images) and data.captions=FILE: a .json in {SCHEMA}, or "
+            f"{TABLE}; or data.source={WORLD} (no files needed)"
+        )
+    given = {"data.captions": (cfg.source, cfg.captions), "data.eval_captions": (cfg.eval_source, cfg.eval_captions)}
+    for key, (source, file) in given.items():
+        if source is not None and source.strip() != WORLD and file is None and cfg.label is None:
+            raise _without_captions(key, source)
 
-    Captions of images that it does not list are counted. Raises UserError for a file in another schema.
-    """
-    data = read_coco(annotations, "captions", CAPTIONS)
-    told: dict[Any, list[Any]] = {}
-    for row in data["annotations"]:
-        told.setdefault(row["image_id"], []).append(row["caption"])
-    listed = {row["id"] for row in data["images"]}
-    for image, texts in told.items():
-        if image not in listed:
-            for _ in texts:
-                counts.add("caption of an image that is not listed", f"{annotations.name}:image {image}")
-    for row in data["images"]:
-        file = folder / row["file_name"]
-        yield Record(file, told.get(row["id"], []), str(file))
+
+def _without_captions(key: str, source: str) -> UserError:
+    return UserError(
+        f"nothing says where the captions of {source} are; give {key}=FILE: a .json in {SCHEMA}, or {TABLE}; if "
+        f"{source} is itself a table, data.label names its column of captions; data.source={WORLD} needs no files"
+    )
 
 
 def _scenes(cfg: ImageDataConfig, counts: Counts) -> Iterator[Record]:
@@ -190,5 +196,5 @@ def _usable(record: Record, counts: Counts) -> Iterator[str]:
         text = clean_text(value, "caption", record.place, counts)
         if text:
             yield " ".join(text.split())
-        elif text == "" and value is not None:
+        elif text == "" and (value is not None or isinstance(record.label, list | tuple)):
             counts.add("empty caption", record.place)

@@ -11,24 +11,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from openjepa.core.remarks import remark
 from openjepa.core.tasks import Classification
-from openjepa.data.coco import read_coco
+from openjepa.data.coco import ID, NUMBER, TEXT, read_coco
 from openjepa.data.image_tasks import Labelled, label_tasks
 from openjepa.data.images import ImageSet
+from openjepa.data.readers import Counts
 
 OBJECTS = {  # what is read of COCO's schema
-    "images": {"id", "file_name"},
-    "annotations": {"image_id", "category_id", "area"},
-    "categories": {"id", "supercategory"},
+    "images": {"id": ID, "file_name": TEXT},
+    "annotations": {"image_id": ID, "category_id": ID, "area": NUMBER},
+    "categories": {"id": ID, "supercategory": TEXT},
 }
 
 
 def object_tasks(train: ImageSet, held_out: ImageSet, files: tuple[Path, Path], most: int) -> list[Classification]:
     """The task "object", learnt on up to `most` training images; none if fewer than two kinds can be learnt.
 
-    Raises UserError for a file in another schema.
+    Says what was left out of the files. Raises UserError for a file in another schema.
     """
-    found = {file: largest_objects(file) for file in dict.fromkeys(files)}  # both may be one file, and a large one
+    counts = Counts()
+    found = {file: largest_objects(file, counts) for file in dict.fromkeys(files)}  # both may be one file
+    if counts:
+        remark(
+            "data.objects: "
+            + ", ".join(f"{count} x {why} (first: {counts.first[why]})" for why, count in counts.items())
+        )
     learnt, asked = (labelled(images, found[file]) for images, file in zip((train, held_out), files, strict=True))
     return label_tasks("object", learnt[:most], asked)
 
@@ -39,15 +47,20 @@ def labelled(images: ImageSet, kinds: dict[str, str]) -> list[Labelled]:
     return [(image, kinds[name]) for image, name in zip(images.pixels, names, strict=True) if name in kinds]
 
 
-def largest_objects(file: Path) -> dict[str, str]:
-    """File name of each image that shows an object -> supercategory of the largest one."""
-    data = read_coco(file, "objects", OBJECTS)
+def largest_objects(file: Path, counts: Counts) -> dict[str, str]:
+    """File name of each image that shows an object -> supercategory of the largest one; unusable rows are counted."""
+    data = read_coco(file, "objects", OBJECTS, counts)
     kinds = {row["id"]: row["supercategory"] for row in data["categories"]}
     largest: dict[Any, dict[str, Any]] = {}
     for row in data["annotations"]:
+        if row["category_id"] not in kinds:
+            counts.add("object of a category that is not listed", f"{file.name}:image {row['image_id']}")
+            continue
         best = largest.get(row["image_id"])
         if best is None or row["area"] > best["area"]:
             largest[row["image_id"]] = row
     return {
-        row["file_name"]: kinds[largest[row["id"]]["category_id"]] for row in data["images"] if row["id"] in largest
+        Path(row["file_name"]).name: kinds[largest[row["id"]]["category_id"]]
+        for row in data["images"]
+        if row["id"] in largest
     }

@@ -28,7 +28,7 @@ from openjepa.data.sources import DataConfig, source_key
 from openjepa.data.token_cache import TOKENS, UNKNOWN, build
 from openjepa.data.unknown_tokens import UnknownTokens
 
-FORMAT = 4  # of the cache; raise it when rows are cut or stored differently
+FORMAT = 5  # of the cache; raise it when rows are cut or stored differently
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def build(folder: Path, cfg: ImageDataConfig, read: Read = records) -> None:
             if not rows[split]:
                 raise _nothing_in(split, cfg, counts)
             labels = [_label(row.label) for row in rows[split]]
-            text = json.dumps({"labels": labels, "places": [row.place for row in rows[split]]}, ensure_ascii=False)
+            text = json.dumps({"labels": labels, "places": [row.place for row in rows[split]]})
             _Files(aside, split).rows.write_text(text, encoding="utf-8")
         (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
 

@@ -58,7 +58,7 @@ class PatchMaskConfig(BaseConfig):
     context_area: Interval = (0.85, 1.0)
     """multiblock: of the square block, less the targets, that is shown"""
     ratio: float = Field(0.6, gt=0, lt=1)
-    """block and random: hidden part of the patches; everything else is shown"""
+    """block and random: hidden part of the patches, all else is shown (block: as nearly as rows and columns allow)"""
 
     def unused_here(self) -> set[str]:
         used = {

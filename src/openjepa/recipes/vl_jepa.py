@@ -36,7 +36,7 @@ from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.caption_figure import CaptionFigure
 from openjepa.data.caption_latents import FrozenPart, WithLatents
 from openjepa.data.caption_tasks import CaptionTasks
-from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind
+from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind, require_captions
 from openjepa.data.image_batches import Images, MaskedImageCollator, clean, images_at_once
 from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
@@ -83,7 +83,10 @@ class Config(EncodersConfig):
     train: TrainConfig = TrainConfig()
 
     def unused_here(self) -> set[str]:
-        return set() if self.vision_learns else {"momentum", "regularizer", "regularized"}
+        if self.vision_learns:
+            return set()
+        copies = self.pairs.directions == "both" and self.pairs.target_from == "ema"
+        return {"regularizer", "regularized"} if copies else {"momentum", "regularizer", "regularized"}
 
 
 class VLJEPA(Method[CaptionedBatch]):
@@ -221,6 +224,7 @@ class VLJEPA(Method[CaptionedBatch]):
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Decodes the images if the tokenizer has to learn from their captions."""
+    require_captions(config.data)
     train_data, eval_data = (CaptionedImages(config.data, split, config.text) for split in ("train", "eval"))
     vision = build_vision(config.encoder, config.data.size, context)
     saved = context.assets / "tokenizer.json"

@@ -107,14 +107,20 @@ def failure(error: Exception, what: str) -> str:
 
 
 @contextmanager
-def reaching() -> Generator[None]:
-    """Within the block the hub's clients ask a hub that answers, or their caches alone; either way without chatter."""
+def reaching(bars: bool = True) -> Generator[None]:
+    """Within the block the hub's clients ask a hub that answers, or their caches alone; either way without chatter.
+
+    `bars=False` also hides how far downloads are.
+    """
     from huggingface_hub import constants
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     with ExitStack() as restored:
         if absence() is not None:
             restored.enter_context(_changed(constants, "HF_HUB_OFFLINE", True))
+        if not bars and not are_progress_bars_disabled():
+            restored.callback(enable_progress_bars)
+            disable_progress_bars()
         level = logging.get_verbosity()
         restored.callback(logging.set_verbosity, level)
         logging.set_verbosity_error()

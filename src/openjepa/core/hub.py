@@ -19,6 +19,7 @@ from typing import Any
 
 PATIENCE_S = 2.0  # for an answer of the hub, of whatever kind
 ABSENT_FOR_S = 60.0  # how long a hub that did not answer is not asked again
+OFFLINE = "HF_HUB_OFFLINE is set"
 REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 _answers: dict[str, tuple[float, str | None]] = {}  # by endpoint: when it was asked, and why it cannot be reached
@@ -41,7 +42,7 @@ def absence() -> str | None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
+        return OFFLINE
     asked_at, reason = _answers.get(endpoint(), (float("-inf"), None))
     if asked_at == float("-inf") or (reason is not None and time.monotonic() - asked_at > ABSENT_FOR_S):
         reason = _ask()

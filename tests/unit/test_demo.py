@@ -99,6 +99,29 @@ def test_a_text_that_is_not_read_to_its_end_is_named(similar: SimilarTexts) -> N
     assert str(similar.rows.max_len) in answer.note
 
 
+UNKNOWN = r"This run knows only the words of its synthetic world: \d+ % of these tokens are unknown to it\."
+
+
+def test_words_that_the_run_does_not_know_are_counted(similar: SimilarTexts) -> None:
+    known = similar.ask("\n".join(similar.corpus[:2]))
+    assert not re.search(UNKNOWN, known.note)
+    answer = similar.ask("日本語のテキスト\nПривет, мир!")
+    assert re.search(UNKNOWN, answer.note)
+    assert re.search(UNKNOWN, render.similar_texts(answer))
+
+
+def test_words_of_a_paragraph_that_the_run_does_not_know_are_counted(hidden: HiddenSentence) -> None:
+    sentence = hidden.ask("Привет, мир! Это совсем другой язык. Ничего не понятно.", 1)
+    assert re.search(UNKNOWN, sentence.note)
+    assert re.search(UNKNOWN, render.hidden_sentence(sentence))
+
+
+def test_a_question_in_bytes_has_no_unknown_words(asked: Questions) -> None:
+    answer = asked.ask("Сколько будет 2 + 3?")
+    assert answer.note == ""
+    assert "unknown" not in render.question(answer)
+
+
 def test_a_hidden_sentence_cannot_change_what_is_predicted_for_it(hidden: HiddenSentence) -> None:
     """Its length can: the places of the sentences after it tell it. So the other sentence has the same words."""
     first = hidden.ask(PARAGRAPH, 1)

@@ -19,6 +19,7 @@ from typing import Any
 
 PATIENCE_S = 2.0  # for an answer of the hub, of whatever kind
 ABSENT_FOR_S = 60.0  # how long a hub that did not answer is not asked again
+OFFLINE = "HF_HUB_OFFLINE is set"
 REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 _answers: dict[str, tuple[float, str | None]] = {}  # by endpoint: when it was asked, and why it cannot be reached
@@ -41,7 +42,7 @@ def absence() -> str | None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
+        return OFFLINE
     asked_at, reason = _answers.get(endpoint(), (float("-inf"), None))
     if asked_at == float("-inf") or (reason is not None and time.monotonic() - asked_at > ABSENT_FOR_S):
         reason = _ask()
@@ -107,14 +108,20 @@ def failure(error: Exception, what: str) -> str:
 
 
 @contextmanager
-def reaching() -> Generator[None]:
-    """Within the block the hub's clients ask a hub that answers, or their caches alone; either way without chatter."""
+def reaching(bars: bool = True) -> Generator[None]:
+    """Within the block the hub's clients ask a hub that answers, or their caches alone; either way without chatter.
+
+    `bars=False` also hides how far downloads are.
+    """
     from huggingface_hub import constants
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     with ExitStack() as restored:
         if absence() is not None:
             restored.enter_context(_changed(constants, "HF_HUB_OFFLINE", True))
+        if not bars and not are_progress_bars_disabled():
+            restored.callback(enable_progress_bars)
+            disable_progress_bars()
         level = logging.get_verbosity()
         restored.callback(logging.set_verbosity, level)
         logging.set_verbosity_error()

@@ -104,7 +104,7 @@ def hub_shards(
     With `images`, a column of images gives the bytes of their files: broken ones are ours to count.
     The library's own shuffling and its saved states are not used: `shuffle` loses rows on resume (datasets 5.2).
     """
-    if hub.absence() is not None and not hub.has_dataset(name):  # before an import of seconds
+    if hub.absence() not in (None, hub.OFFLINE) and not hub.has_dataset(name):  # before an import of seconds
         raise _not_readable(name, hints, OSError())
     from datasets import Image, load_dataset
 

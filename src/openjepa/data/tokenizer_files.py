@@ -141,7 +141,7 @@ def _downloaded(name: str, setting: str) -> Path:
 
     wanted = ["tokenizer.json", *(file for pair in PAIRS for file in pair), "*.tiktoken", "vocab.txt", *SENTENCEPIECE]
     try:
-        with hub.reaching():
+        with hub.reaching(bars=False):
             return Path(snapshot_download(name, allow_patterns=[*wanted, "tokenizer_config.json"]))
     except Exception as error:  # the client's own and httpx's share no base class
         raise _not_to_be_had(name, setting, error) from error

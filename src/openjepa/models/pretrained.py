@@ -220,9 +220,11 @@ def _grown(model: Any, vocab: Vocabulary | None) -> Any:
 @contextmanager
 def quiet_transformers() -> Generator[None]:
     """Within the block transformers shows no progress bars and prints no warnings; what fails still raises."""
+    from huggingface_hub.utils import are_progress_bars_disabled
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled() and not are_progress_bars_disabled()  # the hub's go with transformers' own
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Self
 
 import torch
@@ -35,9 +35,11 @@ class Batch:
         raise UserError(f"{type(self).__name__} has no with_other_hidden(generator); the leak audit needs it")
 
     def to(self, device: torch.device | str) -> Self:
-        moved = {
-            f.name: value.to(device, non_blocking=True)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
+        moved = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device, non_blocking=True)
+            elif is_dataclass(value):  # a part of the batch, with a `to` of its own
+                moved[field.name] = value.to(device)
         return replace(self, **moved)

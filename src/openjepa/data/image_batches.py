@@ -19,7 +19,7 @@ from openjepa.core.experiment import Row
 from openjepa.core.picture import Patches
 from openjepa.data.augment import AugmentConfig, augment
 from openjepa.data.images import load_images
-from openjepa.data.masked_text import places_of
+from openjepa.data.masked_text import positions_of
 from openjepa.data.pictures import image_pictures
 
 PATCHES_AT_ONCE = 4096  # that a network reads in one pass outside of training: bounds the memory of its activations
@@ -108,8 +108,8 @@ class MaskedImageCollator:
         images = augment(images, self.augment, [row.generator for row in rows])
         masks = [self.masker(self.grid, row.generator) for row in rows]
         context, hidden, times_hidden = (torch.from_numpy(np.stack(part)) for part in zip(*masks, strict=True))
-        context_at, context_valid = places_of(context)
-        hidden_at, hidden_valid = places_of(hidden)
+        context_at, context_valid = positions_of(context)
+        hidden_at, hidden_valid = positions_of(hidden)
         return MaskedImages(
             keys=torch.tensor([row.index for row in rows]),
             images=images,

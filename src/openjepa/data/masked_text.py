@@ -1,13 +1,14 @@
-"""Token rows to batches with a hidden part: padding, masks and the index tensors that methods gather by.
+"""Rows of tokens of which some segments are hidden: spans of a text, or whole sentences of a document.
 
-All indices are made here, in the data workers: methods only gather.
+The segments of a batch are numbered through, 0 to N - 1, row after row, and what is known of them stands in flat tables
+[N]. There is padding only where attention needs sequences of one length: tokens of a row (`Tokens`), and segments of a
+document (`Segments`). All indices are made here, in the data workers: methods only gather.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -26,19 +27,54 @@ from openjepa.data.text_inputs import TextInputs, running_text
 from openjepa.data.tokenizer import TextTokenizer
 
 
+@dataclass
+class Tokens:
+    """Some tokens of each row, side by side in their order; K = the most in a row."""
+
+    at: Tensor  # [B, K] int64, their positions in the row
+    valid: Tensor  # [B, K] bool, False on padding
+    segment: Tensor  # [B, K] int64, the segment of each, -1 on padding and outside of segments
+
+    @property
+    def as_texts(self) -> tuple[Tensor, Tensor]:
+        """The arguments of an encoder that reads each segment as a text of its own, all in one pass.
+
+        The number of each token's segment, -1 on padding, and each token's position in its segment, both [B, K].
+        """
+        return self.segment, positions_within(self.segment)
+
+    def to(self, device: torch.device | str) -> Tokens:
+        return Tokens(*(x.to(device, non_blocking=True) for x in (self.at, self.valid, self.segment)))
+
+
+@dataclass
+class Segments:
+    """Some segments of each of G documents, in their order; K = the most in a document."""
+
+    number: Tensor  # [G, K] int64
+    valid: Tensor  # [G, K] bool, False on padding
+
+    def to(self, device: torch.device | str) -> Segments:
+        return Segments(*(x.to(device, non_blocking=True) for x in (self.number, self.valid)))
+
+
 @dataclass(kw_only=True)
 class MaskedText(Batch):
-    """Texts of which some tokens are hidden. T = longest text, V and H = most visible and most hidden tokens."""
+    """B rows of T tokens, N segments in them, M of which are hidden. Neighbouring rows may be of one document."""
 
     ids: Tensor  # [B, T] int64, clean token ids
     valid: Tensor  # [B, T] bool, False on padding
-    hidden: Tensor  # [B, T] bool, True where a latent is to be predicted
-    context_at: Tensor  # [B, V] int64, places of the visible tokens
-    context_valid: Tensor  # [B, V] bool
-    hidden_at: Tensor  # [B, H] int64, places of the hidden tokens
-    hidden_valid: Tensor  # [B, H] bool
-    span_at: Tensor  # [S, L] int64, each hidden span's tokens as indices into ids.flatten(), in reading order
-    span_valid: Tensor  # [S, L] bool; its True entries are the hidden tokens in the order of hidden_at[hidden_valid]
+    hidden: Tensor  # [B, T] bool, True where latents are to be predicted
+    segment: Tensor  # [B, T] int64, the segment of each token; -1 on padding and outside of segments
+    visible_tokens: Tokens
+    hidden_tokens: Tokens
+    hidden_segments: Tensor  # [M] int64, their numbers in order
+    row: Tensor  # [N] int64, the row of each segment
+    start: Tensor  # [N] int64, position of its first token in the row
+    document: Tensor  # [N] int64, which of the G documents it belongs to
+    position: Tensor  # [N] int64, its number in the document
+    visible_by_document: Segments
+    hidden_by_document: Segments
     real_tokens: int  # unpadded tokens in the batch
     vocab: int  # ids are below it
 
@@ -46,30 +82,101 @@ class MaskedText(Batch):
     def tokens(self) -> int:
         return self.real_tokens
 
+    @property
+    def all_tokens(self) -> Tokens:
+        """Every token of each row."""
+        at = torch.arange(self.ids.shape[1], device=self.ids.device).expand_as(self.ids)  # [B, T]
+        return Tokens(at, self.valid, self.segment)
+
     def with_other_hidden(self, generator: torch.Generator) -> Self:
-        """The same batch with random tokens at the hidden positions."""
+        """The same batch with random tokens in the hidden segments."""
         return replace(self, ids=torch.where(self.hidden, random_ids(self.ids, self.vocab, generator), self.ids))
 
-    @cached_property
-    def packed_spans(self) -> tuple[Tensor, Tensor]:
-        """Each text's hidden tokens as one row of spans that do not see each other: short spans cost no padding.
+    def nearest_visible_tokens(self) -> Tensor:
+        """[B, H] position of the visible token nearest to each hidden one, for the copy baseline."""
+        seen = self.visible_tokens
+        distance = (self.hidden_tokens.at[:, :, None] - seen.at[:, None, :]).abs()  # [B, H, V]
+        distance = distance.masked_fill(~seen.valid[:, None, :], self.ids.shape[1])
+        return seen.at.gather(1, distance.argmin(2))
 
-        The number of each token's span, -1 on padding, and each one's place within its span, both [B, H].
-        """
-        follows = self.hidden_at[:, 1:] == self.hidden_at[:, :-1] + 1
-        span = F.pad(~follows, (1, 0)).cumsum(1).masked_fill(~self.hidden_valid, -1)  # [B, H]
-        return span, places_within(span)
+    def nearest_visible_segments(self) -> Tensor:
+        """[M] number of the visible segment of the same row nearest to each hidden one, the earlier of two."""
+        number = torch.arange(len(self.row), device=self.row.device)  # [N]
+        other = self.row[self.hidden_segments][:, None] != self.row  # [M, N]
+        other[:, self.hidden_segments] = True
+        distance = (self.hidden_segments[:, None] - number).abs()  # [M, N]
+        return distance.masked_fill(other, len(number)).argmin(1)
 
-    def nearest_visible(self) -> Tensor:
-        """[B, H] the place of the visible token nearest to each hidden one, for the copy baseline."""
-        distance = (self.hidden_at[:, :, None] - self.context_at[:, None, :]).abs()  # [B, H, V]
-        distance = distance.masked_fill(~self.context_valid[:, None, :], self.ids.shape[1])
-        return self.context_at.gather(1, distance.argmin(2))
+    def hidden_texts(self, special: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Tokens of each hidden segment [M, L] but those in `special`, and which are real [M, L]; L = the longest."""
+        rows = self.row[self.hidden_segments]  # [M]
+        content = ~torch.isin(self.ids, torch.tensor(special, device=self.ids.device))  # [B, T]
+        member = (self.segment[rows] == self.hidden_segments[:, None]) & content[rows]  # [M, T]
+        at, valid = positions_of(member)  # [M, L]
+        return self.ids[rows].gather(1, at), valid
+
+
+def masked_text(
+    keys: Tensor,
+    ids: Tensor,
+    valid: Tensor,
+    segment: Tensor,
+    is_hidden: Tensor,
+    document: Tensor,
+    position: Tensor,
+    vocab: int,
+    multiples: tuple[int, int] = (1, 1),
+) -> MaskedText:
+    """A batch from its rows [B, T] and the tables of its segments [N]; see `MaskedText`.
+
+    `is_hidden` [N] bool. Widths are rounded up to `multiples`, of tokens and of segments.
+    """
+    tokens, segments = multiples
+    hidden = (segment >= 0) & is_hidden[segment.clamp(min=0)] if len(is_hidden) else torch.zeros_like(valid)  # [B, T]
+    first = (segment >= 0) & (segment != F.pad(segment, (1, -1), value=-1))  # [B, T], a segment begins here
+    row, start = first.nonzero(as_tuple=True)  # [N]
+    return MaskedText(
+        keys=keys,
+        ids=ids,
+        valid=valid,
+        hidden=hidden,
+        segment=segment,
+        visible_tokens=some_tokens(valid & ~hidden, segment, tokens),
+        hidden_tokens=some_tokens(hidden, segment, tokens),
+        hidden_segments=is_hidden.nonzero()[:, 0],
+        row=row,
+        start=start,
+        document=document,
+        position=position,
+        visible_by_document=by_document(~is_hidden, document, segments),
+        hidden_by_document=by_document(is_hidden, document, segments),
+        real_tokens=int(valid.sum()),
+        vocab=vocab,
+    )
+
+
+def some_tokens(mask: Tensor, segment: Tensor, multiple: int) -> Tokens:
+    """The tokens where mask [B, T]; K is rounded up to a multiple."""
+    at, valid = positions_of(mask, multiple)  # [B, K]
+    return Tokens(at, valid, segment.gather(1, at).masked_fill(~valid, -1))
+
+
+def by_document(chosen: Tensor, document: Tensor, multiple: int) -> Segments:
+    """The segments that are `chosen` [N] bool, of each `document` [N]; K is rounded up to a multiple."""
+    documents = int(document.max()) + 1 if len(document) else 0
+    numbers = chosen.nonzero()[:, 0]
+    counts = torch.bincount(document[numbers], minlength=documents)  # [G]
+    most = round_up(int(counts.max()), multiple) if documents else 0
+    valid = up_to(counts, most)  # [G, K]
+    return Segments(torch.zeros(valid.shape, dtype=torch.int64).masked_scatter(valid, numbers), valid)
 
 
 @dataclass(frozen=True)
 class MaskedTextCollator:
-    """Rows of token ids to a MaskedText batch; special tokens are never hidden."""
+    """Rows of token ids to a batch in which spans of tokens are hidden; special tokens never are.
+
+    Its segments are the hidden spans alone; a row is a document.
+    """
 
     tokenizer: TextTokenizer
     masker: Masker
@@ -96,21 +203,17 @@ class MaskedTextCollator:
         return text_pictures(self.tokenizer, batch)
 
     def _batch(self, keys: Tensor, ids: Tensor, valid: Tensor, hidden: Tensor) -> MaskedText:
-        context_at, context_valid = places_of(valid & ~hidden)
-        hidden_at, hidden_valid = places_of(hidden)
-        span_at, span_valid = spans_of(hidden)
-        return MaskedText(
+        first = hidden & ~F.pad(hidden, (1, -1))  # [B, T], a span begins here
+        number = first.flatten().cumsum(0).view_as(ids) - 1  # [B, T]
+        row = first.nonzero()[:, 0]  # [N]
+        return masked_text(
             keys=keys,
             ids=ids,
             valid=valid,
-            hidden=hidden,
-            context_at=context_at,
-            context_valid=context_valid,
-            hidden_at=hidden_at,
-            hidden_valid=hidden_valid,
-            span_at=span_at,
-            span_valid=span_valid,
-            real_tokens=int(valid.sum()),
+            segment=number.masked_fill(~hidden, -1),
+            is_hidden=torch.ones(len(row), dtype=torch.bool),
+            document=row,
+            position=positions_within(row[None])[0],
             vocab=self.tokenizer.vocab_size,
         )
 
@@ -120,25 +223,15 @@ def random_ids(ids: Tensor, vocab: int, generator: torch.Generator) -> Tensor:
     return torch.randint(vocab, ids.shape, generator=generator).to(ids.device)
 
 
-def spans_of(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """mask [B, T] -> each run of True within a row as indices into mask.flatten() [S, L], and which are real [S, L]."""
-    at = mask.flatten().nonzero().squeeze(1)  # [hidden]
-    starts = (mask & ~F.pad(mask, (1, -1))).flatten()[at]  # [hidden]
-    lengths = torch.bincount(starts.cumsum(0) - 1)  # [S]
-    longest = int(lengths.max()) if len(lengths) else 0
-    valid = up_to(lengths, longest)  # [S, L]
-    return torch.zeros(valid.shape, dtype=torch.long).masked_scatter(valid, at), valid
-
-
-def places_within(segments: Tensor) -> Tensor:
-    """segments [B, T], the number of each token's run -> each token's place in its run, from 0 [B, T]."""
+def positions_within(segments: Tensor) -> Tensor:
+    """segments [B, T], the number of each token's run -> each token's position in its run, from 0 [B, T]."""
     starts = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)  # [B, T]
     at = torch.arange(segments.shape[1], device=segments.device)  # [T]
     return at - torch.where(starts, at, 0).cummax(1).values
 
 
-def places_of(mask: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
-    """mask [B, T] -> the places of its True entries in order, [B, K], and which are real.
+def positions_of(mask: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """mask [B, T] -> the positions of its True entries in order, [B, K], and which are real.
 
     K is the most in a row, rounded up to a multiple (but never above T).
     """

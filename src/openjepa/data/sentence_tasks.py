@@ -30,7 +30,8 @@ from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Retrieval, Vectors, pool_table
 from openjepa.data.corpus import TokenRow
-from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+from openjepa.data.masked_sentences import MaskedSentencesCollator
+from openjepa.data.masked_text import MaskedText
 from openjepa.data.rows import SentenceRows
 
 ELSEWHERE = 99  # sentences of other documents in a pool
@@ -60,8 +61,8 @@ def sentence_tasks(
     """The four questions on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
 
     `whole` joins the rows of each document, up to 64 passages of it, whatever the length of a row in training.
-    The method asked needs `predict_from_context(batch)` and `sentence_targets(batch, sentences [B, S], real [B, S])`,
-    both [M, D], row by row. A question is left out where fewer than 20 sentences can be asked for.
+    The method needs `predict_from_context(batch)` [M, D] and `all_targets(batch)` [N, D], of the hidden sentences and
+    of all, in their order. A question is left out where fewer than 20 sentences can be asked for.
     """
     samples = _whole(rows, collate.rows, limit) if whole else [rows[i] for i in range(min(limit, len(rows)))]
     asked = [Row(sample, generator_for(seed, "sentence tasks", i), i) for i, sample in enumerate(samples)]
@@ -163,17 +164,16 @@ def _whole(rows: Any, maker: SentenceRows, limit: int) -> list[TokenRow]:
     return [TokenRow(ids, maker.special(ids), own[0].document) for ids, own in zip(joined, parts, strict=True)]
 
 
-def _read(batches: Sequence[MaskedSentences], documents: Sequence[int], decode: Callable[[Any], str]) -> _Sentences:
+def _read(batches: Sequence[MaskedText], documents: Sequence[int], decode: Callable[[Any], str]) -> _Sentences:
     row, numbers, hidden, texts = [], [], [], []
     first = 0
     for batch in batches:
-        for i in range(batch.size):
-            for number in range(int(batch.sentence[i].max()) + 1):
-                tokens = batch.sentence[i] == number  # [T]
-                row.append(first + int(batch.document[i]))
-                numbers.append(int(batch.before[i]) + number)
-                hidden.append(bool(batch.hidden[i, tokens].any()))
-                texts.append(decode(batch.ids[i, tokens].tolist()))
+        is_hidden = set(batch.hidden_segments.tolist())
+        for segment, (at, document) in enumerate(zip(batch.row.tolist(), batch.document.tolist(), strict=True)):
+            row.append(first + document)
+            numbers.append(int(batch.position[segment]))
+            hidden.append(segment in is_hidden)
+            texts.append(decode(batch.ids[at, batch.segment[at] == segment].tolist()))
         first += int(batch.document[-1]) + 1
     return _Sentences(np.array(row), np.array(documents)[row], np.array(numbers), np.array(hidden), texts)
 
@@ -202,7 +202,7 @@ def elsewhere(texts: Sequence[str], document: np.ndarray, query: int, generator:
     return np.fromiter(islice(others, ELSEWHERE), dtype=np.int64)
 
 
-def _answers(batches: Sequence[MaskedSentences]) -> Callable[[Method], Vectors]:
+def _answers(batches: Sequence[MaskedText]) -> Callable[[Method], Vectors]:
     """What a method predicts for the hidden sentences, and the latents of all sentences; asked once."""
 
     def answer(method: Any) -> Vectors:
@@ -210,7 +210,7 @@ def _answers(batches: Sequence[MaskedSentences]) -> Callable[[Method], Vectors]:
         predicted: list[Tensor] = []
         candidates: list[Tensor] = []
         for batch in (batch.to(device) for batch in batches):
-            candidates.append(method.sentence_targets(batch, *batch.every_sentence))
+            candidates.append(method.all_targets(batch))
             predicted.append(method.predict_from_context(batch))
         return Vectors(*(torch.cat(parts).float().cpu().numpy() for parts in (predicted, candidates)))
 

@@ -21,7 +21,8 @@ from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Row
 from openjepa.core.seeding import generator_for
 from openjepa.data.corpus import TokenRow
-from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+from openjepa.data.masked_sentences import MaskedSentencesCollator
+from openjepa.data.masked_text import MaskedText
 from openjepa.demo.answers import (
     MOST_CHARS,
     Chance,
@@ -68,7 +69,7 @@ class HiddenSentence:
     def __init__(self, run: Run, collate: MaskedSentencesCollator) -> None:
         self.run, self.collate, self.rows = run, collate, collate.rows
         self.reader = reader_of(run)
-        self.method: Any = run.experiment.method  # has `sentence_targets`, as in `data.sentence_tasks`
+        self.method: Any = run.experiment.method  # has `all_targets`, as in `data.sentence_tasks`
         self.documents = [found for text in run.held_out_texts(DOCUMENTS) if (found := self._fitting(text))]
         self.texts, self.latents = self._all_sentences()  # C, [C, D]
 
@@ -134,9 +135,9 @@ class HiddenSentence:
         """The targets [M, D] of all sentences of some documents, in reading order."""
         batch = self._batch(documents, hidden=-1)
         with evaluating(self.method):
-            return _array(self.method.sentence_targets(batch, *batch.every_sentence))
+            return _array(self.method.all_targets(batch))
 
-    def _batch(self, documents: Sequence[Sequence[np.ndarray]], hidden: int) -> MaskedSentences:
+    def _batch(self, documents: Sequence[Sequence[np.ndarray]], hidden: int) -> MaskedText:
         """Documents as tokens of their sentences; number `hidden` of each is hidden, -1 = none."""
         collate = replace(self.collate, masker=lambda count, _: torch.arange(count) == hidden)
         generator = generator_for(0, "demo")

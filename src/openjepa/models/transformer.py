@@ -10,6 +10,8 @@ from openjepa.core.errors import ConfigError
 from openjepa.models.attention import attend
 from openjepa.models.packing import Packing, packing_of
 
+SUMMED_TOGETHER = 16  # tokens
+
 
 class Block(nn.Module):
     """Pre-norm attention and MLP, both residual (Xiong et al. 2020)."""
@@ -138,6 +140,21 @@ def mean_pool(x: Tensor, valid: Tensor) -> Tensor:
     """x [B, T, D], valid [B, T] -> [B, D] fp32 mean over the valid places."""
     weight = valid.to(torch.float32)[..., None]  # [B, T, 1]
     return (x.float() * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+
+def segment_mean(x: Tensor, segment: Tensor, position: Tensor, count: int) -> Tensor:
+    """x [B, K, D] -> [N, D] fp32, the mean over the tokens of each segment; N = `count`.
+
+    segment [B, K] int64 in [-1, N) is that of each token, position [B, K] its position in it. Tokens of segment -1 are
+    left out; a segment without a token has the mean 0. Sums are made of SUMMED_TOGETHER tokens at a time, as torch's
+    own are, so that rounding errors do not grow with the length of a segment.
+    """
+    parts = -(-x.shape[1] // SUMMED_TOGETHER)  # most of a segment
+    part = torch.where(segment < 0, count * parts, segment * parts + position // SUMMED_TOGETHER).flatten()  # [B K]
+    sums = x.new_zeros(count * parts + 1, x.shape[-1], dtype=torch.float32).index_add(0, part, x.flatten(0, 1).float())
+    tokens = torch.zeros(count * parts + 1, device=x.device).index_add(0, part, torch.ones_like(part).float())
+    total = sums[:-1].view(count, parts, -1).sum(1)  # [N, D]
+    return total / tokens[:-1].view(count, parts).sum(1, keepdim=True).clamp_min(1.0)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

@@ -87,10 +87,14 @@ class LateContrast:
         """Of the term, at this point of the run; 0 = there is none yet."""
         return self.schedule(progress)
 
-    def __call__(self, predicted: Tensor, pool: Tensor, meant: Tensor, document: Tensor, progress: Progress) -> Tensor:
-        """predicted [M, D], pool [N, D] and the document of each [N], `meant` [N] bool: M in order -> scalar."""
-        answer = meant.nonzero()[:, 0]  # [M]
-        similar = similarities(predicted, pool, self.similarity)  # [M, N]
+    def __call__(
+        self, predicted: Tensor, candidates: Tensor, answer: Tensor, document: Tensor, progress: Progress
+    ) -> Tensor:
+        """predicted [M, D] of which `answer` [M] is each one's own of N `candidates` [N, D] -> scalar.
+
+        A prediction's candidates are those of its own `document` [N].
+        """
+        similar = similarities(predicted, candidates, self.similarity)  # [M, N]
         among = document[answer][:, None] == document  # [M, N]
         lost = tell_apart(similar, answer, among, TEMPERATURE[self.similarity])  # [M]
         return self.weight(progress) * mean_over_ranks(lost)

@@ -31,7 +31,8 @@ from openjepa.core.progress import Progress
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.schedules import half_life_steps
 from openjepa.core.vocabulary import Vocabulary
-from openjepa.data.masked_sentences import PAD_TO, MaskedSentences, MaskedSentencesCollator, Sentences
+from openjepa.data.masked_sentences import PAD_TO, MaskedSentencesCollator
+from openjepa.data.masked_text import MaskedText, Tokens
 from openjepa.data.sentence_tasks import sentence_tasks
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import SentenceRows, SentencesConfig, TokenizerConfig, load_or_train, text_tasks, train_and_eval
@@ -39,7 +40,7 @@ from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
 from openjepa.models.predictors import SequencePredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import mean_pool, segment_mean, take
 from openjepa.objectives.contrast import ContrastConfig, LateContrast
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
@@ -71,8 +72,8 @@ class Config(BaseConfig):
     train: TrainConfig = TrainConfig()
 
 
-class LangJEPA(Method[MaskedSentences]):
-    """Student, teacher, predictor and their loss."""
+class LangJEPA(Method[MaskedText]):
+    """Student, teacher, predictor and their loss. Segments of a batch are sentences: N in all, M of them hidden."""
 
     def __init__(self, config: Config, vocab: Vocabulary, context: BuildContext) -> None:
         super().__init__()
@@ -85,78 +86,91 @@ class LangJEPA(Method[MaskedSentences]):
         self.two_views = TwoViews(config.regularizer, config.invariance)
         self.contrast = LateContrast(config.contrast)
 
-    def encode_context(self, batch: MaskedSentences) -> list[Tensor]:
+    def encode_context(self, batch: MaskedText) -> list[Tensor]:
         """The student's latents of the visible sentences' tokens, of all layers, each [B, V, D]."""
-        return self.student.states(take(batch.ids, batch.context_at), batch.context_valid, batch.context_at)
+        visible = batch.visible_tokens
+        return self.student.states(take(batch.ids, visible.at), visible.valid, visible.at)
 
-    def predict(self, batch: MaskedSentences, context: list[Tensor]) -> Tensor:
-        """The estimated latents of the hidden sentences [M, D]; a position is a sentence's number in its document."""
+    def predict(self, batch: MaskedText, context: list[Tensor]) -> Tensor:
+        """The estimated latents of the hidden sentences [M, D], from one latent for each visible one."""
         read = [context[-1]]
         if self.config.target.skip_top:  # also the level that is predicted, where sentences differ more
             lower = target_layers(self.config.target, context)[-1]
             read.append(F.layer_norm(lower, lower.shape[-1:]))
-        concepts = batch.visible_part.weights @ torch.cat(read, -1).float()  # [B, C, D or 2D]
-        visible = concepts.flatten(0, 1)[batch.all_seen]  # [G, Z, D or 2D]
-        predicted = self.predictor(
-            visible, batch.seen_places, batch.all_seen_valid, None, batch.asked_places, batch.all_asked_valid
-        )  # [G, A, D]
-        return predicted[batch.all_asked_valid]
+        tokens = torch.cat(read, -1)  # [B, V, D or 2D]
+        concepts = segment_mean(tokens, *batch.visible_tokens.as_texts, len(batch.row))  # [N, D or 2D]
 
-    def predict_from_context(self, batch: MaskedSentences) -> Tensor:
+        visible, hidden = batch.visible_by_document, batch.hidden_by_document
+        predicted = self.predictor(
+            concepts[visible.number],  # [G, Z, D or 2D]
+            batch.position[visible.number],
+            visible.valid,
+            None,
+            batch.position[hidden.number],
+            hidden.valid,
+        )  # [G, A, D]
+        return predicted[hidden.valid]
+
+    def predict_from_context(self, batch: MaskedText) -> Tensor:
         return self.predict(batch, self.encode_context(batch))
 
-    def forward(self, batch: MaskedSentences) -> StepOutput:
-        contrasted = self.contrast.weight(batch.progress) > 0
-        every = self.targets(batch, batch.part(*batch.every_sentence)) if contrasted else None  # [N, D]
-        target = self.targets(batch, batch.hidden_part) if every is None else every[batch.hidden_of_all]  # [M, D]
-        context = self.encode_context(batch)  # [B, V, D]
+    def forward(self, batch: MaskedText) -> StepOutput:
+        every = self.all_targets(batch) if self.contrast.weight(batch.progress) > 0 else None  # [N, D]
+        target = self.hidden_targets(batch) if every is None else every[batch.hidden_segments]  # [M, D]
+        context = self.encode_context(batch)  # layers x [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]
 
         terms = {"prediction": self.distance(predicted, target)}
         if every is not None:
-            terms["contrast"] = self.contrast(
-                predicted, every, batch.hidden_of_all, batch.document_of_all, batch.progress
-            )
-        visible = mean_pool(context[-1], batch.context_valid)  # [B, D]
+            terms["contrast"] = self.contrast(predicted, every, batch.hidden_segments, batch.document, batch.progress)
+        visible = mean_pool(context[-1], batch.visible_tokens.valid)  # [B, D]
         hidden = self.encode_hidden(batch) if self.two_views.pulls else None  # [B, D]
         terms |= self.two_views(visible, hidden, batch.draw)
         return StepOutput(terms, self.distance.latents(predicted, target))
 
-    def encode_hidden(self, batch: MaskedSentences) -> Tensor:
-        """The student's mean latent of each document's hidden tokens [B, D], every sentence read by itself."""
-        states = self.student(take(batch.ids, batch.hidden_at), *batch.hidden_part.alone)  # [B, H, D]
-        return mean_pool(states, batch.hidden_valid)
+    def encode_hidden(self, batch: MaskedText) -> Tensor:
+        """The student's mean latent of each row's hidden tokens [B, D], every sentence read by itself."""
+        hidden = batch.hidden_tokens
+        return mean_pool(self.student(take(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
 
-    def targets(self, batch: MaskedSentences, some: Sentences) -> Tensor:
-        """The mean of the teacher's latents over each of these sentences [M, D]. Others are not even encoded."""
+    def hidden_targets(self, batch: MaskedText) -> Tensor:
+        """The targets of the hidden sentences [M, D]. Others are not even encoded."""
+        return self.targets(batch, batch.hidden_tokens, batch.hidden_segments)
+
+    def all_targets(self, batch: MaskedText) -> Tensor:
+        """The targets of all sentences [N, D]."""
+        return self.targets(batch, batch.all_tokens, torch.arange(len(batch.row), device=batch.row.device))
+
+    def targets(self, batch: MaskedText, tokens: Tokens, sentences: Tensor) -> Tensor:
+        """The mean of the teacher's latents of `tokens` over each of these `sentences` [S] -> [S, D]."""
         top = self.config.target.skip_top  # layers that are not computed
         if self.config.teacher_reads == "alone":
-            layers = self.teacher.states(take(batch.ids, some.at), *some.alone, top)  # each [B, K, D]
+            layers = self.teacher.states(take(batch.ids, tokens.at), *tokens.as_texts, top)  # each [B, K, D]
         else:
-            layers = [take(state, some.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)]
+            layers = [take(state, tokens.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)]
         used = target_layers(self.config.target, layers, top)
-        return make_targets(self.config.target, [(some.weights @ layer.float())[some.real] for layer in used])
+        means = [segment_mean(layer, *tokens.as_texts, len(batch.row))[sentences] for layer in used]  # each [S, D]
+        return make_targets(self.config.target, means)
 
-    def inspect(self, batch: MaskedSentences) -> Inspection:
-        copied = self.targets(batch, batch.part(batch.nearest_visible(), batch.asked_valid))  # [M, D]
+    def inspect(self, batch: MaskedText) -> Inspection:
+        copied = self.targets(batch, batch.all_tokens, batch.nearest_visible_segments())  # [M, D]
         return Inspection(
-            rows=batch.asked_valid.nonzero()[:, 0],
-            positions=batch.asked_places[batch.all_asked_valid],
-            copied=self.distance.copied(copied, lambda: self.targets(batch, batch.hidden_part)),
+            rows=batch.row[batch.hidden_segments],
+            positions=batch.position[batch.hidden_segments],
+            copied=self.distance.copied(copied, lambda: self.hidden_targets(batch)),
             teacher=mean_pool(self.teacher.states(batch.ids, batch.valid)[-1], batch.valid),
         )
 
-    def embed(self, batch: MaskedSentences) -> Tensor:
+    def embed(self, batch: MaskedText) -> Tensor:
         return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
 
     def after_step(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress)
 
 
-def read_back(method: LangJEPA, batch: MaskedSentences, special: Sequence[int]) -> Reading:
-    """Every hidden sentence: its concept as taught and as predicted, and its tokens without those in `special`."""
-    target = method.targets(batch, batch.hidden_part)  # [M, D]
-    return Reading(target, method.predict_from_context(batch), *batch.hidden_texts(special))
+def read_back(method: LangJEPA, batch: MaskedText, special: Sequence[int]) -> Reading:
+    """Every hidden sentence: its concept as target and as predicted, and its tokens without those in `special`."""
+    return Reading(method.hidden_targets(batch), method.predict_from_context(batch), *batch.hidden_texts(special))
 
 
 def build(config: Config, context: BuildContext) -> Experiment:

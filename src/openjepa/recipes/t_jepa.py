@@ -34,7 +34,7 @@ from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import mean_pool, segment_mean, take
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
@@ -86,18 +86,16 @@ class TJEPA(Method[MaskedText]):
 
     def encode_context(self, batch: MaskedText) -> tuple[Tensor, Tensor | None]:
         """The student's latents of the visible tokens [B, V, D], and of [MASK] at the hidden ones [B, H, D]."""
+        visible, hidden = batch.visible_tokens, batch.hidden_tokens
         if self.config.mask.how == "drop":
-            ids = take(batch.ids, batch.context_at)  # [B, V]
-            return self.student(ids, batch.context_valid, batch.context_at), None
+            return self.student(take(batch.ids, visible.at), visible.valid, visible.at), None
         states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)  # [B, T, D]
-        return take(states, batch.context_at), take(states, batch.hidden_at)
+        return take(states, visible.at), take(states, hidden.at)
 
     def predict_tokens(self, batch: MaskedText, context: Tensor, masked: Tensor | None) -> Tensor:
-        """The estimated latents of the hidden tokens [K, D]."""
-        states = self.predictor(
-            context, batch.context_at, batch.context_valid, masked, batch.hidden_at, batch.hidden_valid
-        )  # [B, H, D]
-        return states[batch.hidden_valid]
+        """The estimated latents of the hidden tokens [B, H, D]."""
+        visible, hidden = batch.visible_tokens, batch.hidden_tokens
+        return self.predictor(context, visible.at, visible.valid, masked, hidden.at, hidden.valid)
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
         return self.units(self.predict_tokens(batch, *self.encode_context(batch)), batch)
@@ -105,52 +103,58 @@ class TJEPA(Method[MaskedText]):
     def forward(self, batch: MaskedText) -> StepOutput:
         target = self.targets(batch)  # [M, D]
         context, masked = self.encode_context(batch)  # [B, V, D]
-        tokens = self.predict_tokens(batch, context, masked)  # [K, D]
+        tokens = self.predict_tokens(batch, context, masked)  # [B, H, D]
         predicted = self.units(tokens, batch)  # [M, D]
 
-        visible = mean_pool(context, batch.context_valid)  # [B, D]
+        visible = mean_pool(context, batch.visible_tokens.valid)  # [B, D]
         hidden = self.encode_hidden(batch) if self.two_views.pulls else None  # [B, D]
         terms = {"prediction": self.distance(predicted, target), **self.two_views(visible, hidden, batch.draw)}
         if self.token_head is not None:
-            hidden_ids = take(batch.ids, batch.hidden_at)[batch.hidden_valid]  # [K]
-            terms["mlm"] = self.config.mlm_weight * self.token_head(tokens, hidden_ids)
+            terms["mlm"] = self.config.mlm_weight * self.token_loss(tokens, batch)
         return StepOutput(terms, self.distance.latents(predicted, target))
+
+    def token_loss(self, tokens: Tensor, batch: MaskedText) -> Tensor:
+        """Cross-entropy of the hidden tokens' ids, read from their predicted latents [B, H, D]."""
+        assert self.token_head is not None
+        hidden = batch.hidden_tokens
+        return self.token_head(tokens[hidden.valid], take(batch.ids, hidden.at)[hidden.valid])
 
     def encode_hidden(self, batch: MaskedText) -> Tensor:
         """The student's mean latent of each text's hidden tokens [B, D], every span read as a text of its own."""
-        states = self.student(take(batch.ids, batch.hidden_at), *batch.packed_spans)  # [B, H, D]
-        return mean_pool(states, batch.hidden_valid)
+        hidden = batch.hidden_tokens
+        return mean_pool(self.student(take(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
 
     def targets(self, batch: MaskedText) -> Tensor:
         """The teacher's latents of the hidden tokens, or the mean of each hidden span [M, D]."""
+        hidden = batch.hidden_tokens
         if self.config.teacher_reads == "text":
-            layers = [take(state, batch.hidden_at) for state in self.teacher.states(batch.ids, batch.valid)]
-        else:  # every span as a text of its own
-            layers = self.teacher.states(take(batch.ids, batch.hidden_at), *batch.packed_spans)  # each [B, H, D]
+            layers = [take(state, hidden.at) for state in self.teacher.states(batch.ids, batch.valid)]
+        else:
+            layers = self.teacher.states(take(batch.ids, hidden.at), *hidden.as_texts)  # each [B, H, D]
         return self.as_targets(layers, batch)
 
     def as_targets(self, layers: Sequence[Tensor], batch: MaskedText) -> Tensor:
         """All layers' latents at the hidden positions, each [B, H, D] -> [M, D]."""
         used = target_layers(self.config.target, layers)
-        return make_targets(self.config.target, [self.units(layer[batch.hidden_valid], batch) for layer in used])
+        return make_targets(self.config.target, [self.units(layer, batch) for layer in used])
 
     def units(self, tokens: Tensor, batch: MaskedText) -> Tensor:
-        """Latents of the hidden tokens [K, D] -> of what is predicted [M, D]: the same, or the mean of each span."""
+        """Latents of the hidden tokens [B, H, D] -> of what is predicted [M, D]: the same, or the mean of each span."""
+        hidden = batch.hidden_tokens
         if self.config.predict == "tokens":
-            return tokens
-        padded = tokens.new_zeros(*batch.span_valid.shape, tokens.shape[-1])  # [S, L, D]
-        padded[batch.span_valid] = tokens
-        return mean_pool(padded, batch.span_valid)  # [S, D]
+            return tokens[hidden.valid]
+        return segment_mean(tokens, *hidden.as_texts, len(batch.row))
 
     def inspect(self, batch: MaskedText) -> Inspection:
-        at = batch.span_at[:, 0] if self.config.predict == "spans" else batch.span_at[batch.span_valid]  # [M]
-        length = batch.ids.shape[1]
+        hidden = batch.hidden_tokens
+        by_token = hidden.valid.nonzero()[:, 0], hidden.at[hidden.valid]  # both [M]
+        rows, positions = by_token if self.config.predict == "tokens" else (batch.row, batch.start)
         layers = self.teacher.states(batch.ids, batch.valid)  # each [B, T, D]
-        nearest = batch.nearest_visible()  # [B, H]
+        nearest = batch.nearest_visible_tokens()  # [B, H]
         copied = self.as_targets([take(layer, nearest) for layer in layers], batch)  # [M, D]
         return Inspection(
-            rows=at // length,
-            positions=at % length,
+            rows=rows,
+            positions=positions,
             copied=self.distance.copied(copied, lambda: self.targets(batch)),
             teacher=mean_pool(layers[-1], batch.valid),
         )

@@ -49,25 +49,25 @@ class MLM(Method[MaskedText]):
     def read_masked(self, batch: MaskedText) -> tuple[Tensor, Tensor]:
         """The latents of the text with [MASK] in it: of all tokens [B, T, D], and of the hidden ones [M, D]."""
         states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)
-        return states, take(states, batch.hidden_at)[batch.hidden_valid]
+        return states, take(states, batch.hidden_tokens.at)[batch.hidden_tokens.valid]
 
     def forward(self, batch: MaskedText) -> StepOutput:
         _, hidden = self.read_masked(batch)  # [M, D]
-        loss = self.head(hidden, take(batch.ids, batch.hidden_at)[batch.hidden_valid])
+        loss = self.head(hidden, take(batch.ids, batch.hidden_tokens.at)[batch.hidden_tokens.valid])
         if self.training:  # expected embeddings would cost a third more of the softmax
             return StepOutput({"tokens": loss})
-        target = self.embeddings(batch, batch.hidden_at)  # [M, D]
+        target = self.embeddings(batch, batch.hidden_tokens.at)  # [M, D]
         return StepOutput({"tokens": loss}, Latents(self.head.expected(hidden), target))
 
     def embeddings(self, batch: MaskedText, positions: Tensor) -> Tensor:
         """The output embeddings of the tokens at these positions [B, H], where a token is hidden [M, D]."""
-        return self.head.embeddings(take(batch.ids, positions)[batch.hidden_valid])
+        return self.head.embeddings(take(batch.ids, positions)[batch.hidden_tokens.valid])
 
     def inspect(self, batch: MaskedText) -> Inspection:
         return Inspection(
-            rows=batch.hidden_valid.nonzero()[:, 0],
-            positions=batch.hidden_at[batch.hidden_valid],
-            copied=self.embeddings(batch, batch.nearest_visible()),
+            rows=batch.hidden_tokens.valid.nonzero()[:, 0],
+            positions=batch.hidden_tokens.at[batch.hidden_tokens.valid],
+            copied=self.embeddings(batch, batch.nearest_visible_tokens()),
         )
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:

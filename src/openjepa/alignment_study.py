@@ -7,7 +7,6 @@ these curves from the runs' health logs, so it costs nothing beside the training
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.console import Console
 from openjepa import api
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import write_json
+from openjepa.core.rundir import default_folder, write_json
 
 FIGURE, TABLE = "latent_alignment.png", "latent_alignment.json"
 WEIGHT = "weight"  # the key of a recipe's Config that is lambda
@@ -61,7 +60,7 @@ def study(
         raise UserError(
             f"{recipe} has {WEIGHT}={weight}; the study needs a recipe with a {WEIGHT} above 0 to compare with"
         )
-    folder = Path(out) if out else Path("runs") / f"align-{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(out) if out else default_folder(f"align-{Path(recipe).stem}")
     weights = (0.0, float(weight))
     runs = []
     for number, value in enumerate(weights, start=1):

@@ -8,7 +8,6 @@ A run is used from its folder alone: `openjepa.load("runs/...")` gives what `tra
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -27,7 +26,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
 from openjepa.core.memory import PeakMemory, peak_memory
 from openjepa.core.method import Hook
-from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_json, read_jsonl, write_json
+from openjepa.core.rundir import PEAK_MEMORY, RunDir, default_folder, read_json, read_jsonl, write_json
 from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
 from openjepa.data.embedding import embed_file
@@ -404,7 +403,7 @@ def train(
         settings = with_objects(settings, objects).with_absolute_paths()
         fabric = make_fabric(settings.train)
         fabric.launch()
-        path = fabric.broadcast(Path(out) if out else default_folder(recipe))
+        path = fabric.broadcast(Path(out) if out else default_folder(Path(recipe).stem))
         if fabric.is_global_zero:
             RunDir.create(path, recipe, settings)
         fabric.barrier()
@@ -450,11 +449,6 @@ def _require_there(config: Any, key: str, advice: str) -> None:
     value = config.setting(key)
     if isinstance(value, str) and Path(value).is_absolute() and not names_files(value):
         raise UserError(f"{key}={value}: there is nothing of that name; {advice}")
-
-
-def default_folder(recipe: str) -> Path:
-    """Where a run of this recipe goes that is not told where: named by the time."""
-    return Path("runs") / f"{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def read_texts(source: str | Path, column: str = "text", limit: int = BACKGROUND_TEXTS) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import RunDir, append_jsonl, read_json, read_jsonl, write_csv, write_json
+from openjepa.core.rundir import RunDir, append_jsonl, default_folder, read_json, read_jsonl, write_csv, write_json
 
 
 @pytest.fixture
@@ -107,3 +107,13 @@ def test_csv_has_a_column_for_every_key(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [{"step": 1}, {"step": 2, "late": 0.5}])
     with (tmp_path / "a.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == [{"step": "1", "late": ""}, {"step": "2", "late": "0.5"}]
+
+
+def test_two_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "20260101-120000")
+    made = []
+    for _ in range(3):
+        made.append(default_folder("t_jepa"))
+        made[-1].mkdir(parents=True)
+    assert [folder.name for folder in made] == [f"t_jepa-20260101-120000{end}" for end in ("", "-2", "-3")]

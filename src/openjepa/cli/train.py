@@ -49,6 +49,7 @@ def train(
     from openjepa import api
     from openjepa.cli.report import print_verdict
     from openjepa.core.configure import recipe_of
+    from openjepa.core.rundir import default_folder
 
     recipe, overrides = words_of(context, words or [])
     if resume is not None:
@@ -60,7 +61,7 @@ def train(
             raise UserError("give a recipe (openjepa recipes lists them), --config FILE or --resume RUN")
         recipe = recipe_of(config)
     hush_fabric()
-    folder = resume or out or api.default_folder(recipe or "")
+    folder = resume or out or default_folder(Path(recipe or "").stem)
     try:
         run = api.train(
             recipe or "",

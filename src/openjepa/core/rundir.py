@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,13 @@ class RunDir:
         if not isinstance(recipe, str):
             raise UserError(f"{self.config_file} names no recipe")
         return recipe, values
+
+
+def default_folder(name: str) -> Path:
+    """Where something goes if no folder is named: `runs/<name>-<time>`, with a number if another took that second."""
+    folder = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return folder if not folder.exists() else next(other for other in numbered if not other.exists())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from openjepa.core.rundir import default_folder
 from openjepa.evals.suite_file import Suite
 from openjepa.studies.cells import cell_folder
 from openjepa.studies.factors import ablation_arms, single_values
@@ -46,6 +46,6 @@ def ablate(
     arms = ablation_arms(recipe, preset, config, overrides, grid)
     if console is not None and (said := single_values(arms)):
         console.print(said, markup=False, highlight=False, soft_wrap=True)
-    folder = Path(out) if out else Path("runs") / f"ablate-{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(out) if out else default_folder(f"ablate-{Path(recipe).stem}")
     require_buildable([arm for arm in arms if not cell_folder(folder, arm.label, arm.config.train.seed).exists()])
     return conduct(arms, seeds, folder, jobs, {"kind": "ablate", "recipe": recipe, "grid": grid}, console, suite)

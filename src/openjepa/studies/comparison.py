@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.console import Console
 
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json, write_json
+from openjepa.core.rundir import default_folder, read_json, write_json
 from openjepa.evals.suite_file import Suite
 from openjepa.studies import costs
 from openjepa.studies.cells import Arm, cells_of, processes_for, threads_of, trains_on_gpu
@@ -76,7 +75,7 @@ def compare(
     """
     given = None if budget is None else Budget.parse(budget)
     arms = comparison_arms(words, overrides)
-    folder = Path(out) if out else Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(out) if out else default_folder("compare")
     at_a_time = processes_for(cells_of(arms, seeds, folder), jobs)
     spent, arms = within_budget(arms, given, folder, console, at_a_time)
     about = {"kind": "compare", "recipes": list(words), "settings": list(overrides), "budget": asdict(spent)}

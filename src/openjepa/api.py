@@ -23,7 +23,6 @@ from openjepa.core.configure import configure
 from openjepa.core.describe import settings_in_use
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.locate import locate_recipe
 from openjepa.core.memory import PeakMemory, peak_memory
 from openjepa.core.method import Hook
 from openjepa.core.rundir import PEAK_MEMORY, RunDir, default_folder, read_json, read_jsonl, write_json
@@ -349,7 +348,7 @@ def load(path: str | Path) -> Run:
     """Open a run folder. Raises UserError if it is none."""
     folder = RunDir.open(Path(path))
     recipe, values = folder.recipe_and_values()
-    module = locate_recipe(recipe)
+    module = folder.recipe_module()
     return Run(folder, recipe, module.Config.load(values), module)
 
 

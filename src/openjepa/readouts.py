@@ -24,7 +24,7 @@ from openjepa.core.aside import replaced_folder
 from openjepa.core.config import read_yaml
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
-from openjepa.core.locate import built_in_recipes, locate_recipe
+from openjepa.core.locate import built_in_recipes, functions_of
 from openjepa.core.reading import Readable
 from openjepa.core.rundir import write_json
 from openjepa.core.seeding import generator_for
@@ -78,7 +78,7 @@ def train_and_judge(
 def require_readable(experiment: Experiment, recipe: str) -> Readable:
     """What can be read back. Raises UserError naming the recipes that have something."""
     if experiment.readable is None:
-        known = [name for name in built_in_recipes() if hasattr(locate_recipe(name), "read_back")]
+        known = [name for name in built_in_recipes() if "read_back" in functions_of(name)]
         raise UserError(f"{recipe} has no latents of texts to read back; recipes that have some: {', '.join(known)}")
     return experiment.readable
 

@@ -16,7 +16,6 @@ from rich.console import Console
 
 from openjepa.core.describe import settings_in_use
 from openjepa.core.experiment import Experiment, StreamedData
-from openjepa.core.locate import locate_recipe
 from openjepa.core.memory import peak_memory
 from openjepa.core.method import Hook
 from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_jsonl, write_json
@@ -154,8 +153,8 @@ def _health_monitor(experiment: Experiment, folder: RunDir, on_health: Sequence[
 
     batches = enough_batches(eval_batches(experiment), experiment.train.health_samples)
     watch = None if experiment.watch is None else partial(curve_point, experiment.watch())
-    recipe, values = folder.recipe_and_values()
-    settings = settings_in_use(locate_recipe(recipe).Config.load(values))
+    _, values = folder.recipe_and_values()
+    settings = settings_in_use(folder.recipe_module().Config.load(values))
     monitor = HealthMonitor(batches, write, watch, settings)
     monitor.restore(read_jsonl(folder.health))
     return monitor

@@ -8,6 +8,7 @@ Smaller parts (objectives, maskers, probes) are named the same way: 'package.mod
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
@@ -45,8 +46,16 @@ def _recipes_folder() -> Path:
 
 def recipe_summary(name: str) -> str:
     """First line of a built-in recipe's docstring, read from its source without importing it."""
-    source = (_recipes_folder() / f"{name}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return (ast.get_docstring(_parsed(name)) or "").partition("\n")[0]
+
+
+def functions_of(name: str) -> list[str]:
+    """Functions that a built-in recipe defines, read from its source without importing it."""
+    return [node.name for node in _parsed(name).body if isinstance(node, ast.FunctionDef)]
+
+
+def _parsed(name: str) -> ast.Module:
+    return ast.parse((_recipes_folder() / f"{name}.py").read_text(encoding="utf-8"))
 
 
 def presets(recipe: str) -> dict[str, Path]:
@@ -113,13 +122,22 @@ def _import(name: str, what: str) -> ModuleType:
 
 
 def _from_file(path: Path) -> ModuleType:
+    """The module of a recipe file: one for each path and content, so that its classes are the same at each look-up."""
     if not path.is_file():
         raise UserError(f"no recipe file at {path}")
-    name = f"openjepa_recipe_{path.stem}"
+    code = path.read_bytes()
+    digest = hashlib.blake2b(str(path.resolve()).encode() + b"\0" + code, digest_size=8).hexdigest()
+    name = f"openjepa_recipe_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

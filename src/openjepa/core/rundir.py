@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from openjepa.core.config import BaseConfig, read_yaml
 from openjepa.core.errors import UserError
+from openjepa.core.locate import locate_recipe
 
 PEAK_MEMORY = "peak_memory_gb"  # in summary.json: of training and of evaluation
 STAMPED = ("openjepa", "torch", "numpy", "transformers", "tokenizers", "lightning-fabric", "scikit-learn")
@@ -49,6 +51,8 @@ class RunDir:
         for folder in (run.checkpoints, run.assets, run.evals):
             folder.mkdir(parents=True, exist_ok=True)
         run.write_config(config, recipe)
+        if recipe.endswith(".py"):
+            shutil.copyfile(recipe, run.recipe_file)
         write_json(run.path / "env.json", environment())
         return run
 
@@ -73,6 +77,11 @@ class RunDir:
     @property
     def assets(self) -> Path:
         return self.path / "assets"
+
+    @property
+    def recipe_file(self) -> Path:
+        """The copy of a recipe of one's own; a run of a built-in recipe has none."""
+        return self.assets / "recipe.py"
 
     @property
     def evals(self) -> Path:
@@ -124,13 +133,18 @@ class RunDir:
         known = read_json(file) if file.is_file() else {}
         write_json(file, {**known, "notes": dict(notes)})
 
+    def recipe_module(self) -> ModuleType:
+        """The module of this run's recipe: of a recipe file the copy that was made when the run began."""
+        recipe, _ = self.recipe_and_values()
+        return locate_recipe(str(self.recipe_file) if self.recipe_file.exists() else recipe)
+
     def notes(self) -> dict[str, Any]:
         """What `add_notes` kept."""
         file = self.path / "env.json"
         return read_json(file).get("notes", {}) if file.is_file() else {}
 
     def recipe_and_values(self) -> tuple[str, dict[str, Any]]:
-        """The recipe's name and the raw config values of this run."""
+        """The recipe's name, as it was trained, and the raw config values of this run."""
         values = read_yaml(self.config_file)
         recipe = values.pop("recipe", None)
         if not isinstance(recipe, str):

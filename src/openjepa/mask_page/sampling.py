@@ -17,7 +17,6 @@ from openjepa.core.batch import Batch
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment, Row, StreamedData
-from openjepa.core.locate import locate_recipe
 from openjepa.core.picture import Patches, Picture
 from openjepa.core.rundir import RunDir
 from openjepa.core.seeding import generator_for, seed_global
@@ -65,7 +64,7 @@ def built(
                 raise UserError("a run has a configuration of its own: give no --preset or --config beside it")
             folder = RunDir.open(Path(target))
             recipe, values = folder.recipe_and_values()
-            module, assets = locate_recipe(recipe), folder.assets
+            module, assets = folder.recipe_module(), folder.assets
             settings = module.Config.load(values, overrides)
         else:
             recipe, assets = target, Path(new)

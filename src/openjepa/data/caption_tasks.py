@@ -77,8 +77,8 @@ class CaptionTasks:
         at_once = self.collate.at_once
         for start in range(0, count, at_once):
             batch = self.collate.asked(images, range(start, min(start + at_once, count)))
-            batch = batch.to(device)
-            parts.append((method(batch).latents, batch.hidden_valid.nonzero()[:, 0], batch.size))
+            rows = batch.hidden_valid.nonzero()[:, 0]  # [M]
+            parts.append((method(batch.to(device)).latents, rows, batch.size))
         return image_skills(parts)
 
 

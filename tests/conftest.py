@@ -14,6 +14,12 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are of the CPU, where results are the same everywhere; `-m gpu` runs those that need a GPU."""
+    if config.option.markexpr.strip() != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test writes to, or reads from, the user's cache."""

@@ -9,7 +9,7 @@ A run is used from its folder alone: `openjepa.load("runs/...")` gives what `tra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from openjepa.core.compute import Compute, compute_for
 from openjepa.core.config import names_files
 from openjepa.core.configure import configure
 from openjepa.core.describe import settings_in_use
@@ -55,12 +56,17 @@ BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine m
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A run folder opened for use. Building is lazy: nothing is loaded before the first vector is asked for."""
+    """A run folder opened for use. Building is lazy: nothing is loaded before the first vector is asked for.
+
+    `device` and `precision` are where its networks run and how precisely; see `load`.
+    """
 
     folder: RunDir
     recipe: str
     config: Any  # the recipe's Config: a BaseConfig with a section `train`
     module: ModuleType
+    device: str = "auto"
+    precision: str = "auto"
 
     def __repr__(self) -> str:
         """One line of at most 80 characters, such as "Run(t_jepa, step 1000, healthy, runs/first)"."""
@@ -76,19 +82,34 @@ class Run:
         return self.folder.path
 
     @cached_property
+    def compute(self) -> Compute:
+        """The device and precision that the run's networks are asked on."""
+        return compute_for(self.device, self.precision)
+
+    def to(self, device: str | None = None, precision: str | None = None) -> Run:
+        """The same run on another device or in another precision; None = as it is. Raises UserError as `load` does."""
+        moved = replace(self, device=device or self.device, precision=precision or self.precision)
+        compute_for(moved.device, moved.precision)
+        return moved
+
+    @cached_property
     def experiment(self) -> Experiment:
         """The experiment with the newest checkpoint's weights, in eval mode."""
         return self.at(checkpoint.newest(self.folder.checkpoints))
 
     def at(self, weights: Path) -> Experiment:
         """The experiment with the weights of one checkpoint folder."""
-        experiment = self.fresh(random_init=True)  # the checkpoint has every weight: no hub, no second copy on disk
+        experiment = self.untrained(random_init=True)  # the checkpoint has every weight: no hub, no second copy on disk
         checkpoint.load_weights(weights, experiment.method)
         experiment.method.eval()
-        return experiment
+        return experiment.on(self.compute)
 
     def fresh(self, random_init: bool = False, seed: int | None = None) -> Experiment:
         """The experiment as it was before training; with `random_init`, without any pretrained weights."""
+        return self.untrained(random_init, seed).on(self.compute)
+
+    def untrained(self, random_init: bool = False, seed: int | None = None) -> Experiment:
+        """`fresh`, on the CPU: what training begins with, and moves."""
         seed_global(self.config.train.seed if seed is None else seed, "init")
         return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
 
@@ -117,11 +138,11 @@ class Run:
 
     def reading(self, long: LongTexts = "windows") -> ReadingReport | None:
         """An empty count of what is read of texts; None if the run embeds something else."""
-        prepare = self.experiment.prepare
-        return ReadingReport(prepare, long) if isinstance(prepare, TextInputs) else None
+        inputs = self.experiment.embedding.inputs
+        return ReadingReport(inputs, long) if isinstance(inputs, TextInputs) else None
 
     def _as_inputs(self, inputs: Any) -> tuple[list[Any], bool]:
-        return as_texts(inputs) if isinstance(self.experiment.prepare, TextInputs) else as_images(inputs)
+        return as_texts(inputs) if isinstance(self.experiment.embedding.inputs, TextInputs) else as_images(inputs)
 
     def _vectors(
         self,
@@ -262,7 +283,8 @@ class Run:
         drawn = []
         for name, draw in self.experiment.figures.items():
             drawn.append(self.folder.evals / f"{name}.png")
-            draw(self.experiment.method, drawn[-1])
+            with self.compute.autocast():
+                draw(self.experiment.method, drawn[-1])
         return drawn
 
     def networks(self) -> Networks:
@@ -274,7 +296,7 @@ class Run:
         """Probe every encoder, layer and pooling; the best on validation is tested once. Kept in `evals/audit.json`.
 
         `on_probe` is called before each probe with (probes done, probes in all, what is probed).
-        Raises UserError if the data has no labels, or if the recipe does not say which layers it has.
+        Raises UserError if the data has no labels, or if the recipe does not say which encoders it has.
         """
         with peak_memory() as peak:
             found = audit(self.tasks(), self.networks(), on_probe=on_probe)
@@ -305,18 +327,26 @@ class Run:
 
         config = readouts.ReadoutTraining.load(overrides=overrides)
         newest = checkpoint.newest(self.folder.checkpoints)
-        experiment = self.at(newest)  # not the one that is kept: this may move it to another device
+        experiment = self.at(newest).on(self._training_compute())  # not the one that is kept: this may move it
         readouts.require_readable(experiment, self.recipe)
         readout, results = readouts.train_and_judge(experiment, config, on_step)
         readouts.save(self.folder.readout, readout, config, results, newest.name)
         return results
+
+    def _training_compute(self) -> Compute:
+        """Where a readout is trained: as the run was, unless a device or a precision is asked for."""
+        train = self.config.train
+        trained_in = {"32-true": "32", "bf16-mixed": "bf16"}[train.precision]
+        device = train.accelerator if self.device == "auto" else self.device
+        return compute_for(device, trained_in if self.precision == "auto" else self.precision)
 
     def readout(self) -> LatentReader:
         """What `train_readout` has trained: `run.readout().texts(latents)`. Raises UserError if it has not."""
         from openjepa import readouts
 
         readable = readouts.require_readable(self.experiment, self.recipe)
-        return readouts.load(self.folder.readout, readable, checkpoint.newest(self.folder.checkpoints).name)
+        newest = checkpoint.newest(self.folder.checkpoints).name
+        return readouts.load(self.folder.readout, readable, newest, self.compute.device)
 
     def summary(self) -> dict[str, Any]:
         """The run's summary.json. Raises UserError if training did not end yet."""
@@ -344,12 +374,21 @@ class Run:
         return [f"{key}={value}" for key, value in patch.items()]
 
 
-def load(path: str | Path) -> Run:
-    """Open a run folder. Raises UserError if it is none."""
+def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Run:
+    """Open a run folder.
+
+    Args:
+        path: the folder.
+        device: where its networks run: auto (a GPU if there is one, else the CPU), cpu, cuda, cuda:1 or mps.
+        precision: of matrix products: 32, bf16 (autocast), or auto = bf16 on CUDA and 32 elsewhere.
+
+    Raises UserError if there is no run in the folder, or no such device on this machine.
+    """
+    compute_for(device, precision)
     folder = RunDir.open(Path(path))
     recipe, values = folder.recipe_and_values()
     module = folder.recipe_module()
-    return Run(folder, recipe, module.Config.load(values), module)
+    return Run(folder, recipe, module.Config.load(values), module, device, precision)
 
 
 def train(
@@ -390,7 +429,7 @@ def train(
             raise UserError("resume needs the run folder: out=RUN")
         if given := [*overrides, *(f"{key}={value}" for key, value in values.items())]:
             relocate(out, given)
-        run = load(out)
+        run = load(out, "cpu")
         fabric = make_fabric(run.config.train)
         fabric.launch()
     else:
@@ -407,8 +446,8 @@ def train(
             RunDir.create(path, recipe, settings)
         fabric.barrier()
         run = Run(RunDir.open(path), recipe, settings, module)
-    train_into(run.folder, fabric, run.fresh, hooks, resume, progress)
-    return load(run.path)
+    train_into(run.folder, fabric, run.untrained, hooks, resume, progress)
+    return load(run.path, run.config.train.accelerator)
 
 
 class Moved(NamedTuple):
@@ -425,7 +464,7 @@ def relocate(path: str | Path, overrides: Sequence[str]) -> list[Moved]:
     `overrides` are "key=value" strings of the settings that may hold a path (`encoder.name`, `data.source`, ...): what
     else a run is made of is fixed. Returns what changed. Raises UserError for any other setting.
     """
-    run = load(path)
+    run = load(path, "cpu")
     config, keys = type(run.config), run.config.location_keys()
     wanted = [config.full_key(item.partition("=")[0].strip().removeprefix("--")) for item in overrides]
     fixed = [key for key in wanted if key not in keys]

@@ -1,4 +1,4 @@
-"""The contract as a library: a preflight of any recipe on one batch, on the CPU, in seconds, before hours are spent.
+"""The contract as a library: a preflight of any recipe on one batch, in seconds, before hours are spent.
 
 A JEPA that leaks has the best-looking curves of all, and an EMA that is never updated trains without complaint. Each
 check states a law that every recipe must keep and says by how much it holds. The command line and the tests use it.
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
+from openjepa.core.compute import ON_CPU, Compute
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
@@ -49,21 +50,28 @@ class CheckResult:
 
 
 def check_recipe(
-    target: str, preset: str | None = None, config: Path | None = None, overrides: Sequence[str] = ()
+    target: str,
+    preset: str | None = None,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    compute: Compute = ON_CPU,
 ) -> list[CheckResult]:
-    """Build a recipe and check it. Raises UserError if it cannot be built or its data cannot be read."""
+    """Build a recipe and check it on the device of `compute`.
+
+    Raises UserError if it cannot be built or its data cannot be read.
+    """
     module, settings = configure(target, preset, config, overrides)
     with tempfile.TemporaryDirectory() as assets:
         seed_global(settings.train.seed, "init")
         experiment = module.build(settings, BuildContext(Path(assets)))
         if experiment.unknown is not None:
             require_known(experiment.unknown())
-        return check_experiment(experiment)
+        return check_experiment(experiment.on(compute))
 
 
 def check_experiment(experiment: Experiment) -> list[CheckResult]:
     """All laws on the first training batch."""
-    batch = next(iter(train_batches(experiment, 0)))
+    batch = next(iter(train_batches(experiment, 0))).to(experiment.compute.device)
     method = experiment.method
     laws: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
         ("masks", lambda: masks_are_sound(batch, experiment.notes().get("mask_ratio"), experiment.remarks())),
@@ -77,7 +85,8 @@ def check_experiment(experiment: Experiment) -> list[CheckResult]:
         ("one vector per row", lambda: one_vector_per_row(method, batch)),
         ("padding changes nothing", lambda: rows_do_not_mix(method, batch)),
     ]
-    return [_run(name, law) for name, law in laws]
+    with experiment.compute.autocast():
+        return [_run(name, law) for name, law in laws]
 
 
 def _run(name: str, law: Callable[[], tuple[bool, str]]) -> CheckResult:

@@ -63,7 +63,7 @@ def train_and_judge(
     {"learn_from", "steps", "train_s", "loss", "shuffled_loss" (nats a token, on the last training batch), "texts",
     "measures": see `evals.readout.compare`, "examples": see `evals.readout.examples`}.
 
-    Leaves the method on the device that the experiment trains on; its weights are as they were.
+    Both learn where the experiment's method is; its weights stay as they were.
     """
     readings = Readings(experiment, config)
     fitted = fit(readings, config, on_step)
@@ -94,8 +94,11 @@ def save(folder: Path, readout: Readout, config: ReadoutTraining, results: dict[
         write_json(aside / RESULTS, results)
 
 
-def load(folder: Path, readable: Readable, newest: str) -> LatentReader:
-    """The readout kept in `folder`. Raises UserError if there is none, or if the run has gone on beyond it."""
+def load(folder: Path, readable: Readable, newest: str, device: torch.device | str = "cpu") -> LatentReader:
+    """The readout kept in `folder`, on a device.
+
+    Raises UserError if there is none, or if the run has gone on beyond it.
+    """
     run = folder.parent
     if not (folder / CONFIG).is_file():
         raise UserError(f"{run} has no readout yet; train one: openjepa readout {run}")
@@ -105,7 +108,7 @@ def load(folder: Path, readable: Readable, newest: str) -> LatentReader:
         raise UserError(f"{folder} reads {read}, but the run is at {newest}; train it again: openjepa readout {run}")
     readout = Readout(ReadoutTraining.load(values).decoder, latent_dim, vocab)
     checkpoint.load_weights(folder, readout)
-    return LatentReader(readout.eval(), readable.decode)
+    return LatentReader(readout.eval().to(device), readable.decode)
 
 
 def _facts(fitted: Fitted, config: ReadoutTraining) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def _trained(
 
     with fabric.rank_zero_first():  # the first build writes the assets, the other ranks read them
         experiment = build()
+        experiment.method.to(fabric.device)  # what data sets ask frozen encoders is asked on the device of training
         for rows in (experiment.train_data, experiment.eval_data):
             if not isinstance(rows, StreamedData):
                 len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once

@@ -110,7 +110,7 @@ def test_latents_say_where_they_belong(experiment: Experiment) -> None:
 
 
 def test_user_texts_become_one_finite_vector_each(experiment: Experiment) -> None:
-    batch = experiment.prepare(["a short text", "", "a much longer text " * 40, "ünïcode 🙂"])
+    batch = experiment.embedding.inputs(["a short text", "", "a much longer text " * 40, "ünïcode 🙂"])
     with evaluating(experiment.method):
         assert experiment.method.embed(batch).isfinite().all()
         assert experiment.method.embed(batch).shape == (4, 32)

@@ -124,7 +124,7 @@ def test_padding_of_captions_changes_nothing(tmp_path: Path) -> None:
 def test_images_become_one_finite_vector_each(experiment: Experiment) -> None:
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (side, 30, 3), dtype=np.uint8) for side in (24, 50, 10)]
-    vectors = embed_all(experiment.method, experiment.prepare, images)
+    vectors = embed_all(experiment.method, experiment.embedding.inputs, images)
     assert vectors.shape == (3, 32)
     assert np.isfinite(vectors).all()
 
@@ -175,7 +175,7 @@ def test_a_frozen_run_is_probed_by_what_was_trained(tmp_path: Path) -> None:
         assert ("encoder" in experiment.baselines) == moves
         assert ("predictor" in experiment.embedding) == moves
         if moves:
-            expected = method.student(experiment.prepare(images).images).mean(1)  # ty: ignore[unresolved-attribute]
+            expected = method.student(experiment.embedding.inputs(images).images).mean(1)  # ty: ignore[unresolved-attribute]
             found = torch.from_numpy(experiment.baselines["encoder"](images))
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
@@ -516,7 +516,7 @@ def test_a_probe_reads_the_trained_weights(run: api.Run) -> None:
     loaded, fresh = run.experiment.method.state_dict(), run.fresh().method.state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in saved.items())
     assert not torch.equal(loaded["student.stem.weight"], fresh["student.stem.weight"])
-    start = embed_all(run.fresh().method, run.experiment.prepare, images)
+    start = embed_all(run.fresh().method, run.experiment.embedding.inputs, images)
     assert not np.allclose(run.encode(images), start, atol=1e-4)
 
 

@@ -338,8 +338,8 @@ def test_the_best_vectors_of_a_sweep_can_be_exported(
     result = answer(capsys, *command, "--best")
     assert result["latents"] == "teacher layer 0, max"
     opened = openjepa.load(run)
-    batch = opened.experiment.prepare(["soup and bread", "the wind"])
-    layers = opened.experiment.layers(opened.experiment.method, batch)["teacher"]
+    batch = opened.experiment.embedding.inputs(["soup and bread", "the wind"])
+    layers = opened.experiment.method.encoders()["teacher"].states(batch.ids, batch.valid)
     expected = layers.states[0].masked_fill(~layers.valid[..., None], -float("inf")).amax(1)
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected.detach().numpy(), atol=1e-5)
     (run / "evals" / "audit.json").unlink()

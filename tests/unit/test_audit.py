@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from openjepa.cli.progress import ProbeProgress
+from openjepa.core.embedding import Embedding
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.tasks import Classification, Triplets
@@ -70,13 +71,13 @@ def test_test_rows_are_seen_by_the_chosen_point_alone(monkeypatch: pytest.Monkey
     labels = [i % 2 for i in range(40)]
     tasks = [Classification(name, TEXTS[:30], labels[:30], TEXTS[30:], labels[30:], ("a", "b")) for name in "xy"]
     seen: list[int] = []
-    prepare = found["run"].prepare
+    prepare = found["run"].embedding.inputs
 
     def noting(texts: Sequence[str]) -> Any:
         seen.append(sum(text in TEXTS[30:] for text in texts))
         return prepare(texts)
 
-    found["run"] = replace(found["run"], prepare=noting)
+    found["run"] = replace(found["run"], embedding=replace(found["run"].embedding, inputs=noting))
     result = audit([*tasks, Triplets("t", [], [], [])], found)
     assert set(result.test.measures) == {"x", "y"}
     assert seen.count(0) > 0
@@ -86,7 +87,7 @@ def test_test_rows_are_seen_by_the_chosen_point_alone(monkeypatch: pytest.Monkey
 def test_pooled_features_are_what_they_are_called(tmp_path: Path) -> None:
     experiment = build_tiny(tmp_path)
     method = experiment.method.eval()
-    found, texts = pooled_features(experiment, TEXTS), experiment.prepare(TEXTS[:1])
+    found, texts = pooled_features(experiment, TEXTS), experiment.embedding.inputs(TEXTS[:1])
     with torch.no_grad():
         states = method.student.states(texts.ids, texts.valid)
         embedding = method.embed(texts)
@@ -96,7 +97,7 @@ def test_pooled_features_are_what_they_are_called(tmp_path: Path) -> None:
             np.testing.assert_allclose(found[Point("student", layer, pooling)][0], vector.numpy(), atol=1e-5)
     np.testing.assert_allclose(found[EMBEDDING][0], embedding[0].numpy(), atol=1e-5)
     places = place_features(experiment, TEXTS, "teacher", 1)
-    assert places.valid.sum(1).tolist() == [int(experiment.prepare([text]).valid.sum()) for text in TEXTS]
+    assert places.valid.sum(1).tolist() == [int(experiment.embedding.inputs([text]).valid.sum()) for text in TEXTS]
     mean = (places.latents.astype(np.float32) * places.valid[..., None]).sum(1) / places.valid.sum(1)[:, None]
     np.testing.assert_allclose(mean, found[Point("teacher", 1, "mean")], atol=2e-2)
 
@@ -106,8 +107,8 @@ def test_what_cannot_be_asked_is_said() -> None:
     with pytest.raises(UserError, match=r"data\.label"):
         audit([], found)
     task = colours(found["run"])
-    found["run"] = replace(found["run"], layers=None)
-    with pytest.raises(UserError, match=r"Experiment\.layers"):
+    found["run"] = replace(found["run"], embedding=Embedding(found["run"].embedding.inputs))
+    with pytest.raises(UserError, match=r"Method\.encoders"):
         audit([task], found)
 
 

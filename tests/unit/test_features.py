@@ -12,6 +12,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
+from openjepa.core.compute import Compute
 from openjepa.core.errors import UserError
 from openjepa.core.method import Method, StepOutput
 from openjepa.evals.features import cosine_rows, embed_all, inner_products, unit_rows
@@ -94,7 +95,9 @@ def test_training_flags_are_restored_after_an_error() -> None:
 
 def test_bf16_is_near_fp32_and_nothing_to_embed_is_said() -> None:
     exact = embed_all(Stub(), prepare, TEXTS)
-    np.testing.assert_allclose(embed_all(Stub(), prepare, TEXTS, bf16=True), exact, atol=0.05)
+    np.testing.assert_allclose(
+        embed_all(Stub(), prepare, TEXTS, compute=Compute(torch.device("cpu"), bf16=True)), exact, atol=0.05
+    )
     with pytest.raises(UserError, match="nothing to embed"):
         embed_all(Stub(), prepare, [])
 

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
+from openjepa.core.embedding import Embedding
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.experiment import Experiment, Row
 from openjepa.data.loader import eval_batches, plan_epoch, train_batches
@@ -62,7 +63,7 @@ def collate(rows: Sequence[Row]) -> Drawn:
 
 def experiment(data: Dataset, **train: Any) -> Experiment:
     method: Any = None
-    return Experiment(method, data, Rows(100), collate, prepare=collate, train=TrainConfig(**train))
+    return Experiment(method, data, Rows(100), collate, embedding=Embedding(collate), train=TrainConfig(**train))
 
 
 def facts(batch: Batch) -> tuple:

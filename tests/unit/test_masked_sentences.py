@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
+from openjepa.core.embedding import Embedding
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
@@ -224,7 +225,7 @@ def test_views_change_rows_in_training_only(tokenizer: TextTokenizer, tmp_path: 
         method: Any = None
         settings = TrainConfig(steps=4, batch_size=100, workers=workers)  # each step an epoch
         rows = train_and_eval(data, maker)
-        return Experiment(method, *rows, collate, collate.inputs(), settings)
+        return Experiment(method, *rows, collate, Embedding(collate.inputs()), settings)
 
     def epochs(exp: Experiment) -> list[dict[int, list[str]]]:
         """Of each epoch: row -> its sentences in training, the hidden ones in brackets."""

@@ -144,7 +144,7 @@ def test_a_row_is_question_sep_answer_pred(experiment: Experiment, batch: Questi
     assert batch.ids[0][batch.hidden[0]].tolist() == row.answer.tolist()
     assert (batch.ids.gather(1, batch.pred_at[:, None]) == pred).all()
     assert batch.tokens == int(batch.valid.sum()) == int(experiment.train_data.lengths[batch.keys].sum())
-    alone = experiment.prepare(["How many?", ""])
+    alone = experiment.embedding.inputs(["How many?", ""])
     assert not alone.hidden.any()
     assert (alone.ids.gather(1, alone.pred_at[:, None]) == pred).all()
     with evaluating(experiment.method):
@@ -157,7 +157,7 @@ def test_questions_embed_as_their_rows_predict(experiment: Experiment, batch: Qu
     texts = [experiment.collate.tokenizer.decode(ids) for ids in rows]
     with evaluating(experiment.method):
         expected = experiment.method.predict_from_context(batch)
-        assert torch.allclose(experiment.method.embed(experiment.prepare(texts)), expected, atol=1e-5)
+        assert torch.allclose(experiment.method.embed(experiment.embedding.inputs(texts)), expected, atol=1e-5)
 
 
 def test_single_digits_are_tokens() -> None:
@@ -201,7 +201,7 @@ def test_token_loss_counts_each_block_by_itself(experiment: Experiment, batch: Q
 
 
 def test_log_likelihood_is_the_token_loss_of_questions(experiment: Experiment) -> None:
-    one = experiment.prepare(["Tom has 3 beads. He loses 1 of them. How many beads does he have now?"])
+    one = experiment.embedding.inputs(["Tom has 3 beads. He loses 1 of them. How many beads does he have now?"])
     with evaluating(experiment.method):
         states, segments = experiment.method.read(one)
         expected = -experiment.method.token_loss(states, segments, one)

@@ -16,6 +16,7 @@ from openjepa import readouts
 from openjepa.cli import main
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
+from openjepa.core.embedding import Embedding
 from openjepa.core.errors import TrainingStopped, UserError
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.method import Method, StepOutput
@@ -86,7 +87,7 @@ def toy(poisoned: bool = False) -> Experiment:
         train_data=list(range(TEXTS)),  # ty: ignore[invalid-argument-type]
         eval_data=list(range(TEXTS)),  # ty: ignore[invalid-argument-type]
         collate=collate,
-        prepare=lambda inputs: collate([]),
+        embedding=Embedding(lambda inputs: collate([])),
         train=TrainConfig(batch_size=TEXTS, accelerator="cpu"),
         readable=Readable(read, lambda ids: " ".join(map(str, ids)), VOCAB),
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
+from openjepa.core.embedding import Embedding
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment, Row, StreamedData, Window
 from openjepa.data import streaming
@@ -67,7 +68,9 @@ def facts(batch: Batch) -> tuple:
 
 def experiment(cfg: DataConfig, **train: Any) -> Experiment:
     method: Any = None
-    return Experiment(method, *train_and_eval(cfg, ROWS), collate, collate, TrainConfig.load({**BATCH, **train}))
+    return Experiment(
+        method, *train_and_eval(cfg, ROWS), collate, Embedding(collate), TrainConfig.load({**BATCH, **train})
+    )
 
 
 def windows_of(cfg: DataConfig) -> list[Window]:

@@ -37,19 +37,19 @@ def experiment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def inputs_of(experiment: Experiment) -> TextInputs:
-    assert isinstance(experiment.prepare, TextInputs)
-    return experiment.prepare
+    assert isinstance(experiment.embedding.inputs, TextInputs)
+    return experiment.embedding.inputs
 
 
 def embed(experiment: Experiment, texts: list[str], long: str = "windows") -> tuple[np.ndarray, ReadingReport]:
     report = ReadingReport(inputs_of(experiment), long)  # ty: ignore[invalid-argument-type]
-    return embed_all(experiment.method, experiment.prepare, texts, report=report), report
+    return embed_all(experiment.method, experiment.embedding.inputs, texts, report=report), report
 
 
 def test_a_text_that_fits_is_one_row_as_in_a_batch(experiment: Experiment) -> None:
     assert [len(windows) for windows in inputs_of(experiment).windows([SHORT])] == [1]
     with torch.no_grad():
-        expected = experiment.method.eval().embed(experiment.prepare([SHORT]))
+        expected = experiment.method.eval().embed(experiment.embedding.inputs([SHORT]))
     np.testing.assert_array_equal(embed(experiment, [SHORT])[0], expected.numpy())
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from openjepa.cli.compute import Device, ModelPrecision
 from openjepa.cli.output import remark, stderr
 
 
@@ -15,6 +16,8 @@ def demo(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     host: Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 = open to others.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen at.")] = 7860,
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
 ) -> None:
     r"""Play with a run in the browser. Ctrl-C ends it. Needs: pip install "openjepa\[demo]"
 
@@ -29,7 +32,7 @@ def demo(
     from openjepa import api
     from openjepa.demo import page
 
-    opened = api.load(run)
+    opened = api.load(run, device, precision)
     with stderr().status("reading held-out texts"):
         served = page.serve(opened, host, port)
     remark(f"http://{host}:{port} shows {run}; Ctrl-C ends it")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from openjepa.cli.compute import Device, ModelPrecision
 from openjepa.cli.output import AsJson, Long, print_json, remark, stderr
 
 
@@ -24,6 +25,8 @@ def embed(
         bool, typer.Option("--best", help="Vectors of the layer and pooling that eval --sweep found best.")
     ] = False,
     long: Long = "windows",
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Write one vector a text. Row i of the result is record i of the input; memory does not grow with the file.
@@ -46,7 +49,7 @@ def embed(
 
     rule = txt_rule(txt)
     console = stderr()
-    opened = api.load(run)
+    opened = api.load(run, device, precision)
     point = opened.best_point() if best else EMBEDDING
     columns = (
         BarColumn(None),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from openjepa.cli.compute import Device, ModelPrecision
 from openjepa.cli.output import FAILED, AsJson, Long, print_json, remark, stderr, stdout
 from openjepa.cli.progress import ProbeProgress
 from openjepa.cli.words import ConfigFile, Preset, words_of
@@ -45,6 +46,8 @@ def evaluate(
         bool, typer.Option("--fail-if-worse", help="Exit 1 if training lowered a measure beyond its interval.")
     ] = False,
     long: Long = "windows",
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Did training help? What the run's recipe and data can be asked, always beside baselines.
@@ -70,7 +73,7 @@ def evaluate(
     from openjepa import api
     from openjepa.cli.report import print_ledger, print_peak_memory
 
-    opened = api.load(run)
+    opened = api.load(run, device, precision)
     if sweep:
         _sweep(opened, bool(suite or sts or figures or fail_if_worse), as_json)
         return
@@ -163,6 +166,8 @@ def similar(
         Path | None, typer.Option("--background", help="Texts for the random pairs: a file or folder, as for embed.")
     ] = None,
     long: Long = "windows",
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """How alike are texts to this run? Cosines, beside those of random pairs, without which a cosine means nothing.
@@ -175,7 +180,7 @@ def similar(
     if len(texts) < 2:
         raise UserError("give at least two texts, each in quotes")
     known = None if background is None else api.read_texts(background)
-    result = api.load(run).similar(texts, known, long)
+    result = api.load(run, device, precision).similar(texts, known, long)
     if as_json:
         print_json({"run": str(run), **result})
     else:
@@ -192,7 +197,7 @@ def diagnose(run: RunFolder, as_json: AsJson = False) -> None:
     from openjepa import api
     from openjepa.cli.report import print_trend, print_verdict
 
-    opened = api.load(run)
+    opened = api.load(run, "cpu")
     records = opened.health()
     if not records:
         raise UserError(f"{run} has no health record yet; training writes the first one at step 0")
@@ -214,6 +219,8 @@ def check(
     ],
     preset: Preset = None,
     config: ConfigFile = None,
+    device: Device = "cpu",
+    precision: ModelPrecision = "32",
     as_json: AsJson = False,
 ) -> None:
     """Preflight of a recipe, built-in or your own: does it keep the contract? Exits with 1 if a check fails.
@@ -225,11 +232,12 @@ def check(
       openjepa check ./my_method.py
     """
     from openjepa.check import check_recipe
+    from openjepa.core.compute import compute_for
 
     target, overrides = words_of(context, words)
     if target is None:
         raise UserError("give a recipe or a .py file to check")
-    results = check_recipe(target, preset, config, overrides)
+    results = check_recipe(target, preset, config, overrides, compute_for(device, precision))
     failed = [result.name for result in results if not result.passed]
     if as_json:
         checks = [{"name": r.name, "passed": r.passed, "detail": r.detail} for r in results]

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from openjepa.cli.output import AsJson, hush_fabric, print_json, stderr, stdout
+from openjepa.cli.compute import Device, ModelPrecision
+from openjepa.cli.output import AsJson, print_json, stderr, stdout
 from openjepa.cli.words import words_of
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
@@ -18,6 +19,8 @@ def readout(
     words: Annotated[
         list[str], typer.Argument(metavar="RUN|KEY=VALUE", help="A run folder, and settings: steps=500 depth=3")
     ],
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """What do the latents still say in words? Train a small decoder on a finished run's frozen latents, and test it.
@@ -26,7 +29,7 @@ def readout(
     language alone gives. Both then read held-out texts, from their targets and from what the run predicts.
     For runs that predict whole texts: sentences (lang_jepa), answers (nano_jepa). Kept in RUN/readout.
     Settings: steps, lr, dim, depth, heads, max_len, seed, eval_batches, and learn_from=predicted to learn from
-    predictions instead of targets.
+    predictions instead of targets. Device and precision are those of the run's training unless they are given.
 
     Examples:
       openjepa train lang_jepa --out runs/lang
@@ -36,7 +39,7 @@ def readout(
     run, overrides = words_of(context, words)
     if run is None:
         raise UserError("give a run folder (openjepa readout runs/lang)")
-    result = _train(Path(run), overrides)
+    result = _train(Path(run), overrides, device, precision)
     if as_json:
         print_json({"run": run, **result})
     else:
@@ -44,19 +47,19 @@ def readout(
         stdout().print(f"readout: {Path(run) / 'readout'}", soft_wrap=True, markup=False)
 
 
-def _train(run: Path, overrides: list[str]) -> dict[str, Any]:
+def _train(run: Path, overrides: list[str], device: str, precision: str) -> dict[str, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from openjepa import api
     from openjepa.train.readout import ReadoutTraining
 
-    hush_fabric()
     console = stderr()
     steps = ReadoutTraining.load(overrides=overrides).steps
     columns = BarColumn(None), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("readout", total=steps, loss=float("nan"))
-        return api.load(run).train_readout(overrides, lambda step, loss: bar.update(task, completed=step, loss=loss))
+        opened = api.load(run, device, precision)
+        return opened.train_readout(overrides, lambda step, loss: bar.update(task, completed=step, loss=loss))
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from openjepa.cli.compute import Device, ModelPrecision
 from openjepa.cli.output import AsJson, print_json, stderr, stdout
 
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="A run folder, or one of ablate or compare.")],
     out: Annotated[Path | None, typer.Option("--out", help="The page; default report.html in that folder.")] = None,
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """One page to read, keep or send: verdict, curves, ledger, embeddings, similarity, masks, how to repeat it.
@@ -28,7 +31,7 @@ def report(
     from openjepa.report.writing import write_report
 
     with stderr().status("making the report"):
-        file = write_report(folder, out)
+        file = write_report(folder, out, device, precision)
     if as_json:
         print_json({"page": str(file), "bytes": file.stat().st_size})
     else:

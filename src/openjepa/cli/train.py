@@ -83,7 +83,7 @@ def train(
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; training is done, evaluate it with: openjepa eval {run.path}") from None
     if report:
-        _whole_report(run.path)
+        _whole_report(run)
     if as_json:
         print_json({"run": str(run.path), **summary})
     else:
@@ -96,13 +96,13 @@ def _live_report(folder: Path) -> LiveReport:
     return LiveReport(folder, on_failure=remark)
 
 
-def _whole_report(folder: Path) -> None:
+def _whole_report(run: Run) -> None:
     """The page with all its parts. Training and evaluation are done: whatever goes wrong here is a remark."""
     from openjepa.report.writing import write_report
 
     try:
         with stderr().status("making the report"):
-            file = write_report(folder)
+            file = write_report(run.path, device=run.device)
     except Exception as error:
         remark(f"no report: {error}")
     else:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from openjepa.core.batch import Batch
+from openjepa.core.compute import ON_CPU, Compute
 from openjepa.core.config import TrainConfig
-from openjepa.core.layers import Layers
+from openjepa.core.embedding import Embedding
 from openjepa.core.method import Method, predictor_of
 from openjepa.core.picture import Picture
 from openjepa.core.reading import Readable
@@ -84,24 +85,27 @@ class Experiment:
     train_data: Dataset | StreamedData  # item i -> sample, perhaps with `lengths` [N] (tokens) for bucketed batches
     eval_data: Dataset  # held out from training
     collate: Callable[[Sequence[Row]], Batch]
-    prepare: Callable[[Sequence[Any]], Batch]  # user inputs (texts, images) -> Batch with nothing hidden, for embed
+    embedding: Embedding  # how inputs of a user become vectors: what is embedded, swept and exported
     train: TrainConfig
     pad_to: int = 1  # `collate` pads rows to a multiple of it; those who plan batches of so many tokens count with it
     tasks: Callable[[], list[Task]] = no_tasks  # what `eval` asks by default; made only when asked
     # vectors of inputs that take no learning, by column of the ledger; none = TF-IDF, where tasks show texts
     baselines: Mapping[str, Callable[[Sequence[Any]], np.ndarray]] = field(default_factory=dict)
-    embedding: str = ""  # what probes read (`Method.embed`), in words, where that needs saying; shown beside the table
     watch: Callable[[], Retrieval] | None = None  # asked at every health check, for curves over training
     readable: Readable | None = None  # what a readout turns back into text, if anything
-    # (method, batch of `prepare`) -> latents of every place, by encoder: what an audit compares
-    layers: Callable[[Any, Any], Mapping[str, Layers]] | None = None
     pictures: Callable[[Any], Sequence[Picture]] | None = None  # how the rows of a batch look, place by place
     # pictures of what the method predicts, by name: (method, file to draw to)
     figures: Mapping[str, Callable[[Method, Path], None]] = field(default_factory=dict)
     unknown: Callable[[], Any] | None = None  # texts only: the `data.unknown_tokens.UnknownTokens` of the training data
     notes: Callable[[], dict[str, Any]] = dict  # counted facts on the data and the method, for logs and env.json
     remarks: Callable[[], Sequence[str]] = no_remarks  # a line each: what cannot be as the settings ask
+    compute: Compute = ON_CPU  # where the method is when it is not trained; see `on`
 
     def __post_init__(self) -> None:
         if self.train.predictor_only:
             predictor_of(self.method)  # raises where there is none
+
+    def on(self, compute: Compute) -> Self:
+        """The same experiment with its method moved to a device, to be asked there."""
+        self.method.to(compute.device)
+        return replace(self, compute=compute)

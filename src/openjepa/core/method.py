@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
+from openjepa.core.encoder import Encoder
 from openjepa.core.errors import ConfigError
 from openjepa.core.progress import Progress
 
@@ -73,6 +74,10 @@ class Method(nn.Module, ABC, Generic[B]):
     @abstractmethod
     def predict_from_context(self, batch: B) -> Tensor:
         """[M, D] predictions that may read the context view only. The leak audit holds it to that."""
+
+    def encoders(self) -> Mapping[str, Encoder]:
+        """The encoders by name, such as "student" and "teacher": what is swept and exported. Default: none is named."""
+        return {}
 
     def inspect(self, batch: B) -> Inspection:
         """More of one batch for a health check, in eval mode and without gradients. Default: nothing is known."""

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from openjepa.core.compute import device_of
 from openjepa.core.evaluating import evaluating
 from openjepa.core.method import Method
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
@@ -58,9 +59,8 @@ class CaptionFigure:
 
 def patch_cosines(method: Method, batch: CaptionedBatch) -> np.ndarray:
     """[B, N] cosine of each hidden patch's predicted latent with its target, in [-1, 1]; NaN where it is not hidden."""
-    device = next(method.parameters()).device
     with evaluating(method):
-        latents = method(batch.to(device)).latents
+        latents = method(batch.to(device_of(method))).latents
     assert latents is not None
     found = np.full(batch.hidden.shape, np.nan)
     cosines = torch.cosine_similarity(latents.predicted.float(), latents.target.float(), dim=1)  # [M]

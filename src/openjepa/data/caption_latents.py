@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from openjepa.core.compute import device_of
 from openjepa.core.config import BaseConfig
 from openjepa.data.caption_batches import CaptionCollator
 from openjepa.data.captions import Captioned, CaptionedImages
@@ -93,6 +94,6 @@ class WithLatents(Dataset[Captioned]):
 
 def _asked(part: FrozenPart, *inputs: Tensor) -> np.ndarray:
     """[B, T, D] float16."""
-    device = next(part.network.parameters()).device
+    device = device_of(part.network)
     with torch.no_grad():
         return part.encode(*(x.to(device) for x in inputs)).to("cpu", torch.float16).numpy()

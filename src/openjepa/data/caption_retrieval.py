@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openjepa.core.compute import device_of
 from openjepa.core.evaluating import once_per_method
 from openjepa.core.tasks import Retrieval, Vectors
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
@@ -63,7 +64,7 @@ class CaptionRetrieval:
 
     def answers(self, method: Any, numbers: list[int]) -> dict[str, Vectors]:
         """What is predicted for these images and for their captions, and what would have been right."""
-        device = next(method.parameters()).device
+        device = device_of(method)
         parts = []
         at_once = self.collate.at_once
         for start in range(0, len(numbers), at_once):

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openjepa.core.compute import device_of
 from openjepa.core.method import Latents, Method
 from openjepa.core.tasks import Answers, Prediction, Task
 from openjepa.data.caption_batches import CaptionCollator
@@ -71,13 +72,13 @@ class CaptionTasks:
         """[N] float64, the share of each held-out image in the skill with this text; the mean is the skill."""
         images = self.held_out.told(text)
         count = min(len(images), MOST_ASKED)
-        device = next(method.parameters()).device
+        device = device_of(method)
         parts = []
         at_once = self.collate.at_once
         for start in range(0, count, at_once):
             batch = self.collate.asked(images, range(start, min(start + at_once, count)))
-            batch = batch.to(device)
-            parts.append((method(batch).latents, batch.hidden_valid.nonzero()[:, 0], batch.size))
+            rows = batch.hidden_valid.nonzero()[:, 0]  # [M]
+            parts.append((method(batch.to(device)).latents, rows, batch.size))
         return image_skills(parts)
 
 
@@ -86,11 +87,11 @@ def image_skills(parts: Sequence[tuple[Latents, Tensor, int]]) -> np.ndarray:
 
     The mean of the items is the skill.
     """
-    targets = torch.cat([latents.target for latents, _, _ in parts]).double()
+    targets = torch.cat([latents.target.cpu() for latents, _, _ in parts]).double()
     centre = targets.mean(0)
     constant = float((targets - centre).square().sum()) / sum(size for *_, size in parts)  # error an image
     errors: list[Tensor] = []
     for latents, rows, size in parts:
-        error = (latents.predicted.double() - latents.target.double()).square().sum(1)  # [M]
-        errors.append(error.new_zeros(size).index_add_(0, rows, error))
-    return (1 - torch.cat(errors) / max(constant, 1e-12)).cpu().numpy()
+        error = (latents.predicted.cpu().double() - latents.target.cpu().double()).square().sum(1)  # [M]
+        errors.append(error.new_zeros(size).index_add_(0, rows.cpu(), error))
+    return (1 - torch.cat(errors) / max(constant, 1e-12)).numpy()

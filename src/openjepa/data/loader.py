@@ -77,6 +77,7 @@ class _Course:
     rank: int
     world: int
     bookmarks: list[Bookmark]  # of windows begun or read ahead, oldest first
+    pin: bool = False  # whether batches are in pinned memory
 
     def addresses(self) -> Iterator[_Address]:
         """Of the batches from the first on, planned from the bookmark on."""
@@ -107,18 +108,25 @@ def _made(course: _Course) -> Iterator[Batch]:
     if not isinstance(data, StreamedData):
         _rows_of(data)  # before data loading processes start: they share what this opens
     view = getattr(data, "training_view", None)  # optional, see Experiment
-    yield from _load(_Batches(data, experiment.collate, view), course.addresses(), experiment.train.workers)
+    batches = _Batches(data, experiment.collate, view)
+    yield from _load(batches, course.addresses(), experiment.train.workers, course.pin)
 
 
 def train_batches(
-    exp: Experiment, start_step: int, rank: int = 0, world: int = 1, bookmark: Bookmark | None = None
+    exp: Experiment,
+    start_step: int,
+    rank: int = 0,
+    world: int = 1,
+    bookmark: Bookmark | None = None,
+    pin: bool = False,
 ) -> TrainBatches:
     """Micro-batches of steps `start_step` .. `exp.train.steps` - 1, `accumulate` a step: this rank's rows of each.
 
     `draw` of a batch is its number since step 0, equal on all ranks. A `bookmark` of `start_step` (or of any step
-    before it) changes only how soon the first batch comes. Takes nothing from torch's global generator.
+    before it) changes only how soon the first batch comes. `pin` puts batches into pinned memory, for a GPU.
+    Takes nothing from torch's global generator.
     """
-    return TrainBatches(_Course(exp, start_step * exp.train.accumulate, rank, world, [bookmark or Bookmark()]))
+    return TrainBatches(_Course(exp, start_step * exp.train.accumulate, rank, world, [bookmark or Bookmark()], pin))
 
 
 def _windows(data: Any, start: Place | None) -> Iterator[Window]:
@@ -207,13 +215,14 @@ class _Batches(Dataset):
         return Row(sample if self.view is None else self.view(sample, generator), generator, number)
 
 
-def _load(batches: _Batches, addresses: Iterator[_Address], workers: int) -> Iterator[Batch]:
+def _load(batches: _Batches, addresses: Iterator[_Address], workers: int, pin: bool = False) -> Iterator[Batch]:
     """Batches in the order of their addresses, made here (0 workers) or ahead of time in `workers` processes."""
     loader = DataLoader(
         batches,
         batch_size=None,
         sampler=addresses,
         num_workers=workers,
+        pin_memory=pin,
         collate_fn=_as_it_is,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread,

@@ -43,9 +43,6 @@ class Tokens:
         """
         return self.segment, positions_within(self.segment)
 
-    def to(self, device: torch.device | str) -> Tokens:
-        return Tokens(*(x.to(device, non_blocking=True) for x in (self.at, self.valid, self.segment)))
-
 
 @dataclass
 class Segments:
@@ -53,9 +50,6 @@ class Segments:
 
     number: Tensor  # [G, K] int64
     valid: Tensor  # [G, K] bool, False on padding
-
-    def to(self, device: torch.device | str) -> Segments:
-        return Segments(*(x.to(device, non_blocking=True) for x in (self.number, self.valid)))
 
 
 @dataclass(kw_only=True)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from openjepa.core.batch import Batch
+from openjepa.core.compute import device_of
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Answers, Prediction, Retrieval, Task, Vectors
@@ -83,7 +84,7 @@ class QuestionTasks:
         return Retrieval(name, pools, vectors, baselines={"tfidf": lambda: self._looked_up(texts, number)})
 
     def _batch(self, method: Method, texts: Sequence[str]) -> Batch:
-        return self.prepare(texts).to(next(method.parameters()).device)
+        return self.prepare(texts).to(device_of(method))
 
     def _looked_up(self, texts: Sequence[str], number: Mapping[str, int]) -> Vectors:
         """One-hot vectors of the answers to the nearest training questions."""
@@ -97,7 +98,7 @@ class QuestionTasks:
 
         def ask(method: Method) -> dict[str, Answers]:
             found = torch.cat([self.log_likelihood(method, self._batch(method, part)) for part in chunks(texts)])  # [N]
-            return {name: Answers(found.double().cpu().numpy(), uniform)}
+            return {name: Answers(found.cpu().double().numpy(), uniform)}
 
         def unigram() -> dict[str, Answers]:
             counts = np.ones(self.vocab)  # [V], each token seen once more than it was

@@ -11,11 +11,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from openjepa.core.batch import Batch
+from openjepa.core.embedding import Embedding, EncoderInputs
 from openjepa.core.errors import ReadingWarning
 from openjepa.data.tokenizer import TextTokenizer
 from openjepa.data.unknown_tokens import UnknownTokens
@@ -65,6 +67,26 @@ def running_text(
 def parts_of(content: np.ndarray, room: int) -> list[np.ndarray]:
     """Token ids [L] in pieces of at most `room`; none if there are no ids."""
     return [content[start : start + room] for start in range(0, len(content), room)]
+
+
+class HasTokens(Protocol):
+    """A batch of token rows."""
+
+    @property
+    def ids(self) -> Tensor: ...  # [B, T] int64
+
+    @property
+    def valid(self) -> Tensor: ...  # [B, T] bool, False on padding
+
+
+def text_embedding(inputs: TextInputs, encoder: str = "student") -> Embedding:
+    """The mean over a text's tokens of the last latents of an encoder that reads it in both directions."""
+    return Embedding(inputs, whole_rows, encoder)
+
+
+def whole_rows(batch: HasTokens) -> EncoderInputs:
+    """Text encoders read all tokens of each row, and none reads padding."""
+    return EncoderInputs((batch.ids, batch.valid), batch.valid)
 
 
 @dataclass

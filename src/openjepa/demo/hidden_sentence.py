@@ -126,7 +126,7 @@ class HiddenSentence:
 
     def _predict(self, pieces: Sequence[np.ndarray], hidden: int) -> tuple[np.ndarray, np.ndarray]:
         """The latent predicted for the hidden one of N sentences [D], and the targets of all of them [N, D]."""
-        with evaluating(self.method):
+        with evaluating(self.method, self.run.compute):
             predicted = self.method.predict_from_context(self._batch([pieces], hidden))  # [1, D]
         company = [self._tokens(document) for document in self.documents[: AT_ONCE - 1]]
         return _array(predicted)[0], self._targets([pieces, *company])[: len(pieces)]
@@ -134,7 +134,7 @@ class HiddenSentence:
     def _targets(self, documents: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
         """The targets [M, D] of all sentences of some documents, in reading order."""
         batch = self._batch(documents, hidden=-1)
-        with evaluating(self.method):
+        with evaluating(self.method, self.run.compute):
             return _array(self.method.all_targets(batch))
 
     def _batch(self, documents: Sequence[Sequence[np.ndarray]], hidden: int) -> MaskedText:
@@ -142,7 +142,7 @@ class HiddenSentence:
         collate = replace(self.collate, masker=lambda count, _: torch.arange(count) == hidden)
         generator = generator_for(0, "demo")
         rows = [TokenRow(ids, self.rows.special(ids), n) for n, ids in enumerate(map(self.rows.join, documents))]
-        return collate([Row(row, generator, row.document) for row in rows])
+        return collate([Row(row, generator, row.document) for row in rows]).to(self.run.compute.device)
 
     def _tokens(self, sentences: Sequence[str]) -> list[np.ndarray]:
         return self.rows.tokenizer.encode_content(sentences)

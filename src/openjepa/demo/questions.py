@@ -70,8 +70,9 @@ class Questions:
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
             batch = collate([Row(row, generator_for(0, "demo"), number) for number, row in enumerate(part)])
-            with evaluating(run.experiment.method):
-                found = self.readable.read(run.experiment.method, batch).target.float().cpu().numpy()  # [M, D]
+            with evaluating(run.experiment.method, run.compute):
+                reading = self.readable.read(run.experiment.method, batch.to(run.compute.device))
+            found = reading.target.float().cpu().numpy()  # [M, D]
             for row, latent in zip(part, found, strict=True):
                 question, answer = (self.readable.decode(ids.tolist()).strip() for ids in row)
                 self.asked.setdefault(same_words(question), (question, answer))

@@ -99,7 +99,7 @@ def audit(
     """Sweep the network `run` over `tasks` (classifications; others are passed over), then test the best point.
 
     `networks` are those of a ledger: run, init and random. `on_probe` is called before each probe that is fitted.
-    Raises UserError if there is nothing to classify, or if the recipe does not say which layers it has.
+    Raises UserError if there is nothing to classify, or if the recipe does not say which encoders it has.
     """
     groups = _groups([task for task in tasks if isinstance(task, Classification)], seed)
     run, count = networks["run"], _Probes(len(groups), len(networks) + 1 + len(networks["run"].baselines), on_probe)

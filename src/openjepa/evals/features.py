@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from openjepa.core.batch import Batch
+from openjepa.core.compute import ON_CPU, Compute
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
@@ -33,24 +33,23 @@ def embed_all(
     prepare: Callable[[Sequence[Any]], Batch],
     inputs: Sequence[Any],
     batch_size: int = 64,
-    device: torch.device | str = "cpu",
-    bf16: bool = False,
+    compute: Compute = ON_CPU,
     report: ReadingReport | None = None,
 ) -> np.ndarray:
     """[N, D] float32, row i = the embedding of inputs[i], in eval mode and without gradients.
 
     Texts read through `TextInputs` may have any length, and one without a token has a zero vector. The method must
-    already live on `device`. Every submodule gets its own training flag back: a teacher that was in eval mode stays
-    there. `report` counts what was read, and says whether long texts are cut. Raises UserError if there are no inputs.
+    already live on the device of `compute`. Every submodule gets its own training flag back: a teacher that was in eval
+    mode stays there. `report` counts what was read, and says whether long texts are cut. Raises UserError if there are
+    no inputs.
     """
     if len(inputs) == 0:
         raise UserError("there is nothing to embed: the list of inputs is empty")
     found = InputRows.of(prepare, inputs, report)
     vectors: np.ndarray | None = None  # [R, D]
-    with evaluating(method):
+    with evaluating(method, compute):
         for numbers, batch in found.batches(batch_size):
-            with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
-                part = method.embed(batch.to(device)).float().cpu().numpy()  # [B, D]
+            part = method.embed(batch.to(compute.device)).float().cpu().numpy()  # [B, D]
             vectors = np.empty((len(found.rows), part.shape[1]), dtype=np.float32) if vectors is None else vectors
             vectors[numbers] = part
     assert vectors is not None
@@ -60,8 +59,9 @@ def embed_all(
 def embedder_of(
     experiment: Experiment, batch_size: int = 64, report: ReadingReport | None = None
 ) -> Callable[[Sequence[Any]], np.ndarray]:
-    """The embedder that asks the method of an experiment; `report` as for `embed_all`."""
-    return lambda inputs: embed_all(experiment.method, experiment.prepare, inputs, batch_size, report=report)
+    """The embedder that asks the method of an experiment, where it is; `report` as for `embed_all`."""
+    method, read, compute = experiment.method, experiment.embedding.inputs, experiment.compute
+    return lambda inputs: embed_all(method, read, inputs, batch_size, compute, report)
 
 
 def input_key(inputs: Sequence[Any]) -> Any:

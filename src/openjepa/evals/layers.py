@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
-from openjepa.core.layers import Layers
 from openjepa.data.text_inputs import ReadingReport
 from openjepa.evals.attentive import Places
 from openjepa.evals.features import embedder_of
 from openjepa.evals.input_rows import InputRows
-from openjepa.models.transformer import mean_pool
+from openjepa.models.pooling import pooled
 
 AT_ONCE = 64  # inputs in a batch
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Latents of one encoder for one batch."""
+
+    states: Sequence[Tensor]  # layers x [B, T, D]: what the trunk reads first, the encoder's output last
+    valid: Tensor | None  # [B, T] bool, False on padding; None = every position is real
 
 
 class Point(NamedTuple):
@@ -44,21 +52,13 @@ def pooled_features(
 
     Of a text in several windows, the mean weighted by tokens, or the largest of all. `report` as for `embed_all`.
     """
-    read = InputRows.of(experiment.prepare, inputs, report)
+    read = InputRows.of(experiment.embedding.inputs, inputs, report)
     found: dict[Point, np.ndarray] = {}
-    with evaluating(experiment.method):
+    with evaluating(experiment.method, experiment.compute):
         for rows, batch in read.batches(AT_ONCE):
-            vectors = {EMBEDDING: experiment.method.embed(batch)}
-            for name, layers in _layers(experiment, batch).items():
-                valid = layers.valid
-                for number, state in enumerate(layers.states):
-                    vectors[Point(name, number, "mean")] = mean_pool(state, valid)  # [B, D]
-                    if state.shape[1] > 1:
-                        largest = state.float().masked_fill(~valid[..., None], -torch.inf).amax(1)
-                        vectors[Point(name, number, "max")] = largest  # [B, D]
-            for point, part in vectors.items():
+            for point, part in _vectors(experiment, batch.to(experiment.compute.device)).items():
                 features = found.setdefault(point, np.empty((len(read.rows), part.shape[1]), dtype=np.float32))
-                features[rows] = part.float().numpy()
+                features[rows] = part.float().cpu().numpy()
     return {p: read.largest(x) if p.pooling == "max" else read.means(x) for p, x in found.items()}
 
 
@@ -86,12 +86,13 @@ def place_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, 
 
     The windows of a long text stand one after another.
     """
-    read = InputRows.of(experiment.prepare, inputs)
+    read = InputRows.of(experiment.embedding.inputs, inputs)
     parts: list[np.ndarray] = [np.empty(0)] * len(read.rows)  # [R] of [L_i, D]
-    with evaluating(experiment.method):
+    with evaluating(experiment.method, experiment.compute):
         for rows, batch in read.batches(AT_ONCE):
-            layers = _layers(experiment, batch)[encoder]
-            states, valid = layers.states[layer].half().numpy(), layers.valid.numpy()  # [B, T, D], [B, T]
+            layers = _layers(experiment, batch.to(experiment.compute.device))[encoder]
+            states = layers.states[layer].half().cpu().numpy()  # [B, T, D]
+            valid = np.ones(states.shape[:2], dtype=bool) if layers.valid is None else layers.valid.cpu().numpy()
             for row, state, real in zip(rows, states, valid, strict=True):
                 parts[row] = state[real]
     lengths = np.bincount(read.owner, [len(part) for part in parts], minlength=len(inputs)).astype(np.int64)  # [N]
@@ -112,7 +113,26 @@ def point_features(experiment: Experiment, inputs: Sequence[Any], point: Point) 
     return Places.single(pooled_features(experiment, inputs)[point])
 
 
+def _vectors(experiment: Experiment, batch: Batch) -> dict[Point, Tensor]:
+    """Of one batch, every point without learned pooling [B, D], the embedding among them."""
+    vectors = {EMBEDDING: experiment.method.embed(batch)}
+    for name, layers in _layers(experiment, batch).items():
+        for number, state in enumerate(layers.states):
+            vectors[Point(name, number, "mean")] = pooled(state, layers.valid, "mean")
+            if state.shape[1] > 1:
+                vectors[Point(name, number, "max")] = pooled(state, layers.valid, "max")
+    return vectors
+
+
 def _layers(experiment: Experiment, batch: Batch) -> dict[str, Layers]:
-    if experiment.layers is None:
-        raise UserError("this recipe does not say which layers it has (Experiment.layers), so none can be compared")
-    return dict(experiment.layers(experiment.method, batch))
+    """All encoders that read what the embedding's own encoder reads."""
+    encoders, embedding = experiment.method.encoders(), experiment.embedding
+    if embedding.encoder_inputs is None or embedding.encoder not in encoders:
+        raise UserError(
+            "this recipe does not say which encoders it has and what they read (Method.encoders and "
+            "Embedding.encoder_inputs), so no layers can be compared"
+        )
+    arguments, valid = embedding.encoder_inputs(batch)
+    modality = encoders[embedding.encoder].modality
+    alike = {name: encoder for name, encoder in encoders.items() if encoder.modality == modality}
+    return {name: Layers(encoder.states(*arguments), valid) for name, encoder in alike.items()}

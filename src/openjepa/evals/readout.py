@@ -77,8 +77,8 @@ def _scores(
         right = (hits == asked) & aims.whole  # [M]
         if readable is not None and readable.same is not None:
             right |= _says_the_same(readout, latents, reading, ~right & aims.whole, readable)
-        tokens.append((hits / asked).double().cpu().numpy())
-        exact.append(right.double().cpu().numpy())
+        tokens.append((hits / asked).cpu().double().numpy())
+        exact.append(right.cpu().double().numpy())
     items = {"token_accuracy": np.concatenate(tokens), "exact_match": np.concatenate(exact)}
     return {name: Score(values, chance[name]) for name, values in items.items()}
 

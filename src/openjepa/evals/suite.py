@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from openjepa.core.compute import ON_CPU, Compute
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
@@ -36,17 +37,19 @@ Scores = dict[str, Score]
 WORDS = "tfidf"  # the column that reads texts without a network
 
 
-def evaluate(task: Task, embedder: Embedder, method: Method | None = None, column: str = "run") -> Scores:
+def evaluate(
+    task: Task, embedder: Embedder, method: Method | None = None, column: str = "run", compute: Compute = ON_CPU
+) -> Scores:
     """The measures of one task by name: `<task>_knn` and `<task>_logistic` for a classification, else `<task>`.
 
     A `Prediction` names its own measures, and asks `method`, or its baseline of this column (none: no measures); a
     `Retrieval` gives those it lists, and TF-IDF answers it as well if it has texts. BM25 answers a `Search` as well,
-    and networks alone a `Benchmark`.
+    and networks alone a `Benchmark`. `compute` is where the method is.
     Every score carries the digest of what was asked. Raises UserError naming the task if it is malformed or cannot be
     answered.
     """
     try:
-        found, asked = _answered(task, embedder, method, column), asked_of(task)
+        found, asked = _answered(task, embedder, method, column, compute), asked_of(task)
     except UserError as error:
         raise UserError(f"task {task.name!r}: {error}") from None
     return {name: replace(score, asked=asked) for name, score in found.items()}
@@ -76,12 +79,12 @@ def _texts(inputs: Sequence[Any]) -> list[str] | int:
     return list(inputs) if all(isinstance(item, str) for item in inputs) else len(inputs)
 
 
-def _answered(task: Task, embedder: Embedder, method: Method | None, column: str) -> Scores:
+def _answered(task: Task, embedder: Embedder, method: Method | None, column: str, compute: Compute) -> Scores:
     match task:
         case Prediction():
-            return _predicted(task, method, column)
+            return _predicted(task, method, column, compute)
         case Retrieval():
-            return _retrieved(task, embedder, method, column)
+            return _retrieved(task, embedder, method, column, compute)
         case Search():
             return searched(task, embedder, column)
         case Benchmark():
@@ -110,9 +113,9 @@ def _benchmarked(task: Benchmark, embedder: Embedder) -> Scores:
     return {f"{task.name}_{name}": Score(np.array([value], dtype=np.float64), None) for name, value in found.items()}
 
 
-def _predicted(task: Prediction, method: Method | None, column: str) -> Scores:
+def _predicted(task: Prediction, method: Method | None, column: str, compute: Compute) -> Scores:
     if method is not None and column in NETWORKS:
-        with evaluating(method):
+        with evaluating(method, compute):
             answers = task.ask(method)
     else:
         answers = task.baselines[column]() if column in task.baselines else {}
@@ -122,10 +125,10 @@ def _predicted(task: Prediction, method: Method | None, column: str) -> Scores:
     }
 
 
-def _retrieved(task: Retrieval, embedder: Embedder, method: Method | None, column: str) -> Scores:
+def _retrieved(task: Retrieval, embedder: Embedder, method: Method | None, column: str, compute: Compute) -> Scores:
     ask = task.vectors if column in NETWORKS else task.beside.get(column)
     if method is not None and ask is not None:
-        with evaluating(method):
+        with evaluating(method, compute):
             predicted, candidates = ask(method)
         for vectors, what in ((predicted, "predictions"), (candidates, "candidates")):
             require_finite(vectors, f"column {column!r}, {what}")
@@ -163,7 +166,10 @@ def ledger_of(tasks: Sequence[Task], networks: Mapping[str, Experiment], report:
     """
     columns: dict[str, Embedder] = {name: _embedder_by_name(networks, name, report) for name in networks}
     columns |= baselines_for(networks["run"], tasks)
-    return replace(run_suite(tasks, columns, Methods(networks)), embedding=networks["run"].embedding)
+    run = networks["run"]
+    reads_vectors = any(isinstance(task, Classification | Triplets | Similarity | Search) for task in tasks)
+    ledger = run_suite(tasks, columns, Methods(networks), compute=run.compute)
+    return replace(ledger, embedding=run.embedding.note if reads_vectors else "")
 
 
 def _embedder_by_name(networks: Mapping[str, Experiment], name: str, report: ReadingReport | None) -> Embedder:
@@ -181,11 +187,12 @@ def run_suite(
     columns: Mapping[str, Embedder],
     methods: Mapping[str, Method] | None = None,
     seed: int = 0,
+    compute: Compute = ON_CPU,
 ) -> Ledger:
     """All tasks for all columns: `run`, `init` (the run's own start), `random` and at least one baseline (`tfidf`).
 
     `methods` are the networks themselves by column, for tasks that are `Prediction`s or `Retrieval`s; these may add
-    columns.
+    columns. `compute` is where the networks are.
     Raises UserError naming the task if it is malformed, and the column if its vectors are not finite.
     """
     extra = {name for task in tasks for name in own_columns(task)} - set(columns)
@@ -202,7 +209,8 @@ def run_suite(
         network = "run" if column in extra else column
         asked = [task for task in tasks if column in columns or column in own_columns(task)]
         embedder = columns.get(column, no_vectors)
-        scores[column] = score_column(asked, column, embedder, (methods or {}).get(network))  # no name keeps it alive
+        method = (methods or {}).get
+        scores[column] = score_column(asked, column, embedder, method(network), compute)  # no name keeps it alive
     return Ledger({name: _measure(name, scores, seed) for name in scores["run"]})
 
 
@@ -212,10 +220,15 @@ def require_texts(experiment: Experiment, recipe: str) -> None:
         raise UserError(f"a suite asks about texts, and {recipe} embeds images; leave --suite out")
 
 
-def score_column(tasks: Sequence[Task], column: str, embedder: Embedder, method: Method | None = None) -> Scores:
-    """The measures of all tasks for one column; a list of inputs that tasks share is embedded once."""
+def score_column(
+    tasks: Sequence[Task], column: str, embedder: Embedder, method: Method | None = None, compute: Compute = ON_CPU
+) -> Scores:
+    """The measures of all tasks for one column; a list of inputs that tasks share is embedded once.
+
+    `compute` is where the method is.
+    """
     embed = _remembering(column, embedder)
-    return {name: score for task in tasks for name, score in evaluate(task, embed, method, column).items()}
+    return {name: score for task in tasks for name, score in evaluate(task, embed, method, column, compute).items()}
 
 
 def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,9 @@ from openjepa.core.config import BaseConfig
 from openjepa.core.experiment import BuildContext
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.target import Frozen
-from openjepa.models.transformer import mean_pool
+from openjepa.models.transformer import TextEncoder, mean_pool
 from openjepa.models.vision import VisionConfig
 
 Seen = tuple[Tensor, Tensor, Tensor]  # latents [B, S, D], their places [B, S], which are real [B, S]
@@ -45,9 +46,9 @@ class EncodersConfig(BaseConfig):
 class CaptionReader(nn.Module):
     """A text encoder that learns or is frozen, and a linear map from its width to that of the vision encoder."""
 
-    def __init__(self, encoder: Any, learns: bool, words: Words, dim: int) -> None:
+    def __init__(self, encoder: TextEncoder | PretrainedEncoder, learns: bool, words: Words, dim: int) -> None:
         super().__init__()
-        self.max_len, self.width, self.words = encoder.max_len, int(encoder.dim), words
+        self.max_len, self.width, self.words = encoder.max_len, encoder.dim, words
         self.join = nn.Linear(encoder.dim, dim)  # its bias tells words from patches
         self.encoder = encoder if learns else Frozen(encoder)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.experiment import BuildContext
-from openjepa.core.layers import Layers
 from openjepa.core.rates import scale_lr
 from openjepa.core.remarks import remark
 from openjepa.core.vocabulary import NamedEncoder, Vocabulary
@@ -75,9 +74,3 @@ def _named_encoder(config: EncoderConfig, vocab: Vocabulary, context: BuildConte
                 f"though {config.name} reads {encoder.own_max_len}; {section}.max_len=null takes its own limit"
             )
     return encoder
-
-
-def text_layers(method: Any, batch: Any) -> dict[str, Layers]:
-    """All layers of a method's `student` and `teacher` for a batch of texts with `ids` and `valid` [B, T]."""
-    encoders = {"student": method.student, "teacher": method.teacher}
-    return {name: Layers(one.states(batch.ids, batch.valid), batch.valid) for name, one in encoders.items()}

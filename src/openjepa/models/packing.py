@@ -1,6 +1,9 @@
 """Rows of different lengths without their padding: what a network does token by token is done for real tokens only.
 
 For networks of our own. Those of others read their rows as they are; `sequence_packing` gives them fewer.
+
+Both are for the CPU, where work on padding costs what work on tokens costs. How to pack depends on the lengths, which a
+GPU would have to be waited for in every forward pass; there padding is masked and computed.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from torch.autograd import Function
 from openjepa.core.sizes import round_up
 
 WORTH = 0.9  # rows are packed if at most this share of their places is left
+PACKING_DEVICES = frozenset({"cpu"})
 GRAIN = 64  # tokens; sizes are rounded up to it: on CPU a matrix product of a new size has to be prepared first
 
 
@@ -38,6 +42,11 @@ class Packing:
         return put_rows(x, self.at, self.shape.numel()).unflatten(0, self.shape)
 
 
+def packs(valid: Tensor) -> bool:
+    """Whether rows with these real tokens are packed where they are."""
+    return valid.device.type in PACKING_DEVICES
+
+
 def packing_of(may_attend: Tensor | None, real: Tensor | None = None) -> Packing | None:
     """How to pack rows of which the tokens `real` [B, T] are no padding; None if that would save too little.
 
@@ -45,7 +54,7 @@ def packing_of(may_attend: Tensor | None, real: Tensor | None = None) -> Packing
     """
     if real is None and may_attend is not None and may_attend.ndim == 4 and may_attend.shape[2] == 1:
         real = may_attend[:, 0, 0]  # [B, T]
-    packing = None if real is None else Packing(real)
+    packing = None if real is None or not packs(real) else Packing(real)
     return packing if packing is not None and packing.size <= WORTH * packing.shape.numel() else None
 
 

@@ -25,9 +25,11 @@ from torch import Tensor, nn
 
 from openjepa.core import hub
 from openjepa.core.aside import replaced_folder
+from openjepa.core.encoder import Modality
 from openjepa.core.errors import UserError
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.attention import attend
+from openjepa.models.packing import packs
 from openjepa.models.sequence_packing import SequencePacking
 from openjepa.models.transformer import key_mask
 
@@ -45,6 +47,8 @@ class PretrainedEncoder(nn.Module):
     (tokens) defaults to the model's own limit (that of sentence-transformers, else its positions). `setting` is where
     the name was given, for messages.
     """
+
+    modality: Modality = "text"
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class PretrainedEncoder(nn.Module):
         """How to read the same texts in fewer places; None if there is no way, or none that is worth it."""
         config = self.model.config
         reads_as_told = config._attn_implementation == ATTENTION and not getattr(config, "is_decoder", False)
-        if valid.ndim == 3 or config.model_type not in PACKED or not reads_as_told:
+        if valid.ndim == 3 or config.model_type not in PACKED or not reads_as_told or not packs(valid):
             return None
         packing = SequencePacking(valid.long() - 1 if valid.dtype == torch.bool else valid, self.room)
         return packing if packing.worth else None

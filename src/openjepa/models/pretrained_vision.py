@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from openjepa.core import hub
 from openjepa.core.aside import replaced_folder
+from openjepa.core.encoder import Modality
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.models.pretrained import attention_mask, load_model, quiet_transformers, save_model, unused_parameters
 from openjepa.models.transformer import key_mask, take
@@ -30,6 +31,7 @@ class PretrainedViT(nn.Module):
     Raises UserError for a model of another family, ConfigError if it was made for images of another size.
     """
 
+    modality: Modality = "image"
     mean: Tensor
     std: Tensor
 

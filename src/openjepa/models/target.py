@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from openjepa.core.config import BaseConfig
+from openjepa.core.encoder import Encoder, Modality
 from openjepa.core.progress import Progress
 from openjepa.core.schedules import Schedule, linear
 
@@ -30,25 +31,48 @@ class MomentumConfig(BaseConfig):
 
 
 class Untrained(nn.Module):
-    """A network that is never trained by gradient and always in eval mode, so dropout cannot perturb targets."""
+    """A network that is never trained by gradient and always in eval mode, so dropout cannot perturb targets.
+
+    Around an encoder it is an encoder.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module: Any = module.requires_grad_(False)
+        self.module = module.requires_grad_(False)
         self.eval()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The network, where it is an encoder."""
+        return cast(Encoder, self.module)
+
+    @property
+    def dim(self) -> int:
+        """Width of the encoder's latents."""
+        return self.encoder.dim
+
+    @property
+    def max_len(self) -> int:
+        """Most tokens or patches that the encoder reads at once."""
+        return self.encoder.max_len
+
+    @property
+    def modality(self) -> Modality:
+        """What the encoder reads."""
+        return self.encoder.modality
 
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode whatever the rest of the method does."""
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, *args: Any) -> Any:
-        return self.module(*args)
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.module(*inputs, **options)
 
     @torch.no_grad()
-    def states(self, *args: Any) -> list[torch.Tensor]:
-        """All layers of the network, see `TextEncoder.states`."""
-        return self.module.states(*args)
+    def states(self, *inputs: Any, **options: Any) -> list[Tensor]:
+        """All layers of the encoder, see `TextEncoder.states`."""
+        return self.encoder.states(*inputs, **options)
 
 
 class Frozen(Untrained):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from openjepa.core.encoder import Modality
 from openjepa.core.errors import ConfigError
 from openjepa.models.attention import attend
 from openjepa.models.packing import Packing, packing_of
@@ -92,6 +93,8 @@ def recompute_activations(module: nn.Module) -> None:
 
 class TextEncoder(nn.Module):
     """Token ids to latents, from scratch. Reads any subset of a text's tokens as long as it is told their places."""
+
+    modality: Modality = "text"
 
     def __init__(self, vocab: int, dim: int, depth: int, heads: int, max_len: int, dropout: float = 0.0) -> None:
         super().__init__()

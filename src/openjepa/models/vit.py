@@ -10,6 +10,7 @@ are given, the pixels of all others are set to 0 (mid-grey) first.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -17,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from openjepa.core.config import BaseConfig
+from openjepa.core.encoder import Encoder, Modality
 from openjepa.core.errors import ConfigError
-from openjepa.core.layers import Layers
 from openjepa.models.transformer import Trunk, key_mask, take
 
 LONGEST_PERIOD = 10_000.0  # of sin-cos places, over 2 pi, in patches
@@ -46,6 +47,7 @@ class ViTConfig(BaseConfig):
 class ViT(nn.Module):
     """Square images to latents of their patches. Raises ConfigError for sizes that do not fit together."""
 
+    modality: Modality = "image"
     place: Tensor
 
     def __init__(self, config: ViTConfig, pixels: int) -> None:
@@ -149,18 +151,26 @@ def sincos_places(grid: tuple[int, int], dim: int) -> Tensor:
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
 
 
-def image_layers(method: Any, batch: Any) -> dict[str, Layers]:
-    """All layers of a method's `student`, and of its `teacher` or `projector` if it has one, for a batch of `images`.
+@dataclass(frozen=True)
+class Projected:
+    """What a loss sees of an image: the projection of its mean latent, as an encoder of one position an image."""
 
-    A projector gives one vector an image: what the loss saw.
-    """
-    student = method.student.states(batch.images)
-    found = {"student": student}
-    if (teacher := getattr(method, "teacher", None)) is not None:
-        found["teacher"] = teacher.states(batch.images)
-    if hasattr(method, "projector"):
-        found["projected"] = [method.projector(student[-1].mean(1, keepdim=True))]
-    return {
-        name: Layers(states, states[0].new_ones(states[0].shape[:2], dtype=torch.bool))
-        for name, states in found.items()
-    }
+    encoder: Encoder
+    projector: nn.Module
+    max_len: int = 1
+    modality: Modality = "image"
+
+    @property
+    def dim(self) -> int:
+        """Width Z of the projection."""
+        layers = [module for module in self.projector.modules() if isinstance(module, nn.Linear)]
+        return layers[-1].out_features if layers else self.encoder.dim
+
+    def states(self, *inputs: Any, **options: Any) -> list[Tensor]:
+        """Images [B, 3, S, S] -> one layer [B, 1, Z]."""
+        return [self.projector(self.encoder(*inputs, **options).mean(1, keepdim=True))]
+
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
+        return self.states(*inputs, **options)[-1]
+
+    __call__ = forward

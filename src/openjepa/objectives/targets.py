@@ -79,7 +79,7 @@ def layer_norm(latents: Tensor, valid: Tensor | None = None) -> Tensor:
 
 def global_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance [D] of the rows [N, D] of all ranks together; of no rows at all, zeros."""
-    count = sum_over_ranks(rows.new_tensor(float(rows.shape[0]))).clamp(min=1)
+    count = sum_over_ranks(rows.new_full((), float(rows.shape[0]))).clamp(min=1)
     mean = sum_over_ranks(rows.sum(dim=0)) / count  # [D]
     variance = sum_over_ranks((rows - mean).square().sum(dim=0)) / count  # [D], around the global mean: no cancellation
     return mean, variance

@@ -20,12 +20,14 @@ from pydantic import Field
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.encoder import Encoder
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import Images, ImageViews, MaskedImageCollator, MaskedImages, ViewCollator, clean
+from openjepa.data.image_batches import Images, ImageViews, MaskedImageCollator, MaskedImages, ViewCollator
+from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.image_records import ImageDataConfig
 from openjepa.data.image_tasks import image_tasks
 from openjepa.data.images import raw_pixels, train_and_eval
@@ -33,7 +35,7 @@ from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.predictors import PredictorConfig, ProjectorConfig, build_predictor, build_projector
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target
 from openjepa.models.transformer import mean_pool, take
-from openjepa.models.vit import ViT, ViTConfig, image_layers
+from openjepa.models.vit import Projected, ViT, ViTConfig
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
@@ -150,6 +152,9 @@ class MaskedImageJEPA(Method[MaskedImages]):
     def embed(self, batch: Images) -> Tensor:
         return self.student(batch.images).float().mean(1)
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student} | ({} if self.teacher is None else {"teacher": self.teacher})
+
     def after_step(self, progress: Progress) -> None:
         if isinstance(self.teacher, EMATarget):
             self.teacher.update(self.student, progress)
@@ -178,6 +183,9 @@ class ViewImageJEPA(Method[ImageViews]):
         terms |= regularize_both(self.regularizer, first, second, batch.draw)
         return StepOutput(terms, Latents(first, second.detach()))
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student, "projected": Projected(self.student, self.projector)}
+
     def embed(self, batch: Images) -> Tensor:
         return self.student(batch.images).float().mean(1)
 
@@ -194,11 +202,10 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=lambda inputs: clean(inputs, pixels, grid),
+        embedding=image_embedding(ImageInputs(pixels, grid)),
         train=config.train,
         tasks=lambda: image_tasks(config.data),
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        layers=image_layers,
         pictures=collate.pictures,
         notes=lambda: {"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {},
         remarks=lambda: off_target(config.mask, grid) if masked else [],

@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
@@ -36,8 +37,9 @@ from openjepa.data.masked_text import MaskedText, Tokens
 from openjepa.data.sentence_tasks import sentence_tasks
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import SentenceRows, SentencesConfig, TokenizerConfig, load_or_train, text_tasks, train_and_eval
+from openjepa.data.text_inputs import text_embedding
 from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
-from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
+from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import SequencePredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, segment_mean, take
@@ -109,7 +111,7 @@ class LangJEPA(Method[MaskedText]):
             batch.position[hidden.number],
             hidden.valid,
         )  # [G, A, D]
-        return predicted[hidden.valid]
+        return batch.pick(predicted, hidden.valid)
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
         return self.predict(batch, self.encode_context(batch))
@@ -164,6 +166,9 @@ class LangJEPA(Method[MaskedText]):
     def embed(self, batch: MaskedText) -> Tensor:
         return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student, "teacher": self.teacher}
+
     def after_step(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress)
 
@@ -186,14 +191,13 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=collate.inputs(config.data.synthetic),
+        embedding=text_embedding(collate.inputs(config.data.synthetic)),
         train=config.train,
         pad_to=PAD_TO,
         tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate, whole=config.predictor.alibi)],
         readable=Readable(
             lambda *asked: read_back(*asked, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size
         ),
-        layers=text_layers,
         pictures=collate.pictures,
         unknown=lambda: train_data.unknown,
         notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.distributed import mean_over_ranks
+from openjepa.core.embedding import Embedding, EncoderInputs
+from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
@@ -40,6 +42,8 @@ from openjepa.models.transformer import take
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.running import RunningSpace, Space
+
+PREDICTED = "the decoder's last-layer latent of [PRED], the last token: the predicted answer"
 
 
 class Config(BaseConfig):
@@ -140,6 +144,9 @@ class NanoJEPA(Method[QuestionBatch]):
         teacher = None if self.teacher is None else at(self.read(batch, self.teacher)[0], batch.pred_at)  # [B, D]
         return Inspection(teacher=teacher)
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"decoder": self.decoder} | ({} if self.teacher is None else {"teacher": self.teacher})
+
     def after_step(self, progress: Progress) -> None:
         if self.teacher is not None:
             self.teacher.update(self.decoder, progress)
@@ -148,6 +155,12 @@ class NanoJEPA(Method[QuestionBatch]):
 def at(states: Tensor, places: Tensor) -> Tensor:
     """states [B, T, D], one place in each row [B] -> [B, D]."""
     return take(states, places[:, None])[:, 0]
+
+
+def question_inputs(batch: QuestionBatch) -> EncoderInputs:
+    """What the decoder reads of questions without answers, as `NanoJEPA.read` does."""
+    segments = segment_ids(batch.valid, batch.hidden, batch.pred_at)  # [B, T]
+    return EncoderInputs((batch.ids, block_mask(segments), block_places(segments)), batch.valid)
 
 
 def read_back(method: NanoJEPA, batch: QuestionBatch) -> Reading:
@@ -180,7 +193,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=tasks.prepare,
+        embedding=Embedding(tasks.prepare, question_inputs, "decoder", "last", causal=True, note=PREDICTED),
         train=config.train,
         tasks=tasks.all,
         watch=tasks.watched,

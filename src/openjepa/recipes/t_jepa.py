@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
@@ -30,8 +31,9 @@ from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
+from openjepa.data.text_inputs import text_embedding
 from openjepa.masking.spans import MaskConfig, SpanMasker
-from openjepa.models.encoders import EncoderConfig, build_encoder, text_layers
+from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import mean_pool, segment_mean, take
@@ -117,7 +119,7 @@ class TJEPA(Method[MaskedText]):
         """Cross-entropy of the hidden tokens' ids, read from their predicted latents [B, H, D]."""
         assert self.token_head is not None
         hidden = batch.hidden_tokens
-        return self.token_head(tokens[hidden.valid], take(batch.ids, hidden.at)[hidden.valid])
+        return self.token_head(batch.pick(tokens, hidden.valid), batch.pick(take(batch.ids, hidden.at), hidden.valid))
 
     def encode_hidden(self, batch: MaskedText) -> Tensor:
         """The student's mean latent of each text's hidden tokens [B, D], every span read as a text of its own."""
@@ -142,7 +144,7 @@ class TJEPA(Method[MaskedText]):
         """Latents of the hidden tokens [B, H, D] -> of what is predicted [M, D]: the same, or the mean of each span."""
         hidden = batch.hidden_tokens
         if self.config.predict == "tokens":
-            return tokens[hidden.valid]
+            return batch.pick(tokens, hidden.valid)
         return segment_mean(tokens, *hidden.as_texts, len(batch.row))
 
     def inspect(self, batch: MaskedText) -> Inspection:
@@ -163,6 +165,9 @@ class TJEPA(Method[MaskedText]):
         encoder = self.student if self.config.embed_with == "student" else self.teacher
         return mean_pool(encoder(batch.ids, batch.valid), batch.valid)
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student, "teacher": self.teacher}
+
     def after_step(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress)
 
@@ -179,10 +184,9 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=collate.inputs(method.student.max_len, config.data.synthetic),
+        embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic), config.embed_with),
         train=config.train,
         tasks=lambda: text_tasks(config.data),
-        layers=text_layers,
         pictures=collate.pictures,
         unknown=lambda: train_data.unknown,
         notes=lambda: {

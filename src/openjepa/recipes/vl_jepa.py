@@ -26,7 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openjepa.core.compute import device_of
 from openjepa.core.config import TrainConfig
+from openjepa.core.encoder import Encoder
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
@@ -37,18 +39,20 @@ from openjepa.data.caption_figure import CaptionFigure
 from openjepa.data.caption_latents import FrozenPart, WithLatents
 from openjepa.data.caption_tasks import CaptionTasks
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind, require_captions
-from openjepa.data.image_batches import Images, MaskedImageCollator, clean, images_at_once
+from openjepa.data.image_batches import Images, MaskedImageCollator, images_at_once
+from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
 from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.caption_reader import CaptionReader, EncodersConfig, build_reader
 from openjepa.models.encoders import MAX_LEN
 from openjepa.models.predictors import PredictorConfig, build_predictor
+from openjepa.models.pretrained_vision import PretrainedViT
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
 from openjepa.models.transformer import mean_pool, recompute_activations, take
 from openjepa.models.two_way import Pairs, build_two_way
 from openjepa.models.vision import build_vision
-from openjepa.models.vit import image_layers
+from openjepa.models.vit import ViT
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
@@ -92,10 +96,10 @@ class Config(EncodersConfig):
 class VLJEPA(Method[CaptionedBatch]):
     """Vision encoder, its target, caption reader, predictor and their loss."""
 
-    def __init__(self, config: Config, vision: Any, reader: CaptionReader | None) -> None:
+    def __init__(self, config: Config, vision: ViT | PretrainedViT, reader: CaptionReader | None) -> None:
         super().__init__()
-        self.config, self.patches = config, int(vision.max_len)
-        self.student: Any = vision if config.vision_learns else Frozen(vision)
+        self.config, self.patches = config, vision.max_len
+        self.student = vision if config.vision_learns else Frozen(vision)
         self.teacher = EMATarget(vision, config.momentum.schedule()) if config.vision_learns else None
         self.reader = reader
         places = self.patches + (0 if reader is None else reader.max_len)
@@ -124,14 +128,14 @@ class VLJEPA(Method[CaptionedBatch]):
             visible = self.reader.beside(visible, self.patches, batch.text_ids, batch.text_valid, batch.words)
         latents, positions, valid = visible
         states = self.predictor(latents, positions, valid, None, batch.hidden_at, batch.hidden_valid)  # [B, H, D]
-        return states[batch.hidden_valid]
+        return batch.pick(states, batch.hidden_valid)
 
     def predict_from_context(self, batch: CaptionedBatch) -> Tensor:
         return self.predict(batch, self.encode_context(batch))
 
     def forward(self, batch: CaptionedBatch) -> StepOutput:
         whole = self.look_at(batch)  # [B, N, D]
-        target = self.targets_at(whole, batch.hidden_at, batch.hidden_valid)  # [M, D]
+        target = self.targets_at(batch, whole, batch.hidden_at)  # [M, D]
 
         context = self.encode_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]
@@ -146,7 +150,7 @@ class VLJEPA(Method[CaptionedBatch]):
         """What must not collapse: the mean of each image's visible patches [B, D], or every one of them."""
         if self.config.regularized == "mean":
             return mean_pool(context, batch.context_valid)
-        return context[batch.context_valid]
+        return batch.pick(context, batch.context_valid)
 
     def pairs(self, batch: CaptionedBatch) -> Pairs:
         """directions=both: whole images and captions, each as it is predicted from the other, and their targets."""
@@ -184,19 +188,25 @@ class VLJEPA(Method[CaptionedBatch]):
     def teach(self, images: Tensor) -> Tensor:
         return merged(target_layers(self.config.target, (self.teacher or self.student).states(images)))
 
-    def targets_at(self, whole: Tensor, places: Tensor, valid: Tensor) -> Tensor:
-        """Targets [M, D] of the valid places [B, H]."""
-        return make_targets(self.config.target, [take(whole, places)[valid]])
+    def targets_at(self, batch: CaptionedBatch, whole: Tensor, positions: Tensor) -> Tensor:
+        """whole [B, N, D] -> what is the target at positions [B, H], where a patch is hidden [M, D]."""
+        return make_targets(self.config.target, [batch.pick(take(whole, positions), batch.hidden_valid)])
 
     def inspect(self, batch: CaptionedBatch) -> Inspection:
         whole = self.look_at(batch)  # [B, N, D]
-        copied = self.targets_at(whole, batch.nearest_visible(), batch.hidden_valid)  # [M, D]
+        copied = self.targets_at(batch, whole, batch.nearest_visible())  # [M, D]
         return Inspection(
             rows=batch.hidden_valid.nonzero()[:, 0],
             positions=batch.hidden_at[batch.hidden_valid],
-            copied=self.distance.copied(copied, lambda: self.targets_at(whole, batch.hidden_at, batch.hidden_valid)),
+            copied=self.distance.copied(copied, lambda: self.targets_at(batch, whole, batch.hidden_at)),
             teacher=None if self.teacher is None else self.teacher(batch.images).float().mean(1),
         )
+
+    def encoders(self) -> dict[str, Encoder]:
+        text = None if self.reader is None else self.reader.encoder
+        found: dict[str, Encoder | None] = {"student": self.student, "teacher": self.teacher}
+        found |= {"text": text, "text_teacher": self.text_teacher}
+        return {name: encoder for name, encoder in found.items() if encoder is not None}
 
     def embed(self, batch: Images) -> Tensor:
         return self.in_parts(self.student if self.teacher is not None else self.predict_all, batch)
@@ -239,23 +249,25 @@ def build(config: Config, context: BuildContext) -> Experiment:
     read = None if reader is None else FrozenPart(reader.encoder, reader.encoder, reader.width)
     kept = None if config.vision_learns else seen, None if config.text_learns else read
     rows = WithLatents(train_data, collate, vision.max_len, *kept) if config.cache else train_data
+    inputs = ImageInputs(pixels, grid)
+    described = image_embedding(inputs)
+    if not config.vision_learns:
+        described = image_embedding(inputs, pooling="predicted", note=OF_THE_PREDICTOR)
     baselines: dict[str, Any] = {"pixels": lambda inputs: raw_pixels(inputs, pixels)}
     if not config.vision_learns:
-        baselines["encoder"] = lambda inputs: encoder_alone(method, clean(inputs, pixels, grid))
+        baselines["encoder"] = lambda images: encoder_alone(method, inputs(images))
     return Experiment(
         method=method,
         train_data=rows,
         eval_data=eval_data,
         collate=collate,
-        prepare=lambda inputs: clean(inputs, pixels, grid),
+        embedding=described,
         train=config.train,
         tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.compared if method.two_way else None).all,
         baselines=baselines,
-        embedding="" if config.vision_learns else OF_THE_PREDICTOR,
         unknown=None if reader is None else lambda: train_data.unknown(tokenizer),
         notes=lambda: _notes(config),
         remarks=lambda: off_target(config.mask, grid),
-        layers=image_layers,
         pictures=collate.pictures,
         figures={"captions": CaptionFigure(eval_data, collate)},
     )
@@ -264,7 +276,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
 def encoder_alone(method: VLJEPA, batch: Images) -> np.ndarray:
     """[B, D] float32 mean latent of each image by the vision encoder: what a frozen one gives without any training."""
     with evaluating(method):
-        return method.in_parts(method.student, batch.to(next(method.parameters()).device)).cpu().numpy()
+        return method.in_parts(method.student, batch.to(device_of(method))).cpu().numpy()
 
 
 def _notes(config: Config) -> dict[str, Any]:

@@ -31,9 +31,9 @@ MASKED_ROWS, MASKED_SHOWN = 64, 3
 LIVE_REFRESH_S = 15
 
 
-def run_page(path: Path) -> str:
-    """The whole page of a run folder. Raises UserError if it is none."""
-    logs, run = read_logs(path), api.load(path)
+def run_page(path: Path, device: str = "auto", precision: str = "auto") -> str:
+    """The whole page of a run folder; its networks run as `api.load` says. Raises UserError if it is none."""
+    logs, run = read_logs(path), api.load(path, device, precision)
     samples = _once(lambda: held_out_samples(run))
     sections: list[Section] = [
         *_from_logs(logs, run),
@@ -51,7 +51,7 @@ def live_page(path: Path) -> str:
     """What the logs alone say of a run that is training; a browser loads it anew by itself."""
     logs = read_logs(path)
     sections = [
-        *_from_logs(logs, api.load(path)),
+        *_from_logs(logs, api.load(path, "cpu")),
         ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs)),
     ]
     note = (

@@ -148,8 +148,10 @@ def _batch_rows(networks: dict[str, Experiment]) -> Samples:
 
 
 def _embedded(experiment: Experiment, batches: Sequence[Batch]) -> np.ndarray:
-    with evaluating(experiment.method):
-        return np.concatenate([experiment.method.embed(batch).float().cpu().numpy() for batch in batches])
+    compute = experiment.compute
+    with evaluating(experiment.method, compute):
+        parts = [experiment.method.embed(batch.to(compute.device)).float().cpu().numpy() for batch in batches]
+    return np.concatenate(parts)
 
 
 def _pictures(experiment: Experiment, batch: Any) -> Sequence[Picture]:
@@ -162,7 +164,7 @@ def _pictures(experiment: Experiment, batch: Any) -> Sequence[Picture]:
 def _shown(experiment: Experiment, inputs: Sequence[Any]) -> list[str]:
     if all(isinstance(item, str) for item in inputs):
         return [text_html(item) for item in inputs]
-    pictures = _pictures(experiment, experiment.prepare(inputs))
+    pictures = _pictures(experiment, experiment.embedding.inputs(inputs))
     return [_picture(picture) for picture in pictures] or [f"input {i + 1}" for i in range(len(inputs))]
 
 

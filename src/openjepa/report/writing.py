@@ -13,12 +13,14 @@ from openjepa.studies.results import RESULTS
 PAGE = "report.html"
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path:
-    """The page of a run or a study, written to `out` or into the folder. Raises UserError if it is neither."""
+def write_report(folder: Path, out: Path | None = None, device: str = "auto", precision: str = "auto") -> Path:
+    """The page of a run or a study, written to `out` or into the folder.
+
+    `device` and `precision` are those of the run's networks, see `api.load`. Raises UserError if it is neither."""
     if (folder / RESULTS).is_file():
         page = study_page(folder)
     elif (folder / "config.yaml").is_file():
-        page = run_page(folder)
+        page = run_page(folder, device, precision)
     else:
         raise UserError(
             f"{folder} is neither a run (no config.yaml in it) nor a finished study (no {RESULTS} in it); "

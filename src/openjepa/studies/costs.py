@@ -59,7 +59,7 @@ def _mean_of_parts(experiment: Experiment, cost: Callable[[Method, Progress], fl
     """
     train = experiment.train
     joint = train.joint_steps / train.steps
-    probe = copy.deepcopy(experiment.method).train()
+    probe = copy.deepcopy(experiment.method).cpu().train()
     mean = joint * cost(probe, Progress(0, train.steps)) if joint else 0.0
     if joint < 1:
         freeze_all_but_predictor(probe)

@@ -45,7 +45,8 @@ def score(run: Run, suite: Suite | None = None) -> None:
     columns: dict[str, Scores] = {RUN: {}, START: {}}
     for column, experiment in ((RUN, run.experiment), (START, start)):
         for tasks in groups:
-            columns[column] |= score_column(tasks, column, embedder_of(experiment), experiment.method)
+            embedder = embedder_of(experiment)
+            columns[column] |= score_column(tasks, column, embedder, experiment.method, experiment.compute)
     _write(scores_file(run.path, suite), Scored(columns, _facts(run, start)))
 
 

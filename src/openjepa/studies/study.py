@@ -60,7 +60,7 @@ def conduct(
         reasons = next(iter(found[0].stopped.values()), "it has no finished cell")
         raise UserError(f"{found[0].arm.label}, which all others are compared with, has no result: {reasons}")
     baselines = scoring.references(
-        api.load(_first_scored(cells).path), out / f"references{suite_mark(suite)}.json", suite
+        _where_trained(api.load(_first_scored(cells).path)), out / f"references{suite_mark(suite)}.json", suite
     )
     numbers = list(dict.fromkeys(cell.seed for cell in cells))
     most = max(at_a_time, _jobs_before(out))
@@ -106,3 +106,8 @@ def _jobs_before(out: Path) -> int:
 
 def _first_scored(cells: Sequence[Cell]) -> Cell:
     return next(cell for cell in cells if cell.scores_file.exists())
+
+
+def _where_trained(run: api.Run) -> api.Run:
+    """The run, asked on the kind of device that it was trained on."""
+    return run.to(run.config.train.accelerator)

@@ -40,6 +40,7 @@ def _finish(path: Path, hooks: Sequence[Hook], suite: Suite | None) -> None:
     if finished(path, suite):
         return
     run = api.load(path)
+    run = run.to(run.config.train.accelerator)
     if not run.folder.summary.exists():
         try:
             run = api.train(run.recipe, out=path, resume=True, hooks=hooks, progress=False)

@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
-from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
@@ -31,6 +30,7 @@ from openjepa.core.rundir import RunDir
 from openjepa.core.seeding import seed_global
 from openjepa.data.loader import TrainBatches, train_batches
 from openjepa.train import checkpoint
+from openjepa.train.finite import FiniteGuard
 from openjepa.train.optim import build_optimizer, set_rates, weight_decay_schedule
 from openjepa.train.stages import freeze_all_but_predictor, learning_rate
 from openjepa.train.window import LogWindow
@@ -78,8 +78,9 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
         newest = checkpoint.newest(run.checkpoints)
         start, bookmark = checkpoint.load(newest, experiment.method, optimizer), checkpoint.load_bookmark(newest)
     rates = learning_rate(config), weight_decay_schedule(config)
-    batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark)
-    window = LogWindow(fabric)
+    pin = fabric.device.type == "cuda"  # copies to the device overlap with computation
+    batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark, pin)
+    window, guard = LogWindow(fabric), FiniteGuard(fabric.device)
     keeper = _Keeper(fabric, experiment, run, health, optimizer, batches, window)
     if start == 0:
         keeper.check(Progress(0, config.steps))
@@ -99,7 +100,7 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
         output = _forward_backward(fabric, method, batches, config.accumulate, progress, window)
         norm = fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
         assert norm is not None  # it is None for clipping by value only
-        _require_finite(norm, experiment.method, step)
+        guard.check(norm, experiment.method, step)
         window.add_step(norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -107,16 +108,20 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
 
         done = Progress(step + 1, config.steps)
         last = done.step == config.steps
-        if done.step % config.log_every == 0 or last:
+        logs, judged = (last or done.step % every == 0 for every in (config.log_every, config.health_every))
+        saved = last or (config.checkpoint_every > 0 and done.step % config.checkpoint_every == 0)
+        if logs or judged or saved:
+            guard.require()
+        if logs:
             stats = window.close(lr, weight_decay)
             result.tokens += int(stats["tokens"])
             result.loss = stats["loss"]
             for hook in hooks:
                 hook(done, output, stats)
         aside_s = keeper.aside_s
-        if done.step % config.health_every == 0 or last:
+        if judged:
             keeper.check(done)
-        if last or (config.checkpoint_every and done.step % config.checkpoint_every == 0):
+        if saved:
             keeper.save(done)
         window.skip(keeper.aside_s - aside_s)
         keeper.stop_if_collapsed(done)
@@ -151,16 +156,6 @@ def _forward_backward(
             fabric.backward(output.loss / accumulate)
         window.add_batch(batch, output)
     return output
-
-
-def _require_finite(norm: Tensor, method: nn.Module, step: int) -> None:
-    if torch.isfinite(norm):
-        return
-    bad = [n for n, p in method.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-    raise TrainingStopped(
-        f"non-finite gradient at step {step}, in {bad[0] if bad else 'the norm itself'} first; it was not applied. "
-        "Lower train.lr or train.grad_clip, or try train.precision=32-true"
-    )
 
 
 class _Keeper:

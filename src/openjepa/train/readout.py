@@ -27,7 +27,6 @@ from openjepa.core.schedules import warmup_cosine
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loader import eval_batches, train_batches
 from openjepa.models.readout import Readout, ReadoutConfig
-from openjepa.train.loop import make_fabric
 from openjepa.train.optim import build_optimizer, set_rates
 
 
@@ -67,15 +66,14 @@ class Fitted:
 
 
 class Readings:
-    """Latents and texts of an experiment's batches, with its method frozen, on the device that the run trains on."""
+    """Latents and texts of an experiment's batches, with its method frozen, on the device where it is."""
 
     def __init__(self, experiment: Experiment, config: ReadoutTraining) -> None:
         assert experiment.readable is not None, "the caller has asked whether there is anything to read"
         self.readable = experiment.readable
         self.train = config.beside(experiment.train)
         self.experiment = replace(experiment, train=self.train)
-        self.fabric = make_fabric(self.train)
-        self.experiment.method.to(self.fabric.device)
+        self.compute = experiment.compute
 
     def training(self) -> Iterator[Reading]:
         """One reading a step."""
@@ -86,8 +84,8 @@ class Readings:
         return map(self._read, eval_batches(self.experiment, limit_batches))
 
     def _read(self, batch: Batch) -> Reading:
-        with evaluating(self.experiment.method), self.fabric.autocast():
-            found = self.readable.read(self.experiment.method, batch.to(self.fabric.device))
+        with evaluating(self.experiment.method, self.compute):
+            found = self.readable.read(self.experiment.method, batch.to(self.compute.device))
         return replace(found, target=found.target.float(), predicted=found.predicted.float())
 
 
@@ -122,16 +120,16 @@ class _Learner:
     """A readout and its optimiser. All learners of one seed start from the same weights."""
 
     def __init__(self, readings: Readings, config: ReadoutConfig, latent_dim: int) -> None:
-        self.train, self.fabric = readings.train, readings.fabric
+        self.train, self.compute = readings.train, readings.compute
         seed_global(self.train.seed, "readout")
-        self.readout = Readout(config, latent_dim, readings.readable.vocab).to(self.fabric.device)
+        self.readout = Readout(config, latent_dim, readings.readable.vocab).to(self.compute.device)
         self.optimizer = build_optimizer(self.readout, self.train)
         self.rate = warmup_cosine(self.train.lr, self.train.final_lr, self.train.warmup_steps)
 
     def learn(self, latents: Tensor, reading: Reading, step: int) -> Tensor:
         """One step; returns its loss, detached."""
         set_rates(self.optimizer, self.rate(Progress(step, self.train.steps)), self.train.weight_decay)
-        with self.fabric.autocast():
+        with self.compute.autocast():
             loss = self.readout.loss(latents, reading.ids, reading.valid)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.readout.parameters(), self.train.grad_clip)

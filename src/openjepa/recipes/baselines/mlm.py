@@ -14,12 +14,14 @@ from pydantic import Field
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
+from openjepa.data.text_inputs import text_embedding
 from openjepa.masking.spans import SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.transformer import mean_pool, take
@@ -49,11 +51,11 @@ class MLM(Method[MaskedText]):
     def read_masked(self, batch: MaskedText) -> tuple[Tensor, Tensor]:
         """The latents of the text with [MASK] in it: of all tokens [B, T, D], and of the hidden ones [M, D]."""
         states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)
-        return states, take(states, batch.hidden_tokens.at)[batch.hidden_tokens.valid]
+        return states, batch.pick(take(states, batch.hidden_tokens.at), batch.hidden_tokens.valid)
 
     def forward(self, batch: MaskedText) -> StepOutput:
         _, hidden = self.read_masked(batch)  # [M, D]
-        loss = self.head(hidden, take(batch.ids, batch.hidden_tokens.at)[batch.hidden_tokens.valid])
+        loss = self.head(hidden, batch.pick(take(batch.ids, batch.hidden_tokens.at), batch.hidden_tokens.valid))
         if self.training:  # expected embeddings would cost a third more of the softmax
             return StepOutput({"tokens": loss})
         target = self.embeddings(batch, batch.hidden_tokens.at)  # [M, D]
@@ -61,7 +63,7 @@ class MLM(Method[MaskedText]):
 
     def embeddings(self, batch: MaskedText, positions: Tensor) -> Tensor:
         """The output embeddings of the tokens at these positions [B, H], where a token is hidden [M, D]."""
-        return self.head.embeddings(take(batch.ids, positions)[batch.hidden_tokens.valid])
+        return self.head.embeddings(batch.pick(take(batch.ids, positions), batch.hidden_tokens.valid))
 
     def inspect(self, batch: MaskedText) -> Inspection:
         return Inspection(
@@ -72,6 +74,9 @@ class MLM(Method[MaskedText]):
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
         return self.head.expected(self.read_masked(batch)[1])
+
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student}
 
     def embed(self, batch: MaskedText) -> Tensor:
         return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
@@ -90,7 +95,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=collate.inputs(method.student.max_len, config.data.synthetic),
+        embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic)),
         train=config.train,
         tasks=lambda: text_tasks(config.data),
         unknown=lambda: train_data.unknown,

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.embedding import Embedding, EncoderInputs
+from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.vocabulary import Vocabulary
@@ -44,7 +46,7 @@ class NextToken(Method[MaskedText]):
 
     def read(self, batch: MaskedText) -> Tensor:
         """Latents [B, T, D], each of a token and of those before it."""
-        return self.student(batch.ids, looking_back(batch.valid))
+        return self.student(*backwards(batch).arguments)
 
     def forward(self, batch: MaskedText) -> StepOutput:
         states = self.read(batch)  # [B, T, D]
@@ -66,8 +68,16 @@ class NextToken(Method[MaskedText]):
         follows = batch.valid[:, 1:] & ~batch.hidden[:, :-1]  # [B, T - 1], tokens behind a visible one
         return self.head.expected(self.read(batch)[:, :-1][follows])
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student}
+
     def embed(self, batch: MaskedText) -> Tensor:
         return mean_pool(self.read(batch), batch.valid)
+
+
+def backwards(batch: MaskedText) -> EncoderInputs:
+    """What the encoder reads: all tokens, each with those before it."""
+    return EncoderInputs((batch.ids, looking_back(batch.valid)), batch.valid)
 
 
 def looking_back(valid: Tensor) -> Tensor:
@@ -99,7 +109,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=collate.inputs(method.student.max_len, config.data.synthetic),
+        embedding=Embedding(collate.inputs(method.student.max_len, config.data.synthetic), backwards, causal=True),
         train=config.train,
         unknown=lambda: train_data.unknown,
         tasks=lambda: text_tasks(config.data),

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.distributed import gather_rows
+from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
 from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import Images, ImageViews, ViewCollator, clean
+from openjepa.data.image_batches import Images, ImageViews, ViewCollator
+from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.image_records import ImageDataConfig
 from openjepa.data.image_tasks import image_tasks
 from openjepa.data.images import raw_pixels, train_and_eval
-from openjepa.models.vit import ViT, ViTConfig, image_layers
+from openjepa.models.vit import Projected, ViT, ViTConfig
 from openjepa.objectives.contrast import nt_xent
 
 
@@ -61,6 +63,9 @@ class SimCLR(Method[ImageViews]):
     def predict_from_context(self, batch: ImageViews) -> Tensor:
         return self.project(batch.views[:, 0])
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student, "projected": Projected(self.student, self.projector)}
+
     def embed(self, batch: Images) -> Tensor:
         return self.student(batch.images).float().mean(1)
 
@@ -75,10 +80,9 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=lambda inputs: clean(inputs, pixels, method.student.grid),
+        embedding=image_embedding(ImageInputs(pixels, method.student.grid)),
         train=config.train,
         tasks=lambda: image_tasks(config.data),
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        layers=image_layers,
         pictures=collate.pictures,
     )

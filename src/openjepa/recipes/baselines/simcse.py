@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.distributed import gather_rows
+from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
+from openjepa.data.text_inputs import text_embedding
 from openjepa.data.text_views import TextViews, TextViewsCollator
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.transformer import mean_pool
@@ -66,6 +68,9 @@ class SimCSE(Method[TextViews]):
     def predict_from_context(self, batch: TextViews) -> Tensor:
         return self.project(batch.ids, batch.valid)
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student}
+
     def embed(self, batch: TextViews) -> Tensor:
         return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
 
@@ -82,7 +87,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=collate.inputs(method.student.max_len, config.data.synthetic),
+        embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic)),
         train=config.train,
         unknown=lambda: train_data.unknown,
         tasks=lambda: text_tasks(config.data),

@@ -1,0 +1,70 @@
+"""One description of the vector that users get: which encoder, read how, pooled how.
+
+`Method.embed` computes the vector. The description says the same in a form that other tools can act on: layers are
+compared, and models exported, by it. Where a vector is a pooled state of an encoder, the two agree bit for bit (a test
+holds every recipe to it); where it is a prediction, `pooling` is "predicted" and `note` says what that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from openjepa.core.batch import Batch
+
+# mean, last or first ([CLS]) of the encoder's last states at real positions; predicted = the predictor makes the vector
+Pooling = Literal["mean", "last", "cls", "predicted"]
+Normalization = Literal["none", "unit"]  # unit = divided by its length
+
+
+class EncoderInputs(NamedTuple):
+    """What an encoder is called with for one batch."""
+
+    arguments: tuple[Tensor, ...]  # positional, such as ids and valid, or images
+    valid: Tensor | None = None  # [B, T] bool, which positions are pooled; None = all
+
+
+@runtime_checkable
+class Tokenized(Protocol):
+    """Inputs that are read through a tokenizer."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How inputs of a user become vectors. Only `inputs` is needed to embed; the rest says what the vectors are."""
+
+    inputs: Callable[[Sequence[Any]], Batch]  # texts or images -> batch with nothing hidden (e.g. `TextInputs`)
+    # what encoders of this modality read of such a batch; None = not said, so no layers can be compared
+    encoder_inputs: Callable[[Any], EncoderInputs] | None = None
+    encoder: str = "student"  # by its name in `Method.encoders`
+    pooling: Pooling = "mean"
+    normalization: Normalization = "none"
+    causal: bool = False  # whether each position reads only itself and those before it
+    note: str = ""  # what probes read, where that needs saying; shown beside the table of an evaluation
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that texts are read with; None for images."""
+        return self.inputs.tokenizer if isinstance(self.inputs, Tokenized) else None
+
+    @property
+    def words(self) -> str:
+        """What probes read, in words."""
+        if self.note:
+            return self.note
+        which = {
+            "mean": "the mean of the {}'s last-layer latents",
+            "last": "the {}'s last-layer latent of the last token",
+            "cls": "the {}'s last-layer latent of the first token",
+            "predicted": "the predictor's output on the {}'s latents",
+        }
+        length = ", divided by its length" if self.normalization == "unit" else ""
+        return which[self.pooling].format(self.encoder) + length

@@ -8,7 +8,8 @@ from types import ModuleType
 
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.seeding import seed_global
-from openjepa.recipes import image_jepa, nano_jepa, t_jepa, vl_jepa
+from openjepa.recipes import image_jepa, lang_jepa, nano_jepa, t_jepa, vl_jepa
+from openjepa.recipes.baselines import mlm, next_token, simclr, simcse
 
 TINY = (
     "data.documents=400",
@@ -75,8 +76,13 @@ def build_image(*overrides: str) -> Experiment:
     return build_tiny(Path("unused"), *overrides, recipe=image_jepa, settings=IMAGE)
 
 
+def without(settings: Sequence[str], *sections: str) -> tuple[str, ...]:
+    """The settings but those of these sections."""
+    return tuple(setting for setting in settings if not setting.startswith(sections))
+
+
 VL = (
-    *(setting for setting in IMAGE if not setting.startswith("projector.")),
+    *without(IMAGE, "projector."),
     "tokenizer.vocab_size=300",
     "text_encoder.dim=24",
     "text_encoder.depth=1",
@@ -88,3 +94,22 @@ VL = (
 def build_vl(assets: Path, *overrides: str) -> Experiment:
     """The image-text recipe on 120 scenes of 6 x 6 patches and their captions."""
     return build_tiny(assets, *overrides, recipe=vl_jepa, settings=VL)
+
+
+EVERY_RECIPE: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
+    "t_jepa": (t_jepa, TINY),
+    "lang_jepa": (lang_jepa, TINY),
+    "nano_jepa": (nano_jepa, NANO),
+    "image_jepa": (image_jepa, IMAGE),
+    "vl_jepa": (vl_jepa, VL),
+    "mlm": (mlm, without(TINY, "predictor.")),
+    "next_token": (next_token, without(TINY, "predictor.")),
+    "simcse": (simcse, without(TINY, "predictor.")),
+    "simclr": (simclr, without(IMAGE, "predictor.", "projector.")),
+}
+
+
+def build_recipe(name: str, assets: Path, *overrides: str) -> Experiment:
+    """Any of the recipes of the package, as small as above."""
+    recipe, settings = EVERY_RECIPE[name]
+    return build_tiny(assets, *overrides, recipe=recipe, settings=settings)

@@ -87,6 +87,7 @@ class Experiment:
     collate: Callable[[Sequence[Row]], Batch]
     embedding: Embedding  # how inputs of a user become vectors: what is embedded, swept and exported
     train: TrainConfig
+    mask_ratio: float | None = None  # of a row that is hidden on average, where a setting says so; `check` compares
     pad_to: int = 1  # `collate` pads rows to a multiple of it; those who plan batches of so many tokens count with it
     tasks: Callable[[], list[Task]] = no_tasks  # what `eval` asks by default; made only when asked
     # vectors of inputs that take no learning, by column of the ledger; none = TF-IDF, where tasks show texts

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.encoder import Encoder
-from openjepa.core.errors import ConfigError
+from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.progress import Progress
 
 B = TypeVar("B", bound=Batch)
@@ -41,7 +41,12 @@ class StepOutput:
 
     @property
     def loss(self) -> Tensor:
-        """The scalar that backward() is called on."""
+        """The scalar that backward() is called on. Raises UserError without a term, or if one is no scalar."""
+        if not self.terms:
+            raise UserError("the loss has no term: return StepOutput({name: scalar}, latents)")
+        for name, term in self.terms.items():
+            if term.ndim:
+                raise UserError(f"the term {name} of the loss is no scalar but {list(term.shape)}: use mean_over_ranks")
         return torch.stack(list(self.terms.values())).sum()
 
 
@@ -85,6 +90,13 @@ class Method(nn.Module, ABC, Generic[B]):
 
     def after_step(self, progress: Progress) -> None:
         """Called by the loop after each optimiser step. EMA targets move here. Default: nothing."""
+
+
+def latents_of(method: nn.Module, output: StepOutput) -> Latents:
+    """What a pass in eval mode must show. Raises UserError if it does not."""
+    if output.latents is None:
+        raise UserError(f"{type(method).__name__} gives no latents in eval mode: return StepOutput(terms, latents)")
+    return output.latents
 
 
 def predictor_of(method: Method) -> nn.Module:

@@ -7,6 +7,7 @@ curve. All functions leave the method as they found it. In every one, a good ans
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
-from openjepa.core.method import Latents, Method
+from openjepa.core.method import Latents, Method, latents_of
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
+from openjepa.models.target import Frozen
 
 POSITION_FLOOR = 1e-4  # relative spread of predictions within a row below which they are one prediction
 
@@ -33,6 +35,15 @@ class GradientReport:
     @property
     def clean(self) -> bool:
         return not (self.missing or self.zero or self.nonfinite)
+
+
+@dataclass(frozen=True)
+class TargetMotion:
+    """What changes the targets of one batch during training: largest changes, and the names of forgotten teachers."""
+
+    by_training: float  # through trainable parameters themselves; 0 for a teacher
+    by_after_step: float  # by `after_step`, once those have moved; above 0 for a teacher that follows its student
+    stuck: list[str]  # parts without gradient that make targets, no predictions, and that after_step leaves
 
 
 def leak(method: Method, batch: Batch, generator: torch.Generator) -> float:
@@ -61,10 +72,10 @@ def position_sensitivity(method: Method, batch: Batch) -> float | None:
     predictor does not know where it predicts. None if `Inspection.rows` is missing or no row has two predictions.
     """
     with evaluating(method):
-        latents, rows = method(batch).latents, method.inspect(batch).rows
-    if rows is None or latents is None:
+        predicted, rows = latents_of(method, method(batch)).predicted, method.inspect(batch).rows
+    if rows is None:
         return None
-    predicted, rows = latents.predicted.cpu().double(), rows.cpu()
+    predicted, rows = predicted.cpu().double(), rows.cpu()
     _, index, counts = rows.unique(return_inverse=True, return_counts=True)
     if not bool((counts > 1).any()):
         return None
@@ -81,7 +92,7 @@ def gradient_report(method: Method, batch: Batch) -> GradientReport:
     Zero-initialised layers may leave zeros upstream of them in a fresh method; a name that stays in the list after a
     few steps is never learned.
     """
-    _, grads = _training_pass(method, batch)
+    _, _, grads = _training_pass(method, batch)
     return GradientReport(
         missing=[name for name, grad in grads.items() if grad is None],
         zero=[name for name, grad in grads.items() if grad is not None and not grad.any()],
@@ -89,13 +100,30 @@ def gradient_report(method: Method, batch: Batch) -> GradientReport:
     )
 
 
-def target_moves(method: Method, progress: Progress) -> float:
-    """Above 0 for an EMA target: largest change that `after_step` makes once the online network has moved.
+def training_terms(method: Method, batch: Batch) -> dict[str, Tensor]:
+    """The terms of the loss in one training pass. Raises UserError without a term, or if one is no scalar."""
+    _, terms, _ = _training_pass(method, batch)
+    return terms
 
-    A fresh teacher equals its student, and averaging equals changes nothing; so trainable parameters are moved by
-    N(0, 1) first, in a copy. 0.0 is right only for methods without a moving target.
+
+def target_motion(method: Method, batch: Batch, progress: Progress) -> TargetMotion:
+    """Nothing stuck: every teacher is moved by `after_step`, or wrapped in `Frozen`, which says that it is to stay.
+
+    A teacher is a part whose parameters get no gradient and that makes targets but no predictions. A fresh one equals
+    its student, and averaging equals changes nothing; so trainable parameters are moved by N(0, 1) first, in a copy.
     """
-    return max(_moved_by_after_step(method, progress).values(), default=0.0)
+    probe = copy.deepcopy(method)
+    before = _targets(probe, batch)
+    _shift(p for p in probe.parameters() if p.requires_grad)
+    trained = _targets(probe, batch)
+    moved = _changes_of_after_step(probe, progress).keys()
+    followed = _targets(probe, batch)
+    left = {name: part for name, part in _untrained_parts(probe).items() if not moved & part.keys()}
+    return TargetMotion(
+        by_training=_distance(before, trained),
+        by_after_step=_distance(trained, followed),
+        stuck=[name for name, part in left.items() if _makes_only_targets(part, probe, batch)],
+    )
 
 
 def target_requires_grad(method: Method, batch: Batch, progress: Progress) -> list[str]:
@@ -104,10 +132,12 @@ def target_requires_grad(method: Method, batch: Batch, progress: Progress) -> li
     Those are targets that came with a graph, and parameters that `after_step` moves (the teacher's) and that the loss
     gives a gradient as well.
     """
-    latents, grads = _training_pass(method, batch)
+    latents, _, grads = _training_pass(method, batch)
     attached = ["latents.target"] if latents is not None and latents.target_had_graph else []
     trained = {name for name, grad in grads.items() if grad is not None and grad.any()}
-    return attached + sorted(trained & _moved_by_after_step(method, progress).keys())
+    probe = copy.deepcopy(method)
+    _shift(p for p in probe.parameters() if p.requires_grad)
+    return attached + sorted(trained & _changes_of_after_step(probe, progress).keys())
 
 
 def _predictions(method: Method, batch: Batch) -> Tensor:
@@ -120,28 +150,71 @@ def _differ(first: Batch, second: Batch) -> bool:
     return any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in pairs)
 
 
-def _training_pass(method: Method, batch: Batch) -> tuple[Latents | None, dict[str, Tensor | None]]:
-    """Latents and, by trainable parameter, gradients of one training pass of a copy of the method."""
+def _training_pass(method: Method, batch: Batch) -> tuple[Latents | None, dict[str, Tensor], dict[str, Tensor | None]]:
+    """Latents, terms and, by trainable parameter, gradients of one training pass of a copy of the method."""
     probe = copy.deepcopy(method).train()
     probe.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[]):
         output = probe(batch)
-        output.loss.backward()
-    return output.latents, {name: p.grad for name, p in probe.named_parameters() if p.requires_grad}
+        loss = output.loss
+        if loss.requires_grad:
+            loss.backward()
+    return output.latents, output.terms, {name: p.grad for name, p in probe.named_parameters() if p.requires_grad}
 
 
-def _moved_by_after_step(method: Method, progress: Progress) -> dict[str, float]:
-    """Largest change of each tensor that `after_step` moves, in a copy whose trainable parameters were moved first."""
-    probe = copy.deepcopy(method)
-    generator = generator_for(0, "target_moves")
-    with torch.no_grad():
-        for p in probe.parameters():
-            if p.requires_grad:
-                p.add_(torch.randn(p.shape, generator=generator).to(p))
+@torch.no_grad()
+def _shift(parameters: Iterable[Tensor]) -> None:
+    """Moves parameters by N(0, 1), the same ones by the same numbers."""
+    generator = generator_for(0, "shift")
+    for p in parameters:
+        p.add_(torch.randn(p.shape, generator=generator).to(p))
+
+
+def _changes_of_after_step(probe: Method, progress: Progress) -> dict[str, float]:
+    """Largest change of each tensor that `after_step` moves, by name. The method is left as `after_step` leaves it."""
     before = {name: tensor.clone() for name, tensor in _tensors(probe)}
     probe.after_step(progress)
     changes = {name: float((t.detach() - before[name]).abs().max()) for name, t in _tensors(probe) if t.numel()}
     return {name: change for name, change in changes.items() if change != 0}
+
+
+def _targets(method: Method, batch: Batch) -> Tensor:
+    with evaluating(method):
+        return latents_of(method, method(batch)).target
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    """Largest difference; infinite between different shapes and where one is not finite."""
+    if first.shape != second.shape or not (first.isfinite().all() and second.isfinite().all()):
+        return float("inf")
+    return float((first - second).abs().max()) if first.numel() else 0.0
+
+
+def _untrained_parts(module: nn.Module, prefix: str = "") -> dict[str, dict[str, Tensor]]:
+    """The largest parts that have parameters and train none, but for `Frozen` ones: each one's parameters, by name."""
+    if isinstance(module, Frozen):
+        return {}
+    named: dict[str, Tensor] = {prefix + name: p for name, p in module.named_parameters()}
+    if named and not any(p.requires_grad for p in named.values()):
+        return {prefix.removesuffix("."): named}
+    own = [(prefix + name, p) for name, p in module.named_parameters(recurse=False) if not p.requires_grad]
+    parts: dict[str, dict[str, Tensor]] = {name: {name: p} for name, p in own}
+    for name, child in module.named_children():
+        parts |= _untrained_parts(child, f"{prefix}{name}.")
+    return parts
+
+
+def _makes_only_targets(part: dict[str, Tensor], probe: Method, batch: Batch) -> bool:
+    """Whether targets change with these parameters and predictions do not. The parameters are put back."""
+    kept = [p.detach().clone() for p in part.values()]
+    before = _targets(probe, batch), _predictions(probe, batch)
+    _shift(part.values())
+    after = _targets(probe, batch), _predictions(probe, batch)
+    with torch.no_grad():
+        for p, old in zip(part.values(), kept, strict=True):
+            p.copy_(old)
+    targets, predictions = (_distance(one, other) for one, other in zip(before, after, strict=True))
+    return targets > 0 and predictions == 0
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
-from openjepa.core.method import Method, StepOutput
+from openjepa.core.method import Method, StepOutput, latents_of
 from openjepa.core.progress import Progress
 from openjepa.health.metrics import HealthSample, health
 from openjepa.health.verdict import Verdict, judge
@@ -127,11 +127,10 @@ def health_score(metrics: Mapping[str, float], verdict: Verdict) -> float:
 def look(method: Method, batch: Batch) -> tuple[StepOutput, HealthSample]:
     """What a method makes of one batch, in eval mode. Raises UserError if it shows no latents there."""
     output, more = method(batch), method.inspect(batch)
-    if output.latents is None:
-        raise UserError(f"{type(method).__name__} gives no latents in eval mode: return StepOutput(terms, latents)")
+    latents = latents_of(method, output)
     return output, HealthSample(
-        predicted=output.latents.predicted,
-        target=output.latents.target,
+        predicted=latents.predicted,
+        target=latents.target,
         embedding=method.embed(batch),
         rows=more.rows,
         positions=more.positions,

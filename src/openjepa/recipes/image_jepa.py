@@ -204,9 +204,9 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         embedding=image_embedding(ImageInputs(pixels, grid)),
         train=config.train,
+        mask_ratio=config.mask.ratio if masked and config.mask.strategy == "random" else None,
         tasks=lambda: image_tasks(config.data),
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
         pictures=collate.pictures,
-        notes=lambda: {"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {},
         remarks=lambda: off_target(config.mask, grid) if masked else [],
     )

@@ -186,11 +186,9 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic), config.embed_with),
         train=config.train,
+        mask_ratio=config.mask.ratio,
         tasks=lambda: text_tasks(config.data),
         pictures=collate.pictures,
         unknown=lambda: train_data.unknown,
-        notes=lambda: {
-            "mask_ratio": config.mask.ratio,
-            "teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1),
-        },
+        notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},
     )

@@ -263,6 +263,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         embedding=described,
         train=config.train,
+        mask_ratio=config.mask.ratio if config.mask.strategy == "random" else None,
         tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.compared if method.two_way else None).all,
         baselines=baselines,
         unknown=None if reader is None else lambda: train_data.unknown(tokenizer),
@@ -290,4 +291,4 @@ def _notes(config: Config) -> dict[str, Any]:
             notes["text_target"] = "EMA of the text encoder" if slow else "the text encoder itself, with its gradient"
     if not config.vision_learns:
         notes["embedding"] = OF_THE_PREDICTOR
-    return notes | ({"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {})
+    return notes

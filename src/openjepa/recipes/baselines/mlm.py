@@ -97,7 +97,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic)),
         train=config.train,
+        mask_ratio=config.mask_ratio,
         tasks=lambda: text_tasks(config.data),
         unknown=lambda: train_data.unknown,
-        notes=lambda: {"mask_ratio": config.mask_ratio},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -158,11 +158,12 @@ def our_side(experiment: Experiment, read: Callable[[Any], Read]) -> Side:
     def step() -> Read:
         number, batch = next(batches)
         seed_global(config.seed, "step", number)
-        fabric.backward(method(batch).loss)
+        progress = Progress(number, config.steps)
+        fabric.backward(method(replace(batch, progress=progress)).loss)
         fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        experiment.method.after_step(Progress(number, config.steps))
+        experiment.method.after_step(progress)
         return read(batch)
 
     return Side(step, sum(p.numel() for p in experiment.method.parameters() if p.requires_grad))

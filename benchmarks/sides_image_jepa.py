@@ -33,7 +33,7 @@ def ours(asked: Asked) -> Built:
 
     def read(batch: Any) -> Read:
         teacher = batch.hidden_valid if config.teacher_reads == "hidden" else batch.valid
-        other_view = [batch.hidden_valid] if config.invariance * config.regularizer.weight else []
+        other_view = [batch.hidden_valid] if experiment.method.two_views.pulls else []
         return Read(batch.size, [batch.context_valid, teacher, *other_view])
 
     return Built(our_side(experiment, read), experiment.train_data, config, 0)

@@ -19,13 +19,11 @@ def ours(asked: Asked) -> Built:
     from openjepa.recipes import lang_jepa
 
     config, experiment, vocabulary = with_encoder(lang_jepa, asked, LENGTH)
-    weight = config.invariance * config.regularizer.weight
-    both_views = config.regularizer.name != "none" and (weight > 0 or config.regularize == "sentences")
 
     def read(batch: Any) -> Read:
         hidden, _ = batch.hidden_part.alone
         teacher = hidden if config.teacher_reads == "alone" else batch.valid
-        other_view = [hidden] if both_views else []
+        other_view = [hidden] if experiment.method.two_views.pulls else []
         encoder = experiment.method.student
         encoded = [real_places(encoder, read) for read in (batch.context_valid, teacher, *other_view)]
         return Read(int(batch.asked_valid.sum()), encoded)

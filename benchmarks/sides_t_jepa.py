@@ -21,7 +21,7 @@ def ours(asked: Asked) -> Built:
         student = batch.context_valid if config.mask.how == "drop" else batch.valid
         spans, _ = batch.packed_spans
         teacher = spans if config.teacher_reads == "spans" else batch.valid
-        other_view = [spans] if config.invariance * config.regularizer.weight else []
+        other_view = [spans] if experiment.method.two_views.pulls else []
         encoder = experiment.method.student
         return Read(batch.tokens, [real_places(encoder, read) for read in (student, teacher, *other_view)])
 

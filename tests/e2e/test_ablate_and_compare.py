@@ -281,7 +281,7 @@ def test_flops_are_the_matrix_products_of_a_step(data: Path, tmp_path: Path) -> 
     experiment = mlm.build(config, BuildContext(tmp_path))
     cost = costs.measure(experiment)
     batches = [batch for batch, _ in zip(train_batches(experiment, 0), range(costs.COUNTED), strict=False)]
-    dim, vocab, flops, tokens = 16, experiment.method.vocab, 0.0, 0
+    dim, vocab, flops, tokens = 16, batches[0].vocab, 0.0, 0
     for batch in batches:
         rows, length, hidden = *batch.ids.shape, int(batch.hidden.sum())
         block = 6 * rows * length * 12 * dim * dim + 3 * 2 * 2 * rows * length * length * dim

@@ -106,20 +106,25 @@ def test_malformed_pools_are_named(pools: list, said: str) -> None:
         retrieved(np.ones((2, 2)), CANDIDATES, np.array(pools))
 
 
-class Knows(Method[Batch]):
+@dataclass(kw_only=True)
+class Points(Batch):
+    x: torch.Tensor  # [B, 4]
+
+
+class Knows(Method[Points]):
     """Predicts item i as candidate i, with noise."""
 
     def __init__(self, noise: float) -> None:
         super().__init__()
         self.noise = noise
 
-    def forward(self, batch: Batch) -> StepOutput:
-        raise NotImplementedError
+    def forward(self, batch: Points) -> StepOutput:
+        return StepOutput({"prediction": batch.x.sum()}, Latents(batch.x, batch.x))
 
-    embed = predict_from_context = forward
+    def embed(self, batch: Points) -> torch.Tensor:
+        return batch.x
 
-    def scramble_hidden(self, batch: Batch, generator: torch.Generator) -> Batch:
-        return batch
+    predict_from_context = embed
 
 
 def pick_a_word(method: Knows) -> Vectors:
@@ -152,16 +157,9 @@ def test_every_column_of_a_retrieval_chooses_in_the_same_pools() -> None:
 
 
 def test_a_health_check_measures_what_it_is_asked_to_watch() -> None:
-    @dataclass(kw_only=True)
-    class Points(Batch):
-        x: torch.Tensor  # [B, 4]
-
-    def forward(batch: Points) -> StepOutput:
-        return StepOutput(batch.x.sum(), Latents(batch.x, batch.x, batch.x), {"prediction": batch.x.sum()})
-
     points = Points(keys=torch.arange(6), x=torch.randn(6, 4, generator=generator_for(0, "test")))
     monitor = HealthMonitor([points], watch=partial(curve_point, TASK))
-    record = monitor.check(Knows(0), Progress(0, 1), forward)
+    record = monitor.check(Knows(0), Progress(0, 1))
     assert (record["own_cosine"], record["shuffled_cosine"], record["mrr"], record["top1"]) == (1, 0, 1, 1)
     assert abs(record["random_cosine"]) < 1
     assert record["top1_chance"] == 0.25

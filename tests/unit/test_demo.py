@@ -150,10 +150,10 @@ def test_the_paragraphs_own_sentences_are_not_found_elsewhere(hidden: HiddenSent
 def test_a_paragraph_among_others_has_the_latents_of_its_document(hidden: HiddenSentence) -> None:
     """Targets are standardised over their batch: read alone, a paragraph's would be other ones (and useless)."""
     document = hidden.documents[0]
-    _, own = hidden._predict(hidden._tokens(document), 0)
+    _, own = hidden.predict(document, 0)
     cosines = [float(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(own, hidden.latents)]  # noqa: B905
     assert min(cosines) > 0.98
-    alone = hidden._targets([hidden._tokens(document)])
+    alone = hidden.targets([document])
     assert float(np.dot(alone[0], own[0]) / np.linalg.norm(alone[0]) / np.linalg.norm(own[0])) < 0.95
 
 

@@ -46,9 +46,6 @@ class Stub(Method[Letters]):
     def predict_from_context(self, batch: Letters) -> Tensor:
         raise NotImplementedError
 
-    def scramble_hidden(self, batch: Letters, generator: torch.Generator) -> Letters:
-        raise NotImplementedError
-
 
 def prepare(texts: Sequence[str]) -> Letters:
     codes = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)

@@ -9,10 +9,10 @@ import torch
 from scipy.spatial.distance import pdist
 from torch import Tensor
 
-from openjepa.core.method import Latents
 from openjepa.core.seeding import generator_for
 from openjepa.health.metrics import (
     MOST_ROWS,
+    HealthSample,
     effective_rank,
     health,
     lidar,
@@ -36,12 +36,12 @@ def rotation(dim: int) -> Tensor:
     return torch.linalg.qr(normal(dim, dim, draw=99).double()).Q
 
 
-def full_latents(count: int = 60, dim: int = 8) -> Latents:
+def full_latents(count: int = 60, dim: int = 8) -> HealthSample:
     target = normal(count, dim)
     rows, places = torch.arange(count) // 6, torch.arange(count) % 6
     predicted, copied = target + normal(count, dim, draw=1), normal(count, dim, draw=2)
     context = normal(10, dim, draw=3)
-    return Latents(predicted, target, context, rows, places, copied, context + 0.1 * normal(10, dim, draw=4))
+    return HealthSample(predicted, target, context, rows, places, copied, context + 0.1 * normal(10, dim, draw=4))
 
 
 @pytest.mark.parametrize("k", [1, 4, 16])
@@ -156,27 +156,27 @@ def test_health_has_every_metric_and_all_are_finite() -> None:
     assert found["rank_cap"] == 8
     assert found["rank_frac"] == pytest.approx(found["rank"] / 8)
     bare = full_latents()
-    bare.rows = bare.places = bare.copied = bare.teacher = None
+    bare.rows = bare.positions = bare.copied = bare.teacher = None
     assert not optional & health(bare).keys()
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_health_of_too_few_rows_is_defined(count: int) -> None:
     x, index = normal(count, 4), torch.arange(count)
-    assert all(math.isfinite(v) for v in health(Latents(x, x, x, index, index, x, x)).values())
+    assert all(math.isfinite(v) for v in health(HealthSample(x, x, x, index, index, x, x)).values())
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3])
 def test_health_of_constant_latents_is_defined(value: float) -> None:
     x, index = torch.full((9, 4), value), torch.arange(9) // 3
-    found = health(Latents(x, x, x, index, index, x, x))
+    found = health(HealthSample(x, x, x, index, index, x, x))
     assert all(math.isfinite(v) for v in found.values())
     assert found["skill"] == found["skill_copy"] == found["rank"] == found["spread"] == found["position_share"] == 0
 
 
 def test_nan_is_reported_not_hidden() -> None:
     latents = full_latents()
-    latents.context[3, 2] = math.nan
+    latents.embedding[3, 2] = math.nan
     found = health(latents)
     assert found["nonfinite"] == pytest.approx(1 / (80 + 2 * 480))
     assert math.isnan(found["rank"])
@@ -188,7 +188,7 @@ def test_large_input_is_subsampled_alike_every_time_with_rows_kept_together() ->
     count = MOST_ROWS + 500
     target = normal(count, 4)
     places = torch.arange(count) % 3
-    latents = Latents(target + places[:, None], target, target[:7], torch.arange(count), places, target, None)
+    latents = HealthSample(target + places[:, None], target, target[:7], torch.arange(count), places, target, None)
     found = health(latents)
     assert found == health(latents)
     assert found["skill_copy"] == 0  # copied equals target row by row: nothing to gain, so alignment survived

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from openjepa.core.method import Latents
 from openjepa.core.seeding import generator_for
-from openjepa.health.metrics import health
+from openjepa.health.metrics import HealthSample, health
 from openjepa.health.verdict import FEWEST_SAMPLES, RULES, judge
 
 B, PER_ROW, D = 128, 6, 32
@@ -21,68 +20,68 @@ def normal(*shape: int, draw: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator_for(0, "test", draw))
 
 
-def living(skill_noise: float = 0.7) -> Latents:
+def living(skill_noise: float = 0.7) -> HealthSample:
     """A working encoder: content in rows and places, half of it predictable, a teacher close by."""
     rows, places = torch.arange(B).repeat_interleave(PER_ROW), torch.arange(PER_ROW).repeat(B)
     context = normal(B, D)
     target = context[rows] + 0.3 * normal(PER_ROW, D, draw=1)[places] + 0.8 * normal(B * PER_ROW, D, draw=2)
     predicted = target + skill_noise * normal(B * PER_ROW, D, draw=3)
-    return Latents(predicted, target, context, rows, places, target.roll(1, 0), context + 0.2 * normal(B, D, draw=4))
+    return HealthSample(predicted, target, context, rows, places, target.roll(1, 0), context + 0.2 * normal(B, D, draw=4))
 
 
 START = health(living(skill_noise=3.0))
 
 
-def with_(**changes: Tensor) -> Latents:
+def with_(**changes: Tensor) -> HealthSample:
     return dataclasses.replace(living(), **changes)
 
 
-def position_only() -> Latents:
+def position_only() -> HealthSample:
     alive = living()
-    target = normal(PER_ROW, D, draw=5)[alive.places] + 0.1 * normal(B * PER_ROW, D, draw=6)
+    target = normal(PER_ROW, D, draw=5)[alive.positions] + 0.1 * normal(B * PER_ROW, D, draw=6)
     pooled = target.view(B, PER_ROW, D).mean(1)
-    return with_(target=target, predicted=normal(PER_ROW, D, draw=5)[alive.places], context=pooled, teacher=pooled)
+    return with_(target=target, predicted=normal(PER_ROW, D, draw=5)[alive.positions], embedding=pooled, teacher=pooled)
 
 
-def token_uniform() -> Latents:
+def token_uniform() -> HealthSample:
     alive = living()
-    target = alive.context[alive.rows] + 0.05 * normal(B * PER_ROW, D, draw=5)
+    target = alive.embedding[alive.rows] + 0.05 * normal(B * PER_ROW, D, draw=5)
     return with_(target=target, predicted=target + 0.3 * normal(B * PER_ROW, D, draw=6))
 
 
-def complete() -> Latents:
+def complete() -> HealthSample:
     one = normal(1, D, draw=5)
     return with_(
-        context=one + 1e-3 * normal(B, D), teacher=one + 1e-3 * normal(B, D),
+        embedding=one + 1e-3 * normal(B, D), teacher=one + 1e-3 * normal(B, D),
         target=one + 1e-3 * normal(B * PER_ROW, D), predicted=one + 1e-3 * normal(B * PER_ROW, D, draw=6),
     )  # fmt: skip
 
 
-def dimensional() -> Latents:
+def dimensional() -> HealthSample:
     plane = torch.zeros(D, D)
     plane[0, 0] = 1
     alive = living()
-    return with_(**{n: getattr(alive, n) @ plane for n in ("context", "teacher", "target", "predicted", "copied")})
+    return with_(**{n: getattr(alive, n) @ plane for n in ("embedding", "teacher", "target", "predicted", "copied")})
 
 
-def anisotropic() -> Latents:
+def anisotropic() -> HealthSample:
     cone = 10 * torch.ones(D)
     alive = living()
-    return with_(context=alive.context + cone, teacher=alive.context + cone)
+    return with_(embedding=alive.embedding + cone, teacher=alive.embedding + cone)
 
 
-def scaled(factor: float) -> Latents:
+def scaled(factor: float) -> HealthSample:
     alive = living()
-    names = ("context", "teacher", "target", "predicted", "copied")
+    names = ("embedding", "teacher", "target", "predicted", "copied")
     return with_(**{n: factor * getattr(alive, n) for n in names})
 
 
-def predictor_absorbed() -> Latents:
+def predictor_absorbed() -> HealthSample:
     one = normal(1, D, draw=5)
-    return with_(context=one + 1e-3 * normal(B, D), teacher=one + 1e-3 * normal(B, D))
+    return with_(embedding=one + 1e-3 * normal(B, D), teacher=one + 1e-3 * normal(B, D))
 
 
-def non_finite() -> Latents:
+def non_finite() -> HealthSample:
     return with_(target=living().target * math.nan)
 
 
@@ -114,8 +113,8 @@ def test_smaller_changes_of_scale(factor: float, status: str) -> None:
 
 def test_a_cloud_that_shrinks_to_a_point_is_no_cone_and_one_that_moves_away_is_no_point() -> None:
     offset = 12 * torch.ones(D)
-    small = dataclasses.replace(living(), context=0.05 * living().context + offset / 20)
-    moved = dataclasses.replace(living(), context=living().context + offset)
+    small = dataclasses.replace(living(), embedding=0.05 * living().embedding + offset / 20)
+    moved = dataclasses.replace(living(), embedding=living().embedding + offset)
     assert health(small)["spread"] == pytest.approx(health(moved)["spread"], rel=1e-3)
     assert judge(health(small), START, 0.9).kind == "predictor-absorbed"  # predictions live on
     assert judge(health(small) | {"predicted_std": 0.05}, START, 0.9).kind == "complete"
@@ -123,7 +122,7 @@ def test_a_cloud_that_shrinks_to_a_point_is_no_cone_and_one_that_moves_away_is_n
 
 
 def test_taking_a_common_offset_away_is_no_collapse_of_scale() -> None:
-    offset = dataclasses.replace(living(), context=living().context + 30, teacher=living().context + 30)
+    offset = dataclasses.replace(living(), embedding=living().embedding + 30, teacher=living().embedding + 30)
     assert judge(health(living()), health(offset), 0.9).status == "healthy"
 
 
@@ -191,7 +190,7 @@ BARE = {"train.lr": 1e-3, "train.steps": 1000}  # a recipe of one's own
 
 
 def few(samples: int) -> dict[str, float]:
-    return health(dataclasses.replace(complete(), context=complete().context[:samples], teacher=None))
+    return health(dataclasses.replace(complete(), embedding=complete().embedding[:samples], teacher=None))
 
 
 @pytest.mark.parametrize("samples", [1, 4, FEWEST_SAMPLES - 1])
@@ -222,7 +221,7 @@ def test_what_to_set_for_more_samples_is_what_the_run_has(settings: dict, hint: 
 
 
 def test_infinite_latents_are_told_of_however_few() -> None:
-    latents = dataclasses.replace(non_finite(), context=living().context[:4], teacher=None)
+    latents = dataclasses.replace(non_finite(), embedding=living().embedding[:4], teacher=None)
     assert judge(health(latents), START, 0.9, FULL).kind == "non-finite"
 
 

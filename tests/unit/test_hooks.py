@@ -9,12 +9,12 @@ import torch
 from rich.console import Console
 
 from openjepa.core.errors import UserError
-from openjepa.core.method import Latents, StepOutput
+from openjepa.core.method import StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir, read_jsonl
 from openjepa.train.hooks import ConsoleHook, CsvHook, JsonlHook, TensorBoardHook, clock, default_hooks
 
-OUTPUT = StepOutput(torch.zeros(()), Latents(*torch.zeros(3, 2, 2)))
+OUTPUT = StepOutput({"prediction": torch.zeros(())})
 
 
 def stats(loss: float, **more: float) -> dict[str, float]:

@@ -257,7 +257,7 @@ class Knows(Method):
     def forward(self, batch: Batch) -> StepOutput:
         raise NotImplementedError
 
-    embed = predict_from_context = scramble_hidden = forward
+    embed = predict_from_context = forward
 
 
 def ask(method: Method) -> dict[str, Answers]:

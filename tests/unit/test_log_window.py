@@ -10,7 +10,7 @@ import torch
 from openjepa import api
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
-from openjepa.core.method import Latents, StepOutput
+from openjepa.core.method import StepOutput
 from openjepa.core.rundir import read_jsonl
 from openjepa.data.loader import train_batches
 from openjepa.train.loop import make_fabric
@@ -19,7 +19,6 @@ from tests.tiny import TINY, build_tiny
 
 STEPS = 6
 SETTINGS = (*TINY, f"train.steps={STEPS}", "train.warmup_steps=2", "train.accumulate=2", "train.checkpoint_every=0")
-NOTHING = Latents(*torch.zeros(3, 2, 2))
 
 
 def logged(out: Path, log_every: int) -> list[dict]:
@@ -35,8 +34,7 @@ def batch(size: int) -> Batch:
 
 
 def output(**terms: float) -> StepOutput:
-    tensors = {name: torch.tensor(value) for name, value in terms.items()}
-    return StepOutput(torch.tensor(sum(terms.values())), NOTHING, tensors)
+    return StepOutput({name: torch.tensor(value) for name, value in terms.items()})
 
 
 def window() -> LogWindow:
@@ -77,7 +75,7 @@ def test_the_summary_has_the_mean_of_the_last_line(tmp_path: Path) -> None:
 def test_one_step_of_one_batch_is_logged_to_the_last_digit() -> None:
     one = window()
     loss = torch.rand(())
-    one.add_batch(batch(3), StepOutput(loss, NOTHING, {"prediction": loss}))
+    one.add_batch(batch(3), StepOutput({"prediction": loss}))
     one.add_step(torch.tensor(1 / 3))
     stats = one.close(0.1, 0.2)
     assert (stats["loss"], stats["loss_prediction"], stats["grad_norm"]) == (
@@ -103,7 +101,7 @@ def test_a_window_cut_by_a_checkpoint_gives_the_same_line() -> None:
 
     def add(to: LogWindow, some: torch.Tensor) -> None:
         for value in some:
-            to.add_batch(batch(2), StepOutput(value, NOTHING, {"a": value / 2}))
+            to.add_batch(batch(2), StepOutput({"a": value / 2, "b": value / 3}))
             to.add_step(10 * value)
 
     whole, first, second = window(), window(), window()

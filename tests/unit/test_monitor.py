@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
-from openjepa.core.method import Latents, StepOutput
+from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
-from openjepa.health.metrics import health
+from openjepa.health.metrics import HealthSample, health
 from openjepa.health.monitor import COLLAPSED_SCORE, HealthMonitor, enough_batches, join
 
 D = 16
@@ -30,7 +30,7 @@ def points(size: int, draw: int) -> Points:
     return Points(keys=torch.arange(size), x=torch.randn(size, D, generator=generator_for(0, "test", draw)))
 
 
-class Net(nn.Module):
+class Net(Method[Points]):
     """Predicts its input up to noise of a given size; `gain` shrinks or kills everything."""
 
     def __init__(self) -> None:
@@ -40,12 +40,24 @@ class Net(nn.Module):
         self.seen: list[bool] = []
 
     def forward(self, batch: Points) -> StepOutput:
-        self.seen.append(self.training or torch.is_grad_enabled())
-        target = self.drop(self.gain * batch.x + self.offset)
+        self.note()
+        target = self.embed(batch)
         predicted = target + self.noise * torch.randn(batch.x.shape)
-        loss = (predicted - target).square().mean()
-        rows = torch.arange(batch.size)
-        return StepOutput(loss, Latents(predicted, target, target, rows), {"prediction": loss})
+        return StepOutput({"prediction": (predicted - target).square().mean()}, Latents(predicted, target))
+
+    def note(self) -> None:
+        """Keeps whether this call could train anything."""
+        self.seen.append(self.training or torch.is_grad_enabled())
+
+    def embed(self, batch: Points) -> Tensor:
+        self.note()
+        return self.drop(self.gain * batch.x + self.offset)
+
+    predict_from_context = embed
+
+    def inspect(self, batch: Points) -> Inspection:
+        self.note()
+        return Inspection(rows=torch.arange(batch.size))
 
 
 def monitor(**kwargs) -> HealthMonitor:
@@ -53,26 +65,26 @@ def monitor(**kwargs) -> HealthMonitor:
 
 
 def check(watch: HealthMonitor, net: Net, step: int) -> dict:
-    return watch.check(net, Progress(step, 100), net)
+    return watch.check(net, Progress(step, 100))
 
 
 def test_joined_batches_are_one_batch() -> None:
     x = torch.randn(10, 3, generator=generator_for(0, "test"))
-    whole = Latents(x, 2 * x, x, torch.arange(10), torch.arange(10) % 2, x, x)
+    whole = HealthSample(x, 2 * x, x, torch.arange(10), torch.arange(10) % 2, x, x)
     parts = [
-        Latents(x[a:b], 2 * x[a:b], x[a:b], torch.arange(b - a), torch.arange(a, b) % 2, x[a:b], x[a:b])
+        HealthSample(x[a:b], 2 * x[a:b], x[a:b], torch.arange(b - a), torch.arange(a, b) % 2, x[a:b], x[a:b])
         for a, b in ((0, 4), (4, 10))
     ]
-    joined = join(parts, [4, 6])
+    joined = join(parts)
     assert all(torch.equal(getattr(joined, name), getattr(whole, name)) for name in vars(whole))
     parts[1].teacher = None
-    assert join(parts, [4, 6]).teacher is None
+    assert join(parts).teacher is None
 
 
 def test_row_numbers_are_shifted_by_batch_size_not_by_the_last_row_seen() -> None:
-    x = torch.zeros(2, 3)
-    parts = [Latents(x, x, x, torch.tensor([0, 2])), Latents(x, x, x, torch.tensor([1, 1]))]
-    rows = join(parts, [5, 5]).rows
+    x, five = torch.zeros(2, 3), torch.zeros(5, 3)
+    parts = [HealthSample(x, x, five, torch.tensor(rows)) for rows in ([0, 2], [1, 1])]
+    rows = join(parts).rows
     assert rows is not None
     assert rows.tolist() == [0, 2, 6, 6]
 
@@ -157,7 +169,7 @@ def test_metrics_are_those_of_all_batches_together() -> None:
     watch, net = monitor(), Net()
     net.noise = 0.0
     x = torch.cat([points(size, draw).x for draw, size in enumerate((40, 24))])
-    assert check(watch, net, 0)["rank"] == pytest.approx(health(Latents(x, x, x))["rank"], rel=1e-6)
+    assert check(watch, net, 0)["rank"] == pytest.approx(health(HealthSample(x, x, x))["rank"], rel=1e-6)
 
 
 def test_no_held_out_batch_is_the_users_problem() -> None:

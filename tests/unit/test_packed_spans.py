@@ -21,7 +21,7 @@ def batch_of(hidden: Tensor, valid: Tensor) -> MaskedText:
     return MaskedText(
         keys=torch.arange(len(ids)), ids=ids, valid=valid, hidden=hidden, context_at=context_at,
         context_valid=context_valid, hidden_at=hidden_at, hidden_valid=hidden_valid, span_at=span_at,
-        span_valid=span_valid, real_tokens=int(valid.sum()),
+        span_valid=span_valid, real_tokens=int(valid.sum()), vocab=50,
     )  # fmt: skip
 
 

@@ -57,9 +57,6 @@ class Toy(Method[Numbers]):
     def predict_from_context(self, batch: Numbers) -> Tensor:
         return torch.ones_like(self.embed(batch)).cumsum(1)
 
-    def scramble_hidden(self, batch: Numbers, generator: torch.Generator) -> Numbers:
-        return batch
-
 
 def texts() -> tuple[Tensor, Tensor]:
     """TEXTS different texts of 1 to 5 tokens, ids and valid [TEXTS, 5]."""

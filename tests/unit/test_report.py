@@ -245,7 +245,7 @@ class Step:
 
     def __call__(self) -> None:
         self.step += 1
-        self.report(Progress(self.step, 50), StepOutput(torch.zeros(()), None), {})  # ty: ignore[invalid-argument-type]
+        self.report(Progress(self.step, 50), StepOutput({"prediction": torch.zeros(())}), {})
 
 
 def test_a_live_page_is_drawn_after_health_checks_only(folder: Path) -> None:

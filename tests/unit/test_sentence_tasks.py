@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Retrieval
 from openjepa.data.corpus import TokenRow
-from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator
+from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator, Sentences
 from openjepa.data.readers import Counts
 from openjepa.data.rows import SentenceRows
 from openjepa.data.sentence_tasks import sentence_tasks
@@ -38,10 +38,10 @@ class Words(nn.Module):
         self.words = nn.Parameter(torch.randn(300, D, generator=generator_for(0, "words")))
         self.shift = shift * torch.randn(D, generator=generator_for(0, "shift"))
 
-    def sentence_targets(self, batch: MaskedSentences, sentences: Tensor, real: Tensor) -> Tensor:
-        member = (batch.sentence[:, None] == sentences[:, :, None]).float()  # [B, S, T]
+    def targets(self, batch: MaskedSentences, some: Sentences) -> Tensor:
+        member = (batch.sentence[:, None] == some.number[:, :, None]).float()  # [B, S, T]
         means = member @ self.words[batch.ids] / member.sum(2, keepdim=True).clamp_min(1)  # [B, S, D]
-        return (means[real] + self.shift).detach()
+        return (means[some.real] + self.shift).detach()
 
     def predict_from_context(self, batch: MaskedSentences) -> Tensor:
         return self.answer(self, batch)
@@ -49,15 +49,13 @@ class Words(nn.Module):
     def seen(self, batch: MaskedSentences) -> Tensor:
         """The mean latent of the visible sentences of its document, for each hidden sentence [M, D]."""
         rows = batch.seen_valid.nonzero()[:, 0]  # of each visible sentence
-        total = torch.zeros(batch.size, D).index_add(
-            0, rows, self.sentence_targets(batch, batch.seen, batch.seen_valid)
-        )
+        total = torch.zeros(batch.size, D).index_add(0, rows, self.targets(batch, batch.visible_part))
         mean = total / batch.seen_valid.sum(1, keepdim=True)  # [B, D]
         return mean[batch.asked_valid.nonzero()[:, 0]]
 
 
 def truth(method: Words, batch: MaskedSentences) -> Tensor:
-    return method.sentence_targets(batch, batch.asked, batch.asked_valid)
+    return method.targets(batch, batch.hidden_part)
 
 
 def hint(method: Words, batch: MaskedSentences) -> Tensor:
@@ -152,8 +150,8 @@ def test_avoid_points_away_from_the_mean_of_the_visible_sentences(tasks: dict[st
 class Numbered(Words):
     """Latents that say which sentence of its document it is, and hardly anything else."""
 
-    def sentence_targets(self, batch: MaskedSentences, sentences: Tensor, real: Tensor) -> Tensor:
-        return 0.01 * super().sentence_targets(batch, sentences, real) + torch.eye(D)[sentences[real]]
+    def targets(self, batch: MaskedSentences, some: Sentences) -> Tensor:
+        return 0.01 * super().targets(batch, some) + torch.eye(D)[some.number[some.real]]
 
 
 def test_questions_of_one_document_are_drawn_together(tasks: dict[str, Retrieval]) -> None:

@@ -94,8 +94,23 @@ class HiddenSentence:
         tokens = [ids for _, ids in pieces]
         if (length := len(self.rows.join(tokens))) > self.rows.max_len:
             raise UserError(f"the paragraph has {length} tokens; this run reads {self.rows.max_len}: shorten it")
-        predicted, own = self._predict(tokens, hidden)  # [D], [N, D]
+        predicted, own = self.predict(sentences, hidden)  # [D], [N, D]
         return self._answer(sentences, hidden, predicted, own)
+
+    def predict(self, sentences: Sequence[str], hidden: int) -> tuple[np.ndarray, np.ndarray]:
+        """The latent predicted for the hidden one of N sentences [D], and the targets of all of them [N, D].
+
+        Targets are read among held-out documents: they are standardised over their batch.
+        """
+        with evaluating(self.method, self.run.compute):
+            predicted = self.method.predict_from_context(self._batch([sentences], hidden))  # [1, D]
+        return _array(predicted)[0], self.targets([sentences, *self.documents[: AT_ONCE - 1]])[: len(sentences)]
+
+    def targets(self, documents: Sequence[Sequence[str]]) -> np.ndarray:
+        """The targets [M, D] of all sentences of some documents, in reading order."""
+        batch = self._batch(documents, hidden=-1)
+        with evaluating(self.method, self.run.compute):
+            return _array(self.method.all_targets(batch))
 
     def _answer(self, sentences: list[str], hidden: int, predicted: np.ndarray, own: np.ndarray) -> HiddenAnswer:
         inside = {same_words(sentence) for sentence in sentences}
@@ -124,24 +139,12 @@ class HiddenSentence:
             note=unknown_words(self.run, self.rows.tokenizer, sentences),
         )
 
-    def _predict(self, pieces: Sequence[np.ndarray], hidden: int) -> tuple[np.ndarray, np.ndarray]:
-        """The latent predicted for the hidden one of N sentences [D], and the targets of all of them [N, D]."""
-        with evaluating(self.method, self.run.compute):
-            predicted = self.method.predict_from_context(self._batch([pieces], hidden))  # [1, D]
-        company = [self._tokens(document) for document in self.documents[: AT_ONCE - 1]]
-        return _array(predicted)[0], self._targets([pieces, *company])[: len(pieces)]
-
-    def _targets(self, documents: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-        """The targets [M, D] of all sentences of some documents, in reading order."""
-        batch = self._batch(documents, hidden=-1)
-        with evaluating(self.method, self.run.compute):
-            return _array(self.method.all_targets(batch))
-
-    def _batch(self, documents: Sequence[Sequence[np.ndarray]], hidden: int) -> MaskedText:
-        """Documents as tokens of their sentences; number `hidden` of each is hidden, -1 = none."""
+    def _batch(self, documents: Sequence[Sequence[str]], hidden: int) -> MaskedText:
+        """Documents as their sentences; number `hidden` of each is hidden, -1 = none."""
         collate = replace(self.collate, masker=lambda count, _: torch.arange(count) == hidden)
         generator = generator_for(0, "demo")
-        rows = [TokenRow(ids, self.rows.special(ids), n) for n, ids in enumerate(map(self.rows.join, documents))]
+        tokens = [self.rows.join(self._tokens(document)) for document in documents]
+        rows = [TokenRow(ids, self.rows.special(ids), n) for n, ids in enumerate(tokens)]
         return collate([Row(row, generator, row.document) for row in rows]).to(self.run.compute.device)
 
     def _tokens(self, sentences: Sequence[str]) -> list[np.ndarray]:
@@ -171,7 +174,7 @@ class HiddenSentence:
         latents: dict[str, np.ndarray] = {}
         for start in range(0, len(self.documents), AT_ONCE):
             part = self.documents[start : start + AT_ONCE]
-            found = self._targets([self._tokens(document) for document in part])  # [M, D]
+            found = self.targets(part)  # [M, D]
             for text, latent in zip((sentence for document in part for sentence in document), found, strict=True):
                 texts.setdefault(same_words(text), text)
                 latents.setdefault(same_words(text), latent)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -43,7 +43,7 @@ def measure(experiment: Experiment, sized: int = SIZED) -> Cost:
     """Count the FLOPs of COUNTED batches and the tokens of `sized` ones. The method is not changed, only read."""
     batches = list(islice(train_batches(experiment, 0), max(COUNTED, sized)))
     mean_tokens = sum(batch.tokens for batch in batches) / len(batches)
-    flops = _mean_of_parts(experiment, lambda probe, _: _flops_per_token(probe, batches[:COUNTED]))
+    flops = _mean_of_parts(experiment, lambda probe, at: _flops_per_token(probe, batches[:COUNTED], at))
     return Cost(flops, mean_tokens * experiment.train.accumulate)
 
 
@@ -63,18 +63,16 @@ def _mean_of_parts(experiment: Experiment, cost: Callable[[Method, Progress], fl
     mean = joint * cost(probe, Progress(0, train.steps)) if joint else 0.0
     if joint < 1:
         freeze_all_but_predictor(probe)
-        last = Progress(train.steps, train.steps)
-        probe.after_step(last)
-        mean += (1 - joint) * cost(probe, last)
+        mean += (1 - joint) * cost(probe, Progress(train.steps, train.steps))
     return mean
 
 
-def _flops_per_token(probe: Method, batches: Sequence[Batch]) -> float:
+def _flops_per_token(probe: Method, batches: Sequence[Batch], progress: Progress) -> float:
     flops = 0
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):  # fused kernels hide their products
         for batch in batches:
             with FlopCounterMode(display=False) as counter:
-                probe(batch).loss.backward()
+                probe(replace(batch, progress=progress)).loss.backward()
             flops += counter.get_total_flops()
     return flops / sum(batch.tokens for batch in batches)
 
@@ -90,7 +88,7 @@ def _median_step_s(probe: Method, experiment: Experiment, progress: Progress) ->
             began = time.perf_counter()
             for batch in islice(batches, train.accumulate):
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=train.precision == "bf16-mixed"):
-                    loss = probe(batch).loss
+                    loss = probe(replace(batch, progress=progress)).loss
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,8 @@
-"""LANG-JEPA's own laws: defects planted in the recipe are caught, and a target knows nothing of its context."""
+"""LANG-JEPA's own laws: defects planted in its batches are caught, and a target knows nothing of its context."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,66 +18,38 @@ from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.data.loader import train_batches
 from openjepa.data.masked_sentences import MaskedSentences, Sentences
-from openjepa.models.transformer import take
+from openjepa.data.masked_text import random_ids
 from openjepa.recipes import lang_jepa
-from openjepa.recipes.lang_jepa import LangJEPA
+from tests.planted import STILL, failing, shows_the_hidden
 from tests.tiny import build_tiny
 
 
-class NoMask(LangJEPA):
-    """Nothing is masked: the context pass reads the whole document."""
-
-    def see_context(self, batch: MaskedSentences) -> list[Tensor]:
-        return [take(state, batch.context_at) for state in self.student.states(batch.ids, batch.valid)]
-
-
-class ForgetsPlaces(LangJEPA):
-    """The predictor is asked for the first sentence, whichever is meant."""
-
-    def predict(self, batch: MaskedSentences, context: list[Tensor]) -> Tensor:
-        return super().predict(replace(batch, asked=torch.zeros_like(batch.asked)), context)
-
-
-class ForgetsTheTeacher(LangJEPA):
-    """The EMA is never updated."""
-
-    def after_step(self, progress: Progress) -> None:
-        pass
-
-
-class TrainsTargets(LangJEPA):
-    """The student is its own target, with the gradient left in."""
-
-    def teach(self, batch: MaskedSentences, some: Sentences) -> Tensor:
-        states = self.student(take(batch.ids, some.at), *some.alone)
-        return (some.weights @ states)[some.real]
+def asks_for_the_first_sentence(batch: MaskedSentences) -> MaskedSentences:
+    """Whichever is meant."""
+    return replace(batch, asked=torch.zeros_like(batch.asked))
 
 
 @pytest.mark.parametrize(
-    ("method", "law", "said"),
+    ("settings", "change", "law"),
     [
-        (NoMask, "no leak", "the context view contains it"),
-        (ForgetsPlaces, "positions matter", "add positions"),
-        (ForgetsTheTeacher, "the EMA target moves", "after_step leaves the target where it was"),
-        (TrainsTargets, "targets carry no gradient", "latents.target"),
+        ((), shows_the_hidden, "no leak"),
+        ((), asks_for_the_first_sentence, "positions matter"),
+        (STILL, lambda batch: batch, "the target moves"),
     ],
 )
 def test_a_planted_defect_fails_its_law_alone(
-    method: type[LangJEPA], law: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: tuple[str, ...], change: Callable, law: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(lang_jepa, "LangJEPA", method)
-    found = list(failed(check_experiment(build_tiny(tmp_path, recipe=lang_jepa))))
-    assert [result.name for result in found] == [law]
-    assert said in found[0].detail
+    assert failing(build_tiny(tmp_path, *settings, recipe=lang_jepa), change) == [law]
 
 
 def moved_by_the_context(experiment: Experiment) -> float:
     """How far targets move, at most, when only visible content changes."""
     batch, method = next(iter(train_batches(experiment, 0))), experiment.method
-    other = torch.randint(method.vocab, batch.ids.shape, generator=generator_for(0, "other context"))
+    other = random_ids(batch.ids, batch.vocab, generator_for(0, "other context"))
     changed = replace(batch, ids=torch.where(batch.hidden, batch.ids, other))
     with evaluating(method):
-        before, after = (method.teach(one, one.hidden_part) for one in (batch, changed))
+        before, after = (method.targets(one, one.hidden_part) for one in (batch, changed))
     return float((before - after).abs().max())
 
 
@@ -84,31 +57,46 @@ def test_a_sentence_read_alone_is_a_target_that_knows_nothing_of_its_context(tmp
     assert moved_by_the_context(build_tiny(tmp_path, recipe=lang_jepa)) == 0
 
 
-@pytest.mark.parametrize("override", ["teacher_reads=document", ""])
-def test_targets_that_attend_to_the_context_are_told(
-    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_targets_that_attend_to_the_context_are_told(tmp_path: Path) -> None:
+    assert moved_by_the_context(build_tiny(tmp_path, "teacher_reads=document", recipe=lang_jepa)) > 0.01
+
+
+def test_a_sentence_read_alone_knows_nothing_of_the_other_hidden_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By choice, or because the attention mask was forgotten."""
-    if not override:
+    """And the test tells: with an attention mask that was forgotten, it does."""
+    experiment = build_tiny(tmp_path, "mask.ratio=0.5", "target.norm=layer_norm", recipe=lang_jepa)
+    batch, method = next(iter(train_batches(experiment, 0))), experiment.method
+    assert (batch.asked_valid.sum(1) > 1).any()
+    first = batch.sentence == batch.asked[:, :1]  # [B, T], the first hidden sentence of each row
+    other = random_ids(batch.ids, batch.vocab, generator_for(0, "other first"))
+    changed = replace(batch, ids=torch.where(first, other, batch.ids))
+    later = batch.asked_valid.cumsum(1)[batch.asked_valid] > 1  # [M]
 
-        class AttendsToAll(LangJEPA):
-            def teach(self, batch: MaskedSentences, some: Sentences) -> Tensor:
-                whole = self.teacher(batch.ids, batch.valid)
-                return (some.weights @ take(whole, some.at))[some.real]
+    def moved() -> Tensor:
+        with evaluating(method):
+            before, after = (method.targets(one, one.hidden_part) for one in (batch, replace(changed)))
+        return (before - after).abs().amax(1)  # [M]
 
-        monkeypatch.setattr(lang_jepa, "LangJEPA", AttendsToAll)
-    assert moved_by_the_context(build_tiny(tmp_path, *filter(None, [override]), recipe=lang_jepa)) > 0.01
+    assert moved()[later].max() == 0
+    assert moved()[~later].min() > 0.01
+    together = property(lambda some: (some.valid.long() - 1, some.at))  # all in one segment
+    monkeypatch.setattr(Sentences, "alone", together)
+    assert moved()[later].max() > 0.01
 
 
 def test_with_a_contrast_the_targets_are_those_of_the_same_sentences(tmp_path: Path) -> None:
     plain, contrasted = (
-        at_the_end(tmp_path, "target.norm=layer_norm", f"contrast.weight={weight}") for weight in (0, 0.5)
+        build_tiny(tmp_path, "target.norm=layer_norm", f"contrast.weight={weight}", recipe=lang_jepa)
+        for weight in (0, 0.5)
     )
-    batch = next(iter(train_batches(plain, 0)))
+    batch = at_the_end(plain)
     with evaluating(plain.method), evaluating(contrasted.method):
         expected = plain.method(batch).latents.target
-        torch.testing.assert_close(contrasted.method(batch).latents.target, expected)
-        known = plain.method.sentence_targets(batch, *batch.every_sentence)
+        output = contrasted.method(batch)
+        assert "contrast" in output.terms
+        torch.testing.assert_close(output.latents.target, expected)
+        known = plain.method.targets(batch, batch.part(*batch.every_sentence))
     sentences = [int(row.max()) + 1 for row in batch.sentence]
     assert batch.document_of_all.tolist() == [row for row, count in enumerate(sentences) for _ in range(count)]
     first = torch.tensor([0, *sentences]).cumsum(0)[:-1]  # [B] where each row begins
@@ -118,19 +106,29 @@ def test_with_a_contrast_the_targets_are_those_of_the_same_sentences(tmp_path: P
 
 
 def test_the_contrast_is_part_of_the_loss_at_its_weight(tmp_path: Path) -> None:
-    none, one, two = (evaluated(at_the_end(tmp_path, f"contrast.weight={weight}")) for weight in (0, 1, 2))
+    none, one, two = (
+        evaluated(experiment, at_the_end(experiment))
+        for experiment in (build_tiny(tmp_path, f"contrast.weight={weight}", recipe=lang_jepa) for weight in (0, 1, 2))
+    )
     assert "contrast" not in none.terms
     torch.testing.assert_close(two.terms["contrast"], 2 * one.terms["contrast"])
     torch.testing.assert_close(one.loss, torch.stack(list(one.terms.values())).sum())
 
 
-def test_the_contrast_grows_from_its_part_of_the_run_on_and_is_kept_with_the_weights(tmp_path: Path) -> None:
-    method = build_tiny(tmp_path, "contrast.weight=0.4", "contrast.start=0.6", recipe=lang_jepa).method
-    weights = []
-    for step in (0, 60, 80, 100):
-        method.after_step(Progress(step, 100))
-        weights.append(float(method.state_dict()["contrast.weight"]))
-    assert weights == pytest.approx([0, 0, 0.2, 0.4])
+def test_the_contrast_grows_from_its_part_of_the_run_on_and_keeps_no_state(tmp_path: Path) -> None:
+    """Its weight follows the progress that the batch carries, so a resumed run has nothing to restore."""
+    experiment = build_tiny(tmp_path, "contrast.weight=0.4", "contrast.start=0.6", recipe=lang_jepa)
+    batch = at_the_end(experiment)
+    whole = evaluated(experiment, batch).terms["contrast"] / 0.4
+    for step, weight in ((0, 0), (60, 0), (80, 0.2), (100, 0.4), (70, 0.1)):  # also backwards
+        terms = evaluated(experiment, replace(batch, progress=Progress(step, 100))).terms
+        assert ("contrast" in terms) == (weight > 0)
+        if weight:
+            torch.testing.assert_close(terms["contrast"], weight * whole)
+    before = {name: value.clone() for name, value in experiment.method.state_dict().items()}
+    assert not [name for name in before if "contrast" in name]
+    off = build_tiny(tmp_path, "contrast.weight=0", recipe=lang_jepa).method.state_dict()
+    assert before.keys() == off.keys()
 
 
 PASSAGES = ("encoder.max_len=32", "sentences.passages=3", "predictor.alibi=true", "contrast.weight=0.5")
@@ -147,7 +145,7 @@ def test_a_prediction_reads_all_passages_of_its_document_and_no_other(tmp_path: 
     batch, method = next(iter(train_batches(experiment, 0))), experiment.method
     first = int((batch.document == 1).nonzero()[0, 0])  # the first passage of the second document
     assert int((batch.document == 1).sum()) > 1
-    other = torch.randint(method.vocab, batch.ids.shape, generator=generator_for(0, "other context"))
+    other = random_ids(batch.ids, batch.vocab, generator_for(0, "other context"))
     changed = torch.where(batch.hidden | ~batch.valid, batch.ids, other)
     with evaluating(method):
         before = method.predict_from_context(batch)
@@ -161,22 +159,20 @@ def test_a_prediction_reads_all_passages_of_its_document_and_no_other(tmp_path: 
 def test_a_passage_is_read_without_the_others_of_its_document(tmp_path: Path) -> None:
     experiment = build_tiny(tmp_path, *PASSAGES, recipe=lang_jepa)
     batch, method = next(iter(train_batches(experiment, 0))), experiment.method
-    other = torch.randint(method.vocab, batch.ids.shape, generator=generator_for(0, "other passages"))
+    other = random_ids(batch.ids, batch.vocab, generator_for(0, "other passages"))
     own = int((batch.document[1:] == batch.document[:-1]).nonzero()[0, 0])  # the next row is of the same document
     other[own] = batch.ids[own]
     with evaluating(method):
-        before, after = (method.see_context(one)[-1] for one in (batch, replace(batch, ids=other)))
+        before, after = (method.encode_context(one)[-1] for one in (batch, replace(batch, ids=other)))
     assert torch.equal(before[own], after[own])
     assert not torch.equal(before[own + 1], after[own + 1])
 
 
-def at_the_end(folder: Path, *overrides: str) -> Experiment:
-    """LANG-JEPA as it is in the last step of a run, untrained."""
-    experiment = build_tiny(folder, *overrides, recipe=lang_jepa)
-    experiment.method.after_step(Progress(1, 1))
-    return experiment
+def at_the_end(experiment: Experiment) -> MaskedSentences:
+    """The first training batch, as if it were read in the last step of a run."""
+    return replace(next(iter(train_batches(experiment, 0))), progress=Progress(1, 1))
 
 
-def evaluated(experiment: Experiment) -> StepOutput:
+def evaluated(experiment: Experiment, batch: MaskedSentences) -> StepOutput:
     with evaluating(experiment.method):
-        return experiment.method(next(iter(train_batches(experiment, 0))))
+        return experiment.method(batch)

@@ -15,6 +15,7 @@ from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
 from openjepa.data.loader import eval_batches, train_batches
 from openjepa.data.masked_sentences import MaskedSentences
+from openjepa.health.monitor import look
 from openjepa.recipes import lang_jepa
 from tests.tiny import build_tiny
 
@@ -28,9 +29,8 @@ LANG_VARIANTS = {
         "target.norm=none",
         "encoder.max_len=64",
     ),
-    "lang_jepa: block, sentences": (
+    "lang_jepa: block": (
         "mask.strategy=block",
-        "regularize=sentences",
         "regularizer.name=sigreg",
         "target.norm=layer_norm",
         "contrast.weight=0.1",
@@ -93,20 +93,20 @@ def test_no_row_knows_its_batch(experiment: Experiment) -> None:
 def test_latents_say_where_they_belong(experiment: Experiment) -> None:
     batch = next(eval_batches(experiment))
     with evaluating(experiment.method):
-        latents = experiment.method(batch).latents
-    count = len(latents.predicted)
-    assert latents.rows is not None
-    assert latents.places is not None
-    assert latents.copied is not None
-    assert latents.teacher is not None
-    assert len(latents.target) == len(latents.rows) == len(latents.places) == len(latents.copied) == count
-    if isinstance(batch, MaskedSentences):  # a place is a sentence
-        assert (batch.sentence[latents.rows] == latents.places[:, None])[batch.hidden[latents.rows]].any()
-        assert torch.equal(latents.places, batch.asked[batch.asked_valid])
+        _, sample = look(experiment.method, batch)
+    count = len(sample.predicted)
+    assert sample.rows is not None
+    assert sample.positions is not None
+    assert sample.copied is not None
+    assert sample.teacher is not None
+    assert len(sample.target) == len(sample.rows) == len(sample.positions) == len(sample.copied) == count
+    if isinstance(batch, MaskedSentences):  # a position is a sentence
+        assert (batch.sentence[sample.rows] == sample.positions[:, None])[batch.hidden[sample.rows]].any()
+        assert torch.equal(sample.positions, batch.asked[batch.asked_valid])
     else:
-        assert batch.hidden[latents.rows, latents.places].all()
-    assert torch.equal(latents.rows, latents.rows.sort().values)
-    assert len(latents.context) == len(latents.teacher) == batch.size
+        assert batch.hidden[sample.rows, sample.positions].all()
+    assert torch.equal(sample.rows, sample.rows.sort().values)
+    assert len(sample.embedding) == len(sample.teacher) == batch.size
 
 
 def test_user_texts_become_one_finite_vector_each(experiment: Experiment) -> None:

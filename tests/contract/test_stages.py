@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -167,15 +168,16 @@ def test_the_cost_of_the_second_part_has_the_contrast_that_comes_late(tmp_path: 
 def test_every_timed_step_of_the_second_part_has_that_contrast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ("train.predictor_only=1", "contrast.weight=1", "contrast.start=0.9", "train.steps=50")
     experiment = build_tiny(tmp_path, *settings, recipe=lang_jepa)
-    asked, forward = [], LateContrast.forward
+    weights, call = [], LateContrast.__call__
 
-    def counted(self: LateContrast, *given: torch.Tensor) -> torch.Tensor:
-        asked.append(given)
-        return forward(self, *given)
+    def counted(self: LateContrast, *given: Any) -> torch.Tensor:
+        *_, progress = given
+        weights.append(self.weight(progress))
+        return call(self, *given)
 
-    monkeypatch.setattr(LateContrast, "forward", counted)
+    monkeypatch.setattr(LateContrast, "__call__", counted)
     costs.seconds_per_step(experiment)
-    assert len(asked) == costs.WARM + costs.TIMED
+    assert weights == [1.0] * (costs.WARM + costs.TIMED)
 
 
 @pytest.mark.parametrize("words", [("train", "--out", "{}/run"), ("check",)])

@@ -26,7 +26,9 @@ def living(skill_noise: float = 0.7) -> HealthSample:
     context = normal(B, D)
     target = context[rows] + 0.3 * normal(PER_ROW, D, draw=1)[places] + 0.8 * normal(B * PER_ROW, D, draw=2)
     predicted = target + skill_noise * normal(B * PER_ROW, D, draw=3)
-    return HealthSample(predicted, target, context, rows, places, target.roll(1, 0), context + 0.2 * normal(B, D, draw=4))
+    return HealthSample(
+        predicted, target, context, rows, places, target.roll(1, 0), context + 0.2 * normal(B, D, draw=4)
+    )
 
 
 START = health(living(skill_noise=3.0))

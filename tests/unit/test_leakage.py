@@ -2,150 +2,186 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
-from openjepa.core.method import Latents, Method, StepOutput
+from openjepa.core.method import Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
+from openjepa.data.loader import train_batches
 from openjepa.health.leakage import (
     POSITION_FLOOR,
     gradient_report,
     leak,
     position_sensitivity,
-    target_moves,
+    target_motion,
     target_requires_grad,
+    training_terms,
 )
-
-B, T, D = 4, 6, 8
-
-
-@dataclass(kw_only=True)
-class Points(Batch):
-    x: Tensor  # [B, T, D]
-    hidden: Tensor  # [B, T] bool
-
-
-def batch(hidden: int = 2) -> Points:
-    mask = torch.zeros(B, T, dtype=torch.bool)
-    mask[:, T - hidden :] = True
-    return Points(keys=torch.arange(B), x=torch.randn(B, T, D, generator=generator_for(0, "x")), hidden=mask)
-
-
-class Stub(Method[Points]):
-    """Mean of the visible points -> one prediction per hidden place. `fault` plants one defect."""
-
-    def __init__(self, fault: str = "") -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.fault = fault
-        self.student, self.teacher = nn.Linear(D, D), nn.Linear(D, D)
-        self.teacher.load_state_dict(self.student.state_dict())
-        self.teacher.requires_grad_(fault == "trained teacher").eval()
-        self.place, self.drop = nn.Embedding(T, D), nn.Dropout(0.5)
-        self.unused = nn.Linear(D, D) if fault == "unused" else None
-
-    def predict_from_context(self, batch: Points) -> Tensor:
-        seen = ~batch.hidden if self.fault != "leak" else torch.ones_like(batch.hidden)
-        context = (batch.x * seen[..., None]).sum(1) / seen.sum(1, keepdim=True)  # [B, D]
-        rows, places = batch.hidden.nonzero(as_tuple=True)
-        where = torch.zeros_like(places) if self.fault == "no positions" else places
-        predicted = self.drop(self.student(context))[rows] + self.place(where)  # [M, D]
-        return predicted + torch.rand_like(predicted) * self.fault.count("noise")
-
-    def forward(self, batch: Points) -> StepOutput:
-        predicted = self.predict_from_context(batch)
-        target = self.teacher(batch.x)[batch.hidden]  # [M, D]
-        rows = batch.hidden.nonzero()[:, 0]
-        loss = (predicted - (target if self.fault == "trained teacher" else target.detach())).square().mean()
-        if self.fault == "nan":
-            loss = loss * (self.student.weight.sum() * 0).sqrt()
-        held = predicted if self.fault == "attached" else predicted.detach()
-        return StepOutput(loss, Latents(held, target.detach(), self.embed(batch).detach(), rows))
-
-    def embed(self, batch: Points) -> Tensor:
-        return self.student(batch.x.mean(1))
-
-    def scramble_hidden(self, batch: Points, generator: torch.Generator) -> Points:
-        other = torch.randn(batch.x.shape, generator=generator)
-        if self.fault == "vacuous":
-            other = batch.x
-        return replace(batch, x=torch.where(batch.hidden[..., None], other, batch.x))
-
-    def after_step(self, progress: Progress) -> None:
-        if self.fault != "frozen teacher":
-            with torch.no_grad():
-                for mine, theirs in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-                    mine.lerp_(theirs, 0.004)
-
+from openjepa.models.target import Frozen
+from tests.stub_jepa import EMA, StubJEPA, Words, build_stub
 
 START = Progress(0, 10)
 
 
-def audit(method: Stub, hidden: int = 2) -> float:
-    return leak(method, batch(hidden), generator_for(0, "scramble"))
+def batch(**changes: object) -> Words:
+    found = next(train_batches(build_stub(), 0))
+    assert isinstance(found, Words)
+    return replace(found, **changes)
+
+
+def one_hidden() -> torch.Tensor:
+    """The first word of each text [B, T]."""
+    hidden = torch.zeros_like(batch().hidden)
+    hidden[:, 0] = True
+    return hidden
+
+
+def audit(method: StubJEPA, **changes: object) -> float:
+    return leak(method, batch(**changes), generator_for(0, "other"))
 
 
 def test_a_clean_method_passes_everything() -> None:
-    method = Stub()
+    method = StubJEPA()
     assert audit(method) == 0.0
     assert (position_sensitivity(method, batch()) or 0) > POSITION_FLOOR
     assert gradient_report(method, batch()).clean
-    assert 0.004 < target_moves(method, START) < 0.02  # (1 - momentum) x the largest of 72 normal numbers
     assert target_requires_grad(method, batch(), START) == []
+    assert list(training_terms(method, batch())) == ["prediction", "variance"]
 
 
 def test_a_planted_leak_is_caught() -> None:
-    assert audit(Stub("leak")) > 0.01
+    assert audit(StubJEPA("leak")) > 0.01
 
 
 def test_audits_that_would_prove_nothing_are_refused() -> None:
-    with pytest.raises(UserError, match="scramble_hidden changed nothing"):
-        audit(Stub("vacuous"))
-    with pytest.raises(UserError, match="scramble_hidden changed nothing"):
-        audit(Stub(), hidden=0)
+    with pytest.raises(UserError, match="with_other_hidden changed nothing"):
+        audit(StubJEPA(), keeps_hidden=True)
+    with pytest.raises(UserError, match="with_other_hidden changed nothing"):
+        audit(StubJEPA(), hidden=torch.zeros_like(batch().hidden))
+
+
+def test_a_batch_that_cannot_be_changed_is_named() -> None:
+    class Plain(Words):
+        with_other_hidden = Words.__mro__[1].with_other_hidden  # that of every batch
+
+    values = vars(batch())
+    with pytest.raises(UserError, match=r"Plain has no with_other_hidden\(generator\)"):
+        leak(StubJEPA(), Plain(**values), generator_for(0, "other"))
 
 
 def test_randomness_inside_the_prediction_is_fixed_and_so_no_leak() -> None:
-    assert audit(Stub("noise")) == 0.0
+    assert audit(StubJEPA("noise")) == 0.0
 
 
 def test_predictions_that_become_nan_are_a_leak() -> None:
-    method = Stub()
+    method = StubJEPA()
     with torch.no_grad():
-        method.place.weight.fill_(float("nan"))
+        method.position.weight.fill_(float("nan"))
     assert audit(method) == float("inf")
 
 
 def test_predictions_without_positions_are_caught() -> None:
-    assert position_sensitivity(Stub("no positions"), batch()) == pytest.approx(0, abs=1e-7)
-    assert position_sensitivity(Stub(), batch(hidden=1)) is None  # one prediction a row: nothing to compare
+    assert position_sensitivity(StubJEPA("no positions"), batch()) == pytest.approx(0, abs=1e-7)
+    assert position_sensitivity(StubJEPA(), batch(hidden=one_hidden())) is None  # one prediction a row
 
 
 def test_parameters_without_gradient_are_named() -> None:
-    report = gradient_report(Stub("unused"), batch())
-    assert report.missing == ["unused.weight", "unused.bias"]
+    report = gradient_report(StubJEPA("idle part"), batch())
+    assert report.missing == ["idle.weight", "idle.bias"]
     assert not report.clean
-    assert "student.weight" in gradient_report(Stub("nan"), batch()).nonfinite
+    assert gradient_report(StubJEPA("nan gradient"), batch()).nonfinite == ["student.mix.weight"]
 
 
-def test_a_place_that_never_occurs_is_a_zero_row_not_a_zero_parameter() -> None:
-    assert gradient_report(Stub(), batch()).zero == []
+def test_a_position_that_never_occurs_is_a_zero_row_not_a_zero_parameter() -> None:
+    assert gradient_report(StubJEPA(), batch(hidden=one_hidden())).zero == []
 
 
-def test_a_frozen_teacher_does_not_move_and_a_trained_one_is_named() -> None:
-    assert target_moves(Stub("frozen teacher"), START) == 0
-    assert target_requires_grad(Stub("trained teacher"), batch(), START) == ["teacher.bias", "teacher.weight"]
-    assert target_requires_grad(Stub("attached"), batch(), START) == ["latents.predicted"]
+def test_terms_are_those_of_a_training_pass_with_their_graphs() -> None:
+    terms = training_terms(StubJEPA("detached term"), batch())
+    assert terms["prediction"].requires_grad
+    assert not terms["variance"].requires_grad
+
+
+def test_a_teacher_that_gets_a_gradient_is_named_and_so_is_a_target_with_a_graph() -> None:
+    found = target_requires_grad(StubJEPA("trained teacher"), batch(), START)
+    assert found == [f"teacher.{name}" for name in ("mix.bias", "mix.weight", "position.weight", "word.weight")]
+    assert target_requires_grad(StubJEPA("student as target"), batch(), START) == ["latents.target"]
+
+
+# --- who moves the target
+
+
+def test_a_teacher_moves_by_after_step_alone_and_as_slowly_as_its_momentum_says() -> None:
+    motion = target_motion(StubJEPA(), batch(), START)
+    assert motion.by_training == 0
+    assert motion.stuck == []
+    assert 0 < motion.by_after_step < 10 * (1 - EMA)  # parameters were moved by N(0, 1)
+
+
+def test_a_student_that_is_its_own_target_moves_with_training() -> None:
+    motion = target_motion(StubJEPA("student as target"), batch(), START)
+    assert motion.by_training > 0.1
+    assert motion.stuck == []
+
+
+@pytest.mark.parametrize("defect", ["forgotten teacher", "frozen student"])
+def test_a_teacher_that_nothing_moves_is_stuck(defect: str) -> None:
+    """Although `after_step` of the stub moves something: the number of steps."""
+    motion = target_motion(StubJEPA(defect), batch(), START)
+    assert (motion.by_training, motion.by_after_step, motion.stuck) == (0, 0, ["teacher"])
+
+
+def test_a_frozen_target_is_not_stuck() -> None:
+    motion = target_motion(StubJEPA("fixed teacher"), batch(), START)
+    assert (motion.by_training, motion.by_after_step, motion.stuck) == (0, 0, [])
+
+
+class Wrapped(Method[Words]):
+    """Another method, somewhere inside."""
+
+    def __init__(self, method: StubJEPA) -> None:
+        super().__init__()
+        self.inside = nn.ModuleDict({"method": method, "fixed": Frozen(nn.Linear(2, 2))})
+
+    @property
+    def method(self) -> StubJEPA:
+        method = self.inside["method"]
+        assert isinstance(method, StubJEPA)
+        return method
+
+    def forward(self, batch: Words) -> StepOutput:
+        return self.method(batch)
+
+    def embed(self, batch: Words) -> torch.Tensor:
+        return self.method.embed(batch)
+
+    def predict_from_context(self, batch: Words) -> torch.Tensor:
+        return self.method.predict_from_context(batch)
+
+    def after_step(self, progress: Progress) -> None:
+        self.method.after_step(progress)
+
+
+def test_a_teacher_is_found_wherever_it_hangs() -> None:
+    assert target_motion(Wrapped(StubJEPA()), batch(), START).stuck == []
+    assert target_motion(Wrapped(StubJEPA("forgotten teacher")), batch(), START).stuck == ["inside.method.teacher"]
+
+
+def test_frozen_parts_that_predict_as_well_are_no_teacher() -> None:
+    """Word vectors that are not trained, of a student that is its own target and of one with a teacher."""
+    for defect in ("", "student as target"):
+        method = StubJEPA(defect)
+        method.student.word.requires_grad_(False)
+        assert target_motion(method, batch(), START).stuck == []
 
 
 def test_the_audit_leaves_no_trace() -> None:
-    method = Stub()
+    method = StubJEPA(dropout=0.5)
     method.train()
     method.teacher.eval()
     before = {name: value.clone() for name, value in method.state_dict().items()}
@@ -153,10 +189,11 @@ def test_the_audit_leaves_no_trace() -> None:
     audit(method)
     position_sensitivity(method, batch())
     gradient_report(method, batch())
-    target_moves(method, START)
+    training_terms(method, batch())
+    target_motion(method, batch(), START)
     target_requires_grad(method, batch(), START)
     assert method.training
-    assert method.drop.training
+    assert method.student.drop.training
     assert not method.teacher.training
     assert torch.equal(torch.random.get_rng_state(), random)
     assert all(p.grad is None for p in method.parameters())

@@ -1,0 +1,34 @@
+"""Defects planted in what a recipe is given, its batches, so that recipes stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from openjepa.check import check_experiment, failed
+from openjepa.core.experiment import Experiment, Row
+
+STILL = ("momentum.start=1", "momentum.final=1")  # settings of a teacher that does not follow its student
+
+
+def failing(experiment: Experiment, change: Callable[[Any], Any] = lambda batch: batch) -> list[str]:
+    """Names of the laws that fail on the changed batches."""
+
+    def collate(rows: Sequence[Row]) -> Any:
+        return change(experiment.collate(rows))
+
+    return [result.name for result in failed(check_experiment(replace(experiment, collate=collate)))]
+
+
+def shows_the_hidden(batch: Any) -> Any:
+    """The hidden positions are among the context's."""
+    at = torch.cat([batch.context_at, batch.hidden_at], 1)
+    return replace(batch, context_at=at, context_valid=torch.cat([batch.context_valid, batch.hidden_valid], 1))
+
+
+def asks_for_one_position(batch: Any) -> Any:
+    """All predictions of a row are asked for at its first position."""
+    return replace(batch, hidden_at=torch.zeros_like(batch.hidden_at))

@@ -9,7 +9,8 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from openjepa.core.config import BaseConfig, TrainConfig, read_yaml
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.values import read_yaml
 from openjepa.core.errors import ConfigError
 from openjepa.core.locate import built_in_recipes, locate_recipe
 from openjepa.data.sources import DataConfig

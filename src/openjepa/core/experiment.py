@@ -103,5 +103,5 @@ class Experiment:
     remarks: Callable[[], Sequence[str]] = no_remarks  # a line each: what cannot be as the settings ask
 
     def __post_init__(self) -> None:
-        if self.train.predictor_only:
+        if self.train.predictor_only_fraction:
             predictor_of(self.method)  # raises where there is none

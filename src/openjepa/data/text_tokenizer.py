@@ -39,6 +39,7 @@ class TokenizerConfig(BaseConfig):
     """Section `tokenizer` of a text recipe."""
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": OWN_KINDS}
+    FIRST: ClassVar[tuple[str, ...] | None] = ("kind", "vocab_size")
 
     kind: str | None = None
     """wordpiece or bpe (trained on the corpus), bytes, or the file, folder or hub name of a pretrained tokenizer

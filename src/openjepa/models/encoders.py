@@ -23,6 +23,7 @@ class EncoderConfig(BaseConfig):
     """Which text encoder is trained."""
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"name": ()}
+    FIRST: ClassVar[tuple[str, ...] | None] = ("name", "dim", "depth", "heads", "max_len")
 
     name: str | None = None
     """transformers hub id or local folder; unset = OpenJEPA's own transformer with the sizes below"""

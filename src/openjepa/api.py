@@ -420,9 +420,7 @@ class Moved(NamedTuple):
     new: Any
 
 
-def relocate(
-    path: str | Path, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None
-) -> list[Moved]:
+def relocate(path: str | Path, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None) -> list[Moved]:
     """Tell a run where the files that it was made from are now; its config.yaml is written anew.
 
     `overrides` are "key=value" strings, and `settings` Python values by key, of the settings that may hold a path

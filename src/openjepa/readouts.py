@@ -21,13 +21,13 @@ from safetensors.torch import save_model
 from torch import Tensor
 
 from openjepa.core.aside import replaced_folder
-from openjepa.core.values import plain, read_yaml
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.locate import built_in_recipes, functions_of
 from openjepa.core.reading import Readable
 from openjepa.core.rundir import write_json
 from openjepa.core.seeding import generator_for
+from openjepa.core.values import plain, read_yaml
 from openjepa.evals.readout import compare, examples
 from openjepa.models.readout import Readout
 from openjepa.train import checkpoint

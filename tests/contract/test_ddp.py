@@ -29,7 +29,7 @@ VARIANTS = {
 }
 NANO_VARIANTS = {
     "nano_jepa, vicreg": (),
-    "nano_jepa, dropped step": ("loss_dropout=0.99", "target_space=centred", "regularizer.name=sigreg"),
+    "nano_jepa, dropped step": ("loss_dropout=0.99", "target_space=centered", "regularizer.name=sigreg"),
 }
 IMAGE_VARIANTS = {
     "image_jepa, masks": ("invariance=0.5", "target.norm=standardize"),

@@ -483,7 +483,7 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
 
 @pytest.mark.slow
 def test_two_processes_train_the_run_of_one_and_speak_once(data: Path, tmp_path: Path) -> None:
-    settings = ("train.steps=4", "train.predictor_only=0.5", "train.accumulate=2", "train.log_every=2")
+    settings = ("train.steps=4", "train.predictor_only_fraction=0.5", "train.accumulate=2", "train.log_every=2")
     words = ["train", "t_jepa", f"data.source={data}", *TINY, *settings, "--no-eval", "--out"]
     command = [sys.executable, "-m", "openjepa", *words, str(tmp_path / "run"), "train.devices=2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

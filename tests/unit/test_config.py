@@ -10,9 +10,9 @@ import pytest
 from pydantic import Field, ValidationError
 
 from openjepa.core.config import BaseConfig, TrainConfig
-from openjepa.core.values import read_yaml
 from openjepa.core.errors import ConfigError
 from openjepa.core.locate import built_in_recipes, locate_recipe
+from openjepa.core.values import read_yaml
 from openjepa.data.sources import DataConfig
 
 CONFIGS = Path(str(resources.files("openjepa"))) / "configs"

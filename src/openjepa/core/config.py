@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -17,19 +17,29 @@ OPTIMIZERS = ("adamw", "sgd", "muon", "lars")  # made in `train.optimizers`
 class TrainConfig(BaseConfig):
     """How long, how fast and on what. One section shared by all recipes."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("steps", "batch_tokens", "batch_size", "lr", "warmup_steps", "precision", "accelerator", "threads", "seed")
+    FIRST = (
+        "steps",
+        "batch_tokens",
+        "batch_size",
+        "lr",
+        "warmup_steps",
+        "precision",
+        "accelerator",
+        "threads",
+        "seed",
+    )
 
     steps: int = Field(1000, ge=1)
     """optimiser steps"""
     batch_tokens: int = Field(0, ge=0)
-    """real tokens per batch, bucketed by length; 0 = use batch_size"""
+    """real tokens per batch, 0 = batch_size rows instead; rows are bucketed by length"""
     batch_size: int = Field(64, ge=1)
-    """rows per batch over all ranks; with batch_tokens, the most rows a batch may have"""
+    """rows per batch over all ranks, with batch_tokens the most that it may have"""
     accumulate: int = Field(1, ge=1)
     """batches per optimiser step"""
     optimizer: str = "adamw"
     """adamw | sgd | muon | lars | package.module:Class; muon trains hidden matrices, and adamw the rest"""
-    optimizer_args: dict[str, Any] = {}
+    optimizer_args: dict[str, Any] = Field({})
     """the optimiser's own arguments, such as {momentum: 0.9} of sgd; lr, weight_decay and betas have settings here"""
     lr: float = Field(1e-3, gt=0)
     """peak learning rate; the default suits adamw and muon, sgd and lars want a higher one"""

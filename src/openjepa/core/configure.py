@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from openjepa.core.values import read_yaml
 from openjepa.core.errors import UserError, did_you_mean
 from openjepa.core.locate import locate_recipe, presets
+from openjepa.core.values import read_yaml
 
 DEFAULT_PRESET = "tiny"
 

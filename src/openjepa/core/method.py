@@ -57,7 +57,8 @@ class Inspection:
 class Method(nn.Module, ABC, Generic[B]):
     """Networks and objective. Knows nothing of devices, optimisers, files or logging.
 
-    A method that predicts through a module of its own calls it `predictor`: `train.predictor_only_fraction` trains it alone.
+    A method that predicts through a module of its own calls it `predictor`: `train.predictor_only_fraction` is a part
+    of the run that trains it alone.
     `forward` is the training pass because DDP, FSDP, Fabric and torch.compile all hook `forward`.
     Subclasses are final: wrap a method to change it, do not inherit from it.
     """

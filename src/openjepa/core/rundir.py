@@ -25,9 +25,9 @@ from types import ModuleType
 from typing import Any
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.values import plain, read_yaml
 from openjepa.core.errors import UserError
 from openjepa.core.locate import locate_recipe
+from openjepa.core.values import plain, read_yaml
 
 PEAK_MEMORY = "peak_memory_gb"  # in summary.json: of training and of evaluation
 STAMPED = ("openjepa", "torch", "numpy", "transformers", "tokenizers", "lightning-fabric", "scikit-learn")

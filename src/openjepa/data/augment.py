@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from typing import ClassVar
-
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -25,7 +23,7 @@ YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.5
 class AugmentConfig(BaseConfig):
     """How views of an image may differ."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("area", "flip")
+    FIRST = ("area", "flip")
 
     area: Interval = (1.0, 1.0)
     """least and largest part of the image that a crop keeps; [1, 1] = no crop"""

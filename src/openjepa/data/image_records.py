@@ -33,8 +33,8 @@ class ImageDataConfig(BaseConfig):
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,), "eval_source": (WORLD,)}
 
-    SHORTHAND: ClassVar[str | None] = "source"
-    FIRST: ClassVar[tuple[str, ...] | None] = ("source", "size", "column", "label", "images")
+    SHORTHAND = "source"
+    FIRST = ("source", "size", "column", "label", "images")
 
     source: str = Field(WORLD, min_length=1)
     """scenes (a world made on the spot), an image file, folder or glob, a .parquet file or folder of them, or hub
@@ -53,8 +53,8 @@ class ImageDataConfig(BaseConfig):
     streaming: bool = False
     """hub: read over the network without keeping the files; decoded images are kept all the same"""
     images: int = Field(0, ge=0)
-    """usable images to take from the start of the source, held-out ones included; 0 = all of them, of scenes
-    world_images"""
+    """images to take from the start of the source, 0 = all of them (of scenes: world_images); only usable ones count,
+    held-out ones included"""
     world_images: int = Field(12_000, ge=1)
     """how many images scenes has where `images` is 0; says nothing of other sources"""
     eval_source: str | None = None
@@ -68,7 +68,6 @@ class ImageDataConfig(BaseConfig):
     def generated_images(self) -> int:
         """How many images the offline world is asked for."""
         return self.images or self.world_images
-
 
 
 def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Record]:
@@ -85,7 +84,9 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
         yield from read_files(tables, Reading(cfg.column, cfg.label, hints=HINTS), counts)
     else:
         name, _, config = place.partition(":")
-        for read in hub_shards(name, config or None, cfg.split, cfg.streaming, cfg.column, cfg.label, HINTS, images=True):
+        for read in hub_shards(
+            name, config or None, cfg.split, cfg.streaming, cfg.column, cfg.label, HINTS, images=True
+        ):
             yield from read(0)
 
 

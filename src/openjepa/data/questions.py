@@ -44,8 +44,8 @@ class QuestionConfig(BaseConfig):
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,)}
 
-    SHORTHAND: ClassVar[str | None] = "source"
-    FIRST: ClassVar[tuple[str, ...] | None] = ("source", "question_column", "answer_column", "answer", "documents")
+    SHORTHAND = "source"
+    FIRST = ("source", "question_column", "answer_column", "answer", "documents")
 
     source: str = Field(WORLD, min_length=1)
     """arithmetic (a world made on the spot), a file, folder or glob, or hub owner/name[:config]; files have a column
@@ -61,12 +61,13 @@ class QuestionConfig(BaseConfig):
     split: str = "train"
     """split to read of a hub data set, or of a folder that DatasetDict.save_to_disk wrote"""
     documents: int = Field(0, ge=0)
-    """usable questions to take from the start of the source, held-out ones included; 0 = all of them, of arithmetic
-    world_documents"""
+    """questions to take from the start of the source, 0 = all of them (of arithmetic: world_documents); only usable
+    ones count, held-out ones included"""
     world_documents: int = Field(100_000, ge=1)
     """how many questions arithmetic has where `documents` is 0; says nothing of other sources"""
     eval_fraction: float = Field(0.05, gt=0, lt=1)
     """share of the questions held out from training, chosen by their content"""
+
     @property
     def synthetic(self) -> bool:
         """Whether the questions are generated: a tokenizer trained on them knows few of the words that people use."""

@@ -39,7 +39,6 @@ from openjepa.data.tables import read_arrow, read_parquet, read_xlsx
 from openjepa.data.text_files import read_markup, read_txt
 
 
-
 def read_files(files: Iterable[Path], reading: Reading, counts: Counts) -> Iterator[Record]:
     """Records of the files in the given order.
 
@@ -149,7 +148,7 @@ def _not_readable(name: str, hints: Hints, error: Exception) -> UserError:
 
 
 def read_stories(size: int, label: str | None, skip: int = 0) -> Iterator[Record]:
-    """The first `size` training stories of the story world, from number `skip` on; `label` may name one of its factors."""
+    """The first `size` training stories of the world, from number `skip` on; `label` may name one of their factors."""
     from openjepa.data.worlds.stories import Stories
 
     stories = Stories(split="train", size=size, seed=0)

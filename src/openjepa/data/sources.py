@@ -44,8 +44,8 @@ class DataConfig(BaseConfig):
     """Section `data` of a text recipe. A plain string stands for `source`."""
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,)}
-    SHORTHAND: ClassVar[str | None] = "source"
-    FIRST: ClassVar[tuple[str, ...] | None] = ("source", "column", "label", "documents")
+    SHORTHAND = "source"
+    FIRST = ("source", "column", "label", "documents")
 
     source: str = Field("stories", min_length=1)
     """stories (a world made on the spot), a file, folder or glob, or hub owner/name[:config]; files are .txt, .jsonl,
@@ -66,8 +66,8 @@ class DataConfig(BaseConfig):
     """never keep the source on disk: a hub data set is read over the network, and with documents=0 training reads
     any source as it goes, window by window"""
     documents: int = Field(0, ge=0)
-    """usable documents to take from the start of the source, held-out ones included; 0 = all of them, of stories
-    world_documents"""
+    """documents to take from the start of the source, 0 = all of them (of stories: world_documents); only usable ones
+    count, held-out ones included"""
     world_documents: int = Field(30_000, ge=1)
     """how many documents stories has where `documents` is 0; says nothing of other sources"""
     shuffle_window: int = Field(2000, ge=4)

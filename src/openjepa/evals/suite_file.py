@@ -26,9 +26,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.values import read_yaml
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.tasks import Task
+from openjepa.core.values import read_yaml
 from openjepa.data.beir import read_beir
 from openjepa.data.cache import file_versions
 from openjepa.data.files import files_behind

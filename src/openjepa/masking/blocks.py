@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ PatchMasker = Callable[[Grid, torch.Generator], PatchMask]
 class PatchMaskConfig(BaseConfig):
     """Which patches are hidden, and how."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("strategy", "ratio")
+    FIRST = ("strategy", "ratio")
 
     strategy: Literal["multiblock", "block", "random"] = "multiblock"
     """I-JEPA's blocks, one block, or patches drawn one by one"""

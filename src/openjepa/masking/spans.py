@@ -12,7 +12,7 @@ often than a place in the middle (0.16 against 0.4 for 100 tokens, ratio 0.4 and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -25,7 +25,7 @@ from openjepa.core.errors import ConfigError
 class MaskConfig(BaseConfig):
     """What is hidden, and how."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("ratio", "mean_span")
+    FIRST = ("ratio", "mean_span")
 
     ratio: float = Field(0.5, gt=0, lt=1)
     """hidden part of each text's real tokens"""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 
 import torch.nn.functional as F
-from typing import ClassVar
-
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -20,7 +18,7 @@ RESIDUAL = ("out.weight", "mlp.2.weight")  # what adds to the residual stream: s
 class DecoderConfig(BaseConfig):
     """Sizes of the decoder."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("dim", "depth", "heads", "max_len")
+    FIRST = ("dim", "depth", "heads", "max_len")
 
     dim: int = Field(128, ge=8)
     """width of the latents"""

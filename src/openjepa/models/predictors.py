@@ -9,7 +9,7 @@ hidden_valid [B, H]) -> [B, H, out_dim]`. `slots` are the encoder's own latents 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -24,7 +24,7 @@ from openjepa.models.transformer import Trunk, key_mask, mean_pool
 class PredictorConfig(BaseConfig):
     """From the context's latents to the hidden ones."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("kind", "width", "depth")
+    FIRST = ("kind", "width", "depth")
 
     kind: Literal["attention", "mlp"] = "attention"
     """attention over the context and mask tokens, or the original three-layer MLP"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
@@ -19,7 +19,7 @@ TargetKind = Literal["ema", "stop_gradient", "frozen"]
 class MomentumConfig(BaseConfig):
     """How slowly the teacher follows the student."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("start", "final")
+    FIRST = ("start", "final")
 
     start: float = Field(0.99, ge=0, le=1)
     """EMA momentum at the first step"""

@@ -10,7 +10,7 @@ are given, the pixels of all others are set to 0 (mid-grey) first.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,7 +27,7 @@ LONGEST_PERIOD = 10_000.0  # of sin-cos places, over 2 pi, in patches
 class ViTConfig(BaseConfig):
     """The image encoder."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("patch", "dim", "depth", "heads")
+    FIRST = ("patch", "dim", "depth", "heads")
 
     patch: int = Field(6, ge=1)
     """side of a patch in pixels; must divide data.size"""

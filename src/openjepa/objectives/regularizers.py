@@ -18,8 +18,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from typing import ClassVar
-
 from pydantic import Field
 from torch import Tensor
 
@@ -42,7 +40,7 @@ UNIT_NORM_CHECK_EVERY = 64  # draws, on accelerators: the check waits for the de
 class RegularizerConfig(BaseConfig):
     """What keeps the encoder's latents from collapsing, and how strongly."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("name", "weight")
+    FIRST = ("name", "weight")
 
     name: str = "vicreg"
     """none | vicreg | sigreg | package.module:function"""

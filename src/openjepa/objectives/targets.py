@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from typing import ClassVar
-
 from pydantic import Field
 from torch import Tensor
 
@@ -29,7 +27,7 @@ VARIANCE_FLOOR = 1e-6  # added to variances: a dead dimension becomes 0, not noi
 class TargetConfig(BaseConfig):
     """What of the teacher is predicted, and in which scale."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("norm",)
+    FIRST = ("norm",)
 
     norm: str = "layer_norm"
     """none | layer_norm | standardize | package.module:function"""

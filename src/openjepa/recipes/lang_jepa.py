@@ -17,7 +17,7 @@ run, `contrast` (InfoNCE among the sentences of the document; on in both presets
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,7 @@ from openjepa.objectives.two_views import TwoViews
 class Config(BaseConfig):
     """Everything that defines a LANG-JEPA run. Defaults are the preset tiny: measured on two cores, docs/lab-log.md."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = (
+    FIRST = (
         "data",
         "encoder",
         "mask",

@@ -15,7 +15,7 @@ of the decoder that follows slowly as their source, so that targets do not run a
 from __future__ import annotations
 
 from functools import cache
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -45,7 +45,7 @@ from openjepa.objectives.running import RunningSpace, Space
 class Config(BaseConfig):
     """Everything that defines a nanoJEPA run. Defaults are the preset tiny: measured on two cores, docs/lab-log.md."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = (
+    FIRST = (
         "data",
         "decoder",
         "weight",

@@ -16,7 +16,7 @@ and data2vec 2.0); `mask` shows [MASK] in their place, as the original T-JEPA di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -43,9 +43,9 @@ from openjepa.objectives.two_views import TwoViews
 
 
 class Config(BaseConfig):
-    """Everything that defines a T-JEPA run. Defaults are the preset tiny: measured on two cores, see docs/lab-log.md."""
+    """Everything that defines a T-JEPA run. Defaults are the preset tiny: measured on two cores, docs/lab-log.md."""
 
-    FIRST: ClassVar[tuple[str, ...] | None] = ("data", "encoder", "mask", "objective", "regularizer", "train")
+    FIRST = ("data", "encoder", "mask", "objective", "regularizer", "train")
 
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=4000)

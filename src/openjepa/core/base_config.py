@@ -251,7 +251,7 @@ class BaseConfig(BaseModel):
 
 def names_files(value: str) -> bool:
     """Whether a value is a path, or a glob pattern, of something that exists, seen from the working directory."""
-    return Path(value).exists() or next(iglob(value, recursive=True), None) is not None
+    return bool(value.strip()) and (Path(value).exists() or next(iglob(value, recursive=True), None) is not None)
 
 
 def _given(value: Any) -> str:

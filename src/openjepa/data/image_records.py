@@ -36,7 +36,7 @@ class ImageDataConfig(BaseConfig):
     SHORTHAND = "source"
     FIRST = ("source", "size", "column", "label", "images")
 
-    source: str = Field(WORLD, min_length=1)
+    source: str = WORLD
     """scenes (a world made on the spot), an image file, folder or glob, a .parquet file or folder of them, or hub
     owner/name[:config]"""
     size: int = Field(48, ge=8)

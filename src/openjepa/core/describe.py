@@ -29,8 +29,10 @@ class Setting(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """What it means, without what stands after the first semicolon."""
-        return self.doc.partition(";")[0]
+        """What it means, without what stands after the first semicolon that is not in brackets."""
+        semicolons = (i for i, sign in enumerate(self.doc) if sign == ";")
+        outside = (i for i in semicolons if self.doc.count("(", 0, i) == self.doc.count(")", 0, i))
+        return self.doc[: next(outside, None)]
 
 
 def describe(config: BaseConfig, defaults: BaseConfig | None = None) -> Iterator[Setting]:

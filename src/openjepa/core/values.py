@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from openjepa.core.errors import ConfigError
 
@@ -39,7 +40,7 @@ class AsWritten(yaml.SafeLoader):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<" and names.count(key.value) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
+                raise ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 

@@ -43,6 +43,7 @@ class CaptionDataConfig(ImageDataConfig):
         **ImageDataConfig.LOCATIONS,
         **dict.fromkeys(("captions", "eval_captions", "objects", "eval_objects"), ()),
     }
+    FIRST = ("source", "captions", "size", "label", "images")
 
     captions: str | None = None
     """file of captions: COCO's schema (captions_train2017.json: images have id and file_name, annotations image_id and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -332,6 +333,12 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_yaml(tmp_path / "gone.yaml")
     with pytest.raises(ConfigError, match=tmp_path.name):
         read_yaml(tmp_path)
+
+
+def test_a_pipe_is_refused_since_it_can_be_read_only_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="pipe is a pipe; write the configuration to a file"):
+        read_yaml(tmp_path / "pipe")
 
 
 def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:

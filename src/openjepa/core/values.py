@@ -65,6 +65,8 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping, scalars as `Written`. Raises ConfigError naming the file and line."""
+    if path.is_fifo():  # what is read twice, first for the recipe, would be empty the second time
+        raise ConfigError(f"{path} is a pipe; write the configuration to a file")
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=AsWritten)
     except FileNotFoundError:

@@ -3,7 +3,7 @@
     python benchmarks/heal_collapses.py
     python benchmarks/heal_collapses.py complete scale
 
-The collapses are the files of `openjepa/configs/collapse`, named after the kind they force. A twin differs in the
+The collapses are the files of `tests/collapses`, named after the kind they force. A twin differs in the
 suggested settings alone; while it is still not well, its own advice is followed too, `--rounds` times at most. Healed
 means: the verdict is healthy, skill is above the limit under which nothing counts as learned, and rank is at least half
 of what the encoder started with. Seconds are of the whole twin, data and health checks included.
@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 
 import openjepa
@@ -25,7 +24,7 @@ from openjepa.api import Run
 from openjepa.core.configure import recipe_of
 from openjepa.health.signs import FALLEN, SKILL_FLOOR
 
-GALLERY = Path(str(resources.files("openjepa") / "configs" / "collapse"))
+GALLERY = Path(__file__).parents[1] / "tests" / "collapses"
 RESULTS = Path(__file__).parent / "results" / "heal_collapses.json"
 
 

@@ -26,7 +26,7 @@ def ours(asked: Asked) -> Built:
         nano_jepa,
         asked,
         {
-            "tokenizer": {"kind": "bpe", "vocab_size": size.vocab, "lowercase": False, "single_digits": True},
+            "tokenizer": {"kind": "bpe", "vocab_size": size.vocab, "lowercase": False},
             "decoder": {
                 "dim": size.dim,
                 "depth": size.layers,

@@ -24,6 +24,7 @@ TINY = (
     "train.batch_size=15",
     "train.accelerator=cpu",
     "train.precision=32-true",
+    "train.workers=0",
 )
 
 
@@ -44,8 +45,11 @@ NANO = (
     "decoder.depth=1",
     "decoder.heads=2",
     "decoder.max_len=96",
+    "train.batch_tokens=0",
     "train.batch_size=15",
     "train.accelerator=cpu",
+    "train.precision=32-true",
+    "train.workers=0",
 )
 
 

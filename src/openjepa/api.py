@@ -29,6 +29,7 @@ from openjepa.core.method import Hook
 from openjepa.core.rundir import PEAK_MEMORY, RunDir, default_folder, read_json, read_jsonl, write_json
 from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
+from openjepa.core.values import as_overrides
 from openjepa.data.embedding import embed_file
 from openjepa.data.examples import semantic_trio
 from openjepa.data.given import with_objects, without_objects
@@ -371,7 +372,7 @@ class Run:
             return []
         latest = records[-1]
         patch = treat(latest["kind"], settings_in_use(self.config), latest, latest["also"])
-        return [f"{key}={value}" for key, value in patch.items()]
+        return as_overrides(patch)
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Run:
@@ -401,7 +402,7 @@ def train(
     hooks: Sequence[Hook] = (),
     overrides: Sequence[str] = (),
     progress: bool = True,
-    **values: Any,
+    **settings: Any,
 ) -> Run:
     """Train a recipe and return its run.
 
@@ -413,10 +414,12 @@ def train(
         resume: continue the run in `out` from its newest checkpoint. Its own config is used; settings may only say
             where its files are now, see `relocate`.
         hooks: called at every log step with (progress, output, stats), besides those that write the run's logs.
-        overrides: "key=value" strings, as on the command line.
+        overrides: "key=value" strings, spelled as on the command line.
         progress: show a progress line on stderr.
-        **values: settings by keyword: `steps=500`, `data="corpus.jsonl"`. `data` may also be a list of texts or dicts,
-            a DataFrame, Series, Dataset or Table, or a function that returns an iterator: see `data.objects`.
+        **settings: Python values by keyword, taken as they are: `steps=500`, `betas=(0.9, 0.95)`, `label=None`,
+            `data="corpus.jsonl"`, `encoder={"dim": 64}` (the rest of the section stays). `data` may also be a list of
+            texts or dicts, a DataFrame, Series, Dataset or Table, or a function that returns an iterator: see
+            `data.objects`.
 
     Raises:
         UserError: bad configuration, unreadable data, a folder that already holds a run, or training that had to stop.
@@ -427,25 +430,23 @@ def train(
     if resume:
         if out is None:
             raise UserError("resume needs the run folder: out=RUN")
-        if given := [*overrides, *(f"{key}={value}" for key, value in values.items())]:
-            relocate(out, given)
+        if overrides or settings:
+            relocate(out, overrides, settings)
         run = load(out, "cpu")
         fabric = make_fabric(run.config.train)
         fabric.launch()
     else:
-        values, objects = without_objects(values)
-        section = [f"data={values.pop('data')}"] if "data" in values else []  # first: it replaces the whole section
-        given = [*section, *overrides, *(f"{k}={v}" for k, v in values.items())]
-        module, settings = configure(recipe, preset, config, given)
-        require_optimizer(settings.train)
-        settings = with_objects(settings, objects).with_absolute_paths()
-        fabric = make_fabric(settings.train)
+        given, objects = without_objects(settings)
+        module, chosen = configure(recipe, preset, config, overrides, given)
+        require_optimizer(chosen.train)
+        chosen = with_objects(chosen, objects).with_absolute_paths()
+        fabric = make_fabric(chosen.train)
         fabric.launch()
         path = fabric.broadcast(Path(out) if out else default_folder(Path(recipe).stem))
         if fabric.is_global_zero:
-            RunDir.create(path, recipe, settings)
+            RunDir.create(path, recipe, chosen)
         fabric.barrier()
-        run = Run(RunDir.open(path), recipe, settings, module)
+        run = Run(RunDir.open(path), recipe, chosen, module)
     train_into(run.folder, fabric, run.untrained, hooks, resume, progress)
     return load(run.path, run.config.train.accelerator)
 
@@ -458,23 +459,25 @@ class Moved(NamedTuple):
     new: Any
 
 
-def relocate(path: str | Path, overrides: Sequence[str]) -> list[Moved]:
+def relocate(path: str | Path, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None) -> list[Moved]:
     """Tell a run where the files that it was made from are now; its config.yaml is written anew.
 
-    `overrides` are "key=value" strings of the settings that may hold a path (`encoder.name`, `data.source`, ...): what
-    else a run is made of is fixed. Returns what changed. Raises UserError for any other setting.
+    `overrides` are "key=value" strings, and `settings` Python values by key, of the settings that may hold a path
+    (`encoder.name`, `data.source`, ...): what else a run is made of is fixed. Returns what changed. Raises UserError
+    for any other setting.
     """
     run = load(path, "cpu")
     config, keys = type(run.config), run.config.location_keys()
-    wanted = [config.full_key(item.partition("=")[0].strip().removeprefix("--")) for item in overrides]
+    named = [*(item.partition("=")[0].strip().removeprefix("--") for item in overrides), *(settings or {})]
+    wanted = [config.setting_key(key) for key in named]
     fixed = [key for key in wanted if key not in keys]
     if fixed:
         raise UserError(
             f"{', '.join(fixed)} cannot be changed in a run that exists; only where its files are can: "
             f"{', '.join(keys)}. For other settings train a new run: openjepa train {run.recipe} --config "
-            f"{run.folder.config_file} {' '.join(overrides)}"
+            f"{run.folder.config_file} {' '.join([*overrides, *as_overrides(settings or {})])}"
         )
-    moved = config.load(run.config.model_dump(mode="json"), overrides).with_absolute_paths()
+    moved = config.load(run.config.model_dump(mode="json"), overrides, settings).with_absolute_paths()
     changes = [Moved(key, run.config.setting(key), moved.setting(key)) for key in dict.fromkeys(wanted)]
     for key in dict.fromkeys(wanted):
         _require_there(moved, key, "give the folder or file as it is named now")

@@ -21,13 +21,13 @@ from safetensors.torch import save_model
 from torch import Tensor
 
 from openjepa.core.aside import replaced_folder
-from openjepa.core.config import read_yaml
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.locate import built_in_recipes, functions_of
 from openjepa.core.reading import Readable
 from openjepa.core.rundir import write_json
 from openjepa.core.seeding import generator_for
+from openjepa.core.values import plain, read_yaml
 from openjepa.evals.readout import compare, examples
 from openjepa.models.readout import Readout
 from openjepa.train import checkpoint
@@ -102,7 +102,7 @@ def load(folder: Path, readable: Readable, newest: str, device: torch.device | s
     run = folder.parent
     if not (folder / CONFIG).is_file():
         raise UserError(f"{run} has no readout yet; train one: openjepa readout {run}")
-    values = read_yaml(folder / CONFIG)
+    values = plain(read_yaml(folder / CONFIG))
     latent_dim, vocab, read = (values.pop(key) for key in ("latent_dim", "vocab", "checkpoint"))
     if read != newest:
         raise UserError(f"{folder} reads {read}, but the run is at {newest}; train it again: openjepa readout {run}")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from openjepa.core.config import TrainConfig
 from openjepa.core.describe import settings_in_use
 from openjepa.core.experiment import Experiment, StreamedData
 from openjepa.core.memory import peak_memory
@@ -67,6 +68,7 @@ def _trained(
         if progress:
             found = _on_data(experiment)
             said = [f"data: {found}"] if found else []
+            said += _on_warmup(experiment.train)
             for line in (*said, *experiment.remarks()):
                 Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
@@ -92,7 +94,20 @@ def _notes(experiment: Experiment) -> dict[str, Any]:
         notes["unknown_share"] = round(experiment.unknown().share, 6)
     if config.joint_steps < config.steps:
         notes["predictor_alone_after_step"] = config.joint_steps
+    if config.fitted_warmup_steps != config.warmup_steps:
+        notes["warmup_steps"] = config.fitted_warmup_steps
     return {**notes, **experiment.notes()}
+
+
+def _on_warmup(config: TrainConfig) -> list[str]:
+    """What is done about a warm-up that is longer than the run."""
+    if config.fitted_warmup_steps == config.warmup_steps:
+        return []
+    room = config.joint_steps or config.steps
+    return [
+        f"train.warmup_steps={config.warmup_steps} is more than the {room} steps there are: the learning rate rises in "
+        f"the first {config.fitted_warmup_steps}"
+    ]
 
 
 def _on_data(experiment: Experiment) -> str:
@@ -139,7 +154,7 @@ def _summary(folder: RunDir) -> dict[str, Any]:
 def _observers(folder: RunDir, experiment: Experiment, hooks: Sequence[Hook], progress: bool) -> Generator[Hooks]:
     """The hooks of the main process: log files, progress, trackers and the caller's own."""
     console = Console(stderr=True) if progress else None
-    with default_hooks(folder, console, experiment.train.track) as usual:
+    with default_hooks(folder, console, experiment.train.loggers) as usual:
         yield Hooks([*usual.on_step, *hooks], usual.on_health)
 
 

@@ -38,7 +38,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "nano_jepa, vicreg": ("nano_jepa", ()),
     "nano_jepa, dropped step": (
         "nano_jepa",
-        ("loss_dropout=0.99", "target_space=centred", "regularizer.name=sigreg"),
+        ("loss_dropout=0.99", "target_space=centered", "regularizer.name=sigreg"),
     ),
     "image_jepa, masks": ("image_jepa", ("invariance=0.5", "target.norm=standardize")),
     "image_jepa, views": ("image_jepa", ("mode=views", "augment.area=[0.4,1]", "regularizer.name=sigreg")),

@@ -32,7 +32,7 @@ VARIANTS = {
     "random": ("mask.strategy=random", "teacher=frozen", "predictor.kind=mlp", "regularizer.name=none"),
     "alone": ("teacher_reads=hidden", "invariance=0.5", "target.norm=standardize"),
     "patches apart": ("regularized=patches", "regularizer.name=vicreg", "invariance=0"),
-    "conv stem": ("encoder.stem=conv", "predictor.bottleneck=true"),
+    "conv stem": ("encoder.stem=conv",),
     "views": ("mode=views", "augment.area=[0.4,1]", "augment.jitter=0.8", "objective=mse"),
     "views, no projector": ("mode=views", "augment.flip=0.5", "augment.jitter=0.8", "projector.kind=none"),
     "views, sigreg": ("mode=views", "augment.area=[0.4,1]", "encoder.stem=conv", "regularizer.name=sigreg"),

@@ -12,8 +12,8 @@ import torch
 
 from openjepa import api
 from openjepa.cli import main
-from openjepa.core.config import read_yaml
 from openjepa.core.errors import UserError
+from openjepa.core.values import read_yaml
 from openjepa.data.sources import DataConfig
 from tests.tiny import TINY
 

@@ -35,7 +35,7 @@ LANG_VARIANTS = {
         "target.norm=layer_norm",
         "contrast.weight=0.1",
     ),
-    "lang_jepa: next": ("mask.strategy=next", "mask.ratio=0.2", "predictor.bottleneck=true", "objective=cosine"),
+    "lang_jepa: next": ("mask.strategy=next", "mask.ratio=0.2", "objective=cosine"),
 }
 VARIANTS = {
     "as shipped": (),
@@ -47,8 +47,8 @@ VARIANTS = {
         "invariance=0",
     ),
     "hybrid": ("mask.how=mask", "teacher_reads=text", "regularizer.name=sigreg", "mlm_weight=0.1", "invariance=0"),
-    "spans": ("predict=spans", "predictor.kind=mlp", "regularizer.weight=0", "mlm_weight=0.1", "embed_with=teacher"),
-    "bottleneck": ("predict=spans", "predictor.bottleneck=true", "teacher_reads=text", "regularizer.name=sigreg"),
+    "spans": ("predict=spans", "predictor.kind=mlp", "regularizer.weight=0", "mlm_weight=0.1"),
+    "whole text": ("predict=spans", "teacher_reads=text", "regularizer.name=sigreg"),
     "bytes": (
         "tokenizer.kind=bytes",
         "mask.how=mask",

@@ -29,7 +29,7 @@ STEPS, JOINT = 16, 10
 SETTINGS = (
     *TINY,
     f"train.steps={STEPS}",
-    "train.predictor_only=0.4",
+    "train.predictor_only_fraction=0.4",
     "train.lr=1e-3",
     "train.warmup_steps=2",
     "train.checkpoint_every=2",
@@ -96,11 +96,11 @@ def test_a_resumed_run_is_the_run(run: api.Run, tmp_path: Path, kept: int) -> No
 
 def test_each_part_has_its_steps_and_at_least_one() -> None:
     assert TrainConfig(steps=40).joint_steps == 40
-    assert TrainConfig(steps=40, predictor_only=1).joint_steps == 0
-    assert TrainConfig(steps=40, predictor_only=0.25).joint_steps == 30
-    assert TrainConfig(steps=40, predictor_only=0.001).joint_steps == 39
-    assert TrainConfig(steps=40, predictor_only=0.999).joint_steps == 1
-    assert TrainConfig(steps=1, predictor_only=0.5).joint_steps == 1
+    assert TrainConfig(steps=40, predictor_only_fraction=1).joint_steps == 0
+    assert TrainConfig(steps=40, predictor_only_fraction=0.25).joint_steps == 30
+    assert TrainConfig(steps=40, predictor_only_fraction=0.001).joint_steps == 39
+    assert TrainConfig(steps=40, predictor_only_fraction=0.999).joint_steps == 1
+    assert TrainConfig(steps=1, predictor_only_fraction=0.5).joint_steps == 1
     assert within_part(Progress(29, 40), 30) == Progress(29, 30)
     assert within_part(Progress(30, 40), 30) == Progress(0, 10)
     assert within_part(Progress(7, 40), 40) == Progress(7, 40)
@@ -110,7 +110,7 @@ def test_each_part_has_its_steps_and_at_least_one() -> None:
 def test_how_long_the_second_part_is_does_not_change_the_rate_of_the_first(alone: int) -> None:
     joint = 200
     config = TrainConfig(
-        steps=joint + alone, predictor_only=alone / (joint + alone), warmup_steps=30, lr=1, final_lr=0.1
+        steps=joint + alone, predictor_only_fraction=alone / (joint + alone), warmup_steps=30, lr=1, final_lr=0.1
     )
     rate = learning_rate(config)
     rates = [rate(Progress(step, joint + alone)) for step in range(joint + alone)]
@@ -124,8 +124,8 @@ def test_how_long_the_second_part_is_does_not_change_the_rate_of_the_first(alone
 
 @pytest.mark.parametrize(("warmup", "fits"), [(100, 100), (101, 10)])
 def test_the_warm_up_fits_the_joint_part(warmup: int, fits: int) -> None:
-    assert TrainConfig(steps=200, predictor_only=0.5, warmup_steps=warmup).warmup_steps == fits
-    assert TrainConfig(steps=100, predictor_only=1, warmup_steps=warmup).warmup_steps == fits
+    assert TrainConfig(steps=200, predictor_only_fraction=0.5, warmup_steps=warmup).fitted_warmup_steps == fits
+    assert TrainConfig(steps=100, predictor_only_fraction=1, warmup_steps=warmup).fitted_warmup_steps == fits
 
 
 def test_the_gradient_of_the_predictor_is_what_it_was(tmp_path: Path) -> None:
@@ -146,27 +146,29 @@ def test_the_gradient_of_the_predictor_is_what_it_was(tmp_path: Path) -> None:
 def test_the_cost_of_a_run_is_the_mean_of_its_parts(tmp_path: Path) -> None:
     experiment = build_tiny(tmp_path, recipe=lang_jepa)
 
-    def flops(predictor_only: float) -> float:
-        train = experiment.train.model_copy(update={"predictor_only": predictor_only})
+    def flops(fraction: float) -> float:
+        train = experiment.train.model_copy(update={"predictor_only_fraction": fraction})
         return costs.measure(replace(experiment, train=train), costs.COUNTED).flops_per_token
 
     whole, alone = flops(0), flops(1)
     assert alone < 0.7 * whole
-    part = 1 - experiment.train.model_copy(update={"predictor_only": 0.25}).joint_steps / experiment.train.steps
+    part = (
+        1 - experiment.train.model_copy(update={"predictor_only_fraction": 0.25}).joint_steps / experiment.train.steps
+    )
     assert flops(0.25) == pytest.approx((1 - part) * whole + part * alone)
     assert all(p.requires_grad for p in experiment.method.student.parameters())  # it is only read
 
 
 def test_the_cost_of_the_second_part_has_the_contrast_that_comes_late(tmp_path: Path) -> None:
     def flops(*settings: str) -> float:
-        experiment = build_tiny(tmp_path, "train.predictor_only=1", *settings, recipe=lang_jepa)
+        experiment = build_tiny(tmp_path, "train.predictor_only_fraction=1", *settings, recipe=lang_jepa)
         return costs.measure(experiment, costs.COUNTED).flops_per_token
 
     assert flops("contrast.weight=1", "contrast.start=0.9") > 1.1 * flops()
 
 
 def test_every_timed_step_of_the_second_part_has_that_contrast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = ("train.predictor_only=1", "contrast.weight=1", "contrast.start=0.9", "train.steps=50")
+    settings = ("train.predictor_only_fraction=1", "contrast.weight=1", "contrast.start=0.9", "train.steps=50")
     experiment = build_tiny(tmp_path, *settings, recipe=lang_jepa)
     weights, call = [], LateContrast.__call__
 
@@ -183,5 +185,5 @@ def test_every_timed_step_of_the_second_part_has_that_contrast(tmp_path: Path, m
 @pytest.mark.parametrize("words", [("train", "--out", "{}/run"), ("check",)])
 def test_a_method_without_predictor_says_so(words: tuple, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     command, *more = (word.format(tmp_path) for word in words)
-    assert main([command, "nano_jepa", *NANO, "train.steps=4", "train.predictor_only=0.5", *more]) == 2
-    assert "train.predictor_only: NanoJEPA has no predictor" in capfd.readouterr().err
+    assert main([command, "nano_jepa", *NANO, "train.steps=4", "train.predictor_only_fraction=0.5", *more]) == 2
+    assert "train.predictor_only_fraction: NanoJEPA has no predictor" in capfd.readouterr().err

@@ -18,7 +18,6 @@ SICK = {
     "momentum.start": 1,
     "momentum.final": 1,
     "target.norm": "none",
-    "predictor.bottleneck": True,
     "train.lr": 10,
 }
 
@@ -70,7 +69,7 @@ def test_a_teacher_is_made_to_follow_within_the_run(steps: int) -> None:
         ),
         ("image_jepa", ["mode=views", "target.norm=none", "momentum.start=0.5"], ("target.", "momentum.")),
         ("image_jepa", ["teacher=frozen", "momentum.start=0.5"], ("momentum.",)),
-        ("nano_jepa", ["target_from=self", "momentum.start=0.5"], ("momentum.",)),
+        ("nano_jepa", ["target_encoder=self", "momentum.start=0.5"], ("momentum.",)),
         (
             "t_jepa",
             ["regularizer.name=sigreg", "regularizer.covariance=0"],

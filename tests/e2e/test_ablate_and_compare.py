@@ -297,7 +297,7 @@ def test_equal_flops_mean_fewer_steps_for_the_dearer_method(data: Path, tmp_path
     assert planned[0].config.train.steps != planned[1].config.train.steps
     again = within_budget(arms, None, tmp_path, None)
     assert again == (budget, planned)  # the plan is kept
-    assert all(arm.config.train.warmup_steps <= arm.config.train.steps for arm in planned)
+    assert all(arm.config.train.fitted_warmup_steps <= arm.config.train.steps for arm in planned)
     with pytest.raises(UserError, match="another --budget"):
         within_budget(arms, Budget("tokens", 5), tmp_path, None)
 

@@ -422,6 +422,28 @@ def test_check_exits_with_1_if_a_law_is_broken(
 
 
 @pytest.mark.parametrize("recipe", built_in_recipes())
+def test_the_first_view_of_a_recipes_settings_is_one_screen_and_the_rest_is_a_word_away(
+    recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["config", "explain", recipe]) == 0
+    shown = capsys.readouterr().out
+    assert 20 <= len(shown.splitlines()) <= 40
+    every = answer(capsys, "config", "explain", recipe)
+    keys = [row["key"] for row in every]
+    listed = [line.split()[0] for line in shown.splitlines() if line.strip() and line.split()[0] in keys]
+    assert {"data.source", "train.steps", "train.batch_size", "train.lr", "train.seed"} <= set(listed)
+    assert f"{len(listed)} of {len(keys)} settings" in shown
+    assert main(["config", "explain", recipe, "--all"]) == 0
+    full = capsys.readouterr().out
+    assert all(key in full for key in ("train.grad_clip", *(key for key in keys if len(key) < 16)))
+    assert main(["config", "explain", recipe, "train"]) == 0
+    section = capsys.readouterr().out
+    assert "train.grad_clip" in section
+    assert "data.source" not in section
+
+
+@pytest.mark.parametrize("recipe", built_in_recipes())
 def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
     recipe: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -483,7 +505,7 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
 
 @pytest.mark.slow
 def test_two_processes_train_the_run_of_one_and_speak_once(data: Path, tmp_path: Path) -> None:
-    settings = ("train.steps=4", "train.predictor_only=0.5", "train.accumulate=2", "train.log_every=2")
+    settings = ("train.steps=4", "train.predictor_only_fraction=0.5", "train.accumulate=2", "train.log_every=2")
     words = ["train", "t_jepa", f"data.source={data}", *TINY, *settings, "--no-eval", "--out"]
     command = [sys.executable, "-m", "openjepa", *words, str(tmp_path / "run"), "train.devices=2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

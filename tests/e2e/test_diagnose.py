@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from openjepa.cli import main
 from openjepa.core.configure import configure, recipe_of
 from openjepa.health.verdict import RULES
 
-GALLERY = sorted(Path(str(resources.files("openjepa") / "configs" / "collapse")).glob("*.yaml"))
+GALLERY = sorted((Path(__file__).parents[1] / "collapses").glob("*.yaml"))
 KINDS = {rule.kind for rule in RULES}
 
 

@@ -326,6 +326,14 @@ def test_a_limit_takes_the_first_usable_images(tmp_path: Path) -> None:
     assert train.counts["images"] == 30
 
 
+def test_the_size_of_the_world_is_no_limit_of_other_sources(tmp_path: Path) -> None:
+    file = config(parquet_of(tmp_path / "a.parquet"), column="img", world_images=30)
+    assert sum(map(len, train_and_eval(file))) == 40
+    world = ImageDataConfig(size=24, world_images=30, eval_fraction=0.2)
+    assert sum(map(len, train_and_eval(world))) == 30
+    assert sum(map(len, train_and_eval(world.model_copy(update={"images": 35})))) == 35
+
+
 def test_decoding_happens_once_and_sets_travel_light(tmp_path: Path) -> None:
     cfg = config(folder_of(tmp_path / "pets"))
     first = ImageSet(cfg)

@@ -160,7 +160,6 @@ def test_mean_pool_and_take() -> None:
 PREDICTORS: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: MLPPredictor(D, 8, 5, MAX_LEN),
     "attention": lambda: AttentionPredictor(D, 8, 5, 1, 2, MAX_LEN),
-    "bottleneck": lambda: AttentionPredictor(D, 8, 5, 1, 2, MAX_LEN, bottleneck=True),
     "alibi": lambda: AttentionPredictor(D, 8, 5, 1, 2, MAX_LEN, alibi=True),
 }
 
@@ -227,20 +226,9 @@ def test_with_alibi_the_nearest_counts_most_from_the_start() -> None:
     assert moved[0] > 1.5 * moved[4] > 1.5 * moved[8]
 
 
-@pytest.mark.parametrize("given", [{"kind": "mlp"}, {"bottleneck": True}])
-def test_alibi_needs_attention_over_places(given: dict) -> None:
-    with pytest.raises(ConfigError, match="kind=attention and bottleneck=false"):
-        build_predictor(SequencePredictorConfig(alibi=True, **given), D, D, MAX_LEN)
-
-
-def test_the_bottleneck_sees_the_mean_alone() -> None:
-    torch.manual_seed(0)
-    predictor, given = PREDICTORS["bottleneck"]().eval(), predictor_inputs(shown=False)
-    context, valid = given["context"], given["context_valid"]
-    assert context is not None
-    assert valid is not None
-    same_mean = mean_pool(context, valid)[:, None].expand_as(context)
-    assert torch.allclose(predictor(**given), predictor(**{**given, "context": same_mean}), atol=TOLERANCE)
+def test_alibi_needs_attention_over_positions() -> None:
+    with pytest.raises(ConfigError, match=r"give predictor\.kind=attention"):
+        build_predictor(SequencePredictorConfig(alibi=True, kind="mlp"), D, D, MAX_LEN)
 
 
 class WithBuffer(nn.Module):

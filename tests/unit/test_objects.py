@@ -154,6 +154,36 @@ def test_training_on_a_data_frame_resumes_and_evaluates_from_its_file(tmp_path: 
     assert again.evaluate().to_json()
 
 
+def test_keywords_of_train_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "notes #1.jsonl"
+    file.write_text("".join(json.dumps({"body": f"this is text number {i} of many"}) + "\n" for i in range(60)))
+    settings = {"data": "notes #1.jsonl", "column": "body", "label": None, "betas": (0.8, 0.9), "steps": 2}
+    settings |= {"encoder": {"dim": 32}, "predictor": {"width": 16, "heads": 2}, "train.health_samples": 1}
+    words = [word for word in TINY if not word.startswith(("data.", "encoder.dim", "predictor.width"))]
+    run = openjepa.train("t_jepa", out="run", overrides=[*words, "eval_fraction=0.2"], progress=False, **settings)
+    config = run.config
+    assert Path(config.data.source) == file
+    assert (config.data.column, config.data.label, config.data.eval_fraction) == ("body", None, 0.2)
+    assert (config.train.betas, config.train.steps, config.encoder.dim, config.encoder.depth) == ((0.8, 0.9), 2, 32, 1)
+    assert run.summary()["notes"]["warmup_steps"] == 1  # of 100 that do not fit into 2 steps
+    assert config.train.warmup_steps == 100
+    with pytest.raises(UserError, match=r"^data: is a section of settings; .* \(given: None\)"):
+        openjepa.train("t_jepa", data=None, progress=False)
+    with pytest.raises(UserError, match=r"train\.steps cannot be changed in a run that exists"):
+        openjepa.train("t_jepa", out="run", resume=True, steps=3)
+    file.rename(tmp_path / "moved.jsonl")
+    assert (
+        openjepa.train("t_jepa", out="run", resume=True, data=tmp_path / "moved.jsonl", progress=False).path == run.path
+    )
+
+
+def test_objects_may_stand_in_a_section() -> None:
+    values, objects = without_objects({"data": {"source": TEXTS, "column": "body"}, "steps": 3})
+    assert objects is TEXTS
+    assert values == {"data": {"source": STAND_IN, "column": "body"}, "steps": 3}
+
+
 def test_types_are_recognised_without_an_import() -> None:
     code = (
         "import sys; from openjepa.data.objects import write_objects, Wanted;"

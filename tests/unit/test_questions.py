@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.errors import ConfigError, UserError
+from openjepa.core.errors import UserError
 from openjepa.data.numbers import plain_number, same_answer
 from openjepa.data.questions import Question, QuestionConfig, final_answer, held_out_splits, questions
 from openjepa.data.readers import Counts
 from openjepa.data.sources import is_held_out
-from openjepa.data.worlds.arithmetic import Arithmetic, Difficulty
+from openjepa.data.worlds.arithmetic import Arithmetic
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -41,9 +41,7 @@ def test_a_plain_string_is_a_source() -> None:
         data: QuestionConfig = QuestionConfig()
 
     assert Config.load({"data": "train.jsonl"}).data == QuestionConfig(source="train.jsonl")
-    assert Config.load({}, ["data.operations=[1,2]", "data.distractors=0"]).data.operations == (1, 2)
-    with pytest.raises(ConfigError, match=r"operations must be \[fewest, most\]"):
-        Config.load({}, ["data.operations=[2,5]"])
+    assert Config.load({}, ["data=train.jsonl"]).data == QuestionConfig(source="train.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +205,7 @@ def test_documents_limits_both_splits_together(tmp_path: Path) -> None:
 
 
 def test_the_world_is_the_default_and_its_splits_are_its_own() -> None:
-    cfg = QuestionConfig(documents=1000, eval_fraction=0.1, operations=(1, 2))
+    cfg = QuestionConfig(documents=1000, eval_fraction=0.1)
     counts = Counts()
     train = questions(cfg, "train", counts)
     held_out = held_out_splits(cfg)
@@ -215,16 +213,17 @@ def test_the_world_is_the_default_and_its_splits_are_its_own() -> None:
     assert {split: len(rows) for split, rows in held_out.items()} == {"test": 100, "templates": 100, "numbers": 100}
     assert held_out["test"] == questions(cfg, "eval")
     assert not {q.question for q in train} & {q.question for rows in held_out.values() for q in rows}
-    problem = Arithmetic("templates", 100, difficulty=Difficulty(operations=(1, 2)))[5]
+    problem = Arithmetic("templates", 100)[5]
     assert held_out["templates"][5] == Question(problem.question, str(problem.value), "arithmetic:templates:5")
     worked = questions(cfg.model_copy(update={"answer": "worked"}), "eval")
     assert [final_answer(question.answer) for question in worked] == [question.answer for question in held_out["test"]]
 
 
-def test_settings_of_the_world_reach_it() -> None:
-    cfg = QuestionConfig(documents=400, operations=(3, 3), largest=5, largest_factor=3, distractors=0, answer="worked")
-    problems = Arithmetic("train", 380, difficulty=Difficulty((3, 3), 5, 3, 0))
-    assert [q.answer for q in questions(cfg)] == [problems[i].answer for i in range(380)]
+def test_the_size_of_the_world_is_no_limit_of_other_sources(tmp_path: Path) -> None:
+    assert len(questions(QuestionConfig(world_documents=200, eval_fraction=0.1))) == 180
+    assert len(questions(QuestionConfig(world_documents=200, documents=100, eval_fraction=0.1))) == 90
+    found, _ = read(write(tmp_path / "a.jsonl", *map(row, range(400))), world_documents=200)
+    assert len(found) == 400
 
 
 def test_rows_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

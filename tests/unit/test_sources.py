@@ -212,6 +212,17 @@ def test_stories_have_factors_as_labels() -> None:
         list(documents(DataConfig(documents=20, label="tpic")))
 
 
+def test_the_size_of_the_world_is_no_limit_of_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "".join(f"document number {i}\n" for i in range(60)))
+    file = DataConfig(source=str(path), world_documents=20)
+    assert len(list(documents(file))) == 60
+    assert len(list(documents(file.model_copy(update={"documents": 10})))) == 10
+    assert source_key(file) == source_key(DataConfig(source=str(path), world_documents=30))
+    assert len(list(documents(DataConfig(world_documents=20)))) == 20
+    assert len(list(documents(DataConfig(world_documents=20, documents=30)))) == 30
+    assert source_key(DataConfig(world_documents=20)) != source_key(DataConfig(world_documents=30))
+
+
 def test_key_changes_with_files_and_settings_only(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "two words")
     cfg = DataConfig(source=str(path))

@@ -129,7 +129,10 @@ def test_the_key_changes_with_settings_and_data_and_with_nothing_else(folder: Pa
     [
         ([STS | {"fiel": "x"}], r"mine.yaml: unknown key 'tasks.0.sts.fiel'"),
         ([{"kind": "sts", "name": "pairs"}], r"mine.yaml: tasks.0.sts.file: Field required"),
-        ([{"kind": "stss", "name": "pairs"}], r"mine.yaml: tasks.0: .*'sts', 'probe', 'retrieval', 'hidden_sentence'"),
+        (
+            [{"kind": "stss", "name": "pairs"}],
+            r"mine.yaml: tasks.0: kind must be one of sts, probe, retrieval, hidden_sen",
+        ),
         ([STS, STS], r"mine.yaml: .*tasks share a name: pairs"),
         ([], r"mine.yaml: tasks: .*at least 1"),
         ([STS | {"name": "a/b"}], r"mine.yaml: tasks.0.sts.name"),

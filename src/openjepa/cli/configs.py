@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
     from openjepa.core.config import BaseConfig
+    from openjepa.core.describe import Setting
 
 app = typer.Typer(help="Show, explain, check and copy configurations.", no_args_is_help=True)
 
@@ -46,14 +48,14 @@ def show(recipe: Recipe, overrides: Overrides = None, preset: Preset = None, as_
 
     Example:  openjepa config show t_jepa --preset tiny train.steps=100
     """
-    import yaml
+    from openjepa.core.values import as_yaml
 
     _, settings = _configure(recipe, preset, overrides)
     values = settings.model_dump(mode="json")
     if as_json:
         print_json({"recipe": recipe, **values})
     else:
-        print(yaml.safe_dump({"recipe": recipe, **values}, sort_keys=False, allow_unicode=True), end="")
+        print(as_yaml({"recipe": recipe, **values}), end="")
 
 
 @app.command("explain")
@@ -61,19 +63,26 @@ def explain(
     recipe: Recipe,
     key: Annotated[str | None, typer.Argument(metavar="KEY", help="A key or section, such as mask.")] = None,
     preset: Preset = None,
+    every: Annotated[bool, typer.Option("--all", help="Every setting, with its type and its full meaning.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print every key of a recipe: type, value, and what it means.
+    """Print the settings that matter first; a section or a single key in full with KEY, every one with --all.
 
     Example:  openjepa config explain t_jepa mask
     """
-    from openjepa.core.describe import describe
+    from openjepa.core.describe import describe, first_keys
 
     _, settings = _configure(recipe, preset, None)
-    wanted = "" if key is None else settings.full_key(key)
-    rows = [row for row in describe(settings) if not wanted or f"{row.key}.".startswith(f"{wanted}.")]
-    if not rows:
-        raise UserError(f"{recipe} has no key {key!r}{did_you_mean(wanted, settings.keys())}")
+    rows = list(describe(settings))
+    if key is None and not every and not as_json:
+        first = set(first_keys(type(settings)))
+        _print_overview(recipe, [row for row in rows if row.key in first], len(rows))
+        return
+    if key is not None:
+        wanted = settings.full_key(key)
+        rows = [row for row in rows if f"{row.key}.".startswith(f"{wanted}.")]
+        if not rows:
+            raise UserError(f"{recipe} has no key {key!r}{did_you_mean(wanted, settings.keys())}")
     if as_json:
         print_json([row._asdict() for row in rows])
         return
@@ -82,7 +91,22 @@ def explain(
         changed = row.value != row.default
         table.add_row(row.key, row.type, _shown(row.default), _shown(row.value) if changed else "", row.doc)
     stdout().print(table)
-    stdout().print("value: set by the preset where it differs from the default")
+    if any(row.value != row.default for row in rows):
+        stdout().print("value: set by the preset where it differs from the default")
+
+
+def _print_overview(recipe: str, rows: Sequence[Setting], count: int) -> None:
+    table = folding_table(["key", "value", "meaning"])
+    for row in rows:
+        table.add_row(row.key, _shown(row.value), row.summary)
+    stdout().print(table)
+    sections = dict.fromkeys(row.key.partition(".")[0] for row in rows if "." in row.key)
+    stdout().print(
+        f"{len(rows)} of {count} settings; all: openjepa config explain {recipe} --all; a section in full: "
+        f"openjepa config explain {recipe} {next(iter(sections), 'KEY')}",
+        soft_wrap=True,
+    )
+    stdout().print("Where the run goes, and its size, are options: openjepa train RECIPE --out FOLDER --preset NAME")
 
 
 @app.command("validate")

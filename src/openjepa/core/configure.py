@@ -7,33 +7,42 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from openjepa.core.config import read_yaml
 from openjepa.core.errors import UserError, did_you_mean
 from openjepa.core.locate import locate_recipe, presets
+from openjepa.core.values import read_yaml
 
 DEFAULT_PRESET = "tiny"
 
 
 def configure(
-    recipe: str, preset: str | None = None, config: str | Path | None = None, overrides: Sequence[str] = ()
+    recipe: str,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
 ) -> tuple[ModuleType, Any]:
-    """The recipe's module and its validated config: a preset (default: tiny) or a file, then overrides on top.
+    """The recipe's module and its validated config: a preset or a file, then `overrides` and `given` on top.
 
-    A recipe without presets starts from the defaults of its `Config`. Raises UserError naming what is wrong.
+    What these leave out keeps the defaults of the recipe's `Config`, which are its preset tiny. `given` are Python
+    values by key, see `BaseConfig.load`. Raises UserError naming what is wrong.
     """
     module = locate_recipe(recipe)
     if preset is not None and config is not None:
         raise UserError("give either a preset or a config file, not both")
     values: Mapping[str, Any] = {}
     if config is not None:
-        values = {k: v for k, v in read_yaml(Path(config)).items() if k != "recipe"}
+        values = _settings_in(Path(config))
     elif (shipped := presets(recipe)) or preset:
         name = preset or DEFAULT_PRESET
         if name not in shipped:
             known = f"it has: {', '.join(shipped)}" if shipped else "it ships none"
             raise UserError(f"{recipe} has no preset {name!r}{did_you_mean(name, shipped)}; {known}")
-        values = read_yaml(shipped[name])
-    return module, module.Config.load(values, overrides)
+        values = _settings_in(shipped[name])
+    return module, module.Config.load(values, overrides, given)
+
+
+def _settings_in(file: Path) -> dict[str, Any]:
+    return {key: value for key, value in read_yaml(file).items() if key != "recipe"}
 
 
 def recipe_of(config: Path) -> str:
@@ -41,4 +50,4 @@ def recipe_of(config: Path) -> str:
     recipe = read_yaml(config).get("recipe")
     if not isinstance(recipe, str):
         raise UserError(f"{config} names no recipe; add a line such as `recipe: t_jepa`, or give the recipe")
-    return recipe
+    return str(recipe)

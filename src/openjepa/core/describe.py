@@ -9,11 +9,11 @@ import types
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from openjepa.core.config import BaseConfig
+from openjepa.core.base_config import BaseConfig, section_of
+from openjepa.core.values import as_yaml
 
 LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
@@ -23,20 +23,40 @@ class Setting(NamedTuple):
 
     key: str  # dotted
     type: str
-    default: Any
+    default: Any  # of the recipe
     value: Any
     doc: str
 
+    @property
+    def summary(self) -> str:
+        """What it means, without what stands after the first semicolon that is not in brackets."""
+        semicolons = (i for i, sign in enumerate(self.doc) if sign == ";")
+        outside = (i for i in semicolons if self.doc.count("(", 0, i) == self.doc.count(")", 0, i))
+        return self.doc[: next(outside, None)]
 
-def describe(config: BaseConfig) -> Iterator[Setting]:
-    """Every setting in file order; sections are walked through, not listed."""
+
+def describe(config: BaseConfig, defaults: BaseConfig | None = None) -> Iterator[Setting]:
+    """Every setting in file order; sections are walked through, not listed.
+
+    `defaults` are those of `config` where it is a section of another one; if not given, those of its class.
+    """
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
+        default = field.get_default(call_default_factory=True) if defaults is None else getattr(defaults, name)
         if isinstance(value, BaseConfig):
-            yield from (setting._replace(key=f"{name}.{setting.key}") for setting in describe(value))
+            inside = describe(value, default if isinstance(default, BaseConfig) else None)
+            yield from (setting._replace(key=f"{name}.{setting.key}") for setting in inside)
         else:
-            default = field.get_default(call_default_factory=True)
             yield Setting(name, _type_name(field), _plain(default), _plain(value), _doc(field))
+
+
+def first_keys(config: type[BaseConfig]) -> Iterator[str]:
+    """Dotted names of the settings that matter first: those in `FIRST` of each section, of sections in `FIRST`."""
+    for name, field in config.model_fields.items():
+        if config.FIRST is not None and name not in config.FIRST:
+            continue
+        section = section_of(field.annotation)
+        yield from [name] if section is None else (f"{name}.{key}" for key in first_keys(section))
 
 
 def settings_in_use(config: BaseConfig) -> dict[str, Any]:
@@ -58,7 +78,7 @@ def _lines(config: BaseConfig, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:  # {_first_line(type(value).__doc__)}"
             yield from _lines(value, f"{indent}  ")
         else:
-            entry = yaml.safe_dump({name: _plain(value)}, default_flow_style=True, allow_unicode=True, width=1000)
+            entry = as_yaml({name: _plain(value)}, default_flow_style=True, width=1000)
             yield f"{indent}{entry.strip()[1:-1]}  # {_type_name(field)}; {_doc(field) or name}"
 
 

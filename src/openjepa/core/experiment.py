@@ -103,7 +103,7 @@ class Experiment:
     compute: Compute = ON_CPU  # where the method is when it is not trained; see `on`
 
     def __post_init__(self) -> None:
-        if self.train.predictor_only:
+        if self.train.predictor_only_fraction:
             predictor_of(self.method)  # raises where there is none
 
     def on(self, compute: Compute) -> Self:

@@ -63,7 +63,8 @@ class Inspection:
 class Method(nn.Module, ABC, Generic[B]):
     """Networks and objective. Knows nothing of devices, optimisers, files or logging.
 
-    A method that predicts through a module of its own calls it `predictor`: `train.predictor_only` trains it alone.
+    A method that predicts through a module of its own calls it `predictor`: `train.predictor_only_fraction` is a part
+    of the run that trains it alone.
     `forward` is the training pass because DDP, FSDP, Fabric and torch.compile all hook `forward`.
     Subclasses are final: wrap a method to change it, do not inherit from it.
     """
@@ -103,7 +104,7 @@ def predictor_of(method: Method) -> nn.Module:
     """The method's predictor. Raises ConfigError if it has none."""
     predictor = getattr(method, "predictor", None)
     if not isinstance(predictor, nn.Module):
-        raise ConfigError(f"train.predictor_only: {type(method).__name__} has no predictor; set it to 0")
+        raise ConfigError(f"train.predictor_only_fraction: {type(method).__name__} has no predictor; set it to 0")
     return predictor
 
 

@@ -24,9 +24,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from openjepa.core.config import BaseConfig, read_yaml
+from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.core.locate import locate_recipe
+from openjepa.core.values import plain, read_yaml
 
 PEAK_MEMORY = "peak_memory_gb"  # in summary.json: of training and of evaluation
 STAMPED = ("openjepa", "torch", "numpy", "transformers", "tokenizers", "lightning-fabric", "scikit-learn")
@@ -144,12 +145,12 @@ class RunDir:
         return read_json(file).get("notes", {}) if file.is_file() else {}
 
     def recipe_and_values(self) -> tuple[str, dict[str, Any]]:
-        """The recipe's name, as it was trained, and the raw config values of this run."""
-        values = read_yaml(self.config_file)
+        """The recipe's name, as it was trained, and the config values of this run."""
+        values = plain(read_yaml(self.config_file))
         recipe = values.pop("recipe", None)
         if not isinstance(recipe, str):
             raise UserError(f"{self.config_file} names no recipe")
-        return recipe, values
+        return str(recipe), values
 
 
 def default_folder(name: str) -> Path:

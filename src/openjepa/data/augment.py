@@ -23,6 +23,8 @@ YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.5
 class AugmentConfig(BaseConfig):
     """How views of an image may differ."""
 
+    FIRST = ("area", "flip")
+
     area: Interval = (1.0, 1.0)
     """least and largest part of the image that a crop keeps; [1, 1] = no crop"""
     aspect: Interval = (0.75, 1.3333)

@@ -24,7 +24,7 @@ from openjepa.core.errors import UserError
 from openjepa.data.caption_files import TABLE, captions_in
 from openjepa.data.coco import SCHEMA
 from openjepa.data.decode import SUFFIXES
-from openjepa.data.image_records import ENDLESS_SCENES, WORLD, ImageDataConfig, image_files, records
+from openjepa.data.image_records import WORLD, ImageDataConfig, image_files, records
 from openjepa.data.images import ImageSet
 from openjepa.data.readers import Counts, Record
 from openjepa.data.sources import clean_text, source_kind
@@ -43,6 +43,7 @@ class CaptionDataConfig(ImageDataConfig):
         **ImageDataConfig.LOCATIONS,
         **dict.fromkeys(("captions", "eval_captions", "objects", "eval_objects"), ()),
     }
+    FIRST = ("source", "captions", "size", "label", "images")
 
     captions: str | None = None
     """file of captions: COCO's schema (captions_train2017.json: images have id and file_name, annotations image_id and
@@ -185,7 +186,7 @@ def _without_captions(key: str, source: str) -> UserError:
 def _scenes(cfg: ImageDataConfig, counts: Counts) -> Iterator[Record]:
     from openjepa.data.worlds.scenes import Scenes
 
-    world = Scenes("train", cfg.images or ENDLESS_SCENES)
+    world = Scenes("train", cfg.generated_images)
     for number, record in enumerate(records(cfg, WORLD, counts)):
         yield record._replace(label=world.captions(number))
 

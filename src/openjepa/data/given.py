@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from openjepa.core.errors import UserError
@@ -16,8 +17,13 @@ STAND_IN = "objects given in Python"  # the source, until the columns are known 
 def without_objects(values: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Settings by keyword in which a stand-in takes the place of objects given as data, and these objects, or None."""
     for key in KEYS:
-        if key in values and not is_path_or_section(values[key]):
-            return {**values, key: STAND_IN}, values[key]
+        value = values.get(key)
+        if isinstance(value, Mapping) and is_path_or_section(value):
+            inside, objects = without_objects({"data.source": value.get("source")})
+            if objects is not None:
+                return {**values, key: {**value, "source": inside["data.source"]}}, objects
+        elif value is not None and not is_path_or_section(value):
+            return {**values, key: STAND_IN}, value
     return values, None
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
@@ -26,7 +26,6 @@ from openjepa.data.sources import source_kind
 HINTS = Hints(world="scenes")
 WORLD = "scenes"
 READABLE = (*SUFFIXES, ".parquet")
-ENDLESS_SCENES = 20_000  # how many images "all" means for the scenes world
 
 
 class ImageDataConfig(BaseConfig):
@@ -34,8 +33,12 @@ class ImageDataConfig(BaseConfig):
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,), "eval_source": (WORLD,)}
 
+    SHORTHAND = "source"
+    FIRST = ("source", "size", "column", "label", "images")
+
     source: str = WORLD
-    """scenes (offline world); image file, folder or glob; .parquet file or folder of them; hub owner/name[:config]"""
+    """scenes (a world made on the spot), an image file, folder or glob, a .parquet file or folder of them, or hub
+    owner/name[:config]"""
     size: int = Field(48, ge=8)
     """side in pixels of what the networks see; larger images are shrunk, and cut to a square"""
     column: str = "image"
@@ -45,14 +48,15 @@ class ImageDataConfig(BaseConfig):
     label_level: int = 1
     """image files: which folder's name is the label: 1 = the one an image lies in, 2 = that one's parent, ...; counted
     from data.source down: -1 = the first one inside it (cats/in/1.jpg is of cats by 2 or -1), -2 = the second"""
-    config: str | None = None
-    """configuration (subset) of a hub data set; may also follow the name after a colon"""
     split: str = "train"
     """split of a hub data set to read"""
     streaming: bool = False
     """hub: read over the network without keeping the files; decoded images are kept all the same"""
     images: int = Field(0, ge=0)
-    """usable images to take from the start of the source, held-out ones included; 0 = all (scenes: 20000)"""
+    """images to take from the start of the source, 0 = all of them (of scenes: world_images); only usable ones count,
+    held-out ones included"""
+    world_images: int = Field(12_000, ge=1)
+    """how many images scenes has where `images` is 0; says nothing of other sources"""
     eval_source: str | None = None
     """a source of its own for the held-out images, with the same columns; unset = a share of `source`"""
     eval_fraction: float = Field(0.05, gt=0, lt=1)
@@ -60,10 +64,10 @@ class ImageDataConfig(BaseConfig):
     probe_images: int = Field(4000, ge=10)
     """labelled training images that probes learn from; at least 1000 held-out ones test them, or a quarter as many"""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_string_is_source(cls, value: Any) -> Any:
-        return {"source": str(value)} if isinstance(value, str | Path) else value
+    @property
+    def generated_images(self) -> int:
+        """How many images the offline world is asked for."""
+        return self.images or self.world_images
 
 
 def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Record]:
@@ -80,8 +84,9 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
         yield from read_files(tables, Reading(cfg.column, cfg.label, hints=HINTS), counts)
     else:
         name, _, config = place.partition(":")
-        subset = config or cfg.config
-        for read in hub_shards(name, subset, cfg.split, cfg.streaming, cfg.column, cfg.label, HINTS, images=True):
+        for read in hub_shards(
+            name, config or None, cfg.split, cfg.streaming, cfg.column, cfg.label, HINTS, images=True
+        ):
             yield from read(0)
 
 
@@ -149,6 +154,6 @@ def _folder_at(file: Path, root: Path, level: int) -> Path | None:
 def _scenes(cfg: ImageDataConfig) -> Iterator[Record]:
     from openjepa.data.worlds.scenes import Scenes
 
-    scenes = Scenes("train", cfg.images or ENDLESS_SCENES, pixels=cfg.size)
+    scenes = Scenes("train", cfg.generated_images, pixels=cfg.size)
     for index in range(len(scenes)):
         yield Record(scenes.image(index), None, f"{WORLD}:{index}")

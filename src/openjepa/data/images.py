@@ -30,7 +30,7 @@ from openjepa.data.readers import Counts, Record
 from openjepa.data.sources import nothing_usable
 
 FORMAT = 2  # of the cache; raise it when images are decoded or stored differently
-ASKED_OF_THEM = {"probe_images", "objects", "eval_objects"}  # settings that say nothing of which images come
+NOT_OF_IMAGES = {"probe_images", "objects", "eval_objects", "world_images"}  # settings that change no image
 SPLITS = ("train", "eval")
 CHUNK = 512  # images decoded together
 KEPT = "images"
@@ -214,12 +214,12 @@ def source_key(cfg: ImageDataConfig, also_read: Sequence[str] = ()) -> dict[str,
     Files count by name, size and time of change, the scenes world by its code. A hub data set counts by name only:
     when it changes on the hub, delete the cache.
     """
-    key: dict[str, Any] = {"format": FORMAT, **cfg.model_dump(exclude=ASKED_OF_THEM)}
+    key: dict[str, Any] = {"format": FORMAT, **cfg.model_dump(exclude=NOT_OF_IMAGES)}
     for source in filter(None, (cfg.source, cfg.eval_source)):
         if source.strip() == WORLD:
             from openjepa.data.worlds import scenes
 
-            key["world"] = code_version(scenes)
+            key |= {"images": cfg.generated_images, "world": code_version(scenes)}
         else:
             key[f"files of {source}"] = file_versions(image_files(source) or ())
     if also_read:

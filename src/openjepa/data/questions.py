@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
@@ -33,7 +33,6 @@ from openjepa.data.worlds import arithmetic
 Split = Literal["train", "eval"]
 WORLD = "arithmetic"
 WORLD_SEED = 0  # of the problems; a run's seed varies the model and the order, not the data
-ENDLESS_QUESTIONS = 50_000  # how many documents "all" means for the arithmetic world
 KEPT = "questions"
 FINAL = "####"  # GSM8K's mark before the final answer
 REWRITTEN = "mended: answer in plain digits"
@@ -45,43 +44,29 @@ class QuestionConfig(BaseConfig):
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,)}
 
-    source: str = WORLD
-    """arithmetic (offline world); a file with two columns (.jsonl, .ndjson, .json, .csv, .tsv, all also as .gz or .zst;
-    .parquet, .arrow, .feather, .xlsx), a folder of them or of save_to_disk, or a glob; hub owner/name[:config]"""
+    SHORTHAND = "source"
+    FIRST = ("source", "question_column", "answer_column", "answer", "documents")
+
+    source: str = Field(WORLD, min_length=1)
+    """arithmetic (a world made on the spot), a file, folder or glob, or hub owner/name[:config]; files have a column
+    each: .jsonl, .ndjson, .json, .csv, .tsv (all also as .gz or .zst), .parquet, .arrow, .feather, .xlsx; a folder may
+    also be one of save_to_disk"""
     question_column: str = "question"
-    """column or JSON key that holds the question; dotted for one within another"""
+    """column or JSON key of the question; dotted for one within another"""
     answer_column: str = "answer"
-    """column or JSON key that holds the answer; dotted for one within another"""
+    """column or JSON key of the answer; dotted for one within another"""
     answer: Literal["final", "worked"] = "final"
-    """worked = the answer as it is; final = what follows its #### (all of it without ####), a number in plain digits:
+    """worked = the answer as it is; final = what follows its ####; without one, all of it; a number in plain digits:
     $1,080.00 becomes 1080"""
-    config: str | None = None
-    """configuration (subset) of a hub data set; may also follow the name after a colon"""
     split: str = "train"
     """split to read of a hub data set, or of a folder that DatasetDict.save_to_disk wrote"""
     documents: int = Field(0, ge=0)
-    """usable questions to take from the start of the source, held-out ones included; 0 = all (arithmetic: 50000)"""
+    """questions to take from the start of the source, 0 = all of them (of arithmetic: world_documents); only usable
+    ones count, held-out ones included"""
+    world_documents: int = Field(100_000, ge=1)
+    """how many questions arithmetic has where `documents` is 0; says nothing of other sources"""
     eval_fraction: float = Field(0.05, gt=0, lt=1)
     """share of the questions held out from training, chosen by their content"""
-    operations: tuple[int, int] = (1, 1)
-    """arithmetic: fewest and most operations of a problem, within 1 to 4"""
-    largest: int = Field(20, ge=2)
-    """arithmetic: largest number in + and -"""
-    largest_factor: int = Field(12, ge=2)
-    """arithmetic: largest factor in x and largest divisor"""
-    distractors: float = Field(0.25, ge=0, le=1)
-    """arithmetic: share of problems with a number that does not matter"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_string_is_source(cls, value: Any) -> Any:
-        return {"source": str(value)} if isinstance(value, str | Path) else value
-
-    @model_validator(mode="after")
-    def _operations_exist(self) -> Self:
-        if not 1 <= self.operations[0] <= self.operations[1] <= arithmetic.MAX_OPERATIONS:
-            raise ValueError(f"operations must be [fewest, most] within 1 to {arithmetic.MAX_OPERATIONS}")
-        return self
 
     @property
     def synthetic(self) -> bool:
@@ -140,11 +125,10 @@ def _kind(cfg: QuestionConfig) -> str:
 
 
 def _from_world(cfg: QuestionConfig, split: arithmetic.Split, counts: Counts) -> list[Question]:
-    total = cfg.documents or ENDLESS_QUESTIONS
+    total = cfg.documents or cfg.world_documents
     held_out = max(1, round(total * cfg.eval_fraction))
     size = max(1, total - held_out) if split == "train" else held_out
-    difficulty = arithmetic.Difficulty(cfg.operations, cfg.largest, cfg.largest_factor, cfg.distractors)
-    world = arithmetic.Arithmetic(split, size, WORLD_SEED, difficulty)
+    world = arithmetic.Arithmetic(split, size, WORLD_SEED)
     found = []
     for index in range(size):
         problem = world[index]
@@ -168,7 +152,7 @@ def _records(cfg: QuestionConfig, counts: Counts) -> Iterator[Record]:
     kind, place = source_kind(cfg.source, WORLD)
     if kind == "hub":
         name, _, config = place.partition(":")
-        (read,) = hub_shards(name, config or cfg.config, cfg.split, False, *columns, HINTS)
+        (read,) = hub_shards(name, config or None, cfg.split, False, *columns, HINTS)
         return read(0)
     files = find_files(place, counts, HINTS, cfg.split)
     tables = [file for file in files if kind_of(file) not in WITHOUT_COLUMNS]

@@ -38,8 +38,6 @@ from openjepa.data.records import (
 from openjepa.data.tables import read_arrow, read_parquet, read_xlsx
 from openjepa.data.text_files import read_markup, read_txt
 
-ENDLESS_STORIES = 100_000  # how many documents "all" means for the story world
-
 
 def read_files(files: Iterable[Path], reading: Reading, counts: Counts) -> Iterator[Record]:
     """Records of the files in the given order.
@@ -149,11 +147,11 @@ def _not_readable(name: str, hints: Hints, error: Exception) -> UserError:
     )
 
 
-def read_stories(limit: int, label: str | None, skip: int = 0) -> Iterator[Record]:
-    """The story world's training stories from number `skip` on; `label` may name one of its factors."""
+def read_stories(size: int, label: str | None, skip: int = 0) -> Iterator[Record]:
+    """The first `size` training stories of the world, from number `skip` on; `label` may name one of their factors."""
     from openjepa.data.worlds.stories import Stories
 
-    stories = Stories(split="train", size=limit or ENDLESS_STORIES, seed=0)
+    stories = Stories(split="train", size=size, seed=0)
     for index in range(skip, len(stories)):
         story = stories[index]
         if label and label not in story.factors:

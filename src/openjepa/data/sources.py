@@ -44,28 +44,32 @@ class DataConfig(BaseConfig):
     """Section `data` of a text recipe. A plain string stands for `source`."""
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": (WORLD,)}
+    SHORTHAND = "source"
+    FIRST = ("source", "column", "label", "documents")
 
-    source: str = "stories"
-    """stories (offline world); a file (.txt, .jsonl, .ndjson, .json, .csv, .tsv, .md, .html, all also as .gz or .zst;
-    .parquet, .arrow, .feather, .xlsx), a folder of them or of save_to_disk, or a glob; hub owner/name[:config]"""
+    source: str = Field("stories", min_length=1)
+    """stories (a world made on the spot), a file, folder or glob, or hub owner/name[:config]; files are .txt, .jsonl,
+    .ndjson, .json, .csv, .tsv, .md, .html (all also as .gz or .zst), .parquet, .arrow, .feather, .xlsx; a folder may
+    also be one of save_to_disk"""
     column: str = "text"
-    """column or JSON key that holds the text, or chat messages ({role, content} each: their contents are joined as
-    paragraphs); dotted for one within another: meta.body"""
+    """column or JSON key of the text; dotted for one within another: meta.body; it may also hold chat messages ({role,
+    content} each: their contents are joined as paragraphs)"""
     label: str | None = None
     """column, JSON key (also dotted) or story factor that probes predict; unset = documents have no label"""
     ignore_labels: tuple[str, ...] = ()
     """labels that probes leave out, e.g. ["Uncategorized"]"""
     txt: TxtRule = "auto"
     """what a document of a .txt file is; auto = lines, unless 1 line in 20 is blank, then paragraphs"""
-    config: str | None = None
-    """configuration (subset) of a hub data set; may also follow the name after a colon"""
     split: str = "train"
     """split to read of a hub data set, or of a folder that DatasetDict.save_to_disk wrote"""
     streaming: bool = False
     """never keep the source on disk: a hub data set is read over the network, and with documents=0 training reads
     any source as it goes, window by window"""
     documents: int = Field(0, ge=0)
-    """usable documents to take from the start of the source, held-out ones included; 0 = all (stories: 100000)"""
+    """documents to take from the start of the source, 0 = all of them (of stories: world_documents); only usable ones
+    count, held-out ones included"""
+    world_documents: int = Field(30_000, ge=1)
+    """how many documents stories has where `documents` is 0; says nothing of other sources"""
     shuffle_window: int = Field(2000, ge=4)
     """documents shuffled together where training streams (streaming=true, documents=0); at most 2.5 times as many
     are in memory"""
@@ -81,11 +85,6 @@ class DataConfig(BaseConfig):
     max_line_mb: int = Field(MAX_LINE_MB, ge=1)
     """a line, JSON value or Markdown or HTML file of more MiB is left out and counted, so that memory stays bounded"""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_string_is_source(cls, value: Any) -> Any:
-        return {"source": str(value)} if isinstance(value, str | Path) else value
-
     @model_validator(mode="after")
     def _duplicates_are_known(self) -> Self:
         if self.drop_duplicates and self.endless:
@@ -99,6 +98,11 @@ class DataConfig(BaseConfig):
     def synthetic(self) -> bool:
         """Whether the texts are generated: a tokenizer trained on them knows few of the words that people use."""
         return self.source.strip() == WORLD
+
+    @property
+    def generated_documents(self) -> int:
+        """How many documents the offline world is asked for."""
+        return self.documents or self.world_documents
 
     @property
     def endless(self) -> bool:
@@ -189,14 +193,14 @@ def source_key(cfg: DataConfig) -> dict[str, Any]:
     Files count by name, size and time of change, the story world by its code. A hub data set counts by name only:
     when it changes on the hub, delete the cache.
     """
-    key = cfg.model_dump(exclude={"shuffle_window"})
+    key = cfg.model_dump(exclude={"shuffle_window", "world_documents"})
     kind, place = source_kind(cfg.source)
     if kind == "files":
         key["files"] = file_versions(find_files(place, Counts(), split=cfg.split))
     elif kind == "world":
         from openjepa.data.worlds import stories
 
-        key["world"] = code_version(stories)
+        key |= {"documents": cfg.generated_documents, "world": code_version(stories)}
     return key
 
 
@@ -224,10 +228,10 @@ def _shards(cfg: DataConfig, counts: Counts) -> Sequence[Callable[[int], Iterato
     """How each shard is read, from a record on whose number is given."""
     kind, place = source_kind(cfg.source)
     if kind == "world":
-        return [partial(read_stories, cfg.documents, cfg.label)]
+        return [partial(read_stories, cfg.generated_documents, cfg.label)]
     if kind == "hub":
         name, _, config = place.partition(":")
-        return hub_shards(name, config or cfg.config, cfg.split, cfg.streaming, cfg.column, cfg.label)
+        return hub_shards(name, config or None, cfg.split, cfg.streaming, cfg.column, cfg.label)
 
     root = Path(place).expanduser()
     reading = Reading(cfg.column, cfg.label, cfg.txt, cfg.max_line_mb, root=root if root.is_dir() else None)

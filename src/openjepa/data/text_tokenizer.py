@@ -39,6 +39,7 @@ class TokenizerConfig(BaseConfig):
     """Section `tokenizer` of a text recipe."""
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": OWN_KINDS}
+    FIRST = ("kind", "vocab_size")
 
     kind: str | None = None
     """wordpiece or bpe (trained on the corpus), bytes, or the file, folder or hub name of a pretrained tokenizer
@@ -51,8 +52,6 @@ class TokenizerConfig(BaseConfig):
     strip_accents: bool = False
     """fold the accents of Latin letters: "e" for "é"; marks of other scripts always stay; pretrained tokenizers decide
     for themselves"""
-    single_digits: bool = False
-    """bpe: every digit is a token of its own, so that 12 and 13 share one; words are merged as usual"""
 
     @field_validator("kind")
     @classmethod

@@ -35,9 +35,7 @@ def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> TextTokenizer
     backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     folding = [normalizers.Lowercase()] if cfg.lowercase else []
     backend.normalizer = normalizers.Sequence([normalizers.NFC(), *folding, *_without_accents(cfg)])
-    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cfg.kind == "bpe")
-    alone = pre_tokenizers.Digits(individual_digits=True)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([alone, bytewise]) if cfg.single_digits else bytewise
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cfg.kind == "bpe")
     backend.decoder = decoders.ByteLevel()
     if cfg.kind == "bpe":
         trainer = trainers.BpeTrainer(

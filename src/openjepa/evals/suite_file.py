@@ -23,11 +23,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from openjepa.core.config import BaseConfig, read_yaml
+from openjepa.core.config import BaseConfig
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.tasks import Task
+from openjepa.core.values import read_yaml
 from openjepa.data.beir import read_beir
 from openjepa.data.cache import file_versions
 from openjepa.data.files import files_behind
@@ -185,8 +186,23 @@ class Mteb(BaseConfig):
         return [mteb_task(self.task, self.name)]
 
 
-Kind = Sts | Probe | Search | HiddenSentence | TripletFile | Alignment | Mteb
-Entry = Annotated[Kind, Field(discriminator="kind")]
+def _kind(entry: Any) -> str | None:
+    found = entry.get("kind") if isinstance(entry, Mapping) else getattr(entry, "kind", None)
+    return None if found is None else str(found)
+
+
+KINDS = ("sts", "probe", "retrieval", "hidden_sentence", "triplets", "alignment", "mteb")
+Kind = (
+    Annotated[Sts, Tag("sts")]
+    | Annotated[Probe, Tag("probe")]
+    | Annotated[Search, Tag("retrieval")]
+    | Annotated[HiddenSentence, Tag("hidden_sentence")]
+    | Annotated[TripletFile, Tag("triplets")]
+    | Annotated[Alignment, Tag("alignment")]
+    | Annotated[Mteb, Tag("mteb")]
+)
+UNKNOWN_KIND = f"kind must be one of {', '.join(KINDS)}"
+Entry = Annotated[Kind, Discriminator(_kind, custom_error_type="kind", custom_error_message=UNKNOWN_KIND)]
 
 
 class SuiteConfig(BaseConfig):

@@ -122,7 +122,7 @@ REMEDIES: dict[str | None, tuple[Change, ...]] = {
     "complete": (*KEEP_APART, STANDARDIZED, steady_teacher),
     "dimensional": KEEP_APART,
     "anisotropic": (put("regularizer.name", "sigreg"), STRONG, calm),
-    "token-uniform": (STANDARDIZED, put("predictor.bottleneck", False), steady_teacher, calm),
+    "token-uniform": (STANDARDIZED, steady_teacher, calm),
     "position-only": (*KEEP_APART, steady_teacher),
     "scale": (
         guard, STANDARDIZED, of_vicreg(at_most("regularizer.covariance", 1.0)),

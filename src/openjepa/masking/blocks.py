@@ -47,6 +47,8 @@ PatchMasker = Callable[[Grid, torch.Generator], PatchMask]
 class PatchMaskConfig(BaseConfig):
     """Which patches are hidden, and how."""
 
+    FIRST = ("strategy", "ratio")
+
     strategy: Literal["multiblock", "block", "random"] = "multiblock"
     """I-JEPA's blocks, one block, or patches drawn one by one"""
     targets: int = Field(4, ge=1, le=255)

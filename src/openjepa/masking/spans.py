@@ -25,6 +25,8 @@ from openjepa.core.errors import ConfigError
 class MaskConfig(BaseConfig):
     """What is hidden, and how."""
 
+    FIRST = ("ratio", "mean_span")
+
     ratio: float = Field(0.5, gt=0, lt=1)
     """hidden part of each text's real tokens"""
     mean_span: float = Field(12.0, ge=1)

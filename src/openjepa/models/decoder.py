@@ -18,6 +18,8 @@ RESIDUAL = ("out.weight", "mlp.2.weight")  # what adds to the residual stream: s
 class DecoderConfig(BaseConfig):
     """Sizes of the decoder."""
 
+    FIRST = ("dim", "depth", "heads", "max_len")
+
     dim: int = Field(128, ge=8)
     """width of the latents"""
     depth: int = Field(3, ge=1)

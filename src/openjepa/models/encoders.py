@@ -22,9 +22,10 @@ class EncoderConfig(BaseConfig):
     """Which text encoder is trained."""
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"name": ()}
+    FIRST = ("name", "dim", "depth", "heads", "max_len")
 
     name: str | None = None
-    """transformers hub id or local folder; unset = OpenJEPA's own transformer with the sizes below"""
+    """transformers hub id or local folder, unset = OpenJEPA's own transformer with the sizes below"""
     weights: bool = True
     """start a named encoder from its pretrained weights; false = its architecture from the config alone"""
     dim: int = Field(128, ge=8)

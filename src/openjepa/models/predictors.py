@@ -24,6 +24,8 @@ from openjepa.models.transformer import Trunk, key_mask, mean_pool
 class PredictorConfig(BaseConfig):
     """From the context's latents to the hidden ones."""
 
+    FIRST = ("kind", "width", "depth")
+
     kind: Literal["attention", "mlp"] = "attention"
     """attention over the context and mask tokens, or the original three-layer MLP"""
     width: int = Field(128, ge=8)
@@ -32,8 +34,6 @@ class PredictorConfig(BaseConfig):
     """blocks of the attention predictor"""
     heads: int = Field(4, ge=1)
     """heads of the attention predictor"""
-    bottleneck: bool = False
-    """let the attention predictor see the mean of the context only"""
 
 
 class SequencePredictorConfig(PredictorConfig):
@@ -50,12 +50,12 @@ def build_predictor(config: PredictorConfig, dim: int, out_dim: int, max_len: in
     Raises ConfigError for `alibi` where there is no attention over places.
     """
     alibi = isinstance(config, SequencePredictorConfig) and config.alibi
-    if alibi and (config.kind == "mlp" or config.bottleneck):
-        raise ConfigError("predictor.alibi is about attention over places: give kind=attention and bottleneck=false")
+    if alibi and config.kind == "mlp":
+        raise ConfigError("predictor.alibi is about attention over positions: give predictor.kind=attention")
     if config.kind == "mlp":
         return MLPPredictor(dim, config.width, out_dim, max_len)
     sizes = (dim, config.width, out_dim, config.depth, config.heads, max_len)
-    return AttentionPredictor(*sizes, bottleneck=config.bottleneck, alibi=alibi)
+    return AttentionPredictor(*sizes, alibi=alibi)
 
 
 def mlp(dims: list[int]) -> nn.Sequential:
@@ -110,14 +110,13 @@ class MLPPredictor(nn.Module):
 class AttentionPredictor(nn.Module):
     """A narrow transformer over the context and a positioned mask token per hidden place (I-JEPA, Assran et al. 2023).
 
-    `bottleneck=True` shows it the mean of the context only: the whole text must fit into the vector that users get.
     `alibi=True` replaces embedded places by their distances (`linear_biases`): no place is too far or new.
     """
 
     def __init__(self, dim: int, width: int, out_dim: int, depth: int, heads: int, max_len: int,
-                 bottleneck: bool = False, alibi: bool = False) -> None:  # fmt: skip
+                 alibi: bool = False) -> None:  # fmt: skip
         super().__init__()
-        self.bottleneck, self.heads, self.alibi = bottleneck, heads, alibi
+        self.heads, self.alibi = heads, alibi
         self.enter = nn.Linear(dim, width)
         self.place = None if alibi else nn.Embedding(max_len, width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
@@ -128,11 +127,7 @@ class AttentionPredictor(nn.Module):
 
     def forward(self, context: Tensor, context_places: Tensor, context_valid: Tensor, slots: Tensor | None,
                 hidden_places: Tensor, hidden_valid: Tensor) -> Tensor:  # fmt: skip
-        if self.bottleneck:
-            seen = self.enter(mean_pool(context, context_valid)[:, None])  # [B, 1, W]
-            context_valid = context_valid[:, :1]
-        else:
-            seen = self._placed(self.enter(context), context_places)  # [B, V, W]
+        seen = self._placed(self.enter(context), context_places)  # [B, V, W]
         queries = self._placed(self.mask_token.expand(*hidden_places.shape, -1), hidden_places)  # [B, H, W]
         if slots is not None:
             queries = queries + self.enter(slots)

@@ -20,6 +20,8 @@ TargetKind = Literal["ema", "stop_gradient", "frozen"]
 class MomentumConfig(BaseConfig):
     """How slowly the teacher follows the student."""
 
+    FIRST = ("start", "final")
+
     start: float = Field(0.99, ge=0, le=1)
     """EMA momentum at the first step"""
     final: float = Field(0.9995, ge=0, le=1)

@@ -17,6 +17,7 @@ class VisionConfig(ViTConfig):
     """Which image encoder."""
 
     LOCATIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"name": ()}
+    FIRST = ("name", "patch", "dim", "depth", "heads")
 
     name: str | None = None
     """transformers hub id or local folder of a ViT; unset = OpenJEPA's own with the sizes below"""

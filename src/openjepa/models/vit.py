@@ -28,6 +28,8 @@ LONGEST_PERIOD = 10_000.0  # of sin-cos places, over 2 pi, in patches
 class ViTConfig(BaseConfig):
     """The image encoder."""
 
+    FIRST = ("patch", "dim", "depth", "heads")
+
     patch: int = Field(6, ge=1)
     """side of a patch in pixels; must divide data.size"""
     dim: int = Field(192, ge=8)

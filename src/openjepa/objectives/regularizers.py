@@ -40,6 +40,8 @@ UNIT_NORM_CHECK_EVERY = 64  # draws, on accelerators: the check waits for the de
 class RegularizerConfig(BaseConfig):
     """What keeps the encoder's latents from collapsing, and how strongly."""
 
+    FIRST = ("name", "weight")
+
     name: str = "vicreg"
     """none | vicreg | sigreg | package.module:function"""
     weight: float = Field(1.0, ge=0)

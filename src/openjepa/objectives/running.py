@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from openjepa.objectives.targets import VARIANCE_FLOOR, global_moments
 
-Space = Literal["raw", "centred", "standardized"]
+Space = Literal["raw", "centered", "standardized"]
 
 
 class RunningSpace(nn.Module):

@@ -27,6 +27,8 @@ VARIANCE_FLOOR = 1e-6  # added to variances: a dead dimension becomes 0, not noi
 class TargetConfig(BaseConfig):
     """What of the teacher is predicted, and in which scale."""
 
+    FIRST = ("norm",)
+
     norm: str = "layer_norm"
     """none | layer_norm | standardize | package.module:function"""
     layers: int = Field(1, ge=1)

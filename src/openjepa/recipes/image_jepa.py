@@ -45,6 +45,8 @@ from openjepa.objectives.two_views import TwoViews
 class Config(BaseConfig):
     """Everything that defines an image JEPA run."""
 
+    FIRST = ("mode", "data", "encoder", "augment", "mask", "objective", "regularizer", "train")
+
     mode: Literal["masks", "views"] = "masks"
     """predict hidden patches, or one augmented view from another"""
     data: ImageDataConfig = ImageDataConfig()

@@ -51,27 +51,47 @@ from openjepa.objectives.two_views import TwoViews
 
 
 class Config(BaseConfig):
-    """Everything that defines a LANG-JEPA run."""
+    """Everything that defines a LANG-JEPA run. Defaults are the preset tiny: measured on two cores, docs/lab-log.md."""
+
+    FIRST = (
+        "data",
+        "encoder",
+        "mask",
+        "teacher_reads",
+        "objective",
+        "regularizer",
+        "train",
+    )
 
     data: DataConfig = DataConfig()
     sentences: SentencesConfig = SentencesConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    encoder: EncoderConfig = EncoderConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=4000)
+    encoder: EncoderConfig = EncoderConfig(depth=1, max_len=128)
     mask: SentenceMaskConfig = SentenceMaskConfig()
-    predictor: SequencePredictorConfig = SequencePredictorConfig()
-    target: TargetConfig = TargetConfig(norm="standardize")
+    predictor: SequencePredictorConfig = SequencePredictorConfig(width=256, depth=2)
+    target: TargetConfig = TargetConfig(norm="standardize", skip_top=1)
     teacher_reads: Literal["alone", "document"] = "alone"
     """each hidden sentence as a text of its own, or in its document"""
     momentum: MomentumConfig = MomentumConfig()
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
-    regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=1.0)
-    invariance: float = Field(15.0, ge=0)
+    regularizer: RegularizerConfig = RegularizerConfig(weight=10.0, covariance=3.5, mean=0.2)
+    invariance: float = Field(6.0, ge=0)
     """weight of pulling the student's means of the visible and of the hidden sentences together, both regularised; none
     without a regulariser; 0 = regularise the visible ones alone, one student pass less"""
-    contrast: ContrastConfig = ContrastConfig()
+    contrast: ContrastConfig = ContrastConfig(weight=0.3, start=0.4)
     """telling each hidden sentence from the others of its document, visible ones too"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        steps=1200,
+        batch_tokens=4096,
+        batch_size=128,
+        lr=3e-3,
+        precision="bf16-mixed",
+        threads=2,
+        workers=1,
+        health_every=600,
+        checkpoint_every=600,
+    )
 
 
 class LangJEPA(Method[MaskedText]):

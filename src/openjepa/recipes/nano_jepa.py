@@ -9,7 +9,7 @@ question and answer keeps it a language model, as in LLM-JEPA (Huang et al. 2025
 Left at that (preset `paper`), the cosine rises and the rank of the right answer stays at chance (docs/lab-log.md):
 nothing asks an answer's last token for anything, so all answers fall onto one line. Three treatments, all on in `tiny`:
 VICReg on the answers' latents (`regularizer`), targets relative to what all answers share (`target_space`), and a copy
-of the decoder that follows slowly as their source, so that targets do not run away (`target_from`).
+of the decoder that follows slowly as their source, so that targets do not run away (`target_encoder`).
 """
 
 from __future__ import annotations
@@ -47,29 +47,49 @@ PREDICTED = "the decoder's last-layer latent of [PRED], the last token: the pred
 
 
 class Config(BaseConfig):
-    """Everything that defines a nanoJEPA run."""
+    """Everything that defines a nanoJEPA run. Defaults are the preset tiny: measured on two cores, docs/lab-log.md."""
 
-    data: QuestionConfig = QuestionConfig()
+    FIRST = (
+        "data",
+        "decoder",
+        "weight",
+        "objective",
+        "target_encoder",
+        "regularizer",
+        "train",
+    )
+
+    data: QuestionConfig = QuestionConfig(eval_fraction=0.02)
     tokenizer: TokenizerConfig = TokenizerConfig(kind="bpe", vocab_size=2000, lowercase=False)
-    decoder: DecoderConfig = DecoderConfig()
-    weight: float = Field(1.0, ge=0)
+    decoder: DecoderConfig = DecoderConfig(depth=2, max_len=64)
+    weight: float = Field(3.0, ge=0)
     """lambda: weight of the latent prediction beside the token cross-entropy; 0 = a plain language model"""
     loss_dropout: float = Field(0.0, ge=0, lt=1)
     """share of the steps that leave the latent prediction out (LLM-JEPA: up to 0.75 costs no quality)"""
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
-    target_from: Literal["self", "ema"] = "ema"
-    """whose latents of the answers are predicted: the decoder's own, or those of a copy that follows it slowly"""
+    target_encoder: Literal["ema", "self"] = "ema"
+    """whose latents of the answers are predicted: those of a copy that follows the decoder slowly, or its own"""
     momentum: MomentumConfig = MomentumConfig(start=0.99, final=1.0)
-    """of the copy, where target_from is ema"""
+    """of the copy, where target_encoder is ema"""
     target_space: Space = "standardized"
-    """raw = answers' latents as they are; centred = less their running mean; standardized = also by their deviation"""
-    regularizer: RegularizerConfig = RegularizerConfig()
+    """raw = answers' latents as they are; centered = less their running mean; standardized = also by their deviation"""
+    regularizer: RegularizerConfig = RegularizerConfig(weight=2.0)
     """on the answers' latents, which the prediction's gradient does not reach"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        steps=2300,
+        batch_tokens=2048,
+        batch_size=128,
+        lr=2e-3,
+        precision="bf16-mixed",
+        threads=1,
+        workers=1,
+        health_every=150,
+        checkpoint_every=800,
+    )
 
     def unused_here(self) -> set[str]:
-        return {"momentum"} if self.target_from == "self" else set()
+        return {"momentum"} if self.target_encoder == "self" else set()
 
 
 class NanoJEPA(Method[QuestionBatch]):
@@ -79,7 +99,7 @@ class NanoJEPA(Method[QuestionBatch]):
         super().__init__()
         self.config = config
         self.decoder = Decoder(config.decoder, vocab)
-        self.teacher = EMATarget(self.decoder, config.momentum.schedule()) if config.target_from == "ema" else None
+        self.teacher = EMATarget(self.decoder, config.momentum.schedule()) if config.target_encoder == "ema" else None
         self.space = RunningSpace(config.decoder.dim, config.target_space)
         self.distance = build_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)

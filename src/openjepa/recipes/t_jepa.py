@@ -45,12 +45,14 @@ from openjepa.objectives.two_views import TwoViews
 
 
 class Config(BaseConfig):
-    """Everything that defines a T-JEPA run."""
+    """Everything that defines a T-JEPA run. Defaults are the preset tiny: measured on two cores, docs/lab-log.md."""
+
+    FIRST = ("data", "encoder", "mask", "objective", "regularizer", "train")
 
     data: DataConfig = DataConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    mask: MaskConfig = MaskConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=4000)
+    encoder: EncoderConfig = EncoderConfig(depth=1, max_len=128)
+    mask: MaskConfig = MaskConfig(mean_span=16.0)
     predictor: PredictorConfig = PredictorConfig()
     target: TargetConfig = TargetConfig(norm="standardize")
     momentum: MomentumConfig = MomentumConfig()
@@ -60,15 +62,21 @@ class Config(BaseConfig):
     """the whole clean text, or each hidden span alone: then a target holds nothing that the context shows"""
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
-    regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=1.0)
+    regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=1.6, mean=0.3)
     invariance: float = Field(15.0, ge=0)
     """weight of pulling the student's means of the context and of the hidden part together, both regularised; none
     without a regulariser; 0 = regularise the context alone, one student pass less"""
     mlm_weight: float = Field(0.0, ge=0)
     """weight of an added masked-token cross-entropy (a hybrid; 0 = a pure JEPA)"""
-    embed_with: Literal["student", "teacher"] = "student"
-    """whose latents users get"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        steps=1150,
+        batch_tokens=4096,
+        batch_size=128,
+        lr=3e-3,
+        precision="bf16-mixed",
+        threads=1,
+        workers=1,
+    )
 
 
 class TJEPA(Method[MaskedText]):
@@ -162,8 +170,7 @@ class TJEPA(Method[MaskedText]):
         )
 
     def embed(self, batch: MaskedText) -> Tensor:
-        encoder = self.student if self.config.embed_with == "student" else self.teacher
-        return mean_pool(encoder(batch.ids, batch.valid), batch.valid)
+        return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
 
     def encoders(self) -> dict[str, Encoder]:
         return {"student": self.student, "teacher": self.teacher}

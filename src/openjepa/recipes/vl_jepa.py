@@ -64,6 +64,8 @@ OF_THE_PREDICTOR = "the mean of the predictor's latents of all patches (whole im
 class Config(EncodersConfig):
     """Everything that defines a VL-JEPA run."""
 
+    FIRST = ("data", "text", "encoder", "mask", "objective", "regularizer", "train")
+
     data: CaptionDataConfig = CaptionDataConfig()
     text: TextKind = "caption"
     """what the predictor reads beside the patches: the image's caption, none, or that of another image (ablation)"""

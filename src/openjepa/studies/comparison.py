@@ -133,7 +133,7 @@ def within_budget(
         if console is not None:
             console.print(f"{arm.label}: {steps} steps", markup=False, highlight=False, soft_wrap=True)
         train = arm.config.train
-        shortened = type(train).model_validate({**train.model_dump(), "steps": steps})  # warm-up has to fit as well
+        shortened = train.model_copy(update={"steps": steps})
         planned.append(replace(arm, config=arm.config.model_copy(update={"train": shortened})))
     if console is not None:
         console.print(f"budget of each: {amount(budget.amount)} {budget.unit}", markup=False, highlight=False)

@@ -99,7 +99,7 @@ class TensorBoardHook:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise UserError("train.track=tensorboard needs TensorBoard: pip install 'openjepa[track]'") from None
+            raise UserError("train.loggers=tensorboard needs TensorBoard: pip install 'openjepa[track]'") from None
         self._open = partial(SummaryWriter, str(run.path / "tensorboard"))
         self._writer: Any = None
 

@@ -124,7 +124,7 @@ class _Learner:
         seed_global(self.train.seed, "readout")
         self.readout = Readout(config, latent_dim, readings.readable.vocab).to(self.compute.device)
         self.optimizer = build_optimizer(self.readout, self.train)
-        self.rate = warmup_cosine(self.train.lr, self.train.final_lr, self.train.warmup_steps)
+        self.rate = warmup_cosine(self.train.lr, self.train.final_lr, self.train.fitted_warmup_steps)
 
     def learn(self, latents: Tensor, reading: Reading, step: int) -> Tensor:
         """One step; returns its loss, detached."""

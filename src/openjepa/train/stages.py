@@ -18,7 +18,7 @@ def learning_rate(config: TrainConfig) -> Schedule:
 
     def rate(progress: Progress) -> float:
         own = within_part(progress, config.joint_steps)
-        warmup_steps = fitting_warmup(config.warmup_steps, own.total_steps)
+        warmup_steps = fitting_warmup(config.fitted_warmup_steps, own.total_steps)
         return warmup_cosine(config.lr, config.final_lr, warmup_steps)(own)
 
     return rate

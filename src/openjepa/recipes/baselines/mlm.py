@@ -32,11 +32,19 @@ class Config(BaseConfig):
     """Everything that defines an MLM run."""
 
     data: DataConfig = DataConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    encoder: EncoderConfig = EncoderConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=4000)
+    encoder: EncoderConfig = EncoderConfig(depth=1, max_len=128)
     mask_ratio: float = Field(0.15, gt=0, lt=1)
     """hidden part of each text's real tokens"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        steps=1150,
+        batch_tokens=4096,
+        batch_size=128,
+        lr=3e-3,
+        precision="bf16-mixed",
+        threads=1,
+        workers=1,
+    )
 
 
 class MLM(Method[MaskedText]):

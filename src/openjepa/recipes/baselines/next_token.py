@@ -31,9 +31,17 @@ class Config(BaseConfig):
     """Everything that defines a next-token run."""
 
     data: DataConfig = DataConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    train: TrainConfig = TrainConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=4000)
+    encoder: EncoderConfig = EncoderConfig(depth=1, max_len=128)
+    train: TrainConfig = TrainConfig(
+        steps=1150,
+        batch_tokens=4096,
+        batch_size=128,
+        lr=3e-3,
+        precision="bf16-mixed",
+        threads=1,
+        workers=1,
+    )
 
 
 class NextToken(Method[MaskedText]):

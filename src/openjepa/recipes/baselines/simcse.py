@@ -33,13 +33,21 @@ class Config(BaseConfig):
     """Everything that defines a SimCSE run."""
 
     data: DataConfig = DataConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    encoder: EncoderConfig = EncoderConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=4000)
+    encoder: EncoderConfig = EncoderConfig(depth=1, max_len=128)
     dropout: float = Field(0.1, gt=0, lt=1)
     """what makes the two views; replaces encoder.dropout (a pretrained encoder brings its own)"""
     temperature: float = Field(0.05, gt=0)
     """cosines are divided by it"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        steps=1150,
+        batch_tokens=4096,
+        batch_size=128,
+        lr=3e-3,
+        precision="bf16-mixed",
+        threads=1,
+        workers=1,
+    )
 
 
 class SimCSE(Method[TextViews]):

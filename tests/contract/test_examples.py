@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
+
+import openjepa.recipe as recipe_surface
+from openjepa.cli import main
+from tests.tiny import TINY
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -17,3 +24,51 @@ def test_the_minimal_jepa_learns(capsys: pytest.CaptureFixture[str]) -> None:
     assert figures["skill"] > 0
     assert figures["knn"] > figures["knn untrained"] + 0.1
     assert "skill" in capsys.readouterr().out
+
+
+def in_a_folder_of_its_own(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of an example, and the working directory elsewhere."""
+    (folder / "home").mkdir()
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    return Path(shutil.copy(EXAMPLES / name, folder / "home" / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("my_method.py", [s for s in TINY if not s.startswith("predictor.")]),
+        ("my_dataset.py", ["waves=300", "train.batch_size=15", "train.accelerator=cpu"]),
+    ],
+)
+def test_a_method_of_ones_own_works_like_a_built_in_one(
+    name: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """check, train, eval and report, from another folder and after the file is gone."""
+    recipe, out = in_a_folder_of_its_own(name, tmp_path, monkeypatch), tmp_path / "run"
+    assert main(["check", str(recipe), *settings, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"]
+    assert main(["train", str(recipe), *settings, "train.steps=4", "--out", str(out), "--no-eval"]) == 0
+    recipe.unlink()
+    assert main(["eval", str(out)]) == 0
+    assert main(["report", str(out)]) == 0
+    assert (out / "report.html").exists()
+
+
+def test_a_method_of_ones_own_is_short_and_needs_one_import() -> None:
+    code = (EXAMPLES / "my_method.py").read_text()
+    assert len(code.splitlines()) <= 60
+    imported = [line for line in code.splitlines() if line.startswith(("import", "from")) and "openjepa" in line]
+    assert imported == ["import openjepa.recipe as oj"]
+
+
+def test_the_surface_for_authors_is_what_it_says() -> None:
+    """A name that is taken away breaks somebody's recipe: change this list on purpose only."""
+    assert sorted(recipe_surface.__all__) == recipe_surface.__all__
+    assert all(hasattr(recipe_surface, name) for name in recipe_surface.__all__)
+    public = {
+        name for name, value in vars(recipe_surface).items() if getattr(value, "__module__", "").startswith("openjepa")
+    }
+    assert public == set(recipe_surface.__all__)
+    used = {word for file in EXAMPLES.glob("my_*.py") for word in re.findall(r"oj\.(\w+)", file.read_text())}
+    assert used <= set(recipe_surface.__all__)

@@ -17,6 +17,7 @@ run, `contrast` (InfoNCE among the sentences of the document; on in both presets
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -31,13 +32,20 @@ from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.schedules import half_life_steps
+from openjepa.core.tasks import Task
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_sentences import PAD_TO, MaskedSentencesCollator
 from openjepa.data.masked_text import MaskedText, Tokens
 from openjepa.data.sentence_tasks import sentence_tasks
 from openjepa.data.sources import DataConfig
-from openjepa.data.text import SentenceRows, SentencesConfig, TokenizerConfig, load_or_train, text_tasks, train_and_eval
-from openjepa.data.text_inputs import text_embedding
+from openjepa.data.text import (
+    SentenceRows,
+    SentencesConfig,
+    TokenizerConfig,
+    text_experiment,
+    text_tasks,
+    tokenizer_for,
+)
 from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import SequencePredictorConfig, build_predictor
@@ -200,25 +208,26 @@ def read_back(method: LangJEPA, batch: MaskedText, special: Sequence[int]) -> Re
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    saved = context.assets / "tokenizer.json"
-    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    tokenizer = tokenizer_for(config, config.encoder.named_in("encoder"), context)
     method = LangJEPA(config, tokenizer.vocabulary, context)
     rows = SentenceRows(tokenizer, config.sentences, method.student.max_len)
-    train_data, eval_data = train_and_eval(config.data, rows)
     collate = MaskedSentencesCollator(rows, SentenceMasker(config.mask.strategy, config.mask.ratio))
-    return Experiment(
-        method=method,
-        train_data=train_data,
-        eval_data=eval_data,
+    experiment = text_experiment(
+        method,
+        config,
+        rows=rows,
         collate=collate,
-        embedding=text_embedding(collate.inputs(config.data.synthetic)),
-        train=config.train,
+        inputs=collate.inputs(config.data.synthetic),
         pad_to=PAD_TO,
-        tasks=lambda: [*text_tasks(config.data), *sentence_tasks(eval_data, collate, whole=config.predictor.alibi)],
         readable=Readable(
-            lambda *asked: read_back(*asked, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size
+            lambda *read: read_back(*read, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size
         ),
         pictures=collate.pictures,
-        unknown=lambda: train_data.unknown,
         notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},
     )
+
+    def tasks() -> list[Task]:
+        hidden = sentence_tasks(experiment.eval_data, collate, whole=config.predictor.alibi)
+        return [*text_tasks(config.data), *hidden]
+
+    return replace(experiment, tasks=tasks)

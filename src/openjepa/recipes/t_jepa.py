@@ -30,8 +30,7 @@ from openjepa.core.schedules import half_life_steps
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
-from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
-from openjepa.data.text_inputs import text_embedding
+from openjepa.data.text import TextRows, TokenizerConfig, text_experiment, tokenizer_for
 from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import PredictorConfig, build_predictor
@@ -181,21 +180,20 @@ class TJEPA(Method[MaskedText]):
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    saved = context.assets / "tokenizer.json"
-    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    tokenizer = tokenizer_for(config, config.encoder.named_in("encoder"), context)
     method = TJEPA(config, tokenizer.vocabulary, tokenizer.mask_id, context)
-    train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
+    max_len = method.student.max_len
     collate = MaskedTextCollator(tokenizer, SpanMasker(config.mask.ratio, config.mask.mean_span))
-    return Experiment(
-        method=method,
-        train_data=train_data,
-        eval_data=eval_data,
+    return text_experiment(
+        method,
+        config,
+        rows=TextRows(tokenizer, max_len),
         collate=collate,
-        embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic), config.embed_with),
-        train=config.train,
-        mask_ratio=config.mask.ratio,
-        tasks=lambda: text_tasks(config.data),
+        inputs=collate.inputs(max_len, config.data.synthetic),
         pictures=collate.pictures,
-        unknown=lambda: train_data.unknown,
-        notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},
+        mask_ratio=config.mask.ratio,
+        notes=lambda: {
+            "mask_ratio": config.mask.ratio,
+            "teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1),
+        },
     )

@@ -20,8 +20,7 @@ from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
-from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
-from openjepa.data.text_inputs import text_embedding
+from openjepa.data.text import TextRows, TokenizerConfig, text_experiment, tokenizer_for
 from openjepa.masking.spans import SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.transformer import mean_pool, take
@@ -92,20 +91,17 @@ class MLM(Method[MaskedText]):
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    saved = context.assets / "tokenizer.json"
-    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    tokenizer = tokenizer_for(config, config.encoder.named_in("encoder"), context)
     method = MLM(config, tokenizer.vocabulary, tokenizer.mask_id, context)
-    train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
+    max_len = method.student.max_len
     run_length = 1 / (1 - config.mask_ratio)  # of neighbours hidden together, as if each were drawn by itself
     collate = MaskedTextCollator(tokenizer, SpanMasker(config.mask_ratio, run_length))
-    return Experiment(
-        method=method,
-        train_data=train_data,
-        eval_data=eval_data,
+    return text_experiment(
+        method,
+        config,
+        rows=TextRows(tokenizer, max_len),
         collate=collate,
-        embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic)),
-        train=config.train,
+        inputs=collate.inputs(max_len, config.data.synthetic),
         mask_ratio=config.mask_ratio,
-        tasks=lambda: text_tasks(config.data),
-        unknown=lambda: train_data.unknown,
+        notes=lambda: {"mask_ratio": config.mask_ratio},
     )

@@ -21,7 +21,7 @@ from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.masked_text import MaskedText, MaskedTextCollator
 from openjepa.data.sources import DataConfig
-from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
+from openjepa.data.text import TextRows, TokenizerConfig, text_experiment, tokenizer_for
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.transformer import mean_pool
 from openjepa.objectives.tokens import TokenHead
@@ -107,18 +107,16 @@ def second_half(valid: Tensor, generator: torch.Generator) -> Tensor:
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    saved = context.assets / "tokenizer.json"
-    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    tokenizer = tokenizer_for(config, config.encoder.named_in("encoder"), context)
     method = NextToken(config, tokenizer.vocabulary, context)
-    train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
+    max_len = method.student.max_len
     collate = MaskedTextCollator(tokenizer, second_half)
-    return Experiment(
-        method=method,
-        train_data=train_data,
-        eval_data=eval_data,
+    inputs = collate.inputs(max_len, config.data.synthetic)
+    return text_experiment(
+        method,
+        config,
+        rows=TextRows(tokenizer, max_len),
         collate=collate,
-        embedding=Embedding(collate.inputs(method.student.max_len, config.data.synthetic), backwards, causal=True),
-        train=config.train,
-        unknown=lambda: train_data.unknown,
-        tasks=lambda: text_tasks(config.data),
+        inputs=inputs,
+        embedding=Embedding(inputs, backwards, causal=True),
     )

@@ -21,8 +21,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.sources import DataConfig
-from openjepa.data.text import TextRows, TokenizerConfig, load_or_train, text_tasks, train_and_eval
-from openjepa.data.text_inputs import text_embedding
+from openjepa.data.text import TextRows, TokenizerConfig, text_experiment, tokenizer_for
 from openjepa.data.text_views import TextViews, TextViewsCollator
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.transformer import mean_pool
@@ -85,18 +84,14 @@ class SimCSE(Method[TextViews]):
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
-    saved = context.assets / "tokenizer.json"
-    tokenizer = load_or_train(config.tokenizer, config.data, saved, config.encoder.named_in("encoder"))
+    tokenizer = tokenizer_for(config, config.encoder.named_in("encoder"), context)
     method = SimCSE(config, tokenizer.vocabulary, context)
-    train_data, eval_data = train_and_eval(config.data, TextRows(tokenizer, method.student.max_len))
+    max_len = method.student.max_len
     collate = TextViewsCollator(tokenizer)
-    return Experiment(
-        method=method,
-        train_data=train_data,
-        eval_data=eval_data,
+    return text_experiment(
+        method,
+        config,
+        rows=TextRows(tokenizer, max_len),
         collate=collate,
-        embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic)),
-        train=config.train,
-        unknown=lambda: train_data.unknown,
-        tasks=lambda: text_tasks(config.data),
+        inputs=collate.inputs(max_len, config.data.synthetic),
     )

@@ -1,0 +1,72 @@
+"""What a method of one's own is made of: everything that a recipe file needs to import.
+
+    from openjepa.recipe import BaseConfig, Experiment, Method, StepOutput
+
+These names are the public surface for authors of methods; whatever else the package holds may move. A recipe file
+defines `Config` (a `BaseConfig` with a section `train`) and `build(config, context) -> Experiment`. Examples:
+`examples/my_method.py` (texts) and `examples/my_dataset.py` (data of another kind).
+"""
+
+from __future__ import annotations
+
+from openjepa.core.batch import Batch
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.embedding import Embedding, EncoderInputs
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import BuildContext, Experiment, Row
+from openjepa.core.method import Inspection, Latents, Method, StepOutput
+from openjepa.core.progress import Progress
+from openjepa.core.tasks import classification
+from openjepa.data.masked_text import MaskedText, MaskedTextCollator
+from openjepa.data.sources import DataConfig
+from openjepa.data.text import TextRows, TokenizerConfig, text_experiment, tokenizer_for
+from openjepa.masking.spans import MaskConfig, SpanMasker
+from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.predictors import PredictorConfig, build_predictor
+from openjepa.models.target import EMATarget, MomentumConfig
+from openjepa.models.transformer import mean_pool, take
+from openjepa.objectives.latent import build_objective
+from openjepa.objectives.regularizers import RegularizerConfig
+from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
+from openjepa.objectives.two_views import TwoViews
+
+__all__ = [
+    "BaseConfig",
+    "Batch",
+    "BuildContext",
+    "DataConfig",
+    "EMATarget",
+    "Embedding",
+    "EncoderConfig",
+    "EncoderInputs",
+    "Experiment",
+    "Inspection",
+    "Latents",
+    "MaskConfig",
+    "MaskedText",
+    "MaskedTextCollator",
+    "Method",
+    "MomentumConfig",
+    "PredictorConfig",
+    "Progress",
+    "RegularizerConfig",
+    "Row",
+    "SpanMasker",
+    "StepOutput",
+    "TargetConfig",
+    "TextRows",
+    "TokenizerConfig",
+    "TrainConfig",
+    "TwoViews",
+    "UserError",
+    "build_encoder",
+    "build_objective",
+    "build_predictor",
+    "classification",
+    "make_targets",
+    "mean_pool",
+    "take",
+    "target_layers",
+    "text_experiment",
+    "tokenizer_for",
+]

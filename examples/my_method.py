@@ -38,8 +38,7 @@ class Data2Vec(oj.Method[oj.MaskedText]):
         layers = oj.target_layers(self.config.target, self.teacher.states(batch.ids, batch.valid))
         target = oj.make_targets(self.config.target, [batch.pick(layer, batch.hidden) for layer in layers])  # [M, D]
         predicted = self.predict_from_context(batch)  # [M, D]
-        terms = {"prediction": self.distance(predicted, target)}
-        terms |= self.regularize(self.embed(batch), None, batch.draw)
+        terms = self.regularize(self.embed(batch), None, batch.draw) | {"prediction": self.distance(predicted, target)}
         return oj.StepOutput(terms, self.distance.latents(predicted, target))
 
     def embed(self, batch):

@@ -182,7 +182,7 @@ def targets_move(method: Method, batch: Batch) -> tuple[bool, str]:
     if motion.stuck:
         return False, (
             f"targets are made by {_some(motion.stuck)} without gradient, and after_step leaves it where it was: move "
-            "it there, and train the network it follows; or wrap it in models.target.Frozen if it is meant to stay"
+            "it there, and train the network it follows; or wrap it in openjepa.recipe.Frozen if it is meant to stay"
         )
     if motion.by_training > 0:
         return True, "the trained network makes the targets itself"

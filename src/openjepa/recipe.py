@@ -23,7 +23,7 @@ from openjepa.data.text import TextRows, TokenizerConfig, text_experiment, token
 from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import PredictorConfig, build_predictor
-from openjepa.models.target import EMATarget, MomentumConfig
+from openjepa.models.target import EMATarget, Frozen, MomentumConfig
 from openjepa.models.transformer import mean_pool, take
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
@@ -40,6 +40,7 @@ __all__ = [
     "EncoderConfig",
     "EncoderInputs",
     "Experiment",
+    "Frozen",
     "Inspection",
     "Latents",
     "MaskConfig",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,23 +18,18 @@ from openjepa.core.method import StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.data.loader import train_batches
-from openjepa.data.masked_sentences import MaskedSentences, Sentences
-from openjepa.data.masked_text import random_ids
+from openjepa.data.masked_text import MaskedText, random_ids
+from openjepa.models.target import EMATarget
 from openjepa.recipes import lang_jepa
-from tests.planted import STILL, failing, shows_the_hidden
+from tests.planted import STILL, asks_for_one_position, failing, shows_the_hidden
 from tests.tiny import build_tiny
-
-
-def asks_for_the_first_sentence(batch: MaskedSentences) -> MaskedSentences:
-    """Whichever is meant."""
-    return replace(batch, asked=torch.zeros_like(batch.asked))
 
 
 @pytest.mark.parametrize(
     ("settings", "change", "law"),
     [
         ((), shows_the_hidden, "no leak"),
-        ((), asks_for_the_first_sentence, "positions matter"),
+        ((), asks_for_one_position, "positions matter"),
         (STILL, lambda batch: batch, "the target moves"),
     ],
 )
@@ -43,45 +39,53 @@ def test_a_planted_defect_fails_its_law_alone(
     assert failing(build_tiny(tmp_path, *settings, recipe=lang_jepa), change) == [law]
 
 
+TOP = "target.skip_top=0"  # the layer below it, of one block, are word embeddings, which read nothing else
+
+
 def moved_by_the_context(experiment: Experiment) -> float:
     """How far targets move, at most, when only visible content changes."""
     batch, method = next(iter(train_batches(experiment, 0))), experiment.method
     other = random_ids(batch.ids, batch.vocab, generator_for(0, "other context"))
     changed = replace(batch, ids=torch.where(batch.hidden, batch.ids, other))
     with evaluating(method):
-        before, after = (method.targets(one, one.hidden_part) for one in (batch, changed))
+        before, after = (method.hidden_targets(one) for one in (batch, changed))
     return float((before - after).abs().max())
 
 
 def test_a_sentence_read_alone_is_a_target_that_knows_nothing_of_its_context(tmp_path: Path) -> None:
-    assert moved_by_the_context(build_tiny(tmp_path, recipe=lang_jepa)) == 0
+    assert moved_by_the_context(build_tiny(tmp_path, TOP, recipe=lang_jepa)) == 0
 
 
 def test_targets_that_attend_to_the_context_are_told(tmp_path: Path) -> None:
-    assert moved_by_the_context(build_tiny(tmp_path, "teacher_reads=document", recipe=lang_jepa)) > 0.01
+    assert moved_by_the_context(build_tiny(tmp_path, "teacher_reads=document", TOP, recipe=lang_jepa)) > 0.01
 
 
 def test_a_sentence_read_alone_knows_nothing_of_the_other_hidden_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the test tells: with an attention mask that was forgotten, it does."""
-    experiment = build_tiny(tmp_path, "mask.ratio=0.5", "target.norm=layer_norm", recipe=lang_jepa)
+    experiment = build_tiny(tmp_path, "mask.ratio=0.5", "target.norm=layer_norm", TOP, recipe=lang_jepa)
     batch, method = next(iter(train_batches(experiment, 0))), experiment.method
-    assert (batch.asked_valid.sum(1) > 1).any()
-    first = batch.sentence == batch.asked[:, :1]  # [B, T], the first hidden sentence of each row
+    rows = batch.row[batch.hidden_segments]  # [M]
+    later = torch.cat([torch.tensor([False]), rows[1:] == rows[:-1]])  # [M], not the first hidden one of its row
+    assert later.any()
+    first = torch.isin(batch.segment, batch.hidden_segments[~later])  # [B, T]
     other = random_ids(batch.ids, batch.vocab, generator_for(0, "other first"))
     changed = replace(batch, ids=torch.where(first, other, batch.ids))
-    later = batch.asked_valid.cumsum(1)[batch.asked_valid] > 1  # [M]
 
     def moved() -> Tensor:
         with evaluating(method):
-            before, after = (method.targets(one, one.hidden_part) for one in (batch, replace(changed)))
+            before, after = (method.hidden_targets(one) for one in (batch, changed))
         return (before - after).abs().amax(1)  # [M]
 
     assert moved()[later].max() == 0
     assert moved()[~later].min() > 0.01
-    together = property(lambda some: (some.valid.long() - 1, some.at))  # all in one segment
-    monkeypatch.setattr(Sentences, "alone", together)
+    encode = EMATarget.states
+
+    def without_mask(self: EMATarget, ids: Tensor, segments: Tensor, *rest: Any) -> list[Tensor]:
+        return encode(self, ids, segments.clamp(max=0), *rest)  # every token of a row in one text
+
+    monkeypatch.setattr(EMATarget, "states", without_mask)
     assert moved()[later].max() > 0.01
 
 
@@ -96,13 +100,9 @@ def test_with_a_contrast_the_targets_are_those_of_the_same_sentences(tmp_path: P
         output = contrasted.method(batch)
         assert "contrast" in output.terms
         torch.testing.assert_close(output.latents.target, expected)
-        known = plain.method.targets(batch, batch.part(*batch.every_sentence))
-    sentences = [int(row.max()) + 1 for row in batch.sentence]
-    assert batch.document_of_all.tolist() == [row for row, count in enumerate(sentences) for _ in range(count)]
-    first = torch.tensor([0, *sentences]).cumsum(0)[:-1]  # [B] where each row begins
-    asked = (first[:, None] + batch.asked)[batch.asked_valid]  # [M]
-    assert batch.hidden_of_all.nonzero()[:, 0].tolist() == asked.tolist()
-    torch.testing.assert_close(known[asked], expected)
+        known = plain.method.all_targets(batch)  # [N, D]
+    assert len(known) == len(batch.row) > len(expected)
+    torch.testing.assert_close(known[batch.hidden_segments], expected)
 
 
 def test_the_contrast_is_part_of_the_loss_at_its_weight(tmp_path: Path) -> None:
@@ -143,15 +143,15 @@ def test_documents_of_several_passages_keep_every_law(tmp_path: Path) -> None:
 def test_a_prediction_reads_all_passages_of_its_document_and_no_other(tmp_path: Path) -> None:
     experiment = build_tiny(tmp_path, *PASSAGES, recipe=lang_jepa)
     batch, method = next(iter(train_batches(experiment, 0))), experiment.method
-    first = int((batch.document == 1).nonzero()[0, 0])  # the first passage of the second document
-    assert int((batch.document == 1).sum()) > 1
+    first, *others = batch.row[batch.document == 1].unique().tolist()  # passages of the second document
+    assert others
     other = random_ids(batch.ids, batch.vocab, generator_for(0, "other context"))
     changed = torch.where(batch.hidden | ~batch.valid, batch.ids, other)
     with evaluating(method):
         before = method.predict_from_context(batch)
         ids = torch.cat([batch.ids[:first], changed[first : first + 1], batch.ids[first + 1 :]])
         moved = (method.predict_from_context(replace(batch, ids=ids)) - before).abs().amax(1)  # [M]
-    document = batch.document[batch.asked_valid.nonzero()[:, 0]]  # [M]
+    document = batch.document[batch.hidden_segments]  # [M]
     assert (moved[document == 1] > 1e-5).all()
     assert not moved[document != 1].any()
 
@@ -160,7 +160,9 @@ def test_a_passage_is_read_without_the_others_of_its_document(tmp_path: Path) ->
     experiment = build_tiny(tmp_path, *PASSAGES, recipe=lang_jepa)
     batch, method = next(iter(train_batches(experiment, 0))), experiment.method
     other = random_ids(batch.ids, batch.vocab, generator_for(0, "other passages"))
-    own = int((batch.document[1:] == batch.document[:-1]).nonzero()[0, 0])  # the next row is of the same document
+    begins = torch.searchsorted(batch.row, torch.arange(batch.size))  # [B], the first segment of each row
+    document = batch.document[begins]  # [B]
+    own = int((document[1:] == document[:-1]).nonzero()[0, 0])  # the next row is of the same document
     other[own] = batch.ids[own]
     with evaluating(method):
         before, after = (method.encode_context(one)[-1] for one in (batch, replace(batch, ids=other)))
@@ -168,11 +170,11 @@ def test_a_passage_is_read_without_the_others_of_its_document(tmp_path: Path) ->
     assert not torch.equal(before[own + 1], after[own + 1])
 
 
-def at_the_end(experiment: Experiment) -> MaskedSentences:
+def at_the_end(experiment: Experiment) -> MaskedText:
     """The first training batch, as if it were read in the last step of a run."""
     return replace(next(iter(train_batches(experiment, 0))), progress=Progress(1, 1))
 
 
-def evaluated(experiment: Experiment, batch: MaskedSentences) -> StepOutput:
+def evaluated(experiment: Experiment, batch: MaskedText) -> StepOutput:
     with evaluating(experiment.method):
         return experiment.method(batch)

@@ -14,9 +14,9 @@ from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
 from openjepa.data.loader import eval_batches, train_batches
-from openjepa.data.masked_sentences import MaskedSentences
 from openjepa.health.monitor import look
 from openjepa.recipes import lang_jepa
+from openjepa.recipes.lang_jepa import LangJEPA
 from tests.tiny import build_tiny
 
 LANG_VARIANTS = {
@@ -100,9 +100,9 @@ def test_latents_say_where_they_belong(experiment: Experiment) -> None:
     assert sample.copied is not None
     assert sample.teacher is not None
     assert len(sample.target) == len(sample.rows) == len(sample.positions) == len(sample.copied) == count
-    if isinstance(batch, MaskedSentences):  # a position is a sentence
-        assert (batch.sentence[sample.rows] == sample.positions[:, None])[batch.hidden[sample.rows]].any()
-        assert torch.equal(sample.positions, batch.asked[batch.asked_valid])
+    if isinstance(experiment.method, LangJEPA):  # a position is a sentence's number in its document
+        assert torch.equal(sample.rows, batch.row[batch.hidden_segments])
+        assert torch.equal(sample.positions, batch.position[batch.hidden_segments])
     else:
         assert batch.hidden[sample.rows, sample.positions].all()
     assert torch.equal(sample.rows, sample.rows.sort().values)

@@ -173,7 +173,7 @@ def test_a_process_that_fails_is_quoted(
 ) -> None:
     """What a worker says (here it runs in this process, as importing takes seconds) is what the study ends with."""
     out, words = tmp_path / "broken", ["ablate", "t_jepa", "mask.ratio=0.3,0.5", "data.source=none.jsonl", *TINY]
-    monkeypatch.setattr(running, "_start", ends_like_the_worker)
+    monkeypatch.setattr(running, "start_worker", ends_like_the_worker)
     assert main([*words, "--seeds", "1", "--jobs", "2", "--out", str(out)]) == 2
     assert "none.jsonl" in capsys.readouterr().err
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import time
 from functools import cache
 from itertools import pairwise
 
@@ -14,6 +13,7 @@ from openjepa.core.errors import UserError
 from openjepa.data.worlds import word_problems
 from openjepa.data.worlds.arithmetic import SPLITS, Arithmetic, Difficulty, Problem, Split, is_held_out
 from openjepa.data.worlds.word_problems import DISTRACTORS, NAMES, PRONOUN_OF, SCENES, Step
+from tests.work import calls
 
 HARD = Difficulty(operations=(1, 4), distractors=0.5)
 MARK = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>(\d+)")
@@ -213,12 +213,10 @@ def test_schema_of_gsm8k() -> None:
         assert all(re.fullmatch(r"\S.* = <<\d+[-+*/]\d+=\d+>>\d+", line) for line in lines)
 
 
-def test_speed() -> None:
-    world = Arithmetic("train", 2000)
-    start = time.process_time()
-    for index in range(len(world)):
-        world[index]
-    assert time.process_time() - start < 1  # 0.06 s on an idle core
+def test_a_problem_costs_the_same_few_calls_however_large_the_world_is() -> None:
+    few, many = Arithmetic("train", 500), Arithmetic("train", 10**9)
+    work = [calls(lambda world=world: [world[index] for index in range(500)]) for world in (few, many)]
+    assert work[0] == work[1] < 500 * 200
 
 
 # --- mistakes

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
-from openjepa.objectives.contrast import Similarity, similarities, tell_apart
+from openjepa.objectives.contrast import ContrastConfig, LateContrast, Similarity, similarities, tell_apart
 
 M, N, D = 4, 7, 8
 ANSWER = torch.tensor([1, 2, 5, 6])
@@ -78,3 +79,29 @@ def test_predicting_more_of_what_candidates_share_costs_products_nothing() -> No
     right, righter = pool[ANSWER], pool[ANSWER] + 9 * shared
     torch.testing.assert_close(told(righter, pool, kind="product"), told(right, pool, kind="product"))
     assert (told(righter, pool) > told(right, pool) + 0.01).all()
+
+
+DOCUMENT = torch.tensor([0, 0, 0, 1, 1, 1, 1])  # [N]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "product"])
+def test_a_late_contrast_is_the_mean_loss_among_the_sentences_of_a_document(similarity: Similarity) -> None:
+    contrast = LateContrast(ContrastConfig(similarity=similarity, weight=0.5, start=0.4))
+    predicted, pool = normal(M, D), normal(N, D, draw=1)
+    own = DOCUMENT[ANSWER][:, None] == DOCUMENT  # [M, N]
+    temperature = {"cosine": 0.1, "product": 1.0}[similarity]
+    expected = tell_apart(similarities(predicted, pool, similarity), ANSWER, own, temperature).mean()
+    found = contrast(predicted, pool, ANSWER, DOCUMENT, Progress(1, 1))
+    torch.testing.assert_close(found, 0.5 * expected)
+    other = torch.where(DOCUMENT[:, None] == 1, pool, normal(N, D, draw=2))  # the first document's sentences changed
+    moved = contrast(predicted, other, ANSWER, DOCUMENT, Progress(1, 1))
+    last = contrast(predicted[2:], other, ANSWER[2:], DOCUMENT, Progress(1, 1))
+    assert abs(float(moved - found)) > 1e-3
+    torch.testing.assert_close(contrast(predicted[2:], pool, ANSWER[2:], DOCUMENT, Progress(1, 1)), last)
+
+
+def test_the_weight_of_a_late_contrast_is_a_function_of_progress() -> None:
+    contrast = LateContrast(ContrastConfig(weight=0.4, start=0.6))
+    steps = (0, 60, 80, 100, 70, 0)
+    assert [contrast.weight(Progress(step, 100)) for step in steps] == pytest.approx([0, 0, 0.2, 0.4, 0.1, 0])
+    assert not isinstance(contrast, torch.nn.Module)  # nothing to save

@@ -28,7 +28,8 @@ class Stub(Method[Letters]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = nn.Embedding(128, 8, _weight=torch.randn(128, 8, generator=torch.Generator().manual_seed(0)))
+        vectors = torch.randn(128, 8, generator=torch.Generator().manual_seed(0))
+        self.table = nn.Embedding.from_pretrained(vectors, freeze=False)
         self.dropout = nn.Dropout(0.5)
         self.teacher = nn.Linear(1, 1).eval()
         self.padding = 0

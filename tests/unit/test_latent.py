@@ -12,7 +12,16 @@ from openjepa.core.errors import UserError
 from openjepa.core.locate import locate_function
 from openjepa.core.seeding import generator_for
 from openjepa.health.skill import pair_cosine, skill
-from openjepa.objectives.latent import OBJECTIVES, cosine, l1, mse, named_objective, on_the_sphere, smooth_l1
+from openjepa.objectives.latent import (
+    OBJECTIVES,
+    build_objective,
+    cosine,
+    l1,
+    mse,
+    named_objective,
+    on_the_sphere,
+    smooth_l1,
+)
 
 ALL = pytest.mark.parametrize("name", OBJECTIVES)
 
@@ -94,3 +103,38 @@ def test_skill_on_the_sphere_grows_with_the_cosine() -> None:
     assert skill(*on_the_sphere(normal(4000, 32, draw=3), target)) == pytest.approx(0, abs=0.01)
     assert skill(*on_the_sphere(-target, target)) == pytest.approx(0, abs=0.01)
     assert skill(*on_the_sphere(target, target)) == pytest.approx(1, abs=1e-6)
+
+
+@ALL
+def test_a_loss_is_the_mean_over_rows_and_moves_predictions_alone(name: str) -> None:
+    predicted, target = normal(7, 5).requires_grad_(), normal(7, 5, draw=1)
+    loss = build_objective(name)(predicted, target)
+    torch.testing.assert_close(loss, OBJECTIVES[name](predicted, target).mean())
+    loss.backward()
+    assert predicted.grad is not None
+    assert predicted.grad.abs().sum() > 0
+
+
+@ALL
+def test_skill_is_read_in_the_space_of_the_loss(name: str) -> None:
+    """As the vectors are; on the sphere for a cosine, which does not see lengths. The copies lie in the same space."""
+    predicted, target, copied = (normal(9, 4, draw=draw) for draw in range(3))
+    distance = build_objective(name)
+    latents, copies = distance.latents(predicted.requires_grad_(), target), distance.copied(copied, lambda: target)
+    assert not latents.predicted.requires_grad
+    if name == "cosine":
+        expected, unit = on_the_sphere(predicted.detach(), target)
+        assert torch.equal(latents.predicted, expected)
+        assert torch.equal(latents.target, unit)
+        assert torch.equal(copies, on_the_sphere(copied, target)[0])
+    else:
+        assert torch.equal(latents.predicted, predicted.detach())
+        assert torch.equal(latents.target, target)
+        assert copies is copied
+
+
+def test_a_target_with_a_graph_is_noted_in_either_space() -> None:
+    held = normal(5, 3).requires_grad_()
+    for name in ("mse", "cosine"):
+        assert build_objective(name).latents(normal(5, 3, draw=1), 2 * held).target_had_graph
+        assert not build_objective(name).latents(2 * held, normal(5, 3, draw=1)).target_had_graph

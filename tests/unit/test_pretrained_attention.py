@@ -97,11 +97,16 @@ def test_encoders_use_it_and_saved_configs_do_not_tell(encoder: PretrainedEncode
     assert ATTENTION not in (tmp_path / "saved" / "config.json").read_text()
 
 
-def test_models_on_another_attention_keep_it() -> None:
-    config = CONFIGS["distilbert"]()
-    config._attn_implementation = "eager"
-    model = with_fast_attention(transformers.AutoModel.from_config(config))
-    assert model.config._attn_implementation == "eager"
+def test_models_on_another_attention_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Tensor) -> Tensor:
+        raise AssertionError("attention was replaced")
+
+    monkeypatch.setattr(pretrained, "attend", refuse)
+    ids = torch.tensor([[5, 6, 7]])
+    eager = transformers.AutoModel.from_config(CONFIGS["distilbert"](), attn_implementation="eager")
+    assert with_fast_attention(eager)(ids).last_hidden_state.isfinite().all()
+    with pytest.raises(AssertionError, match="attention was replaced"):
+        with_fast_attention(transformers.AutoModel.from_config(CONFIGS["distilbert"]()))(ids)
 
 
 class Asked(nn.Module):

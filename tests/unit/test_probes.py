@@ -10,7 +10,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Classification, Triplets
 from openjepa.evals.baselines import majority, tfidf, tfidf_for
-from openjepa.evals.probes import TEMPERATURE, _validation_rows, knn, logistic
+from openjepa.evals.probes import TEMPERATURE, knn, logistic, validation_rows
 
 Planted = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -86,7 +86,7 @@ def test_sparse_features_are_accepted(probe) -> None:
 
 def test_validation_takes_a_fifth_of_each_class_and_never_all_of_it() -> None:
     labels = np.repeat([0, 1, 2, 3], [100, 10, 2, 1])
-    held_out = _validation_rows(labels, generator_for(0, "test"))
+    held_out = validation_rows(labels, generator_for(0, "test"))
     assert [int(held_out[labels == c].sum()) for c in range(4)] == [20, 2, 1, 0]
 
 

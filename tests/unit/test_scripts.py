@@ -9,7 +9,7 @@ import pytest
 from tokenizers import normalizers, pre_tokenizers
 
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
-from openjepa.data.tokenizer_training import _word_normalizer
+from openjepa.data.tokenizer_training import word_normalizer
 
 PAIRS = {
     "Hindi vowel signs": ("में", "मैं"),
@@ -88,7 +88,7 @@ def test_long_runs_of_a_script_without_spaces_are_read() -> None:
 def test_ascii_is_read_as_bert_reads_it() -> None:
     """Nothing changed for English: the same words, whatever control characters stand between them."""
     bert, words = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    ours = _word_normalizer(TokenizerConfig())
+    ours = word_normalizer(TokenizerConfig())
     rng = np.random.default_rng(0)
     for _ in range(300):
         text = "".join(map(chr, rng.integers(0, 128, 60)))

@@ -216,7 +216,7 @@ def test_a_cell_gets_no_more_threads_than_its_share_of_the_cores(
     started: list[dict[str, str]] = []
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("subprocess.Popen", lambda *_, env, **__: started.append(env))
-    running._start(cell, jobs)
+    running.start_worker(cell, jobs)
     assert started[0]["OMP_NUM_THREADS"] == given
 
 
@@ -236,7 +236,7 @@ def test_sigterm_stops_the_processes_too(tmp_path: Path, monkeypatch: pytest.Mon
         def on_end(self, cell: Cell) -> None:
             raise AssertionError("none has ended")
 
-    monkeypatch.setattr(running, "_start", start)
+    monkeypatch.setattr(running, "start_worker", start)
     monkeypatch.setattr(running, "GRACE_S", 3)  # in full where SIGINT is ignored, as in jobs behind "&"
     with pytest.raises(KeyboardInterrupt):
         running.run_cells(cells, 2, Terminates())
@@ -422,7 +422,7 @@ def test_what_a_cell_knows_is_read_back_as_it_was_kept(tmp_path: Path) -> None:
     ranked = Score(np.array([0.1, 0.2, 0.4]), 0.0, gold=np.array([1.0, 3.0, 2.0]))
     grouped = Score(np.array([1.0, 0.0, 1.0]), 0.5, groups=np.array([0, 0, 4]))
     kept = Scored({"run": {"plain": plain, "ranked": ranked}, "init": {"grouped": grouped}}, {"skill": 0.2})
-    scoring._write(tmp_path / "study.json", kept)
+    scoring.write(tmp_path / "study.json", kept)
     back = scoring.read(tmp_path / "study.json")
     assert back.facts == kept.facts
     for column, scores in kept.columns.items():

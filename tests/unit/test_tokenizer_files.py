@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from openjepa.core.errors import UserError
-from openjepa.data.byte_pairs import _letters
+from openjepa.data.byte_pairs import byte_letters
 from openjepa.data.text_tokenizer import SPECIALS
 from openjepa.data.tokenizer_files import has_tokenizer, pretrained_tokenizer
 
@@ -56,7 +56,7 @@ def as_gpt2_named_them(backend: Tokenizer, folder: Path) -> None:
 
 
 def as_tiktoken(backend: Tokenizer, folder: Path) -> None:
-    byte_of = {letter: byte for byte, letter in enumerate(_letters())}
+    byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     lines = [
         base64.b64encode(bytes(byte_of[letter] for letter in token)) + f" {rank}".encode()
         for token, rank in sorted(backend.get_vocab().items(), key=lambda item: item[1])

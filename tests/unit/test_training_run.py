@@ -37,12 +37,13 @@ def test_threads_are_set_within_and_put_back_even_after_an_error(wanted: int, wi
 def test_what_the_data_dropped_and_mended_is_said_at_the_start_and_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pixels = np.random.default_rng(0)
+    pixels, images = np.random.default_rng(0), tmp_path / "images"
+    images.mkdir()
     for number in range(30):
         image = Image.fromarray(pixels.integers(0, 256, (24, 24, 3), dtype=np.uint8))
-        image.convert("CMYK" if number < 2 else "RGB").save(tmp_path / f"{number}.jpg", quality=95)
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    settings = [*IMAGE, f"data.source={tmp_path}", "data.images=0", "train.steps=1", "train.batch_size=8"]
+        image.convert("CMYK" if number < 2 else "RGB").save(images / f"{number}.jpg", quality=95)
+    (images / "broken.jpg").write_bytes(b"no picture")
+    settings = [*IMAGE, f"data.source={images}", "data.images=0", "train.steps=1", "train.batch_size=8"]
     run = api.train("image_jepa", out=tmp_path / "run", overrides=settings)
     counted = {"images": 30, "mended: CMYK": 2, "image cannot be decoded": 1}
     assert run.summary()["notes"]["data"] == counted

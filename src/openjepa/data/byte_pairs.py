@@ -49,7 +49,7 @@ def from_tiktoken(file: Path) -> Tokenizer:
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error) as error:
             raise UserError(f"{file}:{number} is not a token in base64 and its rank ({error})") from error
-    letters = _letters()
+    letters = byte_letters()
     names = {token: "".join(letters[byte] for byte in token) for token in ranks}
     merges = [(names[left], names[right]) for left, right in _merges_of(ranks)]
     words = next((Regex(pattern) for name, pattern in WORDS.items() if name in file.name), None)
@@ -88,7 +88,7 @@ def _read_merges(file: Path) -> Merges:
 
 
 def _byte_pairs(vocab: dict[str, int], merges: Merges, file: Path, cut: pre_tokenizers.PreTokenizer) -> Tokenizer:
-    missing = [letter for letter in _letters() if letter not in vocab]
+    missing = [letter for letter in byte_letters() if letter not in vocab]
     if missing:
         raise UserError(
             f"{file} is no vocabulary of byte pairs: {len(missing)} of 256 bytes are not in it; give tokenizer.json"
@@ -108,7 +108,7 @@ def _byte_pairs(vocab: dict[str, int], merges: Merges, file: Path, cut: pre_toke
     return backend
 
 
-def _letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The letter that stands for each byte, 0 to 255."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = iter(range(256, 512))

@@ -59,7 +59,7 @@ def _without_accents(cfg: TokenizerConfig) -> list[normalizers.Normalizer]:
 
 
 def _train_wordpiece(cfg: TokenizerConfig, texts: list[str]) -> Tokenizer:
-    normalizer = _word_normalizer(cfg)
+    normalizer = word_normalizer(cfg)
     characters: Counter[str] = Counter()
     for text in texts:
         characters.update(normalizer.normalize_str(text))
@@ -90,7 +90,7 @@ def _train_wordpiece(cfg: TokenizerConfig, texts: list[str]) -> Tokenizer:
     return backend
 
 
-def _word_normalizer(cfg: TokenizerConfig) -> normalizers.Normalizer:
+def word_normalizer(cfg: TokenizerConfig) -> normalizers.Normalizer:
     """As BERT's, each Chinese character a word of its own, but every mark is kept; ends in NFC."""
     bert = normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=cfg.lowercase)
     cleaned = [bert, normalizers.Replace(UNPRINTABLE, ""), normalizers.NFC()]

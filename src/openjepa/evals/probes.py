@@ -51,7 +51,7 @@ def logistic(train: Vectors, train_labels: Labels, test: Vectors, test_labels: L
     regularisation on a tie; then all of train is fitted. Raises UserError if train holds too little to choose from.
     """
     labels = np.asarray(train_labels)
-    held_out = _validation_rows(labels, generator_for(seed, "logistic", "validation"))  # [N] bool
+    held_out = validation_rows(labels, generator_for(seed, "logistic", "validation"))  # [N] bool
     if len(np.unique(labels)) < 2 or not held_out.any():
         raise UserError("a probe needs two classes, and two training inputs of one of them")
     return _score(_choose_and_fit(train, labels, test, held_out), train_labels, test_labels)
@@ -91,7 +91,7 @@ def _scaled(train: Vectors, test: Vectors) -> tuple[Vectors, Vectors]:
     return (train - mean) / deviation, (test - mean) / deviation
 
 
-def _validation_rows(labels: np.ndarray, generator: torch.Generator) -> np.ndarray:
+def validation_rows(labels: np.ndarray, generator: torch.Generator) -> np.ndarray:
     """[N] bool: about a fifth of each class, and never all of it."""
     shuffled = torch.randperm(len(labels), generator=generator).numpy()
     held_out = np.zeros(len(labels), dtype=bool)

@@ -192,8 +192,5 @@ def build(config: Config, context: BuildContext) -> Experiment:
         inputs=collate.inputs(max_len, config.data.synthetic),
         pictures=collate.pictures,
         mask_ratio=config.mask.ratio,
-        notes=lambda: {
-            "mask_ratio": config.mask.ratio,
-            "teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1),
-        },
+        notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},
     )

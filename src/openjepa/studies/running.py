@@ -52,7 +52,7 @@ def _in_processes(todo: list[Cell], jobs: int, watcher: Watcher) -> None:
             while todo or running:
                 while todo and len(running) < jobs:
                     cell = todo.pop(0)
-                    running[_start(cell, jobs)] = cell
+                    running[start_worker(cell, jobs)] = cell
                 time.sleep(POLL_S)
                 for process, cell in list(running.items()):
                     watcher.on_step(cell, cell.done_steps)
@@ -77,7 +77,8 @@ def _interrupted_by_sigterm() -> Generator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start(cell: Cell, jobs: int) -> subprocess.Popen:
+def start_worker(cell: Cell, jobs: int) -> subprocess.Popen:
+    """A process that trains the cell, with the threads of one of `jobs`."""
     threads = threads_of(cell.arm.config.train, jobs)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", "openjepa.studies.worker", str(cell.path)]

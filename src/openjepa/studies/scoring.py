@@ -47,7 +47,7 @@ def score(run: Run, suite: Suite | None = None) -> None:
         for tasks in groups:
             embedder = embedder_of(experiment)
             columns[column] |= score_column(tasks, column, embedder, experiment.method, experiment.compute)
-    _write(scores_file(run.path, suite), Scored(columns, _facts(run, start)))
+    write(scores_file(run.path, suite), Scored(columns, _facts(run, start)))
 
 
 def read(file: Path) -> Scored:
@@ -78,7 +78,7 @@ def references(run: Run, file: Path, suite: Suite | None = None) -> Scored:
                 columns.setdefault(name, {}).update(score_column(tasks, name, embed))
             if ranked := [task for task in tasks if BM25 in own_columns(task)]:
                 columns.setdefault(BM25, {}).update(score_column(ranked, BM25, no_vectors))
-        _write(file, Scored(columns, {}))
+        write(file, Scored(columns, {}))
     return read(file)
 
 
@@ -90,7 +90,8 @@ def _groups(run: Run, suite: Suite | None) -> list[list[Task]]:
     return [*suite.groups.values()]
 
 
-def _write(file: Path, scored: Scored) -> None:
+def write(file: Path, scored: Scored) -> None:
+    """Keep what `read` gives back: figures in `file`, items beside it as .npz."""
     arrays: dict[str, np.ndarray] = {}
     for column, scores in scored.columns.items():
         arrays |= {f"items/{column}/{name}": found.items for name, found in scores.items()}

@@ -63,4 +63,4 @@ class FakeDevice:
 
     def batch(self, batch: Batch) -> Batch:
         """The batch as `Batch.to` moves it. Its masks must be known before the mode is entered: `batch.indexed()`."""
-        return batch._with_each(self.tensor)
+        return batch.with_each_tensor(self.tensor)

@@ -28,7 +28,7 @@ from tests.fake_device import DEVICE, WAITS, FakeDevice, autocast_knows_it
 
 # forward passes that still wait, and where: boolean indexing by a mask that is no field of the batch, or not by `pick`;
 # see docs/decisions. Whoever mends one takes it out.
-STILL_WAIT = {"image_jepa, masks": "image_jepa.py", "nano_jepa": "nano_jepa.py", "next_token": "next_token.py"}
+STILL_WAIT = {"image_jepa, masks": "image_jepa.py", "next_token": "next_token.py"}
 
 
 @pytest.fixture(scope="module", params=EVERY)

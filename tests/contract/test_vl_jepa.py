@@ -174,7 +174,7 @@ def test_a_frozen_run_is_probed_by_what_was_trained(tmp_path: Path) -> None:
                 parameter.mul_(0.5)
             assert torch.equal(before, method.embed(batch)) != moves
         assert ("encoder" in experiment.baselines) == moves
-        assert ("predictor" in experiment.embedding) == moves
+        assert ("predictor" in experiment.embedding.note) == moves
         if moves:
             expected = method.student(experiment.embedding.inputs(images).images).mean(1)  # ty: ignore[unresolved-attribute]
             found = torch.from_numpy(experiment.baselines["encoder"](images))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
+from openjepa.core.embedding import Embedding
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.progress import Progress
@@ -145,7 +146,7 @@ def build_stub(defect: str = "", masker: Callable[[Tensor, torch.Generator], Ten
         train_data=texts,
         eval_data=texts,
         collate=partial(collate, masker=masker),
-        prepare=collate,
+        embedding=Embedding(collate),
         train=TrainConfig(batch_size=ROWS, steps=10),
         mask_ratio=RATIO,
     )

@@ -36,6 +36,7 @@ from openjepa.evals.ledger import Ledger
 from openjepa.evals.suite import evaluate
 from openjepa.health.monitor import look
 from openjepa.models.target import EMATarget, Frozen
+from openjepa.recipes import vl_jepa
 from openjepa.recipes.vl_jepa import VLJEPA
 from openjepa.train import checkpoint
 from tests.planted import STILL, asks_for_one_position, failing, shows_the_hidden

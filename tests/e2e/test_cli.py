@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 import openjepa
 from openjepa.api import Run
 from openjepa.cli import main
+from openjepa.core.compute import ON_CPU
 from openjepa.core.configure import configure
 from openjepa.core.describe import describe
 from openjepa.core.locate import built_in_recipes
@@ -340,7 +341,7 @@ def test_the_best_vectors_of_a_sweep_can_be_exported(
     opened = openjepa.load(run)
     batch = opened.experiment.embedding.inputs(["soup and bread", "the wind"])
     layers = opened.experiment.method.encoders()["teacher"].states(batch.ids, batch.valid)
-    expected = layers.states[0].masked_fill(~layers.valid[..., None], -float("inf")).amax(1)
+    expected = layers[0].masked_fill(~batch.valid[..., None], -float("inf")).amax(1)
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected.detach().numpy(), atol=1e-5)
     (run / "evals" / "audit.json").unlink()
     assert main([str(word) for word in (*command, "--best")]) == 2
@@ -417,7 +418,7 @@ def test_check_exits_with_1_if_a_law_is_broken(
 
     monkeypatch.setattr("openjepa.check.check_recipe", check_recipe)
     result = answer(capsys, "check", "t_jepa", "mask.ratio=0.5", code=0 if passed else 1)
-    assert seen == [("t_jepa", None, None, ["mask.ratio=0.5"])]
+    assert seen == [("t_jepa", None, None, ["mask.ratio=0.5"], ON_CPU)]
     assert result["passed"] is passed
 
 

@@ -24,7 +24,7 @@ from openjepa.data.question_batch import QuestionBatch, TokenizedQuestions
 from openjepa.data.question_tasks import draw_pools, nearest_texts
 from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
 from openjepa.evals.suite import evaluate
-from openjepa.masking.attention import block_mask
+from openjepa.masking.attention import block_mask, next_tokens
 from openjepa.objectives.running import RunningSpace
 from openjepa.recipes import nano_jepa
 from openjepa.recipes.nano_jepa import NanoJEPA
@@ -153,7 +153,8 @@ def test_token_loss_counts_each_block_by_itself(experiment: Experiment, batch: Q
     method = experiment.method
     logs, count = 0.0, 0
     with evaluating(method):
-        states, table = method.read(batch)[0], method.decoder.token.weight
+        (states, segments), table = method.read(batch), method.decoder.token.weight
+        assert torch.equal(batch.followed[:, :-1], next_tokens(segments))
         for row in range(batch.size):
             sep = int(batch.hidden[row].long().argmax()) - 1
             for first, last in ((0, sep), (sep + 1, int(batch.answer_at[row]))):
@@ -167,7 +168,8 @@ def test_log_likelihood_is_the_token_loss_of_questions(experiment: Experiment) -
     one = experiment.embedding.inputs(["Tom has 3 beads. He loses 1 of them. How many beads does he have now?"])
     with evaluating(experiment.method):
         states, segments = experiment.method.read(one)
-        expected = -experiment.method.token_loss(states, segments, one)
+        assert torch.equal(one.followed[:, :-1], next_tokens(segments))
+        expected = -experiment.method.token_loss(states, one)
         assert torch.allclose(experiment.method.question_log_likelihood(one), expected[None])
 
 

@@ -45,6 +45,7 @@ class QuestionBatch(Batch):
     ids: Tensor  # [B, T] int64 token ids
     valid: Tensor  # [B, T] bool, False on padding
     hidden: Tensor  # [B, T] bool, True on the answer
+    followed: Tensor  # [B, T] bool, True where the next token is of the same part, question or answer
     pred_at: Tensor  # [B] int64, place of [PRED], the last valid one
     answer_places: Tensor  # [B, A] int64, places of the answer's tokens; A = the longest answer
     answer_valid: Tensor  # [B, A] bool
@@ -164,11 +165,13 @@ class QuestionCollator:
         pred_at = asked + torch.tensor([len(row.answer) for row in rows])  # [B]
         valid = up_to(pred_at + 1, ids.shape[1])
         longest = max(len(row.answer) for row in rows)
+        is_answer = up_to(pred_at, ids.shape[1]) & ~up_to(asked, ids.shape[1])  # [B, T]
         return QuestionBatch(
             keys=keys,
             ids=ids,
             valid=valid,
-            hidden=up_to(pred_at, ids.shape[1]) & ~up_to(asked, ids.shape[1]),
+            hidden=is_answer,
+            followed=up_to(asked - 1, ids.shape[1]) | (is_answer & up_to(pred_at - 1, ids.shape[1])),
             pred_at=pred_at,
             answer_places=torch.minimum(asked[:, None] + torch.arange(longest), pred_at[:, None]),
             answer_valid=up_to(pred_at - asked, longest),

@@ -116,12 +116,12 @@ class NanoJEPA(Method[QuestionBatch]):
         return self.predict_from_context(batch)
 
     def forward(self, batch: QuestionBatch) -> StepOutput:
-        states, segments = self.read(batch)  # [B, T, D]
+        states, _ = self.read(batch)  # [B, T, D]
         predicted = at(states, batch.pred_at)  # [B, D]
         answers = at(states, batch.answer_at)  # [B, D]
         target = self.targets(batch, answers)  # [B, D]
         terms = {
-            "tokens": self.token_loss(states, segments, batch),
+            "tokens": self.token_loss(states, batch),
             "prediction": self.weight_of(batch.draw) * self.distance(predicted, target),
         }
         terms |= self.regularizer(answers, batch.draw)
@@ -139,10 +139,11 @@ class NanoJEPA(Method[QuestionBatch]):
         dropped = share > 0 and float(torch.rand((), generator=generator_for(0, "loss dropout", draw))) < share
         return 0.0 if dropped else self.config.weight
 
-    def token_loss(self, states: Tensor, segments: Tensor, batch: QuestionBatch) -> Tensor:
+    def token_loss(self, states: Tensor, batch: QuestionBatch) -> Tensor:
         """Cross-entropy in nats of every token that another one of its block precedes, mean over tokens."""
-        asked = next_tokens(segments)  # [B, T - 1]
-        return mean_over_ranks(-self.decoder.log_probabilities(states[:, :-1][asked], batch.ids[:, 1:][asked]))
+        before = batch.pick(states, batch.followed)  # [N, D]
+        following = batch.pick(batch.ids.roll(-1, 1), batch.followed)  # [N]
+        return mean_over_ranks(-self.decoder.log_probabilities(before, following))
 
     def question_log_likelihood(self, batch: QuestionBatch) -> Tensor:
         """[B] mean log-probability, in nats, of the question's tokens after the first one; batches without answers."""

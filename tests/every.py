@@ -16,7 +16,6 @@ FROZEN = ("train_vision=false", "train_text=false", "cache=false")
 
 EVERY: dict[str, Callable[[Path], Experiment]] = {
     "t_jepa": build_tiny,
-    "t_jepa, teacher's embedding": lambda assets: build_tiny(assets, "embed_with=teacher"),
     "lang_jepa": lambda assets: build_tiny(assets, recipe=lang_jepa),
     "nano_jepa": build_nano,
     "image_jepa, masks": lambda assets: build_image(),

@@ -191,7 +191,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic), config.embed_with),
+        embedding=text_embedding(collate.inputs(method.student.max_len, config.data.synthetic)),
         train=config.train,
         mask_ratio=config.mask.ratio,
         tasks=lambda: text_tasks(config.data),

@@ -220,7 +220,7 @@ def test_running_space_standardizes_with_kept_statistics() -> None:
     assert torch.equal(space(rows[:5]), space(rows)[:5])
     assert torch.equal(space.mean, before)
     assert not space(rows.requires_grad_()).requires_grad
-    raw, centred = RunningSpace(3, "raw"), RunningSpace(3, "centred")
+    raw, centred = RunningSpace(3, "raw"), RunningSpace(3, "centered")
     assert torch.equal(raw(rows.detach()), rows.detach())
     assert torch.allclose(centred(rows.detach()), rows.detach() - rows.detach().mean(0), atol=1e-5)
 

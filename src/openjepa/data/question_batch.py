@@ -139,7 +139,8 @@ class QuestionCollator:
         room = max_len - 2
 
         def windows(texts: Sequence[str]) -> list[list[np.ndarray]]:
-            return [parts_of(content, room) for content in self.tokenizer.encode_content(texts)]
+            contents = self.tokenizer.encode_content([text.strip() for text in texts])  # as training reads them
+            return [parts_of(content, room) for content in contents]
 
         return TextInputs(self.tokenizer, room, windows, self.whole, self.tokenizer.blank, synthetic_world)
 

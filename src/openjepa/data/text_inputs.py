@@ -58,7 +58,7 @@ def running_text(
     room = max(1, max_len - len(tokenizer.prefix) - len(tokenizer.suffix))
 
     def windows(texts: Sequence[str]) -> list[list[np.ndarray]]:
-        contents = tokenizer.encode_content(texts)
+        contents = tokenizer.encode_content([text.strip() for text in texts])  # as training reads them
         return [[tokenizer.wrap(part) for part in parts_of(content, room)] for content in contents]
 
     return TextInputs(tokenizer, max_len, windows, collate, tokenizer.wrap(tokenizer.blank), synthetic_world)

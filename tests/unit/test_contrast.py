@@ -105,3 +105,58 @@ def test_the_weight_of_a_late_contrast_is_a_function_of_progress() -> None:
     steps = (0, 60, 80, 100, 70, 0)
     assert [contrast.weight(Progress(step, 100)) for step in steps] == pytest.approx([0, 0, 0.2, 0.4, 0.1, 0])
     assert not isinstance(contrast, torch.nn.Module)  # nothing to save
+
+
+# --- the loss of a run: candidates are of a prediction's own document ------------------------------------------------
+
+DOCUMENT_OF = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])  # of each of 9 sentences
+ANSWERS = torch.tensor([1, 2, 3, 8])  # the hidden ones
+END = Progress(10, 10)
+
+
+def late(predicted: Tensor, pool: Tensor, kind: Similarity = "cosine", weight: float = 1.0, start: float = 0.5,
+         progress: Progress = END) -> Tensor:  # fmt: skip
+    config = ContrastConfig(weight=weight, similarity=kind, start=start)
+    return LateContrast(config)(predicted, pool, ANSWERS, DOCUMENT_OF, progress)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "product"])
+def test_each_prediction_is_told_from_the_sentences_of_its_own_document(kind: Similarity) -> None:
+    predicted, pool = normal(4, D), normal(9, D, draw=1)
+    losses = []
+    for own, answer in zip(predicted, ANSWERS.tolist(), strict=True):
+        members = [n for n in range(9) if DOCUMENT_OF[n] == DOCUMENT_OF[answer]]
+        cosines, products = F.cosine_similarity(own[None], pool[members]) / 0.1, pool[members] @ own / D
+        similar = cosines if kind == "cosine" else products
+        losses.append(-F.log_softmax(similar, 0)[members.index(answer)])
+    torch.testing.assert_close(late(predicted, pool, kind), torch.stack(losses).mean())
+    torch.testing.assert_close(late(predicted, pool, kind, weight=0.3), 0.3 * torch.stack(losses).mean())
+
+
+def test_alike_sentences_cost_the_log_of_the_size_of_their_document() -> None:
+    found = late(normal(4, D), normal(1, D).expand(9, D))
+    assert float(found) == pytest.approx((2 * math.log(3) + math.log(2) + math.log(4)) / 4)
+
+
+def test_sentences_of_other_documents_play_no_part() -> None:
+    predicted, pool = normal(4, D), normal(9, D, draw=1).requires_grad_()
+    for answer in range(4):
+        one = torch.zeros(4).index_fill(0, torch.tensor(answer), 1.0)
+        similar = similarities(predicted, pool, "cosine")
+        among = DOCUMENT_OF[ANSWERS][:, None] == DOCUMENT_OF
+        (gradient,) = torch.autograd.grad(tell_apart(similar, ANSWERS, among, T) @ one, pool)
+        assert torch.equal(gradient.abs().sum(1) > 0, DOCUMENT_OF[ANSWERS[answer]] == DOCUMENT_OF)
+    other = pool.detach().clone()
+    assert not torch.equal(late(predicted, other + (DOCUMENT_OF == 1)[:, None] * 1.0), late(predicted, other))
+    unasked = torch.cat([other, normal(3, D, draw=2)])  # a document that hides nothing
+    contrast = LateContrast(ContrastConfig(weight=1.0))
+    more = contrast(predicted, unasked, ANSWERS, torch.cat([DOCUMENT_OF, torch.full((3,), 3)]), END)
+    torch.testing.assert_close(more, late(predicted, other))
+
+
+def test_the_weight_grows_late_in_the_run() -> None:
+    contrast = LateContrast(ContrastConfig(weight=0.4, start=0.6))
+    assert [contrast.weight(Progress(n, 100)) for n in (0, 60, 80, 100)] == pytest.approx([0, 0, 0.2, 0.4])
+    predicted, pool = normal(4, D), normal(9, D, draw=1)
+    half = late(predicted, pool, weight=0.4, start=0.6, progress=Progress(80, 100))
+    torch.testing.assert_close(half, 0.5 * late(predicted, pool, weight=0.4))

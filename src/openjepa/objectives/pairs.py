@@ -16,7 +16,7 @@ from torch import Tensor
 from openjepa.core.config import BaseConfig
 from openjepa.core.distributed import mean_over_ranks
 from openjepa.objectives.latent import mse
-from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_views
 
 # image, text, image from text, text from image, target of the image, target of the text, each [B, Z]
 Pairs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -50,7 +50,7 @@ def build_pair_loss(config: PairsConfig) -> PairLoss:
             "image_from_text": mean_over_ranks(mse(image_from_text, image_target)),
             "text_from_image": mean_over_ranks(mse(text_from_image, text_target)),
         }
-        found |= {f"pairs_{name}": term for name, term in regularize_both(regularizer, image, text, draw).items()}
+        found |= {f"pairs_{name}": term for name, term in regularize_views(regularizer, (image, text), draw).items()}
         return {name: config.weight * term for name, term in found.items()}
 
     return terms

@@ -18,4 +18,3 @@ def distance_to_global_mean(views: Tensor, global_views: Tensor) -> Tensor:
     """
     gaps = (global_views.float()[None] - views.float()[:, None]).mean(1)  # [V, B, D] mean minus view
     return gaps.square().mean(-1).mean(0)  # [B]
-

@@ -30,7 +30,7 @@ from openjepa.data.images import raw_pixels, train_and_eval
 from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import mean_pool, pooled_or_each, take
 from openjepa.models.vit import ViT, ViTConfig, image_layers
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
@@ -105,10 +105,7 @@ class IJEPA(Method[MaskedImages]):
         target = self.targets_at(batch, self.target_states(batch), batch.hidden_at)  # [K, D]
         context = self.encode_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [K, D]
-        if self.config.regularized == "mean":
-            visible = mean_pool(context, batch.context_valid)  # [B, D]
-        else:
-            visible = context[batch.context_valid]  # [visible patches, D]
+        visible = pooled_or_each(context, batch.context_valid, self.config.regularized)  # [B or visible patches, D]
         hidden = self.encode_hidden(batch) if self.two_views.pulls else None  # [B, D]
         terms = {"prediction": self.distance(predicted, target), **self.two_views(visible, hidden, batch.draw)}
         return StepOutput(terms, self.distance.latents(predicted, target))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from openjepa.core.errors import ConfigError
-from openjepa.models.two_way import TwoWay, build_two_way
+from openjepa.models.cross_modal import CrossModal
 from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, sigreg
 

@@ -86,6 +86,7 @@ class ViT(nn.Module):
 
     def tokens(self, images: Tensor, places: Tensor | None, valid: Tensor | None) -> Tensor:
         """What the trunk reads, [B, V, D]: stem and place of each chosen patch."""
+        positions = self.positions_of(images)  # [N, D]
         if isinstance(self.stem, nn.Linear):
             pixels = patchify(images, self.patch)  # [B, N, 3 P P]
             found = self.stem(pixels if places is None else take(pixels, places))
@@ -94,7 +95,6 @@ class ViT(nn.Module):
                 images = images * self._shown(images, places, valid)
             found = self.stem(images).flatten(2).transpose(1, 2)  # [B, N, D]
             found = found if places is None else take(found, places)
-        positions = self.positions_of(images)  # [N, D]
         return found + (positions if places is None else positions[places])
 
     def positions_of(self, images: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def sincos_places(grid: Grid, dim: int, area: Grid | None = None) -> Tensor:
 
 
 def _centres(cells: int, span: int) -> Tensor:
-    """[cells] centres of so many cells that divide a length of `span` equally, where those of `span` are 0, 1, 2, ..."""
+    """[cells] centres of cells that divide a length of `span` equally; those of as many as `span` are 0, 1, 2, ..."""
     return (torch.arange(cells) + 0.5) * (span / cells) - 0.5
 
 

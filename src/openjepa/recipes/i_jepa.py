@@ -1,9 +1,8 @@
 """I-JEPA: predict the latents of an image's hidden patches from its visible ones (Assran et al. 2023).
 
 The context encoder reads the visible patches and no others. A predictor, told the positions of the hidden ones,
-estimates their latents, and a target encoder that reads the whole image gives the targets. Beyond the paper, a
-regulariser keeps the context encoder's latents from collapsing, which the paper leaves to the average (EMA) alone: small
-images, encoders and budgets want more.
+estimates their latents, and a target encoder that reads the whole image gives the targets. The paper leaves it to that
+encoder, a slow average (EMA), to prevent collapse; here a regulariser on the context encoder's latents does so as well.
 
 The embedding of an image is the mean of the context encoder's latents of all patches.
 """

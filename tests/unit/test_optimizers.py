@@ -126,13 +126,13 @@ def test_muon_takes_the_hidden_matrices_and_adamw_the_rest() -> None:
     assert torch.equal(ours, expected)
 
 
-@pytest.mark.parametrize("recipe", ["t_jepa", "lang_jepa", "nano_jepa", "image_jepa", "vl_jepa"])
+@pytest.mark.parametrize("recipe", ["t_jepa", "lang_jepa", "nano_jepa", "i_jepa", "vl_jepa"])
 def test_in_every_recipe_muon_gets_blocks_and_no_embedding_or_head(recipe: str, tmp_path: Path) -> None:
     builders = {
         "t_jepa": lambda: build_tiny(tmp_path),
         "lang_jepa": lambda: build_tiny(tmp_path, recipe=lang_jepa),
         "nano_jepa": lambda: build_nano(tmp_path),
-        "image_jepa": lambda: build_image("encoder.stem=linear"),
+        "i_jepa": lambda: build_image("encoder.stem=linear"),
         "vl_jepa": lambda: build_vl(tmp_path),
     }
     method = builders[recipe]().method

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from openjepa.core.config import BaseConfig, Interval, TrainConfig
 from openjepa.core.distributed import mean_over_ranks
+from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
 from openjepa.data.augment import AugmentConfig
@@ -100,9 +101,19 @@ class LeJEPA(Method[ImageViews]):
         return self.student(batch.images).float().mean(1)
 
 
+def require_whole_patches(config: Config) -> None:
+    """Raises ConfigError if local views cannot be cut into patches."""
+    if config.local_views and config.local_size % config.encoder.patch:
+        raise ConfigError(
+            f"local_size={config.local_size} cannot be cut into patches of {config.encoder.patch}; let encoder.patch "
+            "divide local_size"
+        )
+
+
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Reads no image yet."""
     train_data, eval_data = train_and_eval(config.data)
+    require_whole_patches(config)
     method = LeJEPA(config)
     grid, pixels = method.student.grid, config.data.size
     local = config.augment.model_copy(update={"area": config.local_area})

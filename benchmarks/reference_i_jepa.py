@@ -87,7 +87,7 @@ class Predictor(nn.Module):
         return self.leave(self.trunk(torch.cat([seen, asked], 1))[:, context_at.shape[1] :])
 
 
-class ReferenceImageJEPA:
+class ReferenceIJEPA:
     """One training step over a batch of images [S, S, 3] uint8."""
 
     def __init__(self, sizes: Sizes) -> None:

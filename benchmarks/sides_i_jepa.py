@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from reference_image_jepa import ReferenceImageJEPA, Sizes
+from reference_i_jepa import ReferenceIJEPA, Sizes
 from sides import Asked, Built, Recipe, Size, made, our_side, shuffled
 from stepping import Read, Side
 
@@ -17,11 +17,11 @@ VIT_S = Size(layers=12, dim=384, heads=6, vocab=0, batch_tokens=64 * PLACES)  # 
 
 def ours(asked: Asked) -> Built:
     """The recipe with I-JEPA's masks, an encoder of this size, and a predictor of half its width and depth."""
-    from openjepa.recipes import image_jepa
+    from openjepa.recipes import i_jepa
 
     size = asked.size
     config, experiment = made(
-        image_jepa,
+        i_jepa,
         asked,
         {
             "data": {"source": asked.source, "size": PIXELS, "images": IMAGES},
@@ -43,7 +43,7 @@ def original(asked: Asked, built: Built) -> Side:
     """The reference's step on as many of the same images."""
     size, predictor = asked.size, built.config.predictor
     sizes = Sizes(PIXELS, PATCH, size.dim, size.layers, size.heads, predictor.width, predictor.depth, predictor.heads)
-    reference = ReferenceImageJEPA(sizes)
+    reference = ReferenceIJEPA(sizes)
     batch_size, rows = built.config.train.batch_size, built.rows
     batches = shuffled(range(len(rows)), [1] * len(rows), batch_size)
 

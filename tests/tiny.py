@@ -68,9 +68,10 @@ SCENES = (
     "encoder.heads=2",
     "train.batch_size=15",
     "train.accelerator=cpu",
+    "train.precision=32-true",
 )
 IMAGE = (*SCENES, "predictor.width=16", "predictor.heads=2")
-VIEWS = (*SCENES, "local_size=12", "projector.width=24", "projector.out_dim=16")
+VIEWS = (*SCENES, "local_size=12", "projector.kind=mlp", "projector.width=24", "projector.out_dim=16")
 
 
 def build_image(*overrides: str) -> Experiment:

@@ -74,7 +74,7 @@ def test_latents_say_where_they_belong(experiment: Experiment) -> None:
 def test_images_of_any_kind_become_one_finite_vector_each(experiment: Experiment) -> None:
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (side, 30, 3), dtype=np.uint8) for side in (24, 50, 10)]
-    batch = experiment.prepare(images)
+    batch = experiment.embedding.inputs(images)
     with evaluating(experiment.method):
         vectors = experiment.method.embed(batch)
     assert vectors.shape == (3, 32)

@@ -37,8 +37,7 @@ from openjepa.evals.ledger import Ledger
 from openjepa.evals.suite import evaluate
 from openjepa.health.monitor import look
 from openjepa.models.target import EMATarget, Frozen
-from openjepa.recipes import vl_jepa
-from openjepa.recipes.vl_jepa import VLJEPA
+from openjepa.recipes.vl_jepa import VLJEPA, Config
 from openjepa.train import checkpoint
 from tests.planted import STILL, asks_for_one_position, failing, shows_the_hidden
 from tests.tiny import VL, build_vl
@@ -417,7 +416,7 @@ def test_sides_that_are_their_own_targets_learn_from_both_distances(tmp_path: Pa
 
 def test_momentum_is_in_use_wherever_something_is_averaged() -> None:
     def idle(*settings: str) -> bool:
-        return "momentum" in vl_jepa.Config.load(overrides=settings).unused()
+        return "momentum" in Config.load(overrides=settings).unused()
 
     assert idle("train_vision=false")
     assert not idle()

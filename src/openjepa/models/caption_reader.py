@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,9 @@ from openjepa.core.experiment import BuildContext
 from openjepa.core.pairs import Captions
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.target import Frozen
-from openjepa.models.transformer import mean_pool
+from openjepa.models.transformer import TextEncoder, mean_pool
 
 
 class Context(NamedTuple):
@@ -26,9 +27,9 @@ class Context(NamedTuple):
 class CaptionReader(nn.Module):
     """A text encoder that learns or is frozen, and a linear map from its width to that of the vision encoder."""
 
-    def __init__(self, encoder: Any, learns: bool, dim: int) -> None:
+    def __init__(self, encoder: TextEncoder | PretrainedEncoder, learns: bool, dim: int) -> None:
         super().__init__()
-        self.max_len, self.width = encoder.max_len, int(encoder.dim)
+        self.max_len, self.width = encoder.max_len, encoder.dim
         self.join = nn.Linear(encoder.dim, dim)  # its bias is the modality embedding: it tells words from patches
         self.encoder = encoder if learns else Frozen(encoder)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -142,14 +140,6 @@ def segment_mean(x: Tensor, segment: Tensor, position: Tensor, count: int) -> Te
     tokens = torch.zeros(count * parts + 1, device=x.device).index_add(0, part, torch.ones_like(part).float())
     total = sums[:-1].view(count, parts, x.shape[-1]).sum(1)  # [N, D]
     return total / tokens[:-1].view(count, parts).sum(1, keepdim=True).clamp_min(1.0)
-
-
-def pooled_or_each(x: Tensor, valid: Tensor, rows: Literal["mean", "patches"]) -> Tensor:
-    """x [B, T, D], valid [B, T] -> what a regulariser takes for rows: the mean of each text or image, or every patch.
-
-    [B, D], or [number of valid patches, D].
-    """
-    return mean_pool(x, valid) if rows == "mean" else x[valid]
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

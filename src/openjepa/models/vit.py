@@ -102,7 +102,7 @@ class ViT(nn.Module):
         grid = self.grid_of(images)
         if grid == self.grid:
             return self.place
-        return sincos_places(grid, self.dim, self.grid).to(self.place)
+        return sincos_places(grid, self.dim, self.grid, self.place.device)
 
     def grid_of(self, images: Tensor) -> Grid:
         """Rows and columns of the patches of `images` [B, 3, H, W]. Raises ConfigError if they are not whole."""
@@ -154,7 +154,7 @@ def conv_stem(patch: int, dim: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(channels, dim, 1))
 
 
-def sincos_places(grid: Grid, dim: int, area: Grid | None = None) -> Tensor:
+def sincos_places(grid: Grid, dim: int, area: Grid | None = None, device: torch.device | str = "cpu") -> Tensor:
     """[H * W, dim] fixed places: for row y and column x, sines and cosines of y w_k, then of x w_k.
 
     The rates are w_k = 10000^(-4 k / dim).
@@ -166,16 +166,17 @@ def sincos_places(grid: Grid, dim: int, area: Grid | None = None) -> Tensor:
     """
     if dim % 4:
         raise ConfigError(f"sines and cosines of two coordinates need a width divisible by 4, not {dim}")
-    rates = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(dim // 4) / (dim // 4))  # [dim / 4]
-    rows, columns = (_centres(cells, span) for cells, span in zip(grid, area or grid, strict=True))  # [H], [W]
+    rates = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(dim // 4, device=device) / (dim // 4))  # [dim / 4]
+    spans = zip(grid, area or grid, strict=True)
+    rows, columns = (_centres(cells, span, device) for cells, span in spans)  # [H], [W]
     y, x = torch.meshgrid(rows, columns, indexing="ij")  # each [H, W]
     angles = [place.flatten()[:, None] * rates for place in (y, x)]  # each [H * W, dim / 4]
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
 
 
-def _centres(cells: int, span: int) -> Tensor:
+def _centres(cells: int, span: int, device: torch.device | str) -> Tensor:
     """[cells] centres of cells that divide a length of `span` equally; those of as many as `span` are 0, 1, 2, ..."""
-    return (torch.arange(cells) + 0.5) * (span / cells) - 0.5
+    return (torch.arange(cells, device=device) + 0.5) * (span / cells) - 0.5
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,22 @@ from pydantic import Field
 from torch import Tensor
 
 from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.encoder import Encoder
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import Images, MaskedImageCollator, MaskedImages, clean
+from openjepa.data.image_batches import Images, MaskedImageCollator, MaskedImages
+from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.image_records import ImageDataConfig
 from openjepa.data.image_tasks import image_tasks
 from openjepa.data.images import raw_pixels, train_and_eval
 from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target
-from openjepa.models.transformer import mean_pool, pooled_or_each, take
-from openjepa.models.vit import ViT, ViTConfig, image_layers
+from openjepa.models.transformer import mean_pool, take
+from openjepa.models.vit import ViT, ViTConfig
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
@@ -38,27 +40,35 @@ from openjepa.objectives.two_views import TwoViews
 
 
 class Config(BaseConfig):
-    """Everything that defines an I-JEPA run."""
+    """Everything that defines an I-JEPA run. Defaults are the preset tiny: measured on one core, docs/lab-log.md."""
+
+    FIRST = ("data", "encoder", "augment", "mask", "objective", "regularizer", "train")
 
     data: ImageDataConfig = ImageDataConfig()
-    encoder: ViTConfig = ViTConfig()
+    encoder: ViTConfig = ViTConfig(dim=96, depth=2, heads=4)
     augment: AugmentConfig = AugmentConfig()
     mask: PatchMaskConfig = PatchMaskConfig()
-    predictor: PredictorConfig = PredictorConfig()
+    predictor: PredictorConfig = PredictorConfig(width=96)
     target_encoder: TargetKind = "ema"
     """whose latents are the targets: ema = a slow average of the context encoder, self = the context encoder's own
     without gradient, frozen = those of its initialisation"""
-    target: TargetConfig = TargetConfig()
+    target: TargetConfig = TargetConfig(norm="standardize")
     momentum: MomentumConfig = MomentumConfig()
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
-    regularizer: RegularizerConfig = RegularizerConfig()
-    regularized: Literal["mean", "patches"] = "mean"
+    regularizer: RegularizerConfig = RegularizerConfig(weight=3.0, covariance=0.2)
+    regularized: Literal["mean", "patches"] = "patches"
     """what must not collapse: the mean of each image's visible patches, or every one of them"""
     invariance: float = Field(0.0, ge=0)
     """weight of pulling the means of the visible and of the hidden patches together, both read apart by the context
     encoder and both regularised; none without a regulariser; 0 = the visible ones alone, one encoder pass less"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        lr=2e-3,
+        precision="bf16-mixed",
+        threads=1,
+        workers=1,
+        health_every=250,
+    )
 
     def unused_here(self) -> set[str]:
         return set() if self.target_encoder == "ema" else {"momentum"}
@@ -87,7 +97,7 @@ class IJEPA(Method[MaskedImages]):
         states = self.predictor(
             context, batch.context_at, batch.context_valid, None, batch.hidden_at, batch.hidden_valid
         )  # [B, M, D]
-        return states[batch.hidden_valid]
+        return batch.pick(states, batch.hidden_valid)
 
     @torch.no_grad()
     def target_states(self, batch: MaskedImages) -> list[Tensor]:
@@ -97,14 +107,17 @@ class IJEPA(Method[MaskedImages]):
 
     def targets_at(self, batch: MaskedImages, states: Sequence[Tensor], positions: Tensor) -> Tensor:
         """Targets [K, D] from the latents at these positions [B, M], one for each hidden patch."""
-        layers = target_layers(self.config.target, states)
-        return make_targets(self.config.target, [take(layer, positions)[batch.hidden_valid] for layer in layers])
+        layers = [take(layer, positions) for layer in target_layers(self.config.target, states)]  # each [B, M, D]
+        return make_targets(self.config.target, [batch.pick(layer, batch.hidden_valid) for layer in layers])
 
     def forward(self, batch: MaskedImages) -> StepOutput:
         target = self.targets_at(batch, self.target_states(batch), batch.hidden_at)  # [K, D]
         context = self.encode_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [K, D]
-        visible = pooled_or_each(context, batch.context_valid, self.config.regularized)  # [B or visible patches, D]
+        if self.config.regularized == "mean":
+            visible = mean_pool(context, batch.context_valid)  # [B, D]
+        else:
+            visible = batch.pick(context, batch.context_valid)  # [visible patches, D]
         hidden = self.encode_hidden(batch) if self.two_views.pulls else None  # [B, D]
         terms = {"prediction": self.distance(predicted, target), **self.two_views(visible, hidden, batch.draw)}
         return StepOutput(terms, self.distance.latents(predicted, target))
@@ -129,6 +142,9 @@ class IJEPA(Method[MaskedImages]):
     def embed(self, batch: Images) -> Tensor:
         return self.student(batch.images).float().mean(1)
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student} | ({} if self.teacher is None else {"teacher": self.teacher})
+
     def after_step(self, progress: Progress) -> None:
         if isinstance(self.teacher, EMATarget):
             self.teacher.update(self.student, progress)
@@ -145,12 +161,11 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=lambda inputs: clean(inputs, pixels, grid),
+        embedding=image_embedding(ImageInputs(pixels, grid)),
         train=config.train,
+        mask_ratio=config.mask.ratio if config.mask.strategy == "random" else None,
         tasks=lambda: image_tasks(config.data),
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        layers=image_layers,
         pictures=collate.pictures,
-        notes=lambda: {"mask_ratio": config.mask.ratio} if config.mask.strategy == "random" else {},
         remarks=lambda: off_target(config.mask, grid),
     )

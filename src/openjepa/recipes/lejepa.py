@@ -23,41 +23,51 @@ from torch import Tensor
 
 from openjepa.core.config import BaseConfig, Interval, TrainConfig
 from openjepa.core.distributed import mean_over_ranks
+from openjepa.core.encoder import Encoder
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
 from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import Crops, Images, ImageViews, ViewCollator, clean
+from openjepa.data.image_batches import Crops, Images, ImageViews, ViewCollator
+from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.image_records import ImageDataConfig
 from openjepa.data.image_tasks import image_tasks
 from openjepa.data.images import raw_pixels, train_and_eval
 from openjepa.models.predictors import ProjectorConfig, build_projector
-from openjepa.models.vit import ViT, ViTConfig, image_layers
+from openjepa.models.vit import Projected, ViT, ViTConfig
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_views
 from openjepa.objectives.views import distance_to_global_mean
 
 
 class Config(BaseConfig):
-    """Everything that defines a LeJEPA run."""
+    """Everything that defines a LeJEPA run. Defaults are the preset tiny: measured on one core, docs/lab-log.md."""
+
+    FIRST = ("data", "encoder", "global_views", "local_views", "augment", "regularizer", "train")
 
     data: ImageDataConfig = ImageDataConfig()
-    encoder: ViTConfig = ViTConfig()
+    encoder: ViTConfig = ViTConfig(dim=96, depth=2, heads=4)
     global_views: int = Field(2, ge=1)
     """views of each image that are as large as the image and make the target"""
-    local_views: int = Field(0, ge=0)
+    local_views: int = Field(2, ge=0)
     """views of each image that show less of it at a smaller size"""
     local_size: int = Field(24, ge=1)
     """side in pixels of local views; encoder.patch must divide it"""
-    augment: AugmentConfig = AugmentConfig(area=(0.3, 1.0), flip=0.5, jitter=0.8, grey=0.2)
+    augment: AugmentConfig = AugmentConfig(area=(0.8, 1.0), jitter=0.5)
     """of all views; `area` is that of the global ones"""
-    local_area: Interval = (0.05, 0.3)
+    local_area: Interval = (0.4, 0.9)
     """least and largest part of the image that a local view shows"""
-    projector: ProjectorConfig = ProjectorConfig()
+    projector: ProjectorConfig = ProjectorConfig(kind="none")
     prediction_weight: float = Field(1.0, gt=0)
     """of the distance of each view's projection to the mean of the global views'; 1 - lambda is the paper's"""
-    regularizer: RegularizerConfig = RegularizerConfig(name="sigreg", weight=5.0)
+    regularizer: RegularizerConfig = RegularizerConfig(name="sigreg", weight=10.0)
     """of the projections of each view; lambda * images a batch is the paper's weight of SIGReg"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        lr=2e-3,
+        precision="bf16-mixed",
+        threads=1,
+        workers=1,
+        health_every=250,
+    )
 
     def unused_here(self) -> set[str]:
         return set() if self.local_views else {"local_size", "local_area"}
@@ -97,6 +107,9 @@ class LeJEPA(Method[ImageViews]):
     def predict_from_context(self, batch: ImageViews) -> Tensor:
         return self.project(batch.context_view)[0]
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {"student": self.student, "projected": Projected(self.student, self.projector)}
+
     def embed(self, batch: Images) -> Tensor:
         return self.student(batch.images).float().mean(1)
 
@@ -127,10 +140,9 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=lambda inputs: clean(inputs, pixels, grid),
+        embedding=image_embedding(ImageInputs(pixels, grid)),
         train=config.train,
         tasks=lambda: image_tasks(config.data),
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        layers=image_layers,
         pictures=collate.pictures,
     )

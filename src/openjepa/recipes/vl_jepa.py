@@ -27,10 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openjepa.core.compute import device_of
 from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.embedding import Embedding
+from openjepa.core.encoder import Encoder
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
-from openjepa.core.masks import Grid
 from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.pairs import Pairs
 from openjepa.core.progress import Progress
@@ -40,7 +42,8 @@ from openjepa.data.caption_figure import CaptionFigure
 from openjepa.data.caption_latents import FrozenPart, FrozenParts, with_latents
 from openjepa.data.caption_tasks import CaptionTasks
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind, require_captions
-from openjepa.data.image_batches import Images, MaskedImageCollator, clean, mean_latents
+from openjepa.data.image_batches import Images, MaskedImageCollator, mean_latents
+from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
 from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
@@ -48,10 +51,11 @@ from openjepa.models.caption_reader import CaptionReader, Context, build_reader
 from openjepa.models.cross_modal import CrossModal
 from openjepa.models.encoders import MAX_LEN, EncoderConfig
 from openjepa.models.predictors import PredictorConfig, build_predictor, predict_everywhere
+from openjepa.models.pretrained_vision import PretrainedViT
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
-from openjepa.models.transformer import pooled_or_each, take
+from openjepa.models.transformer import mean_pool, take
 from openjepa.models.vision import VisionConfig, build_vision
-from openjepa.models.vit import image_layers
+from openjepa.models.vit import ViT
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
@@ -61,34 +65,43 @@ OF_THE_PREDICTOR = "the mean of the predictor's latents of all patches (whole im
 
 
 class Config(BaseConfig):
-    """Everything that defines a VL-JEPA run."""
+    """Everything that defines a VL-JEPA run. Defaults are the preset tiny: measured on one core, docs/lab-log.md."""
 
-    data: CaptionDataConfig = CaptionDataConfig()
+    FIRST = ("data", "text", "encoder", "mask", "objective", "regularizer", "train")
+
+    data: CaptionDataConfig = CaptionDataConfig(world_images=6000)
     text: TextKind = "caption"
     """what the predictor reads beside the patches: the image's caption, none, or that of another image (ablation)"""
-    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=1000)
-    mask: PatchMaskConfig = PatchMaskConfig(strategy="block", ratio=0.6)
-    encoder: VisionConfig = VisionConfig()
-    text_encoder: EncoderConfig = EncoderConfig(depth=2, max_len=32)
+    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=600)
+    mask: PatchMaskConfig = PatchMaskConfig(strategy="block", ratio=0.75)
+    encoder: VisionConfig = VisionConfig(dim=96, depth=2, heads=4)
+    text_encoder: EncoderConfig = EncoderConfig(dim=96, depth=1, heads=4, max_len=32)
     train_vision: bool | None = None
     """whether the vision encoder learns, with an EMA copy as its target encoder, or is frozen and its own target
     encoder; unset = an encoder from scratch learns, one with a name is frozen"""
     train_text: bool | None = None
     """whether the text encoder learns; unset = an encoder from scratch does, one with a name is frozen"""
-    predictor: PredictorConfig = PredictorConfig()
+    predictor: PredictorConfig = PredictorConfig(width=96, depth=2)
     pairs: PairsConfig = PairsConfig()
-    target: TargetConfig = TargetConfig()
-    momentum: MomentumConfig = MomentumConfig()
+    target: TargetConfig = TargetConfig(norm="standardize")
+    momentum: MomentumConfig = MomentumConfig(final=0.999)
     """of the target encoder, where the vision encoder learns, and of all EMA copies of directions=both"""
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
-    regularizer: RegularizerConfig = RegularizerConfig()
+    regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=8.0, mean=0.03)
     """on the latents of visible patches, where the vision encoder learns"""
-    regularized: Literal["patches", "mean"] = "patches"
-    """whether that is every one or their mean; of whitened patches, what all share stays strong in the embedding"""
+    regularized: Literal["mean", "patches"] = "mean"
+    """whether that is their mean over each image or every one; of whitened patches, what all share stays strong in the
+    embedding"""
     cache: bool = True
     """keep what frozen encoders say of the training data on disk: later epochs encode the visible patches only"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        lr=2e-3,
+        precision="bf16-mixed",
+        threads=1,
+        health_every=250,
+        health_samples=512,
+    )
 
     @property
     def vision_learns(self) -> bool:
@@ -113,11 +126,11 @@ class Config(BaseConfig):
 class VLJEPA(Method[CaptionedBatch]):
     """Vision encoder, its target encoder, caption reader, predictor and their loss."""
 
-    def __init__(self, config: Config, vision: Any, reader: CaptionReader | None) -> None:
+    def __init__(self, config: Config, vision: ViT | PretrainedViT, reader: CaptionReader | None) -> None:
         super().__init__()
         self.config = config
-        self.patches = int(vision.max_len)
-        self.student: Any = vision if config.vision_learns else Frozen(vision)
+        self.patches = vision.max_len
+        self.student = vision if config.vision_learns else Frozen(vision)
         self.teacher = EMATarget(vision, config.momentum.schedule()) if config.vision_learns else None
         self.reader = reader
         positions = self.patches + (0 if reader is None else reader.max_len)
@@ -138,7 +151,7 @@ class VLJEPA(Method[CaptionedBatch]):
             visible = self.reader.beside(visible, batch.captions, self.patches)
         latents, positions, valid = visible
         states = self.predictor(latents, positions, valid, None, batch.hidden_at, batch.hidden_valid)  # [B, M, D]
-        return states[batch.hidden_valid]
+        return batch.pick(states, batch.hidden_valid)
 
     @torch.no_grad()
     def target_latents(self, images: Tensor) -> Tensor:
@@ -152,7 +165,7 @@ class VLJEPA(Method[CaptionedBatch]):
 
     def targets_at(self, batch: CaptionedBatch, whole: Tensor, positions: Tensor) -> Tensor:
         """Targets [K, D] from the latents of whole images [B, N, D] at these positions [B, M]."""
-        return make_targets(self.config.target, [take(whole, positions)[batch.hidden_valid]])
+        return make_targets(self.config.target, [batch.pick(take(whole, positions), batch.hidden_valid)])
 
     def forward(self, batch: CaptionedBatch) -> StepOutput:
         whole = self.look_at(batch)  # [B, N, D]
@@ -161,11 +174,16 @@ class VLJEPA(Method[CaptionedBatch]):
         predicted = self.predict(batch, context)  # [K, D]
         terms = {"prediction": self.distance(predicted, target)}
         if self.teacher is not None:
-            visible = pooled_or_each(context, batch.context_valid, self.config.regularized)
-            terms |= self.regularizer(visible, batch.draw)
+            terms |= self.regularizer(self.regularized_rows(batch, context), batch.draw)
         if self.cross_modal is not None:
             terms |= self.pair_loss(self.pairs(batch, whole), batch.draw)
         return StepOutput(terms, self.distance.latents(predicted, target))
+
+    def regularized_rows(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
+        """What must not collapse: the mean of each image's visible patches [B, D], or every one of them."""
+        if self.config.regularized == "mean":
+            return mean_pool(context, batch.context_valid)
+        return batch.pick(context, batch.context_valid)
 
     def pairs(self, batch: CaptionedBatch, whole: Tensor | None = None) -> Pairs:
         """directions=both: whole images and captions, predicted from each other; `whole` as `look_at` returns it."""
@@ -187,6 +205,14 @@ class VLJEPA(Method[CaptionedBatch]):
             copied=self.distance.copied(copied, lambda: self.targets_at(batch, whole, batch.hidden_at)),
             teacher=None if self.teacher is None else self.teacher(batch.images).float().mean(1),
         )
+
+    def encoders(self) -> dict[str, Encoder]:
+        found: dict[str, Encoder | None] = {"student": self.student, "teacher": self.teacher}
+        if self.reader is not None:
+            found["text"] = self.reader.encoder
+        if self.cross_modal is not None:
+            found["text_teacher"] = self.cross_modal.target_text_encoder
+        return {name: encoder for name, encoder in found.items() if encoder is not None}
 
     def embed(self, batch: Images) -> Tensor:
         if self.config.vision_learns:
@@ -215,29 +241,29 @@ def build(config: Config, context: BuildContext) -> Experiment:
     require_captions(config.data)
     train_data, eval_data = (CaptionedImages(config.data, split, config.text) for split in ("train", "eval"))
     vision = build_vision(config.encoder, config.data.size, context)
-    grid, pixels = vision.grid, config.data.size
+    inputs = ImageInputs(config.data.size, vision.grid)
     saved = context.assets / "tokenizer.json"
     tokenizer = load_or_learn(config.tokenizer, train_data.texts, saved, config.text_encoder.named_in("text_encoder"))
     reader = None
     if config.text != "none":
         reader = build_reader(config.text_encoder, config.text_learns, tokenizer.vocabulary, vision.dim, context)
     method = VLJEPA(config, vision, reader)
-    masked = MaskedImageCollator(grid, build_masker(config.mask), AugmentConfig())  # a mirror image has other captions
+    as_they_are = AugmentConfig()  # a mirror image has other captions
+    masked = MaskedImageCollator(inputs.grid, build_masker(config.mask), as_they_are)
     collate = CaptionCollator(masked, tokenizer, MAX_LEN if reader is None else reader.max_len)
     return Experiment(
         method=method,
         train_data=with_latents(train_data, collate, frozen_parts(config, method)) if config.cache else train_data,
         eval_data=eval_data,
         collate=collate,
-        prepare=lambda inputs: clean(inputs, pixels, grid),
+        embedding=embedding_of(config, inputs),
         train=config.train,
+        mask_ratio=config.mask.ratio if config.mask.strategy == "random" else None,
         tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.pairs if method.cross_modal else None).all,
-        baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels), **encoder_alone(config, method, grid)},
-        embedding="" if config.vision_learns else OF_THE_PREDICTOR,
+        baselines={"pixels": lambda images: raw_pixels(images, inputs.pixels), **encoder_alone(config, method, inputs)},
         unknown=None if reader is None else lambda: train_data.unknown(tokenizer),
         notes=lambda: notes(config),
-        remarks=lambda: off_target(config.mask, grid),
-        layers=image_layers,
+        remarks=lambda: off_target(config.mask, inputs.grid),
         pictures=collate.pictures,
         figures={"captions": CaptionFigure(eval_data, collate)},
     )
@@ -247,20 +273,28 @@ def frozen_parts(config: Config, method: VLJEPA) -> FrozenParts:
     """The encoders whose latents of the training data can be kept on disk."""
     vision = text = None
     if not config.vision_learns:
-        vision = FrozenPart(method.student, method.target_latents, method.student.module.dim, config.target)
+        vision = FrozenPart(method.student, method.target_latents, method.student.dim, config.target)
     if method.reader is not None and not config.text_learns:
         text = FrozenPart(method.reader.encoder, method.reader.encoder, method.reader.width)
     return FrozenParts(vision, text)
 
 
-def encoder_alone(config: Config, method: VLJEPA, grid: Grid) -> dict[str, Callable[[Sequence[Any]], np.ndarray]]:
+def embedding_of(config: Config, inputs: ImageInputs) -> Embedding:
+    """What users get: the encoder's mean latent where it learns, else what the predictor makes of it."""
+    if config.vision_learns:
+        return image_embedding(inputs)
+    return image_embedding(inputs, pooling="predicted", note=OF_THE_PREDICTOR)
+
+
+def encoder_alone(
+    config: Config, method: VLJEPA, inputs: ImageInputs
+) -> dict[str, Callable[[Sequence[Any]], np.ndarray]]:
     """A baseline: the mean latent of each image by a frozen vision encoder, which it gives without any training."""
 
     @torch.no_grad()
-    def encode(inputs: Sequence[Any]) -> np.ndarray:
+    def encode(images: Sequence[Any]) -> np.ndarray:
         """[B, D] float32."""
-        batch = clean(inputs, config.data.size, grid).to(next(method.parameters()).device)
-        return mean_latents(method.student, batch).cpu().numpy()
+        return mean_latents(method.student, inputs(images).to(device_of(method))).cpu().numpy()
 
     return {} if config.vision_learns else {"encoder": encode}
 
@@ -273,8 +307,6 @@ def notes(config: Config) -> dict[str, Any]:
         found["text_target"] = _text_target(config)
     if not config.vision_learns:
         found["embedding"] = OF_THE_PREDICTOR
-    if config.mask.strategy == "random":
-        found["mask_ratio"] = config.mask.ratio
     return found
 
 

@@ -29,16 +29,26 @@ from openjepa.objectives.contrast import nt_xent
 
 
 class Config(BaseConfig):
-    """Everything that defines a SimCLR run. Defaults are the paper's for CIFAR-10 (its appendix B.9)."""
+    """Everything that defines a SimCLR run.
+
+    Data, encoder and training are those of the preset tiny of `i_jepa` and `lejepa`; augmentations, projection and
+    temperature are the paper's for CIFAR-10 (its appendix B.9).
+    """
 
     data: ImageDataConfig = ImageDataConfig()
-    encoder: ViTConfig = ViTConfig()
+    encoder: ViTConfig = ViTConfig(dim=96, depth=2, heads=4)
     augment: AugmentConfig = AugmentConfig(area=(0.08, 1.0), flip=0.5, jitter=0.8, grey=0.2)
     projection_dim: int = Field(128, ge=8)
     """width of what the loss sees"""
     temperature: float = Field(0.5, gt=0)
     """cosines are divided by it"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        lr=2e-3,
+        precision="bf16-mixed",
+        threads=1,
+        workers=1,
+        health_every=250,
+    )
 
 
 class SimCLR(Method[ImageViews]):

@@ -1,4 +1,4 @@
-"""Image JEPA as public code writes it: the yardstick of `bench_step.py`. Plain on purpose; nothing trains with it.
+"""I-JEPA as public code writes it: the yardstick of `bench_step.py`. Plain on purpose; nothing trains with it.
 
 The student encodes every patch of the image, and those that are to be hidden are taken away from its latents before the
 predictor, which is told the hidden places, estimates the teacher's latents of them (smooth L1 on layer-normed targets).

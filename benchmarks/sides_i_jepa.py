@@ -1,4 +1,4 @@
-"""Image JEPA for `bench_step.py`: the recipe, and the same networks and masks as public code steps them."""
+"""I-JEPA for `bench_step.py`: the recipe, and the same networks and masks as public code steps them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ def ours(asked: Asked) -> Built:
     )
 
     def read(batch: Any) -> Read:
-        teacher = batch.hidden_valid if config.teacher_reads == "hidden" else batch.valid
-        other_view = [batch.hidden_valid] if experiment.method.two_views.pulls else []
-        return Read(batch.size, [batch.context_valid, teacher, *other_view])
+        other_part = [batch.hidden_valid] if experiment.method.two_views.pulls else []
+        return Read(batch.size, [batch.context_valid, batch.valid, *other_part])
 
     return Built(our_side(experiment, read), experiment.train_data, config, 0)
 

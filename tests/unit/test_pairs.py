@@ -125,10 +125,10 @@ def test_targets_are_those_of_copies_that_follow(learns: bool) -> None:
 def test_words_stand_behind_the_patches_and_silence_changes_nothing() -> None:
     _, reader = cross_modal(None)
     patches = Context(torch.randn(2, 3, 6), torch.tensor([[0, 4, 7]] * 2), torch.tensor([[True, True, False]] * 2))
-    seen = reader.beside(patches, captions([1, 2], [3]), 9)
+    seen = reader.append_words(patches, captions([1, 2], [3]), 9)
     assert seen.positions.tolist() == [[0, 4, 7, 9, 10]] * 2
     assert seen.valid.tolist() == [[True, True, False, True, True], [True, True, False, True, False]]
     assert torch.equal(seen.latents[:, :3], patches.latents)
     torch.testing.assert_close(seen.latents[1, 3], reader.join(torch.full((5,), 3.0)))
     silent = Captions(torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, 0, dtype=torch.bool))
-    assert reader.beside(patches, silent, 9) is patches
+    assert reader.append_words(patches, silent, 9) is patches

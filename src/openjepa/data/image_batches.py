@@ -18,6 +18,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import Row
 from openjepa.core.masks import Grid, PatchMasker
+from openjepa.core.method import Inspection
 from openjepa.core.picture import Patches
 from openjepa.data.augment import AugmentConfig, augment
 from openjepa.data.images import load_images
@@ -72,6 +73,11 @@ class MaskedImages(Images):
     def with_other_hidden(self, generator: torch.Generator) -> Self:
         """The same batch with uniform noise on the hidden patches."""
         return replace(self, images=torch.where(self.hidden_pixels, noise_like(self.images, generator), self.images))
+
+    def inspection(self, copied: Tensor, teacher: Tensor | None) -> Inspection:
+        """What a health check reads, with a prediction for each hidden patch; the arguments are its fields."""
+        positions = self.hidden_at[self.hidden_valid]
+        return Inspection(self.hidden_valid.nonzero()[:, 0], positions, copied, teacher)
 
     def nearest_visible(self) -> Tensor:
         """[B, M] the position of the shown patch nearest to each hidden one, for the copy baseline."""

@@ -41,7 +41,7 @@ class CaptionReader(nn.Module):
         """[B, E] the mean of each caption's tokens in the text encoder's own space."""
         return mean_pool(self.states(captions), captions.valid)
 
-    def beside(self, patches: Context, captions: Captions, first: int) -> Context:
+    def append_words(self, patches: Context, captions: Captions, first: int) -> Context:
         """`patches` and behind them the words of the captions, if there are any, at positions from `first` on."""
         if captions.ids.shape[1] == 0:
             return patches

@@ -132,9 +132,7 @@ class IJEPA(Method[MaskedImages]):
     def inspect(self, batch: MaskedImages) -> Inspection:
         states = self.target_states(batch)
         copied = self.targets_at(batch, states, batch.nearest_visible())  # [K, D]
-        return Inspection(
-            rows=batch.hidden_valid.nonzero()[:, 0],
-            positions=batch.hidden_at[batch.hidden_valid],
+        return batch.inspection(
             copied=self.distance.copied(copied, lambda: self.targets_at(batch, states, batch.hidden_at)),
             teacher=states[-1].float().mean(1) if isinstance(self.teacher, EMATarget) else None,
         )

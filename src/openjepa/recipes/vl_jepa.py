@@ -61,6 +61,11 @@ from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
 
+TEXT_TARGETS = {
+    None: "none: captions are read, never predicted",
+    "ema": "EMA of the text encoder",
+    "self": "the text encoder itself, with its gradient",
+}
 OF_THE_PREDICTOR = "the mean of the predictor's latents of all patches (whole image, no caption); the encoder is frozen"
 
 
@@ -148,48 +153,46 @@ class VLJEPA(Method[CaptionedBatch]):
         """Estimated latents of the hidden patches [K, D]. Positions of words come behind those of all patches."""
         visible = Context(context, batch.context_at, batch.context_valid)
         if self.reader is not None:
-            visible = self.reader.beside(visible, batch.captions, self.patches)
+            visible = self.reader.append_words(visible, batch.captions, self.patches)
         latents, positions, valid = visible
         states = self.predictor(latents, positions, valid, None, batch.hidden_at, batch.hidden_valid)  # [B, M, D]
         return batch.pick(states, batch.hidden_valid)
 
     @torch.no_grad()
-    def target_latents(self, images: Tensor) -> Tensor:
+    def encode_whole(self, images: Tensor) -> Tensor:
         """The target encoder's latents of all patches [B, N, D] of whole images."""
         encoder = self.student if self.teacher is None else self.teacher
         return merged(target_layers(self.config.target, encoder.states(images)))
 
-    def look_at(self, batch: CaptionedBatch) -> Tensor:
-        """`target_latents` of a batch [B, N, D], computed unless they are kept with the data."""
-        return self.target_latents(batch.images) if batch.latents is None else batch.latents
+    def whole_latents(self, batch: CaptionedBatch) -> Tensor:
+        """The same of a batch [B, N, D]: kept with the data, where the encoder is frozen, or computed."""
+        return self.encode_whole(batch.images) if batch.latents is None else batch.latents
 
     def targets_at(self, batch: CaptionedBatch, whole: Tensor, positions: Tensor) -> Tensor:
         """Targets [K, D] from the latents of whole images [B, N, D] at these positions [B, M]."""
         return make_targets(self.config.target, [batch.pick(take(whole, positions), batch.hidden_valid)])
 
     def forward(self, batch: CaptionedBatch) -> StepOutput:
-        whole = self.look_at(batch)  # [B, N, D]
+        whole = self.whole_latents(batch)  # [B, N, D]
         target = self.targets_at(batch, whole, batch.hidden_at)  # [K, D]
         context = self.encode_context(batch)  # [B, V, D]
         predicted = self.predict(batch, context)  # [K, D]
         terms = {"prediction": self.distance(predicted, target)}
         if self.teacher is not None:
-            terms |= self.regularizer(self.regularized_rows(batch, context), batch.draw)
+            if self.config.regularized == "mean":
+                visible = mean_pool(context, batch.context_valid)  # [B, D]
+            else:
+                visible = batch.pick(context, batch.context_valid)  # [visible patches, D]
+            terms |= self.regularizer(visible, batch.draw)
         if self.cross_modal is not None:
             terms |= self.pair_loss(self.pairs(batch, whole), batch.draw)
         return StepOutput(terms, self.distance.latents(predicted, target))
 
-    def regularized_rows(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
-        """What must not collapse: the mean of each image's visible patches [B, D], or every one of them."""
-        if self.config.regularized == "mean":
-            return mean_pool(context, batch.context_valid)
-        return batch.pick(context, batch.context_valid)
-
     def pairs(self, batch: CaptionedBatch, whole: Tensor | None = None) -> Pairs:
-        """directions=both: whole images and captions, predicted from each other; `whole` as `look_at` returns it."""
+        """directions=both: whole images and captions, predicted from each other; `whole` are its `whole_latents`."""
         assert self.cross_modal is not None
         assert self.reader is not None
-        whole = self.look_at(batch) if whole is None else whole  # [B, N, D]
+        whole = self.whole_latents(batch) if whole is None else whole  # [B, N, D]
         images = whole if self.teacher is None else self.student(batch.images)  # [B, N, D]
         return self.cross_modal(images.float().mean(1), whole.float().mean(1), batch.captions, self.reader)
 
@@ -197,11 +200,9 @@ class VLJEPA(Method[CaptionedBatch]):
         return self.predict(batch, self.encode_context(batch))
 
     def inspect(self, batch: CaptionedBatch) -> Inspection:
-        whole = self.look_at(batch)  # [B, N, D]
+        whole = self.whole_latents(batch)  # [B, N, D]
         copied = self.targets_at(batch, whole, batch.nearest_visible())  # [K, D]
-        return Inspection(
-            rows=batch.hidden_valid.nonzero()[:, 0],
-            positions=batch.hidden_at[batch.hidden_valid],
+        return batch.inspection(
             copied=self.distance.copied(copied, lambda: self.targets_at(batch, whole, batch.hidden_at)),
             teacher=None if self.teacher is None else self.teacher(batch.images).float().mean(1),
         )
@@ -273,7 +274,7 @@ def frozen_parts(config: Config, method: VLJEPA) -> FrozenParts:
     """The encoders whose latents of the training data can be kept on disk."""
     vision = text = None
     if not config.vision_learns:
-        vision = FrozenPart(method.student, method.target_latents, method.student.dim, config.target)
+        vision = FrozenPart(method.student, method.encode_whole, method.student.dim, config.target)
     if method.reader is not None and not config.text_learns:
         text = FrozenPart(method.reader.encoder, method.reader.encoder, method.reader.width)
     return FrozenParts(vision, text)
@@ -304,14 +305,7 @@ def notes(config: Config) -> dict[str, Any]:
     frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
     found: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
     if config.text_learns and config.text != "none":
-        found["text_target"] = _text_target(config)
+        found["text_target"] = TEXT_TARGETS[config.pairs.target_encoder if config.pairs.directions == "both" else None]
     if not config.vision_learns:
         found["embedding"] = OF_THE_PREDICTOR
     return found
-
-
-def _text_target(config: Config) -> str:
-    if config.pairs.directions == "image":
-        return "none: captions are read, never predicted"
-    slow = config.pair_targets_are_averaged
-    return "EMA of the text encoder" if slow else "the text encoder itself, with its gradient"

@@ -37,7 +37,7 @@ bench: .venv/ready ## Measure speed as ratios in one run, into benchmarks/result
 	$(BIN)/python benchmarks/bench_step.py t_jepa
 	$(BIN)/python benchmarks/bench_step.py lang_jepa invariance=0
 	$(BIN)/python benchmarks/bench_step.py nano_jepa
-	$(BIN)/python benchmarks/bench_step.py image_jepa
+	$(BIN)/python benchmarks/bench_step.py i_jepa
 
 golden: .venv/ready ## Record the reference training curves again (review the difference before you commit it)
 	$(BIN)/python -m tests.golden.record

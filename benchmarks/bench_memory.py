@@ -1,7 +1,7 @@
 """How much memory does training VL-JEPA take? The peak of a fresh process, as the operating system counted it.
 
     python benchmarks/bench_memory.py
-    python benchmarks/bench_memory.py train_vision=true recompute=true
+    python benchmarks/bench_memory.py train_vision=true
 
 ViT-B/16 and BERT-base, their weights random from their configs, images of 224 pixels, batch 1 with gradient
 accumulation: the setting of the original, which wanted to fit into 4 GB. The peak is that of the whole training process

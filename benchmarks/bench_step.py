@@ -3,7 +3,7 @@
     python benchmarks/bench_step.py t_jepa --data summaries.parquet --seconds 60
     python benchmarks/bench_step.py lang_jepa --data summaries.parquet --seconds 120
     python benchmarks/bench_step.py nano_jepa --data gsm8k.jsonl --seconds 120
-    python benchmarks/bench_step.py image_jepa --seconds 60
+    python benchmarks/bench_step.py i_jepa --seconds 60
     python benchmarks/bench_step.py vl_jepa --seconds 120
 
 Of vl_jepa both sides are our own: with the latents of its frozen encoders read from disk, and computed in every step.
@@ -29,7 +29,7 @@ from sides import Asked, Recipe, Size
 from stepping import compare, machine, profile
 
 RESULTS = Path(__file__).parent / "results"
-RECIPES = ("image_jepa", "lang_jepa", "nano_jepa", "t_jepa", "vl_jepa")  # the RECIPE of sides_*.py
+RECIPES = ("i_jepa", "lang_jepa", "nano_jepa", "t_jepa", "vl_jepa")  # the RECIPE of sides_*.py
 PRECISIONS = ("bf16-mixed", "32-true")
 TOY = Size(layers=2, dim=64, heads=2, vocab=1000, batch_tokens=512)
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.seeding import seed_global
-from openjepa.recipes import image_jepa, lang_jepa, nano_jepa, t_jepa, vl_jepa
+from openjepa.recipes import i_jepa, lang_jepa, lejepa, nano_jepa, t_jepa, vl_jepa
 from openjepa.recipes.baselines import mlm, next_token, simclr, simcse
 
 TINY = (
@@ -58,7 +58,7 @@ def build_nano(assets: Path, *overrides: str) -> Experiment:
     return build_tiny(assets, *overrides, recipe=nano_jepa, settings=NANO)
 
 
-IMAGE = (
+SCENES = (
     "data.images=120",
     "data.size=24",
     "data.eval_fraction=0.2",
@@ -66,18 +66,22 @@ IMAGE = (
     "encoder.dim=32",
     "encoder.depth=1",
     "encoder.heads=2",
-    "predictor.width=16",
-    "predictor.heads=2",
-    "projector.width=24",
-    "projector.out_dim=16",
     "train.batch_size=15",
     "train.accelerator=cpu",
+    "train.precision=32-true",
 )
+IMAGE = (*SCENES, "predictor.width=16", "predictor.heads=2")
+VIEWS = (*SCENES, "local_size=12", "projector.kind=mlp", "projector.width=24", "projector.out_dim=16")
 
 
 def build_image(*overrides: str) -> Experiment:
-    """The image recipe on 120 scenes of 6 x 6 patches."""
-    return build_tiny(Path("unused"), *overrides, recipe=image_jepa, settings=IMAGE)
+    """I-JEPA on 120 scenes of 6 x 6 patches."""
+    return build_tiny(Path("unused"), *overrides, recipe=i_jepa, settings=IMAGE)
+
+
+def build_views(*overrides: str) -> Experiment:
+    """LeJEPA on the same scenes."""
+    return build_tiny(Path("unused"), *overrides, recipe=lejepa, settings=VIEWS)
 
 
 def without(settings: Sequence[str], *sections: str) -> tuple[str, ...]:
@@ -86,7 +90,7 @@ def without(settings: Sequence[str], *sections: str) -> tuple[str, ...]:
 
 
 VL = (
-    *without(IMAGE, "projector."),
+    *IMAGE,
     "tokenizer.vocab_size=300",
     "text_encoder.dim=24",
     "text_encoder.depth=1",
@@ -104,12 +108,13 @@ EVERY_RECIPE: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
     "t_jepa": (t_jepa, TINY),
     "lang_jepa": (lang_jepa, TINY),
     "nano_jepa": (nano_jepa, NANO),
-    "image_jepa": (image_jepa, IMAGE),
+    "i_jepa": (i_jepa, IMAGE),
+    "lejepa": (lejepa, VIEWS),
     "vl_jepa": (vl_jepa, VL),
     "mlm": (mlm, without(TINY, "predictor.")),
     "next_token": (next_token, without(TINY, "predictor.")),
     "simcse": (simcse, without(TINY, "predictor.")),
-    "simclr": (simclr, without(IMAGE, "predictor.", "projector.")),
+    "simclr": (simclr, SCENES),
 }
 
 

@@ -77,12 +77,13 @@ def test_a_preset_has_the_data_encoder_and_batches_of_t_jepa(name: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["tiny", "cifar10"])
-def test_simclr_has_the_data_encoder_and_batches_of_image_jepa(preset: str) -> None:
+def test_simclr_has_the_data_encoder_and_batches_of_lejepa_and_i_jepa(preset: str) -> None:
     _, ours = configure("baselines/simclr", preset)
-    _, theirs = configure("image_jepa", preset)
-    assert (ours.data, ours.encoder, ours.train) == (theirs.data, theirs.encoder, theirs.train)
-    if theirs.mode == "views":
-        assert ours.augment == theirs.augment
+    for recipe in ("lejepa", "i_jepa"):
+        _, theirs = configure(recipe, preset)
+        assert (ours.data, ours.encoder, ours.train) == (theirs.data, theirs.encoder, theirs.train)
+    if preset == "cifar10":
+        assert ours.augment == configure("lejepa", preset)[1].augment
 
 
 def test_a_token_that_comes_later_changes_nothing_before_it(tmp_path: Path) -> None:

@@ -128,9 +128,9 @@ def test_a_ratio_that_is_not_kept_fails_the_masks_law() -> None:
     [
         ("t_jepa", ["mask.ratio=0.4"], 0.4),
         ("mlm", ["mask_ratio=0.3"], 0.3),
-        ("image_jepa", ["mask.strategy=random", "mask.ratio=0.5"], 0.5),
-        ("image_jepa", ["mask.strategy=block", "mask.ratio=0.5"], None),  # as much as fits the grid is hidden
-        ("image_jepa", ["mode=views", "mask.strategy=random"], None),
+        ("i_jepa", ["mask.strategy=random", "mask.ratio=0.5"], 0.5),
+        ("i_jepa", ["mask.strategy=block", "mask.ratio=0.5"], None),  # as much as fits the grid is hidden
+        ("lejepa", [], None),
         ("vl_jepa", ["mask.strategy=random", "mask.ratio=0.5"], 0.5),
         ("nano_jepa", [], None),
     ],

@@ -65,7 +65,7 @@ def test_the_loss_is_that_of_the_cpu_and_padding_is_not_packed(name: str, tmp_pa
 @requires_gpu
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_pinned_and_move_without_blocking(workers: int, tmp_path: Path) -> None:
-    experiment = EVERY["image_jepa, masks"](tmp_path)
+    experiment = EVERY["i_jepa"](tmp_path)
     batch = next(train_batches(experiment, 0, pin=True))
     assert batch.keys.is_pinned()
     assert batch.selections
@@ -76,7 +76,7 @@ def test_batches_are_pinned_and_move_without_blocking(workers: int, tmp_path: Pa
 
 
 @requires_gpu
-@pytest.mark.parametrize("name", ["vl_jepa", "mlm", "simcse", "simclr"])
+@pytest.mark.parametrize("name", ["i_jepa", "lejepa", "vl_jepa", "mlm", "simcse", "simclr"])
 def test_a_training_forward_waits_for_nothing(name: str, tmp_path: Path) -> None:
     """torch itself raises at any wait; see test_no_waiting for recipes that still have one."""
     experiment = EVERY[name](tmp_path)

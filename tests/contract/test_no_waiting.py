@@ -28,7 +28,7 @@ from tests.fake_device import DEVICE, WAITS, FakeDevice, autocast_knows_it
 
 # forward passes that still wait, and where: boolean indexing by a mask that is no field of the batch, or not by `pick`;
 # see docs/decisions. Whoever mends one takes it out.
-STILL_WAIT = {"image_jepa, masks": "image_jepa.py", "next_token": "next_token.py"}
+STILL_WAIT = {"next_token": "next_token.py"}
 
 
 @pytest.fixture(scope="module", params=EVERY)
@@ -73,7 +73,7 @@ def test_pinned_batches_are_whole() -> None:
     asked: list[Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tensor, "pin_memory", lambda tensor: asked.append(tensor) or tensor)
-        batch: Any = next(train_batches(EVERY["image_jepa, masks"](Path("unused")), 0))
+        batch: Any = next(train_batches(EVERY["i_jepa"](Path("unused")), 0))
         pinned = batch.pin_memory()
     tensors = [x for f in fields(batch) if isinstance(x := getattr(pinned, f.name), Tensor)]
     assert len(asked) == len(tensors) + len(pinned.selections)

@@ -335,7 +335,7 @@ def test_an_arm_is_a_recipe_a_preset_and_settings() -> None:
         ("compare t_jepa lang_jepa --budget steps=3", "write tokens=2e6"),
         ("compare t_jepa lang_jepa --budget tokens=-3", "above 0"),
         ("compare t_jepa lang_jepa+encoder.dim=8", "encoder is the same for all arms"),
-        ("compare t_jepa image_jepa", "on the same data"),
+        ("compare t_jepa i_jepa", "on the same data"),
         ("compare t_jepa lang_jepa+mask", "not of the form key=value"),
         ("compare t_jepa lang_jepa --sees 3", "No such option"),
     ],

@@ -398,7 +398,7 @@ def test_masks_of_a_run_and_of_a_recipe_are_one_page_each(
     page = (run / "masks.html").read_text()
     assert page.count('class="text"') == 2 * 2  # samples, epochs
     assert "http" not in page.replace("http://www.w3.org", "")  # nothing from elsewhere
-    words = ["image_jepa", "data.images=60", "data.size=24", "encoder.patch=4", "--out", str(tmp_path / "page.html")]
+    words = ["i_jepa", "data.images=60", "data.size=24", "encoder.patch=4", "--out", str(tmp_path / "page.html")]
     assert main(["masks", *words]) == 0
     shown = capsys.readouterr().out
     assert "smallest context" in shown
@@ -485,7 +485,7 @@ def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
         ("eval {run} --sweep --fail-if-worse", "a question of its own"),
         ("masks mask.ratio=0.5", "give a run folder or a recipe"),
         ("masks {run} --preset tiny", "no --preset"),
-        ("masks image_jepa mode=views data.images=60 --out {tmp}/m.html", "nothing is hidden with these settings"),
+        ("masks lejepa data.images=60 --out {tmp}/m.html", "nothing is hidden with these settings"),
         ("config explain t_jepa mosk", "did you mean 'mask'"),
         ("config validate {broken}", "line 3 is not valid YAML"),
     ],

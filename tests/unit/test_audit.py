@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from openjepa.core.tasks import Classification, Triplets
 from openjepa.evals import attentive
 from openjepa.evals.audit import audit
 from openjepa.evals.layers import EMBEDDING, Point, place_features, pooled_features
-from tests.tiny import build_image, build_tiny
+from tests.tiny import build_image, build_tiny, build_views
 
 TEXTS = [f"the {'cook' if i % 2 else 'sailor'} saw {'a' * (i % 5 + 1)} {i}" for i in range(40)]
 
@@ -45,15 +45,15 @@ def networks(build: Any) -> dict[str, Experiment]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "encoders"),
+    ("build", "encoders"),
     [
-        ((), {"student", "teacher"}),
-        (("mode=views",), {"student", "projected"}),
-        (("teacher=stop_gradient",), {"student"}),
+        (build_image, {"student", "teacher"}),
+        (lambda: build_image("target_encoder=self"), {"student"}),
+        (build_views, {"student", "projected"}),
     ],
 )
-def test_an_image_run_is_asked_everywhere(settings: Sequence[str], encoders: set[str]) -> None:
-    found = networks(lambda: build_image(*settings))
+def test_an_image_run_is_asked_everywhere(build: Callable[[], Experiment], encoders: set[str]) -> None:
+    found = networks(build)
     result = audit([colours(found["run"])], found)
     assert {point.encoder for point in result.points} == encoders | {"embedding"}
     assert {point.layer for point in result.points if point.encoder == "student"} == {0, 1}
@@ -112,9 +112,9 @@ def test_what_cannot_be_asked_is_said() -> None:
         audit([task], found)
 
 
-@pytest.mark.parametrize("settings", [(), ("mode=views",), ("teacher=stop_gradient",)])
-def test_every_probe_is_counted_and_their_number_known_from_the_first_on(settings: Sequence[str]) -> None:
-    found = networks(lambda: build_image(*settings))
+@pytest.mark.parametrize("build", [build_image, build_views, lambda: build_image("target_encoder=self")])
+def test_every_probe_is_counted_and_their_number_known_from_the_first_on(build: Callable[[], Experiment]) -> None:
+    found = networks(build)
     seen: list[tuple[int, int, str]] = []
     result = audit([colours(found["run"])], found, on_probe=lambda *given: seen.append(given))
     done, total, what = zip(*seen, strict=True)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from openjepa.core.errors import ConfigError
@@ -36,6 +37,19 @@ def middling(**columns: float) -> Tensor:
 
 def test_nothing_asked_for_nothing_done(images: Tensor) -> None:
     assert torch.equal(augment(images, AugmentConfig(), generators()), images)
+
+
+def test_a_view_may_have_another_size(images: Tensor) -> None:
+    """A small view is the large one of the same draws with fewer pixels; without a crop it is the whole image."""
+    ramp = torch.linspace(-1, 1, S).expand(B, 3, S, S)  # from left to right: interpolation is exact
+    config = AugmentConfig(area=(0.3, 0.6), flip=0.5)
+    large, small = (augment(ramp, config, generators(), pixels) for pixels in (S, S // 2))
+    assert small.shape == (B, 3, S // 2, S // 2)
+    inside = slice(1, -1)  # at the border of an image a pixel is repeated
+    torch.testing.assert_close(small[..., inside], F.avg_pool2d(large, 2)[..., inside], atol=1e-5, rtol=1e-5)
+    assert torch.equal(augment(images, STRONG, generators(), S), augment(images, STRONG, generators()))
+    whole = augment(ramp, AugmentConfig(), generators(), S // 2)
+    torch.testing.assert_close(whole, F.avg_pool2d(ramp, 2), atol=1e-5, rtol=1e-5)
 
 
 def test_a_view_is_a_function_of_its_image_and_generator(images: Tensor) -> None:

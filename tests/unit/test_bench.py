@@ -44,7 +44,7 @@ def corpora(tmp_path: Path) -> dict[str, Path]:
         (tmp_path / "images").mkdir(exist_ok=True)
         image = Image.fromarray(pixels.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         image.save(tmp_path / "images" / f"{number}.png")
-    files = {"t_jepa": "corpus.txt", "lang_jepa": "documents.txt", "nano_jepa": "asked.jsonl", "image_jepa": "images"}
+    files = {"t_jepa": "corpus.txt", "lang_jepa": "documents.txt", "nano_jepa": "asked.jsonl", "i_jepa": "images"}
     return {**{recipe: tmp_path / file for recipe, file in files.items()}, "vl_jepa": Path("scenes")}
 
 
@@ -54,7 +54,7 @@ def corpora(tmp_path: Path) -> dict[str, Path]:
         ("t_jepa", "real token", "token", "max", "mask.ratio=0.3"),
         ("lang_jepa", "hidden sentence", "sentence", "batch", "mask.ratio=0.3"),
         ("nano_jepa", "question", "question", "max", "decoder.max_len=48"),
-        ("image_jepa", "image", "image", None, "mask.targets=3"),
+        ("i_jepa", "image", "image", None, "mask.targets=3"),
         ("vl_jepa", "image", "image", None, "mask.ratio=0.5"),
     ],
 )
@@ -191,10 +191,10 @@ def test_the_nano_jepa_reference_makes_three_passes_and_learns() -> None:
     assert agreement() > before
 
 
-def test_the_image_jepa_reference_hides_blocks_and_learns() -> None:
-    from reference_image_jepa import ReferenceImageJEPA, Sizes
+def test_the_i_jepa_reference_hides_blocks_and_learns() -> None:
+    from reference_i_jepa import ReferenceIJEPA, Sizes
 
-    reference = ReferenceImageJEPA(Sizes(32, 4, 16, 1, 2, 8, 1, 2))
+    reference = ReferenceIJEPA(Sizes(32, 4, 16, 1, 2, 8, 1, 2))
     context_at, hidden_at = reference.masks(6)
     for seen, hidden in zip(context_at.tolist(), hidden_at.tolist(), strict=True):
         assert not set(seen) & set(hidden)
@@ -209,7 +209,7 @@ def test_the_image_jepa_reference_hides_blocks_and_learns() -> None:
 
 def test_padding_is_refused_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="of one length"):
-        run(tmp_path, "image_jepa", tmp_path, "--padding", "max")
+        run(tmp_path, "i_jepa", tmp_path, "--padding", "max")
 
 
 def moved(before: torch.nn.Module, after: torch.nn.Module) -> bool:

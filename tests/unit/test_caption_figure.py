@@ -50,6 +50,6 @@ def test_it_is_drawn(experiment: Experiment, tmp_path: Path) -> None:
 
 
 def test_a_recipe_without_figures_says_so() -> None:
-    run: Any = SimpleNamespace(experiment=build_image(), recipe="image_jepa")
-    with pytest.raises(UserError, match="image_jepa has no figures"):
+    run: Any = SimpleNamespace(experiment=build_image(), recipe="i_jepa")
+    with pytest.raises(UserError, match="i_jepa has no figures"):
         api.Run.draw(run)

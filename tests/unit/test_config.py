@@ -364,10 +364,7 @@ def test_every_preset_belongs_to_a_recipe_and_differs_from_its_defaults_only_whe
     assert {key for key in preset if preset[key] != default[key]} <= set(flat(values))
 
 
-OWN_TINY = ("t_jepa", "lang_jepa", "nano_jepa", "baselines/mlm", "baselines/next_token", "baselines/simcse")
-
-
-@pytest.mark.parametrize("recipe", OWN_TINY)
+@pytest.mark.parametrize("recipe", built_in_recipes())
 def test_the_preset_tiny_the_defaults_and_a_file_with_nothing_but_the_recipe_are_one(
     recipe: str, tmp_path: Path
 ) -> None:
@@ -381,7 +378,7 @@ def test_the_preset_tiny_the_defaults_and_a_file_with_nothing_but_the_recipe_are
     assert set(read_yaml(presets(recipe)["tiny"])) == {"recipe"}
 
 
-@pytest.mark.parametrize("recipe", OWN_TINY)
+@pytest.mark.parametrize("recipe", built_in_recipes())
 def test_every_setting_of_the_other_presets_says_something(recipe: str) -> None:
     default = settings_of(locate_recipe(recipe).Config())
     for name in set(presets(recipe)) - {"tiny"}:

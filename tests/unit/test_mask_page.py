@@ -25,7 +25,7 @@ from openjepa.mask_page import draw
 from openjepa.mask_page.figures import coverage, epoch_overlap, figures, region_counts, to_json
 from openjepa.mask_page.html import page
 from openjepa.mask_page.sampling import Masks, Sampled, masks_of, sample
-from openjepa.recipes import image_jepa, lang_jepa
+from openjepa.recipes import i_jepa, lang_jepa
 from tests.tiny import IMAGE, build_image, build_nano, build_tiny
 
 
@@ -109,7 +109,7 @@ RECIPES = {
     "t_jepa": lambda assets: build_tiny(assets),
     "lang_jepa": lambda assets: build_tiny(assets, recipe=lang_jepa),
     "nano_jepa": build_nano,
-    "image_jepa": lambda assets: build_image("augment.area=[0.4,1]"),
+    "i_jepa": lambda assets: build_image("augment.area=[0.4,1]"),
 }
 
 
@@ -123,13 +123,13 @@ def test_every_recipe_shows_what_its_batches_hide(name: str, tmp_path: Path) -> 
     assert not (first.hidden & first.shown).any()
     assert not ((first.hidden | first.shown) & ~first.valid).any()
     assert [len(pictures) for pictures in sampled.pictures] == [3, 3]
-    assert (sampled.grid == (6, 6)) is (name == "image_jepa")
+    assert (sampled.grid == (6, 6)) is (name == "i_jepa")
     if name == "nano_jepa":  # the answer, always
         assert np.array_equal(first.hidden, second.hidden)
     else:
         assert not np.array_equal(first.hidden, second.hidden)
-    html = page(name, image_jepa.Config(), sampled, figures(sampled), "openjepa masks")
-    assert html.count('class="text"') + html.count("<img ") == (15 if name == "image_jepa" else 6)
+    html = page(name, i_jepa.Config(), sampled, figures(sampled), "openjepa masks")
+    assert html.count('class="text"') + html.count("<img ") == (15 if name == "i_jepa" else 6)
 
 
 def test_masks_are_those_that_training_draws() -> None:
@@ -158,7 +158,7 @@ def test_a_recipe_needs_valid_and_hidden_and_nothing_else() -> None:
     valid, hidden = torch.tensor([[True, True, False]]), torch.tensor([[False, True, False]])
     found = masks_of(Own(keys=torch.zeros(1), valid=valid, hidden=hidden))
     assert found.shown.tolist() == [[True, False, False]]
-    html = page("mine", image_jepa.Config(), Sampled((found, found), ([], [])), {}, "openjepa masks mine.py")
+    html = page("mine", i_jepa.Config(), Sampled((found, found), ([], [])), {}, "openjepa masks mine.py")
     assert html.count('class="hidden" x=') == 1
     with pytest.raises(UserError, match="no masks"):
         masks_of(Batch(keys=torch.zeros(1)))
@@ -170,7 +170,7 @@ def test_the_verb_shows_used_settings_and_says_what_cannot_be_followed(
     coarse = [setting for setting in IMAGE if not setting.startswith(("data.size", "encoder.patch"))]
     words = [*coarse, "data.size=32", "encoder.patch=16", "mask.target_area=[0.9,1.0]"]
     page = tmp_path / "masks.html"
-    assert main(["masks", "image_jepa", *words, "--out", str(page)]) == 0
+    assert main(["masks", "i_jepa", *words, "--out", str(page)]) == 0
     printed = capsys.readouterr()
     assert "openjepa: mask.target_area=0.9 to 1 is not followed" in printed.err
     assert "mask: strategy=multiblock, targets=4, target_area=[0.9, 1.0]" in printed.out
@@ -178,7 +178,7 @@ def test_the_verb_shows_used_settings_and_says_what_cannot_be_followed(
     html = page.read_text()
     assert "mask.target_area=0.9 to 1 is not followed" in html
     assert "ratio: 0.6" not in html
-    assert main(["masks", "image_jepa", *IMAGE, "mask.strategy=random", "--out", str(page), "--json"]) == 0
+    assert main(["masks", "i_jepa", *IMAGE, "mask.strategy=random", "--out", str(page), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["settings"], found["remarks"]) == ({"strategy": "random", "ratio": 0.6}, [])
 
@@ -186,10 +186,10 @@ def test_the_verb_shows_used_settings_and_says_what_cannot_be_followed(
 def test_check_and_training_say_what_masks_cannot_follow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coarse = [setting for setting in IMAGE if not setting.startswith(("data.size", "encoder.patch"))]
     words = [*coarse, "data.size=32", "encoder.patch=16", "mask.target_area=[0.9,1.0]", "train.steps=1"]
-    main(["check", "image_jepa", *words, "--json"])
+    main(["check", "i_jepa", *words, "--json"])
     checks = {row["name"]: row["detail"] for row in json.loads(capsys.readouterr().out)["checks"]}
     assert "25.0% of 60 real places hidden" in checks["masks"]
     assert "target_area=0.9 to 1 is not followed" in checks["masks"]
-    assert main(["train", "image_jepa", *words, "--no-eval", "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", "i_jepa", *words, "--no-eval", "--out", str(tmp_path / "run")]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "is not followed" in line]
     assert len(said) == 1

@@ -20,7 +20,7 @@ from openjepa.data.given import STAND_IN, with_objects, without_objects
 from openjepa.data.objects import Wanted, write_objects
 from openjepa.data.questions import QuestionConfig, questions
 from openjepa.data.sources import Counts, DataConfig, documents
-from openjepa.recipes import image_jepa, nano_jepa, t_jepa
+from openjepa.recipes import i_jepa, nano_jepa, t_jepa
 from tests.tiny import TINY
 
 pd = pytest.importorskip("pandas")
@@ -134,7 +134,7 @@ def test_recipes_of_questions_take_rows_and_those_of_images_refuse() -> None:
     data = with_objects(settings, pd.DataFrame(rows)).data
     assert len(questions(data, "train")) + len(questions(data, "eval")) == 100
     with pytest.raises(UserError, match=r"does not learn from texts; give data as a path"):
-        with_objects(image_jepa.Config(), rows)
+        with_objects(i_jepa.Config(), rows)
     assert with_objects(t_jepa.Config(), None) == t_jepa.Config()
 
 

@@ -16,7 +16,7 @@ from openjepa.core.rates import scale_lr
 from openjepa.recipes import lang_jepa
 from openjepa.train.optim import build_optimizer, parameter_groups, set_rates
 from openjepa.train.optimizers import LARS, Combined, hidden_matrices, require_optimizer
-from tests.tiny import TINY, build_image, build_nano, build_tiny, build_vl
+from tests.tiny import TINY, build_image, build_nano, build_tiny, build_views, build_vl
 
 EVERY = ("adamw", "sgd", "muon", "lars", "torch.optim:NAdam")
 
@@ -126,13 +126,14 @@ def test_muon_takes_the_hidden_matrices_and_adamw_the_rest() -> None:
     assert torch.equal(ours, expected)
 
 
-@pytest.mark.parametrize("recipe", ["t_jepa", "lang_jepa", "nano_jepa", "image_jepa", "vl_jepa"])
+@pytest.mark.parametrize("recipe", ["t_jepa", "lang_jepa", "nano_jepa", "i_jepa", "lejepa", "vl_jepa"])
 def test_in_every_recipe_muon_gets_blocks_and_no_embedding_or_head(recipe: str, tmp_path: Path) -> None:
     builders = {
         "t_jepa": lambda: build_tiny(tmp_path),
         "lang_jepa": lambda: build_tiny(tmp_path, recipe=lang_jepa),
         "nano_jepa": lambda: build_nano(tmp_path),
-        "image_jepa": lambda: build_image("encoder.stem=linear"),
+        "i_jepa": lambda: build_image("encoder.stem=linear"),
+        "lejepa": lambda: build_views("encoder.stem=linear"),
         "vl_jepa": lambda: build_vl(tmp_path),
     }
     method = builders[recipe]().method

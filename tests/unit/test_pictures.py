@@ -34,6 +34,6 @@ def test_special_tokens_are_shown_by_name() -> None:
 
 def test_images_come_back_as_they_were() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    found = image_pictures(SimpleNamespace(images=to_float(images), patches=16))
+    found = image_pictures(SimpleNamespace(images=to_float(images), grid=(4, 4)))
     assert all(np.array_equal(picture.pixels, image) for picture, image in zip(found, images, strict=True))
     assert found[0].grid == (4, 4)

@@ -44,7 +44,7 @@ def test_what_the_data_dropped_and_mended_is_said_at_the_start_and_kept(
         image.convert("CMYK" if number < 2 else "RGB").save(images / f"{number}.jpg", quality=95)
     (images / "broken.jpg").write_bytes(b"no picture")
     settings = [*IMAGE, f"data.source={images}", "data.images=0", "train.steps=1", "train.batch_size=8"]
-    run = api.train("image_jepa", out=tmp_path / "run", overrides=settings)
+    run = api.train("i_jepa", out=tmp_path / "run", overrides=settings)
     counted = {"images": 30, "mended: CMYK": 2, "image cannot be decoded": 1}
     assert run.summary()["notes"]["data"] == counted
     assert read_json(run.path / "env.json")["notes"]["data"] == counted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -33,7 +34,7 @@ def order() -> Tensor:
     return torch.stack([torch.randperm(N, generator=generator_for(0, "order", i)) for i in range(B)])
 
 
-VARIANTS = [{}, {"places": "learned"}, {"stem": "conv"}]
+VARIANTS = [{}, {"stem": "conv"}]
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
@@ -52,10 +53,9 @@ def test_patchify_cuts_in_raster_order_and_back(images: Tensor) -> None:
     assert torch.equal(unpatchify(patchify(wide, 4), (2, 3), 4), wide)
 
 
-@pytest.mark.parametrize("settings", VARIANTS[:2])
-def test_visible_only_is_masked_attention_over_all(settings: dict, images: Tensor, order: Tensor) -> None:
+def test_visible_only_is_masked_attention_over_all(images: Tensor, order: Tensor) -> None:
     """Leaving patches out equals reading all patches where nobody may attend to those that are hidden."""
-    encoder, visible = vit(**settings), order[:, :6]
+    encoder, visible = vit(), order[:, :6]
     shown = torch.zeros(B, N, dtype=torch.bool).scatter(1, visible, True)
     over_all = encoder(images, torch.arange(N).expand(B, N), shown)  # [B, N, D]
     assert torch.allclose(encoder(images, visible), take(over_all, visible), atol=TOLERANCE)
@@ -112,6 +112,42 @@ def test_sincos_places_in_closed_form() -> None:
     assert torch.unique(places, dim=0).shape[0] == 15
 
 
+def test_another_grid_is_laid_over_the_same_area() -> None:
+    """Its cells have the mean coordinates of the cells that they cover; of the grid itself, rows and columns."""
+    assert torch.equal(sincos_places((4, 6), 8, (4, 6)), sincos_places((4, 6), 8))
+    places = sincos_places((2, 2), 8, (4, 6)).view(2, 2, 8)
+    slow = 10_000.0**-0.5
+    for (row, y), (column, x) in itertools.product(enumerate((0.5, 2.5)), enumerate((1.0, 4.0))):
+        expected = [f(v * w) for v in (y, x) for f in (math.sin, math.cos) for w in (1.0, slow)]
+        torch.testing.assert_close(places[row, column], torch.tensor(expected))
+    finer = sincos_places((3, 1), 8, (1, 1))  # three rows of a single patch: a third of a patch apart, about its centre
+    torch.testing.assert_close(finer[:, 0], torch.tensor([-1 / 3, 0, 1 / 3]).sin())
+
+
+@pytest.mark.parametrize("settings", VARIANTS)
+@pytest.mark.parametrize("size", [(8, 8), (8, 24), (32, 16)])
+def test_images_of_other_sizes_are_read_patch_by_patch(settings: dict, size: tuple[int, int]) -> None:
+    """Square or not: a latent for each patch, and nothing of the patches that are not read."""
+    encoder, grid = vit(**settings), (size[0] // PATCH, size[1] // PATCH)
+    images = torch.randn(B, 3, *size, generator=generator_for(0, "other sizes"))
+    assert encoder.grid_of(images) == grid
+    assert encoder(images).shape == (B, grid[0] * grid[1], 16)
+    last = grid[0] * grid[1] - 1
+    other = images.clone()
+    other[:, :, -PATCH:, -PATCH:] += 1  # the last patch
+    visible = torch.arange(last).expand(B, -1)
+    assert torch.equal(encoder(images, visible), encoder(other, visible))
+    assert not torch.equal(encoder(images)[:, :last], encoder(other)[:, :last])
+    with pytest.raises(ConfigError, match="images of 8 x 10 pixels cannot be cut into patches of 4"):
+        encoder(torch.zeros(1, 3, 8, 10))
+
+
+def test_equal_patches_differ_by_their_positions_on_any_grid() -> None:
+    encoder = vit()
+    tokens = encoder.tokens(torch.zeros(1, 3, 8, 12), None, None)[0]  # [6, D] grey patches
+    torch.testing.assert_close(tokens - encoder.stem(torch.zeros(3 * PATCH**2)), sincos_places((2, 3), 16, (4, 4)))
+
+
 def test_sincos_products_depend_on_the_distance_alone() -> None:
     grid = sincos_places((6, 6), 32).view(6, 6, 32)
     assert torch.allclose((grid[0, 1] * grid[2, 4]).sum(), (grid[3, 2] * grid[5, 5]).sum(), atol=1e-4)
@@ -119,7 +155,6 @@ def test_sincos_products_depend_on_the_distance_alone() -> None:
 
 def test_sincos_places_are_not_trained() -> None:
     assert "place" not in dict(vit().named_parameters())
-    assert "place" in dict(vit(places="learned").named_parameters())
 
 
 @pytest.mark.parametrize("patch", [2, 3, 4, 6, 8, 12, 16])

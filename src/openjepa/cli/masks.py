@@ -33,8 +33,8 @@ def masks(
     Nothing is trained; settings can be tried out.
 
     Examples:
-      openjepa masks image_jepa
-      openjepa masks image_jepa mask.strategy=random mask.ratio=0.75 --out random.html
+      openjepa masks i_jepa
+      openjepa masks i_jepa mask.strategy=random mask.ratio=0.75 --out random.html
       openjepa masks runs/first
     """
     from openjepa.mask_page.figures import figures, to_json
@@ -43,7 +43,7 @@ def masks(
 
     target, overrides = words_of(context, words)
     if target is None:
-        raise UserError("give a run folder or a recipe (openjepa masks image_jepa)")
+        raise UserError("give a run folder or a recipe (openjepa masks i_jepa)")
     with stderr().status("reading samples"), built(target, preset, config, overrides) as (recipe, settings, experiment):
         sampled = sample(experiment, samples)
         remarks = experiment.remarks()

@@ -108,6 +108,5 @@ def predictor_of(method: Method) -> nn.Module:
     return predictor
 
 
-Masker = Callable[[Tensor, torch.Generator], Tensor]  # valid [N] bool -> hidden [N] bool, 1 <= hidden < valid
 Objective = Callable[[Tensor, Tensor], Tensor]  # predicted [M, D], target [M, D] -> [M] distances
 Hook = Callable[[Progress, StepOutput, dict[str, float]], None]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from openjepa.core.masks import Grid
+
 
 @dataclass(frozen=True)
 class Pieces:
@@ -23,7 +25,7 @@ class Patches:
     """An image; its places are the cells of a grid in raster order."""
 
     pixels: np.ndarray  # [H, W, 3] uint8
-    grid: tuple[int, int]  # rows, columns
+    grid: Grid
     caption: str = ""  # a text that belongs to it, if any
 
 

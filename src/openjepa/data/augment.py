@@ -62,15 +62,19 @@ class AugmentConfig(BaseConfig):
         return self.jitter > 0 or self.grey > 0
 
 
-def augment(images: Tensor, config: AugmentConfig, generators: Sequence[torch.Generator]) -> Tensor:
-    """One random view of each image: [B, 3, H, W] in [-1, 1] -> the same shape and range.
+def augment(
+    images: Tensor, config: AugmentConfig, generators: Sequence[torch.Generator], pixels: int | None = None
+) -> Tensor:
+    """One random view of each image: [B, 3, H, W] in [-1, 1] -> [B, 3, pixels, pixels]; None = of the images' size.
 
-    View i depends on image i and generator i alone; every generator is moved on by the same number of draws.
+    View i depends on image i and generator i alone; every generator is moved on by the same number of draws. Pixels are
+    interpolated between their neighbours: a view that shows much more of an image than it has pixels for is rough.
     """
     draws = torch.stack([torch.rand(DRAWS, generator=generator) for generator in generators])  # [B, DRAWS]
-    if config.moves:
+    size = images.shape[-2:] if pixels is None else (pixels, pixels)
+    if config.moves or size != images.shape[-2:]:
         theta = crops(draws[:, :5], config)  # [B, 2, 3]
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # [B, H, W, 2]
+        grid = F.affine_grid(theta, [len(images), 3, *size], align_corners=False)  # [B, H, W, 2]
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if config.colours:
         images = recolour(images, colour_matrices(draws[:, 5:], config), contrasts(draws[:, 5:], config))

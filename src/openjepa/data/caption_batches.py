@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from openjepa.core.experiment import Row
+from openjepa.core.pairs import Captions
 from openjepa.core.picture import Patches
 from openjepa.core.seeding import generator_for
 from openjepa.data.captions import Captioned, CaptionedImages
@@ -33,6 +34,11 @@ class CaptionedBatch(MaskedImages):
     text_valid: Tensor  # [B, T] bool, False on padding and throughout for an image without a caption
     latents: Tensor | None = None  # [B, N, D] of all patches, where they are kept; see `caption_latents`
     words: Tensor | None = None  # [B, T, E] of the caption's tokens, likewise
+
+    @property
+    def captions(self) -> Captions:
+        """The captions as encoders take them."""
+        return Captions(self.text_ids, self.text_valid, self.words)
 
 
 @dataclass(frozen=True)

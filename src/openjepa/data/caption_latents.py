@@ -32,14 +32,25 @@ class FrozenPart(NamedTuple):
     details: BaseConfig | None = None
 
 
+class FrozenParts(NamedTuple):
+    """The frozen encoders of a method, None for one that learns."""
+
+    vision: FrozenPart | None
+    text: FrozenPart | None
+
+
+def with_latents(data: CaptionedImages, collate: CaptionCollator, parts: FrozenParts) -> WithLatents | CaptionedImages:
+    """`data` with what its frozen encoders say of it, read from disk; as it is where both encoders learn."""
+    return data if parts == (None, None) else WithLatents(data, collate, parts)
+
+
 class WithLatents(Dataset[Captioned]):
     """`data` with the latents of its frozen parts, None for those that learn. The first `len()` computes what lacks."""
 
-    def __init__(self, data: CaptionedImages, collate: CaptionCollator, patches: int, vision: FrozenPart | None,
-                 text: FrozenPart | None) -> None:  # fmt: skip
-        self.data, self.collate, self.patches = data, collate, patches
-        self.targets = None if vision is None else self._of_images(vision)
-        self.words = None if text is None else self._of_captions(text)
+    def __init__(self, data: CaptionedImages, collate: CaptionCollator, parts: FrozenParts) -> None:
+        self.data, self.collate = data, collate
+        self.targets = None if parts.vision is None else self._of_images(parts.vision)
+        self.words = None if parts.text is None else self._of_captions(parts.text)
 
     def __len__(self) -> int:
         for kept in (self.targets, self.words):
@@ -69,9 +80,11 @@ class WithLatents(Dataset[Captioned]):
             images = to_float(np.stack([self.data.images[number] for number in numbers]))
             return list(_asked(part, images))
 
-        return LatentCache(
-            "targets", lambda: self._key(part), lambda: [self.patches] * len(self.data), part.dim, compute
-        )
+        def lengths() -> list[int]:
+            rows, columns = self.collate.images.grid
+            return [rows * columns] * len(self.data)
+
+        return LatentCache("targets", lambda: self._key(part), lengths, part.dim, compute)
 
     def _key(self, part: FrozenPart) -> list[Any]:
         details = None if part.details is None else part.details.model_dump()

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from openjepa.core.compute import device_of
 from openjepa.core.evaluating import once_per_method
+from openjepa.core.pairs import Pairs
 from openjepa.core.tasks import Retrieval, Vectors
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.captions import CaptionedImages
@@ -25,8 +25,7 @@ from openjepa.data.captions import CaptionedImages
 POOL = 100
 MOST_ASKED = 500  # images
 
-# (method, batch) -> image, text, image from text, text from image, each [B, Z]
-PairsOf = Callable[[Any, CaptionedBatch], tuple[Tensor, Tensor, Tensor, Tensor]]
+PairsOf = Callable[[Any, CaptionedBatch], Pairs]  # of a method
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,11 @@ class CaptionRetrieval:
         for start in range(0, len(numbers), at_once):
             batch = self.collate.asked(self.held_out, numbers[start : start + at_once])
             parts.append(self.pairs(method, batch.to(device)))
-        image, text, image_from_text, text_from_image = (
-            torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True)
-        )
-        return {"image_to_text": Vectors(text_from_image, text), "text_to_image": Vectors(image_from_text, image)}
+        found = Pairs(*(torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True)))
+        return {
+            "image_to_text": Vectors(found.text_from_image, found.text_target),
+            "text_to_image": Vectors(found.image_from_text, found.image_target),
+        }
 
 
 def pools_of(count: int) -> np.ndarray:

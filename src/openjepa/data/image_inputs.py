@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from openjepa.core.embedding import Embedding, EncoderInputs, Pooling
-from openjepa.data.image_batches import Grid, Images, clean
+from openjepa.core.masks import Grid
+from openjepa.data.image_batches import Images, clean
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from openjepa.core.batch import Batch
 from openjepa.core.experiment import Row
-from openjepa.core.method import Masker
+from openjepa.core.masks import TokenMasker
 from openjepa.core.picture import Pieces
 from openjepa.core.sizes import round_up
 from openjepa.data.corpus import pad, pad_rows, up_to
@@ -173,7 +173,7 @@ class MaskedTextCollator:
     """
 
     tokenizer: TextTokenizer
-    masker: Masker
+    masker: TokenMasker
 
     def __call__(self, rows: Sequence[Row]) -> MaskedText:
         ids, valid = pad_rows([row.sample.ids for row in rows], self.tokenizer.pad_id)  # [B, T]

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from openjepa.core.masks import Grid
 from openjepa.core.picture import Patches, Pieces
 from openjepa.data.tokenizer import TextTokenizer
 
@@ -20,13 +21,13 @@ class HasIds(Protocol):
 
 
 class HasImages(Protocol):
-    """A batch of images, cut into patches of a square grid."""
+    """A batch of images, cut into patches."""
 
     @property
-    def images(self) -> Tensor: ...  # [B, 3, S, S] in [-1, 1]
+    def images(self) -> Tensor: ...  # [B, 3, H, W] in [-1, 1]
 
     @property
-    def patches(self) -> int: ...
+    def grid(self) -> Grid: ...  # rows, columns of the patches
 
 
 def text_pictures(tokenizer: TextTokenizer, batch: HasIds) -> list[Pieces]:
@@ -50,6 +51,5 @@ def token_text(tokenizer: TextTokenizer, token: int) -> str:
 
 def image_pictures(batch: HasImages) -> list[Patches]:
     """The images of a batch as the networks get them: augmented, if the recipe does that."""
-    side = round(batch.patches**0.5)
-    pixels = ((batch.images.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255)  # [B, S, S, 3]
-    return [Patches(image, (side, side)) for image in pixels.numpy().astype(np.uint8)]
+    pixels = ((batch.images.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255)  # [B, H, W, 3]
+    return [Patches(image, batch.grid) for image in pixels.numpy().astype(np.uint8)]

@@ -14,9 +14,8 @@ Source of the multi-block masks: I-JEPA, Assran et al. 2023, section 3 and appen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,24 +23,12 @@ from pydantic import Field
 
 from openjepa.core.config import BaseConfig, Interval
 from openjepa.core.errors import ConfigError
+from openjepa.core.masks import Grid, PatchMask, PatchMasker
 from openjepa.core.seeding import generator_for
 
 LEAST_CONTEXT = 0.1  # of the patches; target blocks that would leave less are not used
 DRAWS = 64  # masks that tell whether settings can be followed
 AREA_TOLERANCE = 0.05  # of the grid: rounding to whole patches
-
-Grid = tuple[int, int]  # rows H, columns W
-
-
-class PatchMask(NamedTuple):
-    """Patches of one image in raster order."""
-
-    context: np.ndarray  # [N] bool, what the context encoder reads
-    hidden: np.ndarray  # [N] bool, what is to be predicted
-    times_hidden: np.ndarray  # [N] uint8, how many hidden blocks hold it: their overlap
-
-
-PatchMasker = Callable[[Grid, torch.Generator], PatchMask]
 
 
 class PatchMaskConfig(BaseConfig):

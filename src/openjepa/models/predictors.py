@@ -89,6 +89,13 @@ def build_projector(config: ProjectorConfig, dim: int) -> nn.Module:
     return nn.Sequential(*hidden, nn.GELU(), nn.Linear(width, config.out_dim))
 
 
+def predict_everywhere(predictor: nn.Module, latents: Tensor) -> Tensor:
+    """What a predictor of this signature makes of all positions [B, N, out_dim], from the latents of all [B, N, D]."""
+    at = torch.arange(latents.shape[1], device=latents.device).expand(len(latents), -1)  # [B, N]
+    every = torch.ones_like(at, dtype=torch.bool)  # [B, N]
+    return predictor(latents, at, every, None, at, every)
+
+
 class MLPPredictor(nn.Module):
     """The original T-JEPA's predictor: a three-layer bottleneck on each slot, told its place.
 

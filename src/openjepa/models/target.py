@@ -14,7 +14,7 @@ from openjepa.core.encoder import Encoder, Modality
 from openjepa.core.progress import Progress
 from openjepa.core.schedules import Schedule, linear
 
-TargetKind = Literal["ema", "stop_gradient", "frozen"]
+TargetKind = Literal["ema", "self", "frozen"]
 
 
 class MomentumConfig(BaseConfig):

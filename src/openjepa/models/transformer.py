@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from openjepa.core.encoder import Modality
 from openjepa.core.errors import ConfigError
@@ -50,7 +49,6 @@ class Trunk(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
-        self.recompute = False  # see `recompute_activations`
 
     def states(
         self, x: Tensor, may_attend: Tensor | None = None, skip_top: int = 0, real: Tensor | None = None
@@ -64,10 +62,7 @@ class Trunk(nn.Module):
             x = packing.pack(x)
         states = []
         for block in self.blocks[: max(0, len(self.blocks) - skip_top)]:
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, may_attend, packing, use_reentrant=False)
-            else:
-                x = block(x, may_attend, packing)
+            x = block(x, may_attend, packing)
             states.append(x)
         if not skip_top:
             states[-1] = self.norm(x)
@@ -76,19 +71,6 @@ class Trunk(nn.Module):
     def forward(self, x: Tensor, may_attend: Tensor | None = None) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         return self.states(x, may_attend)[-1]
-
-
-def recompute_activations(module: nn.Module) -> None:
-    """Let every trunk in `module`, ours and those of transformers, keep the inputs of its blocks only.
-
-    What the backward pass needs is computed again: a third more time, and the memory of one block instead of all
-    (Chen et al. 2016). Gradients stay what they are.
-    """
-    for part in module.modules():
-        if isinstance(part, Trunk):
-            part.recompute = True
-        elif callable(enable := getattr(part, "activation_checkpointing_enable", None)):  # a model of transformers
-            enable({"use_reentrant": False})
 
 
 class TextEncoder(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from openjepa.core.config import BaseConfig
 from openjepa.core.encoder import Encoder, Modality
 from openjepa.core.errors import ConfigError
+from openjepa.core.masks import Grid
 from openjepa.models.transformer import Trunk, key_mask, take
 
 LONGEST_PERIOD = 10_000.0  # of sin-cos places, over 2 pi, in patches
@@ -40,14 +41,16 @@ class ViTConfig(BaseConfig):
     """attention heads; must divide dim"""
     stem: Literal["linear", "conv"] = "linear"
     """how pixels become tokens: patch by patch, or by overlapping convolutions"""
-    places: Literal["sincos", "learned"] = "sincos"
-    """fixed two-dimensional sines and cosines, or learned vectors"""
     dropout: float = Field(0.0, ge=0, lt=1)
     """in the MLPs"""
 
 
 class ViT(nn.Module):
-    """Square images to latents of their patches. Raises ConfigError for sizes that do not fit together."""
+    """Images to latents of their patches. Raises ConfigError for sizes that do not fit together.
+
+    `grid` is that of square images of `pixels` x `pixels`. Images of other sizes are read too, square or not, if they
+    are made of whole patches: their grid is laid over the same area (see `sincos_places`).
+    """
 
     modality: Modality = "image"
     place: Tensor
@@ -65,14 +68,11 @@ class ViT(nn.Module):
             self.stem = nn.Linear(3 * config.patch**2, config.dim)
         else:
             self.stem = conv_stem(config.patch, config.dim)
-        if config.places == "sincos":
-            self.register_buffer("place", sincos_places(self.grid, config.dim))
-        else:
-            self.place = nn.Parameter(0.02 * torch.randn(self.max_len, config.dim))
+        self.register_buffer("place", sincos_places(self.grid, config.dim))
         self.trunk = Trunk(config.dim, config.depth, config.heads, dropout=config.dropout)
 
     def states(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:
-        """images [B, 3, S, S], places [B, V] of the patches to read (None: all) -> depth + 1 latents [B, V, D].
+        """images [B, 3, H, W], places [B, V] of the patches to read (None: all) -> depth + 1 latents [B, V, D].
 
         The patches with their places come first, then the output of every block, the last one normed. `valid` [B, V] is
         False where a row has fewer patches than V. No latent depends on any patch that is not read.
@@ -86,21 +86,37 @@ class ViT(nn.Module):
 
     def tokens(self, images: Tensor, places: Tensor | None, valid: Tensor | None) -> Tensor:
         """What the trunk reads, [B, V, D]: stem and place of each chosen patch."""
+        positions = self.positions_of(images)  # [N, D]
         if isinstance(self.stem, nn.Linear):
             pixels = patchify(images, self.patch)  # [B, N, 3 P P]
             found = self.stem(pixels if places is None else take(pixels, places))
         else:
             if places is not None:
-                images = images * self._shown(places, valid)
+                images = images * self._shown(images, places, valid)
             found = self.stem(images).flatten(2).transpose(1, 2)  # [B, N, D]
             found = found if places is None else take(found, places)
-        return found + (self.place if places is None else self.place[places])
+        return found + (positions if places is None else positions[places])
 
-    def _shown(self, places: Tensor, valid: Tensor | None) -> Tensor:
-        """[B, 1, S, S], 1 on the pixels of the given patches and 0 elsewhere."""
+    def positions_of(self, images: Tensor) -> Tensor:
+        """[N, D] position embeddings of the patches of `images` [B, 3, H, W], of this ViT's grid or of another."""
+        grid = self.grid_of(images)
+        if grid == self.grid:
+            return self.place
+        return sincos_places(grid, self.dim, self.grid, self.place.device)
+
+    def grid_of(self, images: Tensor) -> Grid:
+        """Rows and columns of the patches of `images` [B, 3, H, W]. Raises ConfigError if they are not whole."""
+        height, width = images.shape[-2:]
+        if height % self.patch or width % self.patch:
+            raise ConfigError(f"images of {height} x {width} pixels cannot be cut into patches of {self.patch}")
+        return height // self.patch, width // self.patch
+
+    def _shown(self, images: Tensor, places: Tensor, valid: Tensor | None) -> Tensor:
+        """[B, 1, H, W], 1 on the pixels of the given patches of `images` and 0 elsewhere."""
+        rows, columns = self.grid_of(images)
         real = torch.ones_like(places) if valid is None else valid.long()  # [B, V]
-        shown = places.new_zeros(len(places), self.max_len).scatter_reduce(1, places, real, "amax")  # [B, N]
-        shown = shown.view(-1, 1, *self.grid).to(self.place.dtype)
+        shown = places.new_zeros(len(places), rows * columns).scatter_reduce(1, places, real, "amax")  # [B, N]
+        shown = shown.view(-1, 1, rows, columns).to(self.place.dtype)
         return shown.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
 
 
@@ -138,19 +154,29 @@ def conv_stem(patch: int, dim: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(channels, dim, 1))
 
 
-def sincos_places(grid: tuple[int, int], dim: int) -> Tensor:
+def sincos_places(grid: Grid, dim: int, area: Grid | None = None, device: torch.device | str = "cpu") -> Tensor:
     """[H * W, dim] fixed places: for row y and column x, sines and cosines of y w_k, then of x w_k.
 
     The rates are w_k = 10000^(-4 k / dim).
     Each quarter of the width holds one of sin y, cos y, sin x, cos x (Vaswani et al. 2017; two-dimensional as in MAE).
+    `area`, the grid of the encoder's own images, is what `grid` is laid over: y and x are the centres of its cells, in
+    patches of `area`. A small view's grid thus reaches as far as a large one's, as when learned positions are
+    interpolated (DINO, Caron et al. 2021), but with exact values. None = `grid` itself: y and x are row and column.
     Raises ConfigError if `dim` cannot be divided by 4.
     """
     if dim % 4:
-        raise ConfigError(f"sin-cos places need a width divisible by 4, not {dim}; or encoder.places=learned")
-    rates = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(dim // 4) / (dim // 4))  # [dim / 4]
-    y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")  # each [H, W]
+        raise ConfigError(f"sines and cosines of two coordinates need a width divisible by 4, not {dim}")
+    rates = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(dim // 4, device=device) / (dim // 4))  # [dim / 4]
+    spans = zip(grid, area or grid, strict=True)
+    rows, columns = (_centres(cells, span, device) for cells, span in spans)  # [H], [W]
+    y, x = torch.meshgrid(rows, columns, indexing="ij")  # each [H, W]
     angles = [place.flatten()[:, None] * rates for place in (y, x)]  # each [H * W, dim / 4]
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
+
+
+def _centres(cells: int, span: int, device: torch.device | str) -> Tensor:
+    """[cells] centres of cells that divide a length of `span` equally; those of as many as `span` are 0, 1, 2, ..."""
+    return (torch.arange(cells, device=device) + 0.5) * (span / cells) - 0.5
 
 
 @dataclass(frozen=True)

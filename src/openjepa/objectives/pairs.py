@@ -7,7 +7,6 @@ Source of the latter: LeJEPA, Balestriero & LeCun 2025, with the two modalities 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -15,12 +14,9 @@ from torch import Tensor
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.distributed import mean_over_ranks
+from openjepa.core.pairs import PairLoss, Pairs
 from openjepa.objectives.latent import mse
-from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
-
-# image, text, image from text, text from image, target of the image, target of the text, each [B, Z]
-Pairs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-PairLoss = Callable[[Pairs, int], dict[str, Tensor]]  # pairs, draw -> terms, each a scalar with a graph
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_views
 
 
 class PairsConfig(BaseConfig):
@@ -28,7 +24,7 @@ class PairsConfig(BaseConfig):
 
     directions: Literal["image", "both"] = "image"
     """image = only hidden patches are predicted; both = also whole images and whole captions from each other"""
-    target_from: Literal["ema", "self"] = "ema"
+    target_encoder: Literal["ema", "self"] = "ema"
     """whose latents are predicted: those of EMA copies, or those of the networks that learn, with their gradient"""
     weight: float = Field(1.0, gt=0)
     """of all terms between them beside the prediction of patches"""
@@ -45,12 +41,12 @@ def build_pair_loss(config: PairsConfig) -> PairLoss:
     regularizer = build_regularizer(config.spread)
 
     def terms(pairs: Pairs, draw: int) -> dict[str, Tensor]:
-        image, text, image_from_text, text_from_image, image_target, text_target = pairs
         found = {
-            "image_from_text": mean_over_ranks(mse(image_from_text, image_target)),
-            "text_from_image": mean_over_ranks(mse(text_from_image, text_target)),
+            "image_from_text": mean_over_ranks(mse(pairs.image_from_text, pairs.image_target)),
+            "text_from_image": mean_over_ranks(mse(pairs.text_from_image, pairs.text_target)),
         }
-        found |= {f"pairs_{name}": term for name, term in regularize_both(regularizer, image, text, draw).items()}
+        apart = regularize_views(regularizer, (pairs.image, pairs.text), draw)
+        found |= {f"pairs_{name}": term for name, term in apart.items()}
         return {name: config.weight * term for name, term in found.items()}
 
     return terms

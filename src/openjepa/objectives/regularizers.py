@@ -14,7 +14,7 @@ then 0 with a graph, so that ranks still meet in the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -61,10 +61,10 @@ def build_regularizer(config: RegularizerConfig) -> Regularizer:
     return lambda z, draw: {name: config.weight * term for name, term in regularizer(z, draw).items()}
 
 
-def regularize_both(regularizer: Regularizer, first: Tensor, second: Tensor, draw: int) -> dict[str, Tensor]:
-    """The mean of each term over two views [N, D] of the same rows."""
-    terms, others = regularizer(first, draw), regularizer(second, draw)
-    return {name: (term + others[name]) / 2 for name, term in terms.items()}
+def regularize_views(regularizer: Regularizer, views: Sequence[Tensor], draw: int) -> dict[str, Tensor]:
+    """The mean of each term over views [N, D] of the same rows, each regularised by itself."""
+    terms = [regularizer(view, draw) for view in views]
+    return {name: torch.stack([term[name] for term in terms]).mean() for name in terms[0]}
 
 
 def no_regularizer(z: Tensor, draw: int = 0) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openjepa.core.distributed import mean_over_ranks
 from openjepa.objectives.latent import mse
-from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_both
+from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_views
 
 
 class TwoViews:
@@ -36,5 +36,5 @@ class TwoViews:
         """
         if second is None:
             return self.regularizer(first, draw)
-        terms = regularize_both(self.regularizer, first, second, draw)
+        terms = regularize_views(self.regularizer, (first, second), draw)
         return terms | {"invariance": self.weight * mean_over_ranks(mse(first, second))}

@@ -1,25 +1,26 @@
-"""VL-JEPA: predict the latents of an image's hidden patches from the visible ones and from its caption.
+"""Predict hidden patches' latents with a caption's help (the published VL-JEPA, 2512.10942, predicts a text's latent).
 
-The vision encoder reads the visible patches and no others. A predictor reads their latents, those of the caption's
-tokens and a mask token for each hidden patch, all told their places, and estimates what the target encoder says of the
-hidden patches; the loss is 1 - cosine. What the visible patches leave open only the caption can tell: `eval` asks how
-much it does (skill with the right captions less skill with those of other images).
+The published VL-JEPA (Chen et al. 2025, arXiv 2512.10942) reads an image and a question and predicts the latent of the
+text that answers it. This recipe hides patches, as I-JEPA does. The vision encoder reads the visible patches and no
+others. A predictor reads their latents, those of the caption's tokens and a mask token for each hidden patch, all with
+their positions, and estimates the target encoder's latents of the hidden patches; the loss is 1 - cosine. What the
+visible patches leave open only the caption can tell: `eval` asks how much it does (skill with the right captions less
+skill with those of other images).
 
-A vision encoder that is trained has a slow average of itself (EMA) as its target, and its latents are kept from
-collapse; a frozen one (all with a name, by default) is its own target. The embedding of an image comes from what was
-trained: the mean of the encoder's latents of all patches, or, where the encoder is frozen, of the predictor's, which
-then reads the latents of the whole image, no caption, and a mask token for every patch.
+A vision encoder that is trained has a slow average of itself (EMA) as its target encoder, and its latents are kept from
+collapse; a frozen one (all with a name, by default) is its own target encoder. The embedding of an image comes from
+what was trained: the mean of the encoder's latents of all patches, or, where the encoder is frozen, of the predictor's,
+which then reads the latents of the whole image, no caption, and a mask token for every patch.
 
-`directions=both` predicts whole images and whole captions from each other as well, so that one finds the other. Both
-are targets then, and come from EMA copies of all that learns on either side, the text encoder included (or, with
-`pairs.target_from=self`, are what learns, with its gradient). In the one direction above the text encoder is never a
-target: it learns from the predictor's gradient and has no copy.
+`directions=both` comes nearer to the published model: whole images and whole captions are predicted from each other as
+well, so that one finds the other. Both are targets then, and come from EMA copies of all that learns on either side,
+the text encoder included (or, with `pairs.target_encoder=self`, are what learns, with its gradient). In the one
+direction above the text encoder is never a target: it learns from the predictor's gradient and has no copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -27,211 +28,213 @@ import torch
 from torch import Tensor
 
 from openjepa.core.compute import device_of
-from openjepa.core.config import TrainConfig
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.embedding import Embedding
 from openjepa.core.encoder import Encoder
-from openjepa.core.evaluating import evaluating
+from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
+from openjepa.core.pairs import Pairs
 from openjepa.core.progress import Progress
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
 from openjepa.data.caption_figure import CaptionFigure
-from openjepa.data.caption_latents import FrozenPart, WithLatents
+from openjepa.data.caption_latents import FrozenPart, FrozenParts, with_latents
 from openjepa.data.caption_tasks import CaptionTasks
 from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind, require_captions
-from openjepa.data.image_batches import Images, MaskedImageCollator, images_at_once
+from openjepa.data.image_batches import Images, MaskedImageCollator, mean_latents
 from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.images import raw_pixels
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
 from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
-from openjepa.models.caption_reader import CaptionReader, EncodersConfig, build_reader
-from openjepa.models.encoders import MAX_LEN
-from openjepa.models.predictors import PredictorConfig, build_predictor
+from openjepa.models.caption_reader import CaptionReader, Context, build_reader
+from openjepa.models.cross_modal import CrossModal
+from openjepa.models.encoders import MAX_LEN, EncoderConfig
+from openjepa.models.predictors import PredictorConfig, build_predictor, predict_everywhere
 from openjepa.models.pretrained_vision import PretrainedViT
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
-from openjepa.models.transformer import mean_pool, recompute_activations, take
-from openjepa.models.two_way import Pairs, build_two_way
-from openjepa.models.vision import build_vision
+from openjepa.models.transformer import mean_pool, take
+from openjepa.models.vision import VisionConfig, build_vision
 from openjepa.models.vit import ViT
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
 
+TEXT_TARGETS = {
+    None: "none: captions are read, never predicted",
+    "ema": "EMA of the text encoder",
+    "self": "the text encoder itself, with its gradient",
+}
 OF_THE_PREDICTOR = "the mean of the predictor's latents of all patches (whole image, no caption); the encoder is frozen"
 
 
-class Config(EncodersConfig):
-    """Everything that defines a VL-JEPA run."""
+class Config(BaseConfig):
+    """Everything that defines a VL-JEPA run. Defaults are the preset tiny: measured on one core, docs/lab-log.md."""
 
     FIRST = ("data", "text", "encoder", "mask", "objective", "regularizer", "train")
 
-    data: CaptionDataConfig = CaptionDataConfig()
+    data: CaptionDataConfig = CaptionDataConfig(world_images=6000)
     text: TextKind = "caption"
     """what the predictor reads beside the patches: the image's caption, none, or that of another image (ablation)"""
-    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=1000)
-    mask: PatchMaskConfig = PatchMaskConfig(strategy="block", ratio=0.6)
-    predictor: PredictorConfig = PredictorConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=600)
+    mask: PatchMaskConfig = PatchMaskConfig(strategy="block", ratio=0.75)
+    encoder: VisionConfig = VisionConfig(dim=96, depth=2, heads=4)
+    text_encoder: EncoderConfig = EncoderConfig(dim=96, depth=1, heads=4, max_len=32)
+    train_vision: bool | None = None
+    """whether the vision encoder learns, with an EMA copy as its target encoder, or is frozen and its own target
+    encoder; unset = an encoder from scratch learns, one with a name is frozen"""
+    train_text: bool | None = None
+    """whether the text encoder learns; unset = an encoder from scratch does, one with a name is frozen"""
+    predictor: PredictorConfig = PredictorConfig(width=96, depth=2)
     pairs: PairsConfig = PairsConfig()
-    target: TargetConfig = TargetConfig()
-    momentum: MomentumConfig = MomentumConfig()
+    target: TargetConfig = TargetConfig(norm="standardize")
+    momentum: MomentumConfig = MomentumConfig(final=0.999)
     """of the target encoder, where the vision encoder learns, and of all EMA copies of directions=both"""
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
-    regularizer: RegularizerConfig = RegularizerConfig()
+    regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=8.0, mean=0.03)
     """on the latents of visible patches, where the vision encoder learns"""
-    regularized: Literal["patches", "mean"] = "patches"
-    """whether that is every one or their mean; of whitened patches, what all share stays strong in the embedding"""
+    regularized: Literal["mean", "patches"] = "mean"
+    """whether that is their mean over each image or every one; of whitened patches, what all share stays strong in the
+    embedding"""
     cache: bool = True
     """keep what frozen encoders say of the training data on disk: later epochs encode the visible patches only"""
-    recompute: bool = False
-    """compute activations again in the backward pass instead of keeping them: less memory, a third more time"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        lr=2e-3,
+        precision="bf16-mixed",
+        threads=1,
+        health_every=250,
+        health_samples=512,
+    )
+
+    @property
+    def vision_learns(self) -> bool:
+        return self.encoder.name is None if self.train_vision is None else self.train_vision
+
+    @property
+    def text_learns(self) -> bool:
+        return self.text_encoder.name is None if self.train_text is None else self.train_text
+
+    @property
+    def pair_targets_are_averaged(self) -> bool:
+        """Whether there are EMA copies of what learns from `directions=both`."""
+        return self.pairs.directions == "both" and self.pairs.target_encoder == "ema"
 
     def unused_here(self) -> set[str]:
         if self.vision_learns:
             return set()
-        copies = self.pairs.directions == "both" and self.pairs.target_from == "ema"
-        return {"regularizer", "regularized"} if copies else {"momentum", "regularizer", "regularized"}
+        unused = {"regularizer", "regularized"}
+        return unused if self.pair_targets_are_averaged else unused | {"momentum"}
 
 
 class VLJEPA(Method[CaptionedBatch]):
-    """Vision encoder, its target, caption reader, predictor and their loss."""
+    """Vision encoder, its target encoder, caption reader, predictor and their loss."""
 
     def __init__(self, config: Config, vision: ViT | PretrainedViT, reader: CaptionReader | None) -> None:
         super().__init__()
-        self.config, self.patches = config, vision.max_len
+        self.config = config
+        self.patches = vision.max_len
         self.student = vision if config.vision_learns else Frozen(vision)
         self.teacher = EMATarget(vision, config.momentum.schedule()) if config.vision_learns else None
         self.reader = reader
-        places = self.patches + (0 if reader is None else reader.max_len)
-        self.predictor = build_predictor(config.predictor, vision.dim, vision.dim, places)
-        self.two_way = self.text_teacher = self.projections_teacher = None
-        if config.pairs.directions == "both":
-            self.two_way = build_two_way(vision.dim, reader, config.pairs.dim, config.pairs.width)
-            if config.pairs.target_from == "ema":
-                self.projections_teacher = EMATarget(self.two_way.projections, config.momentum.schedule())
-            if self.projections_teacher is not None and reader is not None and config.text_learns:
-                self.text_teacher = EMATarget(reader.encoder, config.momentum.schedule())
-        self.match = build_pair_loss(config.pairs)
+        positions = self.patches + (0 if reader is None else reader.max_len)
+        self.predictor = build_predictor(config.predictor, vision.dim, vision.dim, positions)
         self.distance = build_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
-        if config.recompute:
-            recompute_activations(self)
+        self.cross_modal = build_cross_modal(config, vision.dim, reader)
+        self.pair_loss = build_pair_loss(config.pairs)
 
     def encode_context(self, batch: CaptionedBatch) -> Tensor:
-        """Latents of the visible patches [B, V, D]."""
+        """Latents of the visible patches [B, V, D], which read each other only."""
         return self.student(batch.images, batch.context_at, batch.context_valid)
 
     def predict(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
-        """The estimated latents of the hidden patches [M, D]. Places of words come behind those of all patches."""
-        visible = (context, batch.context_at, batch.context_valid)
-        if self.reader is not None and batch.text_ids.shape[1]:
-            visible = self.reader.beside(visible, self.patches, batch.text_ids, batch.text_valid, batch.words)
+        """Estimated latents of the hidden patches [K, D]. Positions of words come behind those of all patches."""
+        visible = Context(context, batch.context_at, batch.context_valid)
+        if self.reader is not None:
+            visible = self.reader.append_words(visible, batch.captions, self.patches)
         latents, positions, valid = visible
-        states = self.predictor(latents, positions, valid, None, batch.hidden_at, batch.hidden_valid)  # [B, H, D]
+        states = self.predictor(latents, positions, valid, None, batch.hidden_at, batch.hidden_valid)  # [B, M, D]
         return batch.pick(states, batch.hidden_valid)
+
+    @torch.no_grad()
+    def encode_whole(self, images: Tensor) -> Tensor:
+        """The target encoder's latents of all patches [B, N, D] of whole images."""
+        encoder = self.student if self.teacher is None else self.teacher
+        return merged(target_layers(self.config.target, encoder.states(images)))
+
+    def whole_latents(self, batch: CaptionedBatch) -> Tensor:
+        """The same of a batch [B, N, D]: kept with the data, where the encoder is frozen, or computed."""
+        return self.encode_whole(batch.images) if batch.latents is None else batch.latents
+
+    def targets_at(self, batch: CaptionedBatch, whole: Tensor, positions: Tensor) -> Tensor:
+        """Targets [K, D] from the latents of whole images [B, N, D] at these positions [B, M]."""
+        return make_targets(self.config.target, [batch.pick(take(whole, positions), batch.hidden_valid)])
+
+    def forward(self, batch: CaptionedBatch) -> StepOutput:
+        whole = self.whole_latents(batch)  # [B, N, D]
+        target = self.targets_at(batch, whole, batch.hidden_at)  # [K, D]
+        context = self.encode_context(batch)  # [B, V, D]
+        predicted = self.predict(batch, context)  # [K, D]
+        terms = {"prediction": self.distance(predicted, target)}
+        if self.teacher is not None:
+            if self.config.regularized == "mean":
+                visible = mean_pool(context, batch.context_valid)  # [B, D]
+            else:
+                visible = batch.pick(context, batch.context_valid)  # [visible patches, D]
+            terms |= self.regularizer(visible, batch.draw)
+        if self.cross_modal is not None:
+            terms |= self.pair_loss(self.pairs(batch, whole), batch.draw)
+        return StepOutput(terms, self.distance.latents(predicted, target))
+
+    def pairs(self, batch: CaptionedBatch, whole: Tensor | None = None) -> Pairs:
+        """directions=both: whole images and captions, predicted from each other; `whole` are its `whole_latents`."""
+        assert self.cross_modal is not None
+        assert self.reader is not None
+        whole = self.whole_latents(batch) if whole is None else whole  # [B, N, D]
+        images = whole if self.teacher is None else self.student(batch.images)  # [B, N, D]
+        return self.cross_modal(images.float().mean(1), whole.float().mean(1), batch.captions, self.reader)
 
     def predict_from_context(self, batch: CaptionedBatch) -> Tensor:
         return self.predict(batch, self.encode_context(batch))
 
-    def forward(self, batch: CaptionedBatch) -> StepOutput:
-        whole = self.look_at(batch)  # [B, N, D]
-        target = self.targets_at(batch, whole, batch.hidden_at)  # [M, D]
-
-        context = self.encode_context(batch)  # [B, V, D]
-        predicted = self.predict(batch, context)  # [M, D]
-        terms = {"prediction": self.distance(predicted, target)}
-        if self.teacher is not None:
-            terms |= self.regularizer(self.regularized_rows(batch, context), batch.draw)
-        if self.two_way is not None:
-            terms |= self.match(self.pairs(replace(batch, latents=whole)), batch.draw)  # look once
-        return StepOutput(terms, self.distance.latents(predicted, target))
-
-    def regularized_rows(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
-        """What must not collapse: the mean of each image's visible patches [B, D], or every one of them."""
-        if self.config.regularized == "mean":
-            return mean_pool(context, batch.context_valid)
-        return batch.pick(context, batch.context_valid)
-
-    def pairs(self, batch: CaptionedBatch) -> Pairs:
-        """directions=both: whole images and captions, each as it is predicted from the other, and their targets."""
-        assert self.two_way is not None
-        assert self.reader is not None
-        whole = self.look_at(batch)  # [B, N, D]
-        images = whole if self.teacher is None else self.student(batch.images)  # [B, N, D]
-        texts = self.reader.whole(batch.text_ids, batch.text_valid, batch.words)  # [B, E]
-        targets = self.pair_targets(whole.float().mean(1), texts, batch)
-        return self.two_way(images.float().mean(1), texts, targets)
-
-    @torch.no_grad()
-    def pair_targets(self, images: Tensor, texts: Tensor, batch: CaptionedBatch) -> tuple[Tensor, Tensor] | None:
-        """Targets [B, Z] of images [B, D], read by the target encoder, and of captions; None = the learners' own.
-
-        `texts` [B, E] are those that the text encoder has read; where it learns, its EMA copy reads them once more.
-        """
-        if self.projections_teacher is None:
-            return None
-        if self.text_teacher is not None:
-            states = self.text_teacher(batch.text_ids, batch.text_valid)  # [B, T, E]
-            texts = mean_pool(states, batch.text_valid)  # [B, E]
-        return self.projections_teacher(images, texts)
-
-    def compared(self, batch: CaptionedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """directions=both: targets of images and of captions, and either as predicted from the other, each [B, Z]."""
-        pairs = self.pairs(batch)
-        return pairs.image_target, pairs.text_target, pairs.image_from_text, pairs.text_from_image
-
-    def look_at(self, batch: CaptionedBatch) -> Tensor:
-        """What targets are made of: the target encoder's latents of all patches [B, N, D], kept or computed."""
-        return self.teach(batch.images) if batch.latents is None else batch.latents
-
-    @torch.no_grad()
-    def teach(self, images: Tensor) -> Tensor:
-        return merged(target_layers(self.config.target, (self.teacher or self.student).states(images)))
-
-    def targets_at(self, batch: CaptionedBatch, whole: Tensor, positions: Tensor) -> Tensor:
-        """whole [B, N, D] -> what is the target at positions [B, H], where a patch is hidden [M, D]."""
-        return make_targets(self.config.target, [batch.pick(take(whole, positions), batch.hidden_valid)])
-
     def inspect(self, batch: CaptionedBatch) -> Inspection:
-        whole = self.look_at(batch)  # [B, N, D]
-        copied = self.targets_at(batch, whole, batch.nearest_visible())  # [M, D]
-        return Inspection(
-            rows=batch.hidden_valid.nonzero()[:, 0],
-            positions=batch.hidden_at[batch.hidden_valid],
+        whole = self.whole_latents(batch)  # [B, N, D]
+        copied = self.targets_at(batch, whole, batch.nearest_visible())  # [K, D]
+        return batch.inspection(
             copied=self.distance.copied(copied, lambda: self.targets_at(batch, whole, batch.hidden_at)),
             teacher=None if self.teacher is None else self.teacher(batch.images).float().mean(1),
         )
 
     def encoders(self) -> dict[str, Encoder]:
-        text = None if self.reader is None else self.reader.encoder
         found: dict[str, Encoder | None] = {"student": self.student, "teacher": self.teacher}
-        found |= {"text": text, "text_teacher": self.text_teacher}
+        if self.reader is not None:
+            found["text"] = self.reader.encoder
+        if self.cross_modal is not None:
+            found["text_teacher"] = self.cross_modal.target_text_encoder
         return {name: encoder for name, encoder in found.items() if encoder is not None}
 
     def embed(self, batch: Images) -> Tensor:
-        return self.in_parts(self.student if self.teacher is not None else self.predict_all, batch)
-
-    def in_parts(self, encode: Callable[[Tensor], Tensor], batch: Images) -> Tensor:
-        """[B, D] the mean latent of each image, read a few images at once: users may embed large batches."""
-        parts = batch.images.split(images_at_once(self.patches))
-        return torch.cat([encode(images).float().mean(1) for images in parts])
-
-    def predict_all(self, images: Tensor) -> Tensor:
-        """images [B, 3, S, S] -> the predictor's latents of all patches [B, N, D], from all patches and no caption."""
-        whole = self.student(images)  # [B, N, D]
-        at = torch.arange(whole.shape[1], device=whole.device).expand(len(whole), -1)  # [B, N]
-        every = torch.ones_like(at, dtype=torch.bool)  # [B, N]
-        return self.predictor(whole, at, every, None, at, every)
+        if self.config.vision_learns:
+            return mean_latents(self.student, batch)
+        return mean_latents(lambda images: predict_everywhere(self.predictor, self.student(images)), batch)
 
     def after_step(self, progress: Progress) -> None:
         if self.teacher is not None:
             self.teacher.update(self.student, progress)
-        if self.text_teacher is not None and self.reader is not None:
-            self.text_teacher.update(self.reader.encoder, progress)
-        if self.projections_teacher is not None and self.two_way is not None:
-            self.projections_teacher.update(self.two_way.projections, progress)
+        if self.cross_modal is not None and self.reader is not None:
+            self.cross_modal.update(self.reader, progress)
+
+
+def build_cross_modal(config: Config, image_dim: int, reader: CaptionReader | None) -> CrossModal | None:
+    """What directions=both adds to the networks; None for one direction. Raises ConfigError where no text is read."""
+    if config.pairs.directions == "image":
+        return None
+    if reader is None:
+        raise ConfigError("directions=both predicts captions from images: set text=caption, or directions=image")
+    momentum = config.momentum if config.pair_targets_are_averaged else None
+    return CrossModal(image_dim, reader, config.pairs.dim, config.pairs.width, momentum)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:
@@ -239,58 +242,70 @@ def build(config: Config, context: BuildContext) -> Experiment:
     require_captions(config.data)
     train_data, eval_data = (CaptionedImages(config.data, split, config.text) for split in ("train", "eval"))
     vision = build_vision(config.encoder, config.data.size, context)
+    inputs = ImageInputs(config.data.size, vision.grid)
     saved = context.assets / "tokenizer.json"
     tokenizer = load_or_learn(config.tokenizer, train_data.texts, saved, config.text_encoder.named_in("text_encoder"))
-    reader = None if config.text == "none" else build_reader(config, tokenizer.vocabulary, vision.dim, context)
+    reader = None
+    if config.text != "none":
+        reader = build_reader(config.text_encoder, config.text_learns, tokenizer.vocabulary, vision.dim, context)
     method = VLJEPA(config, vision, reader)
-    pixels, grid = config.data.size, vision.grid
-    masked = MaskedImageCollator(grid, build_masker(config.mask), AugmentConfig())  # a mirror image has other captions
-    collate = CaptionCollator(masked, tokenizer, reader.max_len if reader is not None else MAX_LEN)
-
-    seen = FrozenPart(method.student, method.teach, vision.dim, config.target)
-    read = None if reader is None else FrozenPart(reader.encoder, reader.encoder, reader.width)
-    kept = None if config.vision_learns else seen, None if config.text_learns else read
-    rows = WithLatents(train_data, collate, vision.max_len, *kept) if config.cache else train_data
-    inputs = ImageInputs(pixels, grid)
-    described = image_embedding(inputs)
-    if not config.vision_learns:
-        described = image_embedding(inputs, pooling="predicted", note=OF_THE_PREDICTOR)
-    baselines: dict[str, Any] = {"pixels": lambda inputs: raw_pixels(inputs, pixels)}
-    if not config.vision_learns:
-        baselines["encoder"] = lambda images: encoder_alone(method, inputs(images))
+    as_they_are = AugmentConfig()  # a mirror image has other captions
+    masked = MaskedImageCollator(inputs.grid, build_masker(config.mask), as_they_are)
+    collate = CaptionCollator(masked, tokenizer, MAX_LEN if reader is None else reader.max_len)
     return Experiment(
         method=method,
-        train_data=rows,
+        train_data=with_latents(train_data, collate, frozen_parts(config, method)) if config.cache else train_data,
         eval_data=eval_data,
         collate=collate,
-        embedding=described,
+        embedding=embedding_of(config, inputs),
         train=config.train,
         mask_ratio=config.mask.ratio if config.mask.strategy == "random" else None,
-        tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.compared if method.two_way else None).all,
-        baselines=baselines,
+        tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.pairs if method.cross_modal else None).all,
+        baselines={"pixels": lambda images: raw_pixels(images, inputs.pixels), **encoder_alone(config, method, inputs)},
         unknown=None if reader is None else lambda: train_data.unknown(tokenizer),
-        notes=lambda: _notes(config),
-        remarks=lambda: off_target(config.mask, grid),
+        notes=lambda: notes(config),
+        remarks=lambda: off_target(config.mask, inputs.grid),
         pictures=collate.pictures,
         figures={"captions": CaptionFigure(eval_data, collate)},
     )
 
 
-def encoder_alone(method: VLJEPA, batch: Images) -> np.ndarray:
-    """[B, D] float32 mean latent of each image by the vision encoder: what a frozen one gives without any training."""
-    with evaluating(method):
-        return method.in_parts(method.student, batch.to(device_of(method))).cpu().numpy()
+def frozen_parts(config: Config, method: VLJEPA) -> FrozenParts:
+    """The encoders whose latents of the training data can be kept on disk."""
+    vision = text = None
+    if not config.vision_learns:
+        vision = FrozenPart(method.student, method.encode_whole, method.student.dim, config.target)
+    if method.reader is not None and not config.text_learns:
+        text = FrozenPart(method.reader.encoder, method.reader.encoder, method.reader.width)
+    return FrozenParts(vision, text)
 
 
-def _notes(config: Config) -> dict[str, Any]:
+def embedding_of(config: Config, inputs: ImageInputs) -> Embedding:
+    """What users get: the encoder's mean latent where it learns, else what the predictor makes of it."""
+    if config.vision_learns:
+        return image_embedding(inputs)
+    return image_embedding(inputs, pooling="predicted", note=OF_THE_PREDICTOR)
+
+
+def encoder_alone(
+    config: Config, method: VLJEPA, inputs: ImageInputs
+) -> dict[str, Callable[[Sequence[Any]], np.ndarray]]:
+    """A baseline: the mean latent of each image by a frozen vision encoder, which it gives without any training."""
+
+    @torch.no_grad()
+    def encode(images: Sequence[Any]) -> np.ndarray:
+        """[B, D] float32."""
+        return mean_latents(method.student, inputs(images).to(device_of(method))).cpu().numpy()
+
+    return {} if config.vision_learns else {"encoder": encode}
+
+
+def notes(config: Config) -> dict[str, Any]:
     """What is a target and what is not, for the run's log."""
     frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
-    notes: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
+    found: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
     if config.text_learns and config.text != "none":
-        notes["text_target"] = "none: captions are read, never predicted"
-        if config.pairs.directions == "both":
-            slow = config.pairs.target_from == "ema"
-            notes["text_target"] = "EMA of the text encoder" if slow else "the text encoder itself, with its gradient"
+        found["text_target"] = TEXT_TARGETS[config.pairs.target_encoder if config.pairs.directions == "both" else None]
     if not config.vision_learns:
-        notes["embedding"] = OF_THE_PREDICTOR
-    return notes
+        found["embedding"] = OF_THE_PREDICTOR
+    return found

@@ -157,8 +157,8 @@ def _embedded(experiment: Experiment, batches: Sequence[Batch]) -> np.ndarray:
 def _pictures(experiment: Experiment, batch: Any) -> Sequence[Picture]:
     if experiment.pictures is not None:
         return experiment.pictures(batch)
-    images, patches = getattr(batch, "images", None), getattr(batch, "patches", None)
-    return image_pictures(batch) if isinstance(images, Tensor) and isinstance(patches, int) else []
+    images, grid = getattr(batch, "images", None), getattr(batch, "grid", None)
+    return image_pictures(batch) if isinstance(images, Tensor) and isinstance(grid, tuple) else []
 
 
 def _shown(experiment: Experiment, inputs: Sequence[Any]) -> list[str]:

@@ -1,8 +1,8 @@
 """SimCLR baseline: two random views of an image, told from all other images of the batch (Chen et al. 2020).
 
 NT-Xent: each view has to find the other view of its image among those of the whole batch. Data, encoder and
-augmentations are those of `image_jepa` with mode=views; where that one keeps its embeddings apart with a regulariser,
-SimCLR does it with negatives. The embedding is the mean of the latents of all patches, before the projection.
+views are those of `lejepa` with two global views; where that one keeps its embeddings apart with a regulariser, SimCLR
+does it with negatives. The embedding is the mean of the latents of all patches, before the projection.
 
 Health is read between the two views: the prediction is the first view's projection, the target the second's.
 """
@@ -19,7 +19,7 @@ from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
 from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import Images, ImageViews, ViewCollator
+from openjepa.data.image_batches import Images, ImageViews, two_view_collator
 from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.image_records import ImageDataConfig
 from openjepa.data.image_tasks import image_tasks
@@ -29,16 +29,26 @@ from openjepa.objectives.contrast import nt_xent
 
 
 class Config(BaseConfig):
-    """Everything that defines a SimCLR run. Defaults are the paper's for CIFAR-10 (its appendix B.9)."""
+    """Everything that defines a SimCLR run.
+
+    Data, encoder and training are those of the preset tiny of `i_jepa` and `lejepa`; augmentations, projection and
+    temperature are the paper's for CIFAR-10 (its appendix B.9).
+    """
 
     data: ImageDataConfig = ImageDataConfig()
-    encoder: ViTConfig = ViTConfig()
+    encoder: ViTConfig = ViTConfig(dim=96, depth=2, heads=4)
     augment: AugmentConfig = AugmentConfig(area=(0.08, 1.0), flip=0.5, jitter=0.8, grey=0.2)
     projection_dim: int = Field(128, ge=8)
     """width of what the loss sees"""
     temperature: float = Field(0.5, gt=0)
     """cosines are divided by it"""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(
+        lr=2e-3,
+        precision="bf16-mixed",
+        threads=1,
+        workers=1,
+        health_every=250,
+    )
 
 
 class SimCLR(Method[ImageViews]):
@@ -56,12 +66,12 @@ class SimCLR(Method[ImageViews]):
         return F.normalize(self.projector(self.student(images).mean(1)).float(), dim=-1)
 
     def forward(self, batch: ImageViews) -> StepOutput:
-        views = self.project(batch.views.transpose(0, 1).flatten(0, 1))  # [2 B, Z]
+        views = self.project(batch.global_views.transpose(0, 1).flatten(0, 1))  # [2 B, Z]
         first, second = (gather_rows(view) for view in views.chunk(2))  # each [B of all ranks, Z]
         return StepOutput({"contrast": nt_xent(first, second, self.temperature)}, Latents(first, second.detach()))
 
     def predict_from_context(self, batch: ImageViews) -> Tensor:
-        return self.project(batch.views[:, 0])
+        return self.project(batch.global_views[:, 0])
 
     def encoders(self) -> dict[str, Encoder]:
         return {"student": self.student, "projected": Projected(self.student, self.projector)}
@@ -73,14 +83,15 @@ class SimCLR(Method[ImageViews]):
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Reads no image yet."""
     train_data, eval_data = train_and_eval(config.data)
-    method, pixels = SimCLR(config), config.data.size
-    collate = ViewCollator(method.student.grid, config.augment)
+    method = SimCLR(config)
+    grid, pixels = method.student.grid, config.data.size
+    collate = two_view_collator(grid, pixels, config.augment)
     return Experiment(
         method=method,
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,
-        embedding=image_embedding(ImageInputs(pixels, method.student.grid)),
+        embedding=image_embedding(ImageInputs(pixels, grid)),
         train=config.train,
         tasks=lambda: image_tasks(config.data),
         baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},

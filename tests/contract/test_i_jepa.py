@@ -1,4 +1,4 @@
-"""The contract on the image recipe: every law holds in every set-up, and each planted defect fails its law."""
+"""The contract on I-JEPA: every law holds in every set-up, and each planted defect fails its law."""
 
 from __future__ import annotations
 
@@ -13,29 +13,26 @@ import torch
 
 from openjepa import api
 from openjepa.check import check_experiment, failed
+from openjepa.core.errors import ConfigError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
-from openjepa.data.image_batches import ImageViews, MaskedImages
+from openjepa.data.image_batches import MaskedImages
 from openjepa.data.loader import eval_batches, train_batches
 from openjepa.health.monitor import look
 from openjepa.models.target import EMATarget, Frozen
-from openjepa.recipes.image_jepa import ViewImageJEPA
 from tests.planted import STILL, asks_for_one_position, failing, shows_the_hidden
 from tests.tiny import IMAGE, build_image
 
 VARIANTS = {
     "as shipped": (),
+    "means": ("regularized=mean", "target.norm=layer_norm"),
     "crops": ("augment.area=[0.4,1]", "augment.flip=0.5", "augment.jitter=0.5", "regularizer.name=sigreg"),
-    "one block": ("mask.strategy=block", "teacher=stop_gradient", "objective=cosine", "encoder.places=learned"),
-    "random": ("mask.strategy=random", "teacher=frozen", "predictor.kind=mlp", "regularizer.name=none"),
-    "alone": ("teacher_reads=hidden", "invariance=0.5", "target.norm=standardize"),
-    "patches apart": ("regularized=patches", "regularizer.name=vicreg", "invariance=0"),
-    "conv stem": ("encoder.stem=conv",),
-    "views": ("mode=views", "augment.area=[0.4,1]", "augment.jitter=0.8", "objective=mse"),
-    "views, no projector": ("mode=views", "augment.flip=0.5", "augment.jitter=0.8", "projector.kind=none"),
-    "views, sigreg": ("mode=views", "augment.area=[0.4,1]", "encoder.stem=conv", "regularizer.name=sigreg"),
+    "one block": ("mask.strategy=block", "target_encoder=self", "objective=cosine"),
+    "random": ("mask.strategy=random", "target_encoder=frozen", "predictor.kind=mlp", "regularizer.name=none"),
+    "both parts": ("regularized=mean", "invariance=0.5", "target.norm=standardize"),
+    "conv stem": ("encoder.stem=conv", "target.layers=2"),
 }
 
 
@@ -62,17 +59,16 @@ def test_no_row_knows_its_batch(experiment: Experiment) -> None:
 
 def test_latents_say_where_they_belong(experiment: Experiment) -> None:
     batch = next(eval_batches(experiment))
+    assert isinstance(batch, MaskedImages)
     with evaluating(experiment.method):
         _, sample = look(experiment.method, batch)
-    assert len(sample.predicted) == len(sample.target)
     assert sample.embedding.shape == (batch.size, 32)
-    if isinstance(batch, MaskedImages):
-        assert sample.rows is not None
-        assert sample.positions is not None
-        assert sample.copied is not None
-        assert batch.hidden[sample.rows, sample.positions].all()
-        assert batch.hidden.sum() == len(sample.rows) == len(sample.predicted)
-        assert sample.copied.shape == sample.target.shape
+    assert sample.rows is not None
+    assert sample.positions is not None
+    assert sample.copied is not None
+    assert batch.hidden[sample.rows, sample.positions].all()
+    assert batch.hidden.sum() == len(sample.rows) == len(sample.predicted) == len(sample.target)
+    assert sample.copied.shape == sample.target.shape
 
 
 def test_images_of_any_kind_become_one_finite_vector_each(experiment: Experiment) -> None:
@@ -89,27 +85,11 @@ def test_batches_are_masked_as_configured() -> None:
     batch = next(train_batches(build_image(), 0))
     assert isinstance(batch, MaskedImages)
     assert batch.images.shape == (15, 3, 24, 24)
+    assert (batch.grid, batch.patches, batch.tokens) == ((6, 6), 36, 15 * 36)
     assert -1 <= batch.images.min() < batch.images.max() <= 1
-    shown = torch.zeros_like(batch.hidden).scatter(1, batch.context_at, batch.context_valid)
-    assert not (shown & batch.hidden).any()
+    assert not (batch.shown & batch.hidden).any()
     assert batch.hidden_valid.sum(1).tolist() == batch.hidden.sum(1).tolist()
     assert len(set(batch.hidden.sum(1).tolist())) > 3  # padded, not cut to one length
-    nearest = batch.nearest_visible()
-    for row in range(batch.size):
-        places = batch.context_at[row][batch.context_valid[row]]
-        for at, found in zip(batch.hidden_at[row], nearest[row], strict=True):
-            steps = (places // 6 - at // 6) ** 2 + (places % 6 - at % 6) ** 2
-            assert (found // 6 - at // 6) ** 2 + (found % 6 - at % 6) ** 2 == steps.min()
-
-
-def test_two_views_differ_and_the_image_stays() -> None:
-    experiment = build_image(*VARIANTS["views"])
-    batch = next(train_batches(experiment, 0))
-    assert isinstance(batch, ImageViews)
-    assert batch.views.shape == (15, 2, 3, 24, 24)
-    assert not torch.equal(batch.views[:, 0], batch.views[:, 1])
-    first = torch.tensor(np.array(experiment.train_data[int(batch.keys[0])])).permute(2, 0, 1)
-    assert torch.allclose((batch.images[0] + 1) * 127.5, first.float(), atol=1e-3)
 
 
 def test_workers_change_nothing() -> None:
@@ -122,17 +102,27 @@ def test_workers_change_nothing() -> None:
 
 
 def test_targets_are_whose_the_config_says() -> None:
-    kinds = {kind: build_image(f"teacher={kind}").method.teacher for kind in ("ema", "frozen", "stop_gradient")}
+    kinds = {kind: build_image(f"target_encoder={kind}").method.teacher for kind in ("ema", "frozen", "self")}
     assert isinstance(kinds["ema"], EMATarget)
     assert isinstance(kinds["frozen"], Frozen)
-    assert kinds["stop_gradient"] is None
-    method = build_image("teacher=frozen").method.train()
+    assert kinds["self"] is None
+    method = build_image("target_encoder=frozen").method.train()
     before = {name: value.clone() for name, value in method.teacher.state_dict().items()}
     with torch.no_grad():
         method.student.stem.weight.add_(1.0)
     method.after_step(Progress(0, 10))
     assert all(torch.equal(value, before[name]) for name, value in method.teacher.state_dict().items())
     assert not any(module.training for module in method.teacher.modules())
+
+
+def test_momentum_is_idle_without_an_average() -> None:
+    config = {kind: build_image(f"target_encoder={kind}").method.config for kind in ("ema", "frozen", "self")}
+    assert {kind for kind, found in config.items() if "momentum" in found.unused()} == {"frozen", "self"}
+
+
+def test_single_patches_are_not_pulled_together() -> None:
+    with pytest.raises(ConfigError, match="give invariance=0 with regularized=patches"):
+        build_image("regularized=patches", "invariance=0.5")
 
 
 # --- planted defects
@@ -150,15 +140,9 @@ def test_a_planted_defect_fails_its_law_alone(settings: tuple[str, ...], change:
     assert failing(build_image(*settings), change) == [law]
 
 
-def test_a_view_that_reads_the_other_one_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What predicts is what is to be predicted."""
-    monkeypatch.setattr(ViewImageJEPA, "predict_from_context", lambda self, batch: self.project(batch.views[:, 1]))
-    assert failing(build_image(*VARIANTS["views"])) == ["no leak"]
-
-
 @pytest.mark.slow
 def test_a_run_is_trained_judged_and_used(tmp_path: Path) -> None:
-    run = api.train("image_jepa", out=tmp_path / "run", overrides=[*IMAGE, "train.steps=4"], progress=False)
+    run = api.train("i_jepa", out=tmp_path / "run", overrides=[*IMAGE, "train.steps=4"], progress=False)
     scenes = [np.array(image) for image in run.experiment.eval_data.pixels[:4]]
     assert run.encode(scenes).shape == (4, 32)
     (task, *_) = run.tasks()

@@ -1,11 +1,11 @@
-"""Image JEPA for `bench_step.py`: the recipe, and the same networks and masks as public code steps them."""
+"""I-JEPA for `bench_step.py`: the recipe, and the same networks and masks as public code steps them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from reference_image_jepa import ReferenceImageJEPA, Sizes
+from reference_i_jepa import ReferenceIJEPA, Sizes
 from sides import Asked, Built, Recipe, Size, made, our_side, shuffled
 from stepping import Read, Side
 
@@ -17,11 +17,11 @@ VIT_S = Size(layers=12, dim=384, heads=6, vocab=0, batch_tokens=64 * PLACES)  # 
 
 def ours(asked: Asked) -> Built:
     """The recipe with I-JEPA's masks, an encoder of this size, and a predictor of half its width and depth."""
-    from openjepa.recipes import image_jepa
+    from openjepa.recipes import i_jepa
 
     size = asked.size
     config, experiment = made(
-        image_jepa,
+        i_jepa,
         asked,
         {
             "data": {"source": asked.source, "size": PIXELS, "images": IMAGES},
@@ -32,9 +32,8 @@ def ours(asked: Asked) -> Built:
     )
 
     def read(batch: Any) -> Read:
-        teacher = batch.hidden_valid if config.teacher_reads == "hidden" else batch.valid
-        other_view = [batch.hidden_valid] if experiment.method.two_views.pulls else []
-        return Read(batch.size, [batch.context_valid, teacher, *other_view])
+        other_part = [batch.hidden_valid] if experiment.method.two_views.pulls else []
+        return Read(batch.size, [batch.context_valid, batch.valid, *other_part])
 
     return Built(our_side(experiment, read), experiment.train_data, config, 0)
 
@@ -43,7 +42,7 @@ def original(asked: Asked, built: Built) -> Side:
     """The reference's step on as many of the same images."""
     size, predictor = asked.size, built.config.predictor
     sizes = Sizes(PIXELS, PATCH, size.dim, size.layers, size.heads, predictor.width, predictor.depth, predictor.heads)
-    reference = ReferenceImageJEPA(sizes)
+    reference = ReferenceIJEPA(sizes)
     batch_size, rows = built.config.train.batch_size, built.rows
     batches = shuffled(range(len(rows)), [1] * len(rows), batch_size)
 

@@ -1,4 +1,4 @@
-"""Image JEPA as public code writes it: the yardstick of `bench_step.py`. Plain on purpose; nothing trains with it.
+"""I-JEPA as public code writes it: the yardstick of `bench_step.py`. Plain on purpose; nothing trains with it.
 
 The student encodes every patch of the image, and those that are to be hidden are taken away from its latents before the
 predictor, which is told the hidden places, estimates the teacher's latents of them (smooth L1 on layer-normed targets).
@@ -87,7 +87,7 @@ class Predictor(nn.Module):
         return self.leave(self.trunk(torch.cat([seen, asked], 1))[:, context_at.shape[1] :])
 
 
-class ReferenceImageJEPA:
+class ReferenceIJEPA:
     """One training step over a batch of images [S, S, 3] uint8."""
 
     def __init__(self, sizes: Sizes) -> None:

@@ -1,0 +1,25 @@
+"""What a mask is: the types that maskers, collators and pages share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Grid = tuple[int, int]  # rows, columns of the patches of an image
+
+TokenMasker = Callable[[Tensor, torch.Generator], Tensor]  # valid [N] bool -> hidden [N] bool, 1 <= hidden < valid
+
+
+class PatchMask(NamedTuple):
+    """Patches of one image in raster order. Context and hidden do not touch; some patches may be in neither."""
+
+    context: np.ndarray  # [N] bool, what the context encoder reads
+    hidden: np.ndarray  # [N] bool, what is to be predicted
+    times_hidden: np.ndarray  # [N] uint8, how many hidden blocks hold it: their overlap
+
+
+PatchMasker = Callable[[Grid, torch.Generator], PatchMask]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,10 @@ from torch import Tensor
 
 from openjepa.core.experiment import Row
 from openjepa.core.seeding import generator_for
-from openjepa.data.masked_text import MaskedText, MaskedTextCollator, places_of, spans_of
+from openjepa.data.masked_text import MaskedText, MaskedTextCollator, positions_of, positions_within
 from openjepa.data.text import TextTokenizer, TokenizerConfig, TokenRow
 from openjepa.data.tokenizer import train_tokenizer
+from openjepa.models.transformer import take
 
 MASKS = st.tuples(st.integers(1, 5), st.integers(1, 12)).flatmap(lambda shape: arrays(np.bool_, shape))
 LENGTHS = [14, 3, 9, 14, 5]
@@ -41,6 +44,19 @@ def any_masker(valid: Tensor, generator: torch.Generator) -> Tensor:
     hidden = torch.zeros_like(valid)
     hidden[places[torch.randperm(len(places), generator=generator)[:count]]] = True
     return hidden
+
+
+def all_maskable(valid: Tensor, generator: torch.Generator) -> Tensor:
+    return valid
+
+
+def rows_with(mask: np.ndarray) -> list[Row]:
+    """Rows of which tokens can be hidden where `mask` [B, T]."""
+    ids = np.random.default_rng(0).integers(5, 200, mask.shape).astype(np.int32)
+    return [
+        Row(TokenRow(row, ~maskable, i), generator_for(0, "mask", i), i)
+        for i, (row, maskable) in enumerate(zip(ids, mask, strict=True))
+    ]
 
 
 def rows(wrapped: bool = True, seed: int = 0) -> list[Row]:
@@ -72,58 +88,71 @@ def test_special_tokens_and_padding_are_never_hidden(batch: MaskedText) -> None:
     assert not (batch.hidden & ~batch.valid).any()
 
 
-def test_context_and_hidden_cover_every_real_token_once(batch: MaskedText) -> None:
+def test_visible_and_hidden_cover_every_real_token_once(batch: MaskedText) -> None:
     for i, length in enumerate(LENGTHS):
-        seen = batch.context_at[i][batch.context_valid[i]].tolist()
-        hidden = batch.hidden_at[i][batch.hidden_valid[i]].tolist()
+        visible, hidden = (part.at[i][part.valid[i]].tolist() for part in (batch.visible_tokens, batch.hidden_tokens))
         assert hidden == batch.hidden[i].nonzero().squeeze(1).tolist()
-        assert seen == sorted(seen)
-        assert sorted(seen + hidden) == list(range(length))
+        assert visible == sorted(visible)
+        assert sorted(visible + hidden) == list(range(length))
 
 
-def test_spans_list_the_hidden_tokens_in_the_order_of_hidden_at(batch: MaskedText) -> None:
-    """What lets a latent per token be cut into spans without a search."""
-    width = batch.ids.shape[1]
-    offsets = torch.arange(batch.size)[:, None] * width
-    flat = (batch.hidden_at + offsets)[batch.hidden_valid]
-    assert torch.equal(batch.span_at[batch.span_valid], flat)
-    assert torch.equal(batch.ids.flatten()[batch.span_at][batch.span_valid], batch.ids[batch.hidden])
+def test_segments_are_the_hidden_spans_in_the_order_of_the_hidden_tokens(batch: MaskedText) -> None:
+    """What lets a latent per token become one per span without a search."""
+    hidden = batch.hidden_tokens
+    assert torch.equal(hidden.segment[hidden.valid], batch.segment[batch.hidden])
+    assert torch.equal(take(batch.ids, hidden.at)[hidden.valid], batch.ids[batch.hidden])
+    assert torch.equal(batch.segment >= 0, batch.hidden)
+    assert batch.hidden_segments.tolist() == list(range(len(batch.row)))
+    assert (batch.visible_tokens.segment == -1).all()
+    assert not batch.visible_by_document.valid.any()
 
 
 @settings(deadline=None)
 @given(MASKS)
-def test_spans_of_finds_every_run_of_every_row(mask: np.ndarray) -> None:
-    expected: list[list[int]] = []
+def test_every_run_of_hidden_tokens_of_every_row_is_a_segment(tokenizer: TextTokenizer, mask: np.ndarray) -> None:
+    expected: list[list[tuple[int, int]]] = []  # row and position of the tokens of each run
     for row, values in enumerate(mask):
-        for place, value in enumerate(values):
-            at = row * mask.shape[1] + place
-            if value and place and values[place - 1]:
-                expected[-1].append(at)
+        for at, value in enumerate(values):
+            if value and at and values[at - 1]:
+                expected[-1].append((row, at))
             elif value:
-                expected.append([at])
-    at, valid = spans_of(torch.from_numpy(mask))
-    assert [row[keep].tolist() for row, keep in zip(at, valid, strict=True)] == expected
-    assert not expected or valid.shape[1] == max(map(len, expected))  # as narrow as can be
+                expected.append([(row, at)])
+    batch = MaskedTextCollator(tokenizer, all_maskable)(rows_with(mask))
+    found = [(batch.segment == n).nonzero().tolist() for n in range(len(batch.row))]
+    assert [[(row, at) for row, at in run] for run in found] == expected
+    assert [*zip(batch.row.tolist(), batch.start.tolist(), strict=True)] == [run[0] for run in expected]
+    rows_of_runs = [run[0][0] for run in expected]
+    assert batch.document.tolist() == rows_of_runs  # a row is a document
+    assert batch.position.tolist() == [rows_of_runs[:n].count(row) for n, row in enumerate(rows_of_runs)]
+
+
+@settings(deadline=None)
+@given(MASKS, st.integers(1, 8))
+def test_positions_of_lists_true_entries_in_order(mask: np.ndarray, multiple: int) -> None:
+    at, valid = positions_of(torch.from_numpy(mask), multiple)
+    found = [row[keep].tolist() for row, keep in zip(at, valid, strict=True)]
+    assert found == [np.flatnonzero(row).tolist() for row in mask]
+    most, width = int(mask.sum(1).max()), mask.shape[1]
+    assert at.shape == valid.shape == (len(mask), min(width, -(-most // multiple) * multiple))
+    assert ((at >= 0) & (at < width)).all()  # padding can be gathered with, too
     assert torch.equal(valid, valid.sort(dim=1, descending=True).values)  # real ones first
 
 
 @settings(deadline=None)
-@given(MASKS)
-def test_places_of_lists_true_entries_in_order(mask: np.ndarray) -> None:
-    at, valid = places_of(torch.from_numpy(mask))
-    found = [row[keep].tolist() for row, keep in zip(at, valid, strict=True)]
-    assert found == [np.flatnonzero(row).tolist() for row in mask]
-    assert at.shape == valid.shape == (len(mask), int(mask.sum(1).max()))
-    assert ((at >= 0) & (at < mask.shape[1])).all()  # padding can be gathered with, too
+@given(st.lists(st.lists(st.integers(-1, 3), min_size=9, max_size=9), min_size=1, max_size=4))
+def test_positions_within_count_from_the_start_of_each_run(segments: list[list[int]]) -> None:
+    expected = [[len(list(takewhile(lambda n, own=row[at]: n == own, row[:at][::-1]))) for at in range(9)]
+                for row in segments]  # fmt: skip
+    assert positions_within(torch.tensor(segments)).tolist() == expected
 
 
-def test_nearest_visible_is_the_nearest(batch: MaskedText) -> None:
-    nearest = batch.nearest_visible()
+def test_the_nearest_visible_token_is_the_nearest(batch: MaskedText) -> None:
+    nearest = batch.nearest_visible_tokens()
     for i in range(batch.size):
-        seen = batch.context_at[i][batch.context_valid[i]].tolist()
-        for hidden, found in zip(batch.hidden_at[i], nearest[i], strict=True):
-            assert int(found) in seen
-            assert abs(int(hidden) - int(found)) == min(abs(int(hidden) - place) for place in seen)
+        visible = batch.visible_tokens.at[i][batch.visible_tokens.valid[i]].tolist()
+        for hidden, found in zip(batch.hidden_tokens.at[i], nearest[i], strict=True):
+            assert int(found) in visible
+            assert abs(int(hidden) - int(found)) == min(abs(int(hidden) - at) for at in visible)
 
 
 def test_masks_come_from_each_rows_own_generator(tokenizer: TextTokenizer) -> None:
@@ -139,12 +168,12 @@ def test_texts_to_embed_hide_nothing(tokenizer: TextTokenizer) -> None:
     texts = ["one text", "", "a text that is far too long to fit"]
     batch = MaskedTextCollator(tokenizer, Halves()).inputs(max_len=12)(texts)
     assert not batch.hidden.any()
-    assert batch.hidden_at.shape == (3, 0)
-    assert len(batch.span_at) == 0
-    assert torch.equal(batch.context_valid, batch.valid)
+    assert batch.hidden_tokens.at.shape == (3, 0)
+    assert len(batch.row) == len(batch.hidden_segments) == 0
+    assert torch.equal(batch.visible_tokens.valid, batch.valid)
     assert (batch.valid.sum(1) >= 1).all()  # an empty text still has a vector
     assert batch.ids.shape[1] == 12
-    assert batch.nearest_visible().shape == (3, 0)
+    assert batch.nearest_visible_tokens().shape == (3, 0)
     assert tokenizer.decode(batch.ids[0][batch.valid[0]].tolist()) == "one text"
 
 

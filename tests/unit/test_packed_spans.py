@@ -4,42 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from openjepa.data.masked_text import MaskedText, places_of, spans_of
+from openjepa.core.experiment import Row
+from openjepa.core.seeding import generator_for
+from openjepa.data.corpus import TokenRow
+from openjepa.data.masked_text import MaskedText, MaskedTextCollator
+from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
 from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.transformer import TextEncoder, key_mask, take
 
 
-def batch_of(hidden: Tensor, valid: Tensor) -> MaskedText:
-    ids = torch.randint(5, 50, hidden.shape, generator=torch.Generator().manual_seed(0))
-    context_at, context_valid = places_of(valid & ~hidden)
-    hidden_at, hidden_valid = places_of(hidden)
-    span_at, span_valid = spans_of(hidden)
-    return MaskedText(
-        keys=torch.arange(len(ids)), ids=ids, valid=valid, hidden=hidden, context_at=context_at,
-        context_valid=context_valid, hidden_at=hidden_at, hidden_valid=hidden_valid, span_at=span_at,
-        span_valid=span_valid, real_tokens=int(valid.sum()), vocab=50,
-    )  # fmt: skip
+def all_maskable(valid: Tensor, generator: torch.Generator) -> Tensor:
+    return valid
 
 
 def batch() -> MaskedText:
     """Spans of 1 to 4 tokens, at both ends too; the second row is short, with padding right after its last span."""
-    rows = ["hh.hhhh..h.h", "hhh.........", ".h..h.hh.hhh"]
-    hidden = torch.tensor([[letter == "h" for letter in row] for row in rows])
-    valid = torch.ones_like(hidden)
-    valid[1, 9:] = False
-    return batch_of(hidden, valid)
+    rows = ["hh.hhhh..h.h", "hhh......", ".h..h.hh.hhh"]
+    collate = MaskedTextCollator(train_tokenizer(TokenizerConfig(kind="bytes"), ()), all_maskable)
+    drawn = np.random.default_rng(0)
+    samples = []
+    for number, row in enumerate(rows):
+        ids = drawn.integers(5, 50, len(row)).astype(np.int32)
+        samples.append(TokenRow(ids, np.array([letter == "." for letter in row]), number))
+    return collate([Row(sample, generator_for(0, "unused"), sample.document) for sample in samples])
 
 
 def test_who_reads_whom_and_where() -> None:
-    segments, places = batch().packed_spans
+    segments, positions = batch().hidden_tokens.as_texts
     may_read = key_mask(segments)[:, 0]  # [B, H, H]
-    assert places[0].tolist() == [0, 1, 0, 1, 2, 3, 0, 0]
-    assert places[1, :3].tolist() == [0, 1, 2]
-    assert places[2, :7].tolist() == [0, 0, 0, 1, 0, 1, 2]
+    assert positions[0].tolist() == [0, 1, 0, 1, 2, 3, 0, 0]
+    assert positions[1, :3].tolist() == [0, 1, 2]
+    assert positions[2, :7].tolist() == [0, 0, 0, 1, 0, 1, 2]
     spans = [range(0, 2), range(2, 6), range(6, 7), range(7, 8)]
     expected = torch.tensor([[any(i in span and j in span for span in spans) for j in range(8)] for i in range(8)])
     assert torch.equal(may_read[0], expected)
@@ -72,9 +73,13 @@ def encoder_of(kind: str, folder: Path) -> TextEncoder | PretrainedEncoder:
 
 @pytest.mark.parametrize("kind", ["own", "distilbert", "bert", "bert, eager", "roberta"])
 def test_packed_spans_have_the_latents_of_texts_of_their_own(kind: str, tmp_path: Path) -> None:
-    encoder, spans = encoder_of(kind, tmp_path).eval(), batch()
-    alone = encoder.states(spans.ids.flatten()[spans.span_at], spans.span_valid)  # each [S, L, D]
-    packed = encoder.states(take(spans.ids, spans.hidden_at), *spans.packed_spans)  # each [B, H, D]
+    encoder, spans, hidden = encoder_of(kind, tmp_path).eval(), batch(), batch().hidden_tokens
+    texts = [spans.ids[spans.segment == number] for number in range(len(spans.row))]
+    ids = pad_sequence(texts, batch_first=True)  # [N, L]
+    valid = torch.arange(ids.shape[1]) < torch.tensor([len(text) for text in texts])[:, None]
+    assert valid.sum(1).tolist() == [2, 4, 1, 1, 3, 1, 1, 2, 3]
+    alone = encoder.states(ids, valid)  # each [N, L, D]
+    packed = encoder.states(take(spans.ids, hidden.at), *hidden.as_texts)  # each [B, H, D]
     assert len(alone) == len(packed) == 3
     for one, row in zip(alone, packed, strict=True):
-        torch.testing.assert_close(row[spans.hidden_valid], one[spans.span_valid])
+        torch.testing.assert_close(row[hidden.valid], one[valid])

@@ -230,5 +230,6 @@ def positions_of(mask: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
     K is the most in a row, rounded up to a multiple (but never above T).
     """
     counts = mask.sum(1)  # [B]
-    order = torch.argsort(~mask, dim=1, stable=True)[:, : round_up(int(counts.max()), multiple)]  # [B, K]
+    most = round_up(int(counts.max()), multiple) if len(counts) else 0
+    order = torch.argsort(~mask, dim=1, stable=True)[:, :most]  # [B, K]
     return order, up_to(counts, order.shape[1])

@@ -156,7 +156,7 @@ def segment_mean(x: Tensor, segment: Tensor, position: Tensor, count: int) -> Te
     part = torch.where(segment < 0, count * parts, segment * parts + position // SUMMED_TOGETHER).flatten()  # [B K]
     sums = x.new_zeros(count * parts + 1, x.shape[-1], dtype=torch.float32).index_add(0, part, x.flatten(0, 1).float())
     tokens = torch.zeros(count * parts + 1, device=x.device).index_add(0, part, torch.ones_like(part).float())
-    total = sums[:-1].view(count, parts, -1).sum(1)  # [N, D]
+    total = sums[:-1].view(count, parts, x.shape[-1]).sum(1)  # [N, D]
     return total / tokens[:-1].view(count, parts).sum(1, keepdim=True).clamp_min(1.0)
 
 

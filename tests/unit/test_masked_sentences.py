@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from openjepa.core.batch import Batch
@@ -21,7 +21,8 @@ from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
 from openjepa.data.corpus import TokenRow
 from openjepa.data.loader import eval_batches, train_batches
-from openjepa.data.masked_sentences import PAD_TO, MaskedSentences, MaskedSentencesCollator
+from openjepa.data.masked_sentences import PAD_SENTENCES, PAD_TO, MaskedSentencesCollator
+from openjepa.data.masked_text import MaskedText, Segments
 from openjepa.data.readers import Counts
 from openjepa.data.rows import SentenceRows
 from openjepa.data.sentences import SentencesConfig
@@ -30,7 +31,7 @@ from openjepa.data.text import train_and_eval
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
 from openjepa.data.transforms import ViewsConfig
 from openjepa.masking.sentences import SentenceMasker
-from openjepa.models.transformer import TextEncoder
+from openjepa.models.transformer import TextEncoder, segment_mean, take
 
 TEXTS = (
     "A cat sat down. It was warm outside. The dog slept.",
@@ -54,7 +55,7 @@ def made(rows: SentenceRows, *texts: str) -> tuple[list[list[np.ndarray]], Count
     return rows.rows([Document(text, None, f"d{n}", n) for n, text in enumerate(texts)], counts), counts
 
 
-def batch_of(rows: SentenceRows, strategy: str = "random", ratio: float = 0.5) -> MaskedSentences:
+def batch_of(rows: SentenceRows, strategy: str = "random", ratio: float = 0.5) -> MaskedText:
     found = [row for document in made(rows, *TEXTS)[0] for row in document]
     collate = MaskedSentencesCollator(rows, SentenceMasker(strategy, ratio))  # ty: ignore[invalid-argument-type]
     return collate([Row(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), i) for i, r in enumerate(found)])
@@ -172,7 +173,7 @@ def test_a_row_of_several_passages_is_cut_into_what_it_was_packed_from(lengths: 
             assert passage[-1] == tokenizer.sep_id
 
 
-def long_batch(tokenizer: TextTokenizer, max_len: int = 82) -> MaskedSentences:
+def long_batch(tokenizer: TextTokenizer, max_len: int = 82) -> MaskedText:
     """A short document between two that go on in a second row."""
     rows = SentenceRows(tokenizer, OF_THREE, max_len)
     found = [row for document in made(rows, LONG[0], TEXTS[2], LONG[1])[0] for row in document]
@@ -180,35 +181,66 @@ def long_batch(tokenizer: TextTokenizer, max_len: int = 82) -> MaskedSentences:
     return collate([Row(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), 9 + i) for i, r in enumerate(found)])
 
 
+def numbers_of(batch: MaskedText, part: Segments) -> list[list[int]]:
+    """Of each document, the numbers in it of these sentences."""
+    return [batch.position[row[keep]].tolist() for row, keep in zip(part.number, part.valid, strict=True)]
+
+
 def test_passages_know_their_document_and_their_place_in_it(tokenizer: TextTokenizer) -> None:
     batch = long_batch(tokenizer)
-    assert batch.document.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3, 4, 4]
-    assert batch.keys.tolist() == [9 + i for i in batch.document.tolist()]
-    for number in range(5):
-        rows = (batch.document == number).nonzero()[:, 0]
-        sizes = [int(batch.sentence[row].max()) + 1 for row in rows]
-        assert batch.before[rows].tolist() == [sum(sizes[:i]) for i in range(len(sizes))]
-        hidden, visible = (
-            [int(batch.before[row]) + int(n) for row in rows for n in numbers[row][valid[row]]]
-            for numbers, valid in ((batch.asked, batch.asked_valid), (batch.seen, batch.seen_valid))
-        )
-        assert batch.asked_places[number][batch.all_asked_valid[number]].tolist() == hidden
-        assert batch.seen_places[number][batch.all_seen_valid[number]].tolist() == visible
-        assert sorted(hidden + visible) == list(range(sum(sizes)))
-    asked = batch.asked.flatten()[batch.all_asked][batch.all_asked_valid]
-    assert torch.equal(asked, batch.asked[batch.asked_valid])  # row by row, as targets come
-    assert batch.document_of_all.bincount().tolist() == [
-        int((batch.all_asked_valid.sum(1) + batch.all_seen_valid.sum(1))[number]) for number in range(5)
-    ]
+    row_document = [0, 0, 0, 1, 1, 2, 3, 3, 3, 4, 4]
+    assert batch.keys.tolist() == [9 + i for i in row_document]
+    ends = [row == tokenizer.sep_id for row in batch.ids]
+    counts = [int(end.sum()) for end in ends]  # sentences of each row
+    assert batch.row.tolist() == [row for row, count in enumerate(counts) for _ in range(count)]
+    assert batch.document.tolist() == [row_document[row] for row in batch.row]
+    sizes = [sum(count for count, own in zip(counts, row_document, strict=True) if own == n) for n in range(5)]
+    assert batch.position.tolist() == [n for size in sizes for n in range(size)]  # goes on in the document's next row
+    hidden, visible = numbers_of(batch, batch.hidden_by_document), numbers_of(batch, batch.visible_by_document)
+    for number, size in enumerate(sizes):
+        rows = [row for row, own in enumerate(row_document) if own == number]
+        firsts = [sum(counts[row] for row in rows[:i]) for i in range(len(rows))]
+        wanted = [
+            first + n
+            for row, first in zip(rows, firsts, strict=True)
+            for n, own in enumerate(np.split(batch.hidden[row].numpy(), np.flatnonzero(ends[row]) + 1)[:-1])
+            if own.all()
+        ]
+        assert hidden[number] == wanted
+        assert sorted(hidden[number] + visible[number]) == list(range(size))
+    asked = batch.hidden_by_document
+    assert torch.equal(asked.number[asked.valid], batch.hidden_segments)  # row by row, as targets come
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    documents=st.lists(st.lists(st.integers(5, 39), min_size=2, max_size=14), min_size=1, max_size=4),
+    passages=st.integers(1, 3),
+)
+def test_sentences_are_numbered_through_rows_and_documents(documents: list[list[int]], passages: int) -> None:
+    tokenizer = train_tokenizer(TokenizerConfig(kind="bytes"), ())
+    rows = SentenceRows(tokenizer, SentencesConfig(passages=passages, min_chars=1), max_len=82)
+    texts = [" ".join("A" + "b" * (length - 2) + "." for length in lengths) for lengths in documents]
+    found = [row for document in made(rows, *texts)[0] for row in document]
+    assume(found)
+    collate = MaskedSentencesCollator(rows, SentenceMasker())
+    batch = collate([Row(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), i) for i, r in enumerate(found)])
+    sentences = [np.split(row, np.flatnonzero(row == tokenizer.sep_id) + 1)[:-1] for row in found]  # of each document
+    assert [
+        batch.ids[row][batch.segment[row] == segment].tolist() for segment, row in enumerate(batch.row.tolist())
+    ] == [sentence.tolist() for own in sentences for sentence in own]
+    assert batch.document.tolist() == [n for n, own in enumerate(sentences) for _ in own]
+    assert batch.position.tolist() == [n for own in sentences for n in range(len(own))]
+    assert batch.keys[batch.row].tolist() == batch.document.tolist()
+    assert torch.equal(batch.segment >= 0, batch.valid)  # every token has its sentence, a prefix too
 
 
 def test_with_one_passage_every_row_is_a_document(rows: SentenceRows) -> None:
     batch = batch_of(rows)
-    assert batch.document.tolist() == list(range(batch.size))
-    assert not batch.before.any()
-    assert torch.equal(batch.all_asked_valid, batch.asked_valid)
-    assert torch.equal(batch.asked_places[batch.asked_valid], batch.asked[batch.asked_valid])
-    assert torch.equal(batch.seen_places[batch.seen_valid], batch.seen[batch.seen_valid])
+    assert torch.equal(batch.document, batch.row)
+    assert batch.row.unique().tolist() == list(range(batch.size))
+    assert batch.position.tolist() == [batch.row.tolist()[:n].count(row) for n, row in enumerate(batch.row.tolist())]
+    assert len(batch.hidden_by_document.valid) == len(batch.visible_by_document.valid) == batch.size
 
 
 def test_views_change_rows_in_training_only(tokenizer: TextTokenizer, tmp_path: Path) -> None:
@@ -246,13 +278,13 @@ def test_views_change_rows_in_training_only(tokenizer: TextTokenizer, tmp_path: 
 
 
 def sentences_of(batch: Batch, tokenizer: TextTokenizer) -> dict[int, list[str]]:
-    assert isinstance(batch, MaskedSentences)
+    assert isinstance(batch, MaskedText)
     found: dict[int, list[str]] = {}
-    for row, key in enumerate(batch.keys.tolist()):
-        for number in range(int(batch.sentence[row].max()) + 1):
-            at = batch.sentence[row] == number
-            text = tokenizer.decode(batch.ids[row][at].tolist())
-            found.setdefault(key, []).append(f"[{text}]" if bool(batch.hidden[row][at].all()) else text)
+    for segment, row in enumerate(batch.row.tolist()):
+        at = batch.segment[row] == segment
+        text = tokenizer.decode(batch.ids[row][at].tolist())
+        hidden = bool(batch.hidden[row][at].all())
+        found.setdefault(int(batch.keys[row]), []).append(f"[{text}]" if hidden else text)
     return found
 
 
@@ -278,77 +310,88 @@ def test_other_sentence_settings_are_another_corpus(tokenizer: TextTokenizer, ro
 def test_a_hidden_sentence_is_hidden_whole(rows: SentenceRows, strategy: str) -> None:
     batch = batch_of(rows, strategy)
     assert not (batch.hidden & ~batch.valid).any()
-    for i in range(batch.size):
-        asked = set(batch.asked[i, batch.asked_valid[i]].tolist())
-        numbers = batch.sentence[i]
-        for number in range(int(numbers.max()) + 1):
-            assert bool(batch.hidden[i, numbers == number].all()) == (number in asked)
-            assert bool(batch.hidden[i, numbers == number].any()) == (number in asked)
-        assert 0 < len(asked) < int(numbers.max()) + 1
-        seen = batch.context_at[i, batch.context_valid[i]]
-        hidden = batch.hidden_at[i, batch.hidden_valid[i]]
-        assert sorted([*seen.tolist(), *hidden.tolist()]) == batch.valid[i].nonzero().squeeze(1).tolist()
+    hidden = set(batch.hidden_segments.tolist())
+    for row in range(batch.size):
+        own = batch.segment[row]
+        sentences = set(own[batch.valid[row]].tolist())
+        for segment in sentences:
+            assert bool(batch.hidden[row, own == segment].all()) == (segment in hidden)
+            assert bool(batch.hidden[row, own == segment].any()) == (segment in hidden)
+        assert 0 < len(sentences & hidden) < len(sentences)
+        parts = [part.at[row, part.valid[row]].tolist() for part in (batch.visible_tokens, batch.hidden_tokens)]
+        assert sorted([*parts[0], *parts[1]]) == batch.valid[row].nonzero().squeeze(1).tolist()
 
 
 def test_pooling_is_the_mean_of_each_sentence(rows: SentenceRows) -> None:
     batch = batch_of(rows)
     states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
-    numbers, real = batch.every_sentence
-    part = batch.part(numbers, real)
-    pooled = part.weights @ states.gather(1, part.at[..., None].expand(-1, -1, 5))  # [B, N, D]
-    for i, n in real.nonzero().tolist():
-        assert torch.allclose(pooled[i, n], states[i, batch.sentence[i] == n].mean(0), atol=1e-6)
+    pooled = segment_mean(states, *batch.all_tokens.as_texts, len(batch.row))  # [N, D]
+    for segment, row in enumerate(batch.row.tolist()):
+        assert torch.allclose(pooled[segment], states[row, batch.segment[row] == segment].mean(0), atol=1e-6)
 
 
 def test_sentences_read_alone_equal_separate_passes(rows: SentenceRows) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(vocab=300, dim=16, depth=2, heads=2, max_len=256).eval()
     batch = batch_of(rows)
+    hidden = batch.hidden_tokens
     with torch.no_grad():
-        ids = batch.ids.gather(1, batch.hidden_at)
-        together = encoder(ids, *batch.hidden_part.alone)  # [B, H, D]
-        for i in range(batch.size):
-            for number in batch.asked[i, batch.asked_valid[i]].tolist():
-                own = batch.ids[i, batch.sentence[i] == number][None]
-                alone = encoder(own, torch.ones_like(own, dtype=torch.bool))[0]
-                mine = (batch.sentence[i].gather(0, batch.hidden_at[i]) == number) & batch.hidden_valid[i]
-                assert torch.allclose(together[i, mine], alone, atol=1e-5)
+        together = encoder(take(batch.ids, hidden.at), *hidden.as_texts)  # [B, H, D]
+        for segment in batch.hidden_segments.tolist():
+            row = int(batch.row[segment])
+            own = batch.ids[row, batch.segment[row] == segment][None]
+            alone = encoder(own, torch.ones_like(own, dtype=torch.bool))[0]
+            assert torch.allclose(together[hidden.segment == segment], alone, atol=1e-5)
 
 
 def test_visible_and_hidden_sentences_are_all_sentences(rows: SentenceRows) -> None:
     batch = batch_of(rows, ratio=0.4)
-    for i in range(batch.size):
-        seen = batch.seen[i, batch.seen_valid[i]].tolist()
-        asked = batch.asked[i, batch.asked_valid[i]].tolist()
-        assert sorted([*seen, *asked]) == list(range(int(batch.sentence[i].max()) + 1))
+    visible, hidden = (
+        part.number[part.valid].tolist() for part in (batch.visible_by_document, batch.hidden_by_document)
+    )
+    assert sorted([*visible, *hidden]) == list(range(len(batch.row)))
+    for row, (seen, asked) in enumerate(
+        zip(numbers_of(batch, batch.visible_by_document), numbers_of(batch, batch.hidden_by_document), strict=True)
+    ):
+        assert sorted([*seen, *asked]) == list(range(int((batch.row == row).sum())))
 
 
 @pytest.mark.parametrize("hidden", [True, False])
-def test_a_part_asked_for_by_number_is_the_part_made_in_the_workers(rows: SentenceRows, hidden: bool) -> None:
+def test_a_part_holds_the_tokens_that_all_tokens_have_of_its_sentences(rows: SentenceRows, hidden: bool) -> None:
+    """So sentences may be pooled from their part alone, or from the pass over all of them."""
     batch = batch_of(rows)
-    made = batch.hidden_part if hidden else batch.visible_part
-    asked = batch.part(made.number, made.real)
-    assert torch.equal(asked.of, made.of)
-    assert torch.equal(asked.weights, made.weights)
-    assert torch.equal(asked.at[asked.valid], made.at[made.valid])
+    part, everything = batch.hidden_tokens if hidden else batch.visible_tokens, batch.all_tokens
+    listed = batch.hidden_by_document if hidden else batch.visible_by_document
+    numbers = listed.number[listed.valid]  # [S]
+    for segment in numbers.tolist():
+        mine, all_of_them = part.segment == segment, everything.segment == segment
+        assert torch.equal(part.at[mine], everything.at[all_of_them])
+        assert torch.equal(part.as_texts[1][mine], everything.as_texts[1][all_of_them])
+    assert part.segment[part.valid].unique().tolist() == numbers.tolist()
+    states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
+    of_part = segment_mean(take(states, part.at), *part.as_texts, len(batch.row))  # [N, D]
+    of_all = segment_mean(states, *everything.as_texts, len(batch.row))
+    assert torch.equal(of_part[numbers], of_all[numbers])
+    others = torch.ones(len(batch.row), dtype=torch.bool)
+    others[numbers] = False
+    assert not of_part[others].any()
 
 
-def test_nearest_visible_is_visible_and_nearest(rows: SentenceRows) -> None:
+def test_the_nearest_visible_sentence_is_visible_and_nearest(rows: SentenceRows) -> None:
     batch = batch_of(rows, ratio=0.6)
-    nearest = batch.nearest_visible()
-    for i, s in batch.asked_valid.nonzero().tolist():
-        asked = set(batch.asked[i, batch.asked_valid[i]].tolist())
-        seen = [n for n in range(int(batch.sentence[i].max()) + 1) if n not in asked]
-        own = int(batch.asked[i, s])
-        assert int(nearest[i, s]) in seen
-        assert abs(int(nearest[i, s]) - own) == min(abs(n - own) for n in seen)
+    hidden = batch.hidden_segments.tolist()
+    for own, found in zip(hidden, batch.nearest_visible_segments().tolist(), strict=True):
+        visible = [n for n in range(len(batch.row)) if batch.row[n] == batch.row[own] and n not in hidden]
+        assert found == min(visible, key=lambda n, own=own: (abs(n - own), n))
 
 
 def test_texts_to_embed_hide_nothing(rows: SentenceRows) -> None:
     inputs = MaskedSentencesCollator(rows, SentenceMasker()).inputs()
     batch = inputs(["Two here. And there.", "", "no end", "🙂"])
     assert not batch.hidden.any()
-    assert batch.asked.shape == (4, 0)
+    assert batch.hidden_segments.shape == (0,)
+    assert batch.hidden_by_document.number.shape == (4, 0)
+    assert batch.hidden_tokens.at.shape == (4, 0)
     assert batch.valid.any(1).all()
 
 
@@ -357,8 +400,12 @@ def test_widths_are_rounded_up_but_never_above_the_longest_row(rows: SentenceRow
     assert batch.ids.shape[1] % PAD_TO == 0
     longest = max(int(batch.valid.sum(1).max()), 1)
     assert longest <= batch.ids.shape[1] < longest + PAD_TO
-    for part in (batch.context_valid, batch.hidden_valid):
-        assert part.shape[1] % PAD_TO == 0
-        assert part.shape[1] < int(part.sum(1).max()) + PAD_TO
+    tokens, sentences = (
+        [getattr(batch, f"{part}_{kind}").valid for part in ("visible", "hidden")] for kind in ("tokens", "by_document")
+    )
+    for multiple, parts in ((PAD_TO, tokens), (PAD_SENTENCES, sentences)):
+        for valid in parts:
+            assert valid.shape[1] % multiple == 0
+            assert valid.shape[1] < int(valid.sum(1).max()) + multiple
     tight = MaskedSentencesCollator(replace(rows, max_len=13), SentenceMasker()).whole([np.arange(5, 18)])
     assert tight.ids.shape[1] == 13

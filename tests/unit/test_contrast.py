@@ -105,3 +105,35 @@ def test_the_weight_of_a_late_contrast_is_a_function_of_progress() -> None:
     steps = (0, 60, 80, 100, 70, 0)
     assert [contrast.weight(Progress(step, 100)) for step in steps] == pytest.approx([0, 0, 0.2, 0.4, 0.1, 0])
     assert not isinstance(contrast, torch.nn.Module)  # nothing to save
+
+
+def late(predicted: Tensor, pool: Tensor, document: Tensor, similarity: Similarity = "cosine") -> Tensor:
+    return LateContrast(ContrastConfig(similarity=similarity, weight=1.0))(
+        predicted, pool, ANSWER, document, Progress(1, 1)
+    )
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "product"])
+def test_a_late_contrast_is_that_of_a_loop_over_predictions(similarity: Similarity) -> None:
+    predicted, pool = normal(M, D), normal(N, D, draw=1)
+    losses = []
+    for own, answer in zip(predicted, ANSWER.tolist(), strict=True):
+        members = [n for n in range(N) if DOCUMENT[n] == DOCUMENT[answer]]
+        cosines, products = F.cosine_similarity(own[None], pool[members]) / 0.1, pool[members] @ own / D
+        similar = cosines if similarity == "cosine" else products
+        losses.append(-F.log_softmax(similar, 0)[members.index(answer)])
+    torch.testing.assert_close(late(predicted, pool, DOCUMENT, similarity), torch.stack(losses).mean())
+
+
+def test_alike_sentences_cost_the_log_of_the_size_of_their_document() -> None:
+    found = late(normal(M, D), normal(1, D).expand(N, D), DOCUMENT)
+    assert float(found) == pytest.approx((math.log(3) + math.log(4)) / 2)
+
+
+def test_a_document_that_hides_nothing_plays_no_part() -> None:
+    predicted, pool = normal(M, D), normal(N + 3, D, draw=1).requires_grad_()
+    found = late(predicted, pool, torch.cat([DOCUMENT, torch.full((3,), 2)]))
+    torch.testing.assert_close(found, late(predicted, pool[:N], DOCUMENT))
+    found.backward()
+    assert (pool.grad[:N].abs().sum(1) > 0).all()
+    assert not pool.grad[N:].any()

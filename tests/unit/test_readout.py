@@ -23,7 +23,7 @@ from openjepa.core.method import Method, StepOutput
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loader import eval_batches
-from openjepa.data.masked_sentences import MaskedSentences
+from openjepa.data.masked_text import MaskedText
 from openjepa.data.numbers import same_answer
 from openjepa.evals.readout import compare
 from openjepa.models.readout import Aims, Readout, ReadoutConfig
@@ -286,13 +286,13 @@ def test_what_is_read_are_the_hidden_sentences(tmp_path: Path) -> None:
     experiment = build_tiny(tmp_path, recipe=lang_jepa)
     (batch,), readable = list(eval_batches(experiment, 1)), experiment.readable
     assert readable is not None
-    assert isinstance(batch, MaskedSentences)
+    assert isinstance(batch, MaskedText)
     reading = readable.read(experiment.method.eval(), batch)
     found = [readable.decode(ids[valid].tolist()) for ids, valid in zip(reading.ids, reading.valid, strict=True)]
     wanted = [
-        readable.decode(batch.ids[row][batch.sentence[row] == number].tolist())
+        readable.decode(batch.ids[row][batch.segment[row] == number].tolist())
         for row in range(batch.size)
-        for number in sorted(set(batch.sentence[row][batch.hidden[row]].tolist()))
+        for number in sorted(set(batch.segment[row][batch.hidden[row]].tolist()))
     ]
     assert found == wanted
     assert all(found)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Retrieval
 from openjepa.data.corpus import TokenRow
-from openjepa.data.masked_sentences import MaskedSentences, MaskedSentencesCollator, Sentences
+from openjepa.data.masked_sentences import MaskedSentencesCollator
+from openjepa.data.masked_text import MaskedText
 from openjepa.data.readers import Counts
 from openjepa.data.rows import SentenceRows
 from openjepa.data.sentence_tasks import sentence_tasks
@@ -26,7 +27,7 @@ from openjepa.masking.sentences import SentenceMasker
 D = 64
 ANIMALS = ("cat", "dog", "owl", "fox", "hen", "cow", "rat", "bee", "ant", "elk")
 
-Answer = Callable[["Words", MaskedSentences], Tensor]
+Answer = Callable[["Words", MaskedText], Tensor]
 
 
 class Words(nn.Module):
@@ -38,27 +39,26 @@ class Words(nn.Module):
         self.words = nn.Parameter(torch.randn(300, D, generator=generator_for(0, "words")))
         self.shift = shift * torch.randn(D, generator=generator_for(0, "shift"))
 
-    def targets(self, batch: MaskedSentences, some: Sentences) -> Tensor:
-        member = (batch.sentence[:, None] == some.number[:, :, None]).float()  # [B, S, T]
-        means = member @ self.words[batch.ids] / member.sum(2, keepdim=True).clamp_min(1)  # [B, S, D]
-        return (means[some.real] + self.shift).detach()
+    def all_targets(self, batch: MaskedText) -> Tensor:
+        words = [self.words[batch.ids[batch.segment == number]] for number in range(len(batch.row))]  # each [L, D]
+        return (torch.stack([own.mean(0) for own in words]) + self.shift).detach()
 
-    def predict_from_context(self, batch: MaskedSentences) -> Tensor:
+    def predict_from_context(self, batch: MaskedText) -> Tensor:
         return self.answer(self, batch)
 
-    def seen(self, batch: MaskedSentences) -> Tensor:
+    def seen(self, batch: MaskedText) -> Tensor:
         """The mean latent of the visible sentences of its document, for each hidden sentence [M, D]."""
-        rows = batch.seen_valid.nonzero()[:, 0]  # of each visible sentence
-        total = torch.zeros(batch.size, D).index_add(0, rows, self.targets(batch, batch.visible_part))
-        mean = total / batch.seen_valid.sum(1, keepdim=True)  # [B, D]
-        return mean[batch.asked_valid.nonzero()[:, 0]]
+        targets, is_visible = self.all_targets(batch), torch.ones(len(batch.row), dtype=torch.bool)
+        is_visible[batch.hidden_segments] = False
+        documents = batch.document[batch.hidden_segments].tolist()
+        return torch.stack([targets[is_visible & (batch.document == document)].mean(0) for document in documents])
 
 
-def truth(method: Words, batch: MaskedSentences) -> Tensor:
-    return method.targets(batch, batch.hidden_part)
+def truth(method: Words, batch: MaskedText) -> Tensor:
+    return method.all_targets(batch)[batch.hidden_segments]
 
 
-def hint(method: Words, batch: MaskedSentences) -> Tensor:
+def hint(method: Words, batch: MaskedText) -> Tensor:
     """Nearly all of it is what was seen, the rest is right."""
     return 0.9 * method.seen(batch) + 0.1 * truth(method, batch)
 
@@ -150,8 +150,8 @@ def test_avoid_points_away_from_the_mean_of_the_visible_sentences(tasks: dict[st
 class Numbered(Words):
     """Latents that say which sentence of its document it is, and hardly anything else."""
 
-    def targets(self, batch: MaskedSentences, some: Sentences) -> Tensor:
-        return 0.01 * super().targets(batch, some) + torch.eye(D)[some.number[some.real]]
+    def all_targets(self, batch: MaskedText) -> Tensor:
+        return 0.01 * super().all_targets(batch) + torch.eye(D)[batch.position]
 
 
 def test_questions_of_one_document_are_drawn_together(tasks: dict[str, Retrieval]) -> None:

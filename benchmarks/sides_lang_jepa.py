@@ -21,12 +21,12 @@ def ours(asked: Asked) -> Built:
     config, experiment, vocabulary = with_encoder(lang_jepa, asked, LENGTH)
 
     def read(batch: Any) -> Read:
-        hidden, _ = batch.hidden_part.alone
+        hidden = batch.hidden_tokens.segment
         teacher = hidden if config.teacher_reads == "alone" else batch.valid
         other_view = [hidden] if experiment.method.two_views.pulls else []
         encoder = experiment.method.student
-        encoded = [real_places(encoder, read) for read in (batch.context_valid, teacher, *other_view)]
-        return Read(int(batch.asked_valid.sum()), encoded)
+        encoded = [real_places(encoder, read) for read in (batch.visible_tokens.valid, teacher, *other_view)]
+        return Read(len(batch.hidden_segments), encoded)
 
     return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)
 

@@ -18,8 +18,8 @@ def ours(asked: Asked) -> Built:
     config, experiment, vocabulary = with_encoder(t_jepa, asked, LENGTH)
 
     def read(batch: Any) -> Read:
-        student = batch.context_valid if config.mask.how == "drop" else batch.valid
-        spans, _ = batch.packed_spans
+        student = batch.visible_tokens.valid if config.mask.how == "drop" else batch.valid
+        spans = batch.hidden_tokens.segment
         teacher = spans if config.teacher_reads == "spans" else batch.valid
         other_view = [spans] if experiment.method.two_views.pulls else []
         encoder = experiment.method.student

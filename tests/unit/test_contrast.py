@@ -107,56 +107,33 @@ def test_the_weight_of_a_late_contrast_is_a_function_of_progress() -> None:
     assert not isinstance(contrast, torch.nn.Module)  # nothing to save
 
 
-# --- the loss of a run: candidates are of a prediction's own document ------------------------------------------------
-
-DOCUMENT_OF = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])  # of each of 9 sentences
-ANSWERS = torch.tensor([1, 2, 3, 8])  # the hidden ones
-END = Progress(10, 10)
-
-
-def late(predicted: Tensor, pool: Tensor, kind: Similarity = "cosine", weight: float = 1.0, start: float = 0.5,
-         progress: Progress = END) -> Tensor:  # fmt: skip
-    config = ContrastConfig(weight=weight, similarity=kind, start=start)
-    return LateContrast(config)(predicted, pool, ANSWERS, DOCUMENT_OF, progress)
+def late(predicted: Tensor, pool: Tensor, document: Tensor, similarity: Similarity = "cosine") -> Tensor:
+    return LateContrast(ContrastConfig(similarity=similarity, weight=1.0))(
+        predicted, pool, ANSWER, document, Progress(1, 1)
+    )
 
 
-@pytest.mark.parametrize("kind", ["cosine", "product"])
-def test_each_prediction_is_told_from_the_sentences_of_its_own_document(kind: Similarity) -> None:
-    predicted, pool = normal(4, D), normal(9, D, draw=1)
+@pytest.mark.parametrize("similarity", ["cosine", "product"])
+def test_a_late_contrast_is_that_of_a_loop_over_predictions(similarity: Similarity) -> None:
+    predicted, pool = normal(M, D), normal(N, D, draw=1)
     losses = []
-    for own, answer in zip(predicted, ANSWERS.tolist(), strict=True):
-        members = [n for n in range(9) if DOCUMENT_OF[n] == DOCUMENT_OF[answer]]
+    for own, answer in zip(predicted, ANSWER.tolist(), strict=True):
+        members = [n for n in range(N) if DOCUMENT[n] == DOCUMENT[answer]]
         cosines, products = F.cosine_similarity(own[None], pool[members]) / 0.1, pool[members] @ own / D
-        similar = cosines if kind == "cosine" else products
+        similar = cosines if similarity == "cosine" else products
         losses.append(-F.log_softmax(similar, 0)[members.index(answer)])
-    torch.testing.assert_close(late(predicted, pool, kind), torch.stack(losses).mean())
-    torch.testing.assert_close(late(predicted, pool, kind, weight=0.3), 0.3 * torch.stack(losses).mean())
+    torch.testing.assert_close(late(predicted, pool, DOCUMENT, similarity), torch.stack(losses).mean())
 
 
 def test_alike_sentences_cost_the_log_of_the_size_of_their_document() -> None:
-    found = late(normal(4, D), normal(1, D).expand(9, D))
-    assert float(found) == pytest.approx((2 * math.log(3) + math.log(2) + math.log(4)) / 4)
+    found = late(normal(M, D), normal(1, D).expand(N, D), DOCUMENT)
+    assert float(found) == pytest.approx((math.log(3) + math.log(4)) / 2)
 
 
-def test_sentences_of_other_documents_play_no_part() -> None:
-    predicted, pool = normal(4, D), normal(9, D, draw=1).requires_grad_()
-    for answer in range(4):
-        one = torch.zeros(4).index_fill(0, torch.tensor(answer), 1.0)
-        similar = similarities(predicted, pool, "cosine")
-        among = DOCUMENT_OF[ANSWERS][:, None] == DOCUMENT_OF
-        (gradient,) = torch.autograd.grad(tell_apart(similar, ANSWERS, among, T) @ one, pool)
-        assert torch.equal(gradient.abs().sum(1) > 0, DOCUMENT_OF[ANSWERS[answer]] == DOCUMENT_OF)
-    other = pool.detach().clone()
-    assert not torch.equal(late(predicted, other + (DOCUMENT_OF == 1)[:, None] * 1.0), late(predicted, other))
-    unasked = torch.cat([other, normal(3, D, draw=2)])  # a document that hides nothing
-    contrast = LateContrast(ContrastConfig(weight=1.0))
-    more = contrast(predicted, unasked, ANSWERS, torch.cat([DOCUMENT_OF, torch.full((3,), 3)]), END)
-    torch.testing.assert_close(more, late(predicted, other))
-
-
-def test_the_weight_grows_late_in_the_run() -> None:
-    contrast = LateContrast(ContrastConfig(weight=0.4, start=0.6))
-    assert [contrast.weight(Progress(n, 100)) for n in (0, 60, 80, 100)] == pytest.approx([0, 0, 0.2, 0.4])
-    predicted, pool = normal(4, D), normal(9, D, draw=1)
-    half = late(predicted, pool, weight=0.4, start=0.6, progress=Progress(80, 100))
-    torch.testing.assert_close(half, 0.5 * late(predicted, pool, weight=0.4))
+def test_a_document_that_hides_nothing_plays_no_part() -> None:
+    predicted, pool = normal(M, D), normal(N + 3, D, draw=1).requires_grad_()
+    found = late(predicted, pool, torch.cat([DOCUMENT, torch.full((3,), 2)]))
+    torch.testing.assert_close(found, late(predicted, pool[:N], DOCUMENT))
+    found.backward()
+    assert (pool.grad[:N].abs().sum(1) > 0).all()
+    assert not pool.grad[N:].any()

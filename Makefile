@@ -7,12 +7,13 @@ export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := true
+PARALLEL := -n auto --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench golden clean
+.PHONY: help demo test test-all lint types bench golden clean
 
 help: ## Show what can be made
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -22,8 +23,11 @@ help: ## Show what can be made
 demo: .venv/ready ## Install, train a text JEPA for a few minutes, and show whether it learned
 	$(BIN)/openjepa train t_jepa
 
-test: .venv/ready ## Install and run the tests
-	$(BIN)/python -m pytest
+test: .venv/ready ## Install and run the tests, but for the slow ones (a few minutes on two cores)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-all: .venv/ready ## Run every test, the slow ones too
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: .venv/ready ## Check style, formatting and the direction of imports
 	$(BIN)/ruff check .

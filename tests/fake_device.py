@@ -59,7 +59,7 @@ class FakeDevice:
 
     def module(self, module: nn.Module) -> nn.Module:
         """The module itself, with its parameters and buffers on the device: it is of no more use elsewhere."""
-        return module._apply(self.tensor)
+        return module._apply(self.tensor)  # noqa: SLF001 - torch has no public name for it
 
     def batch(self, batch: Batch) -> Batch:
         """The batch as `Batch.to` moves it. Its masks must be known before the mode is entered: `batch.indexed()`."""

@@ -38,7 +38,7 @@ def absent(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
         monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "tiktoken"))
-        monkeypatch.setattr(hub, "_answers", {})
+        monkeypatch.setattr(hub, "answers", {})
         yield address
 
 
@@ -88,17 +88,15 @@ def test_an_absent_hub_is_one_line_within_seconds(
 
 def test_an_absent_hub_is_asked_once(absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hub.absence() is not None
-    monkeypatch.setattr(hub, "_ask", lambda: pytest.fail("asked again"))
-    start = time.monotonic()
+    monkeypatch.setattr(hub, "ask_hub", lambda: pytest.fail("asked again"))
     assert hub.absence() in ("Connection refused", f"no answer within {hub.PATIENCE_S:g} s")
-    assert time.monotonic() - start < 0.1
 
 
 def test_offline_mode_asks_nobody(absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub, "_ask", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(hub, "ask_hub", lambda: pytest.fail("asked"))
     assert hub.absence() == "HF_HUB_OFFLINE is set"
 
 

@@ -95,11 +95,11 @@ def test_explained_variance_is_1_where_labels_decide_and_about_0_where_they_are_
 def test_rare_classes_are_one_class_and_missing_ones_none() -> None:
     labels = [k for k in range(12) for _ in range(k)]  # class 0 never
     task = Classification("t", [], [], ["x"] * len(labels), labels, tuple(f"c{k}" for k in range(12)))
-    factor = samples._factor(task, np.arange(len(labels)))
+    factor = samples.factor_of(task, np.arange(len(labels)))
     assert factor.classes == (*(f"c{k}" for k in range(11, 4, -1)), OTHERS)
     assert len(factor.classes) == CLASSES
     assert [factor.classes[label] for label in factor.labels] == [f"c{k}" if k > 4 else OTHERS for k in labels]
-    few = samples._factor(Classification("t", [], [], ["x"] * 3, [2, 0, 2], ("a", "b", "c")), np.arange(3))
+    few = samples.factor_of(Classification("t", [], [], ["x"] * 3, [2, 0, 2], ("a", "b", "c")), np.arange(3))
     assert (few.classes, few.labels.tolist()) == (("a", "c"), [1, 0, 1])
 
 
@@ -125,17 +125,17 @@ def test_neighbours_are_the_highest_cosines_without_the_input_itself() -> None:
     unit = given / np.linalg.norm(given, axis=1, keepdims=True)
     cosines = unit @ unit[7]
     expected = [i for i in np.argsort(-cosines) if i != 7][:3]
-    found, values = likeness._nearest(given, 7)
+    found, values = likeness.nearest(given, 7)
     assert found == expected
     assert values == pytest.approx(cosines[expected], abs=1e-6)
 
 
 def test_the_matrix_takes_two_inputs_of_each_value() -> None:
     factor = Factor("topic", np.array([0] * 20 + [1] * 20 + [2] * 19 + [3]), ("a", "b", "c", "d"))
-    chosen, values = likeness._pairs_of_values(inputs((factor,)))
+    chosen, values = likeness.pairs_of_values(inputs((factor,)))
     assert chosen == [0, 1, 20, 21, 40, 41]
     assert values == ["a", "a", "b", "b", "c", "c"]
-    assert len(likeness._pairs_of_values(inputs())[0]) == likeness.PAIRED
+    assert len(likeness.pairs_of_values(inputs())[0]) == likeness.PAIRED
     assert likeness.matrix(inputs((factor,))).count("1.00") == 6
 
 
@@ -282,13 +282,13 @@ def test_an_error_is_met_once_and_shown_by_every_section() -> None:
         calls.append(1)
         raise UserError("no data")
 
-    ask = run_page._once(make)
+    ask = run_page.once(make)
     for _ in range(3):
         with pytest.raises(UserError, match="no data"):
             ask()
     assert len(calls) == 1
     given = inputs()
-    assert run_page._once(lambda: given)() is given
+    assert run_page.once(lambda: given)() is given
 
 
 def study(cost: float | None) -> dict[str, Any]:

@@ -49,14 +49,14 @@ def study() -> dict[str, Any]:
 def aligned() -> None:
     run = {name: [WIDE] for name in ("own_cosine", "shuffled_cosine", "random_cosine", "mrr", "top1")}
     runs = [{"label": f"{LONG}{i}", "mrr_chance": WIDE, "top1_chance": WIDE, **run} for i in range(3)]
-    align._print({"runs": runs, "figure": "figure.png"})
+    align.print_alignment({"runs": runs, "figure": "figure.png"})
 
 
 def read() -> None:
     row = {"readout": WIDE, "shuffled": WIDE, "chance": WIDE, "gain": WIDE, "interval": (WIDE, -WIDE)}
     example = dict.fromkeys(("text", "target", "predicted"), LONG * 3)
     about = {"texts": 9, "learn_from": "target", "steps": 9, "train_s": 1.0}
-    readout._print({"measures": {f"target_{LONG}": row}, "examples": [example], **about})
+    readout.print_readout({"measures": {f"target_{LONG}": row}, "examples": [example], **about})
 
 
 def similar() -> None:
@@ -70,7 +70,7 @@ def trend() -> None:
 
 
 def checks() -> None:
-    judge._print_checks([SimpleNamespace(name=LONG, passed=False, detail=LONG * 3)])
+    judge.print_checks([SimpleNamespace(name=LONG, passed=False, detail=LONG * 3)])
 
 
 def of_a_study() -> None:

@@ -52,10 +52,11 @@ def align(
     if as_json:
         print_json(result)
     else:
-        _print(result)
+        print_alignment(result)
 
 
-def _print(result: dict[str, Any]) -> None:
+def print_alignment(result: dict[str, Any]) -> None:
+    """The curves' last points as a table, and where the figure is."""
     from rich.markup import escape
 
     names = ("own", "shuffled", "random", "own-shuffled", "MRR", "MRR by chance", "top-1", "top-1 by chance")

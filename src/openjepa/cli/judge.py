@@ -243,12 +243,13 @@ def check(
         checks = [{"name": r.name, "passed": r.passed, "detail": r.detail} for r in results]
         print_json({"recipe": target, "passed": not failed, "checks": checks})
     else:
-        _print_checks(results)
+        print_checks(results)
     if failed:
         raise typer.Exit(FAILED)
 
 
-def _print_checks(results: list) -> None:
+def print_checks(results: list) -> None:
+    """A line for each law: whether it holds, and its figures."""
     from rich.text import Text
 
     table = folding_table(["check", "", "detail"])

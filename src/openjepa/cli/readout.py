@@ -43,7 +43,7 @@ def readout(
     if as_json:
         print_json({"run": run, **result})
     else:
-        _print(result)
+        print_readout(result)
         stdout().print(f"readout: {Path(run) / 'readout'}", soft_wrap=True, markup=False)
 
 
@@ -62,7 +62,8 @@ def _train(run: Path, overrides: list[str], device: str, precision: str) -> dict
         return opened.train_readout(overrides, lambda step, loss: bar.update(task, completed=step, loss=loss))
 
 
-def _print(result: dict[str, Any]) -> None:
+def print_readout(result: dict[str, Any]) -> None:
+    """The measures of a readout as a table, and examples."""
     from rich.text import Text
 
     console = stdout()

@@ -22,7 +22,7 @@ ABSENT_FOR_S = 60.0  # how long a hub that did not answer is not asked again
 OFFLINE = "HF_HUB_OFFLINE is set"
 REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
-_answers: dict[str, tuple[float, str | None]] = {}  # by endpoint: when it was asked, and why it cannot be reached
+answers: dict[str, tuple[float, str | None]] = {}  # by endpoint: when it was asked, and why it cannot be reached
 
 
 def is_repository(name: str) -> bool:
@@ -43,14 +43,14 @@ def absence() -> str | None:
 
     if constants.HF_HUB_OFFLINE:
         return OFFLINE
-    asked_at, reason = _answers.get(endpoint(), (float("-inf"), None))
+    asked_at, reason = answers.get(endpoint(), (float("-inf"), None))
     if asked_at == float("-inf") or (reason is not None and time.monotonic() - asked_at > ABSENT_FOR_S):
-        reason = _ask()
-        _answers[endpoint()] = (time.monotonic(), reason)
+        reason = ask_hub()
+        answers[endpoint()] = (time.monotonic(), reason)
     return reason
 
 
-def _ask() -> str | None:
+def ask_hub() -> str | None:
     """Any answer will do. In a thread of its own, since looking up a name cannot be given a time limit."""
     from huggingface_hub import get_session
 

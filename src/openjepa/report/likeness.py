@@ -60,7 +60,7 @@ def semantic_check(found: Mapping[str, Any]) -> str:
 
 def matrix(samples: Samples) -> str:
     """Cosines of all pairs of a few inputs: two each of several values of the first factor, where there is one."""
-    chosen, values = _pairs_of_values(samples)
+    chosen, values = pairs_of_values(samples)
     unit = unit_rows(samples.vectors["run"])
     cosines = unit[chosen] @ unit[chosen].T  # [P, P]
     chance = _chance(samples, "run")
@@ -88,7 +88,7 @@ def neighbours(samples: Samples) -> str:
     for query in queries:
         columns = []
         for name, chance in chances.items():
-            near, cosines = _nearest(samples.vectors[name], int(query))
+            near, cosines = nearest(samples.vectors[name], int(query))
             items = "".join(
                 f'<li>{html}<span class="figures">cosine {cosine:.2f}, z {chance.z(cosine):+.1f}</span></li>'
                 for html, cosine in zip(samples.show(near), cosines, strict=True)
@@ -105,15 +105,16 @@ def neighbours(samples: Samples) -> str:
     return note + "".join(blocks)
 
 
-def _nearest(vectors: np.ndarray, query: int) -> tuple[list[int], list[float]]:
+def nearest(vectors: np.ndarray, query: int) -> tuple[list[int], list[float]]:
+    """The NEIGHBOURS inputs nearest to input `query` of vectors [N, D], but itself: their numbers and cosines."""
     unit = unit_rows(vectors)
     cosines = np.asarray(unit @ unit[query])  # [N]
     order = [int(i) for i in np.argsort(-cosines, kind="stable") if i != query][:NEIGHBOURS]
     return order, [float(cosines[i]) for i in order]
 
 
-def _pairs_of_values(samples: Samples) -> tuple[list[int], list[str]]:
-    """(numbers of the inputs, the value of each or nothing)."""
+def pairs_of_values(samples: Samples) -> tuple[list[int], list[str]]:
+    """Two inputs of each value of the first factor: their numbers, and the value of each; or PAIRED inputs without."""
     if not samples.factors:
         return list(range(min(PAIRED, samples.count))), []
     factor = samples.factors[0]

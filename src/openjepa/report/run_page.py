@@ -34,7 +34,7 @@ LIVE_REFRESH_S = 15
 def run_page(path: Path, device: str = "auto", precision: str = "auto") -> str:
     """The whole page of a run folder; its networks run as `api.load` says. Raises UserError if it is none."""
     logs, run = read_logs(path), api.load(path, device, precision)
-    samples = _once(lambda: held_out_samples(run))
+    samples = once(lambda: held_out_samples(run))
     sections: list[Section] = [
         *_from_logs(logs, run),
         ("spectrum", "Spectrum", lambda: _sampled(samples, space.spectrum)),
@@ -131,7 +131,7 @@ def _source(source: Any) -> str:
     return f"{escape(str(source))}{synthetic}"
 
 
-def _once(make: Callable[[], Samples]) -> Callable[[], Samples]:
+def once(make: Callable[[], Samples]) -> Callable[[], Samples]:
     """Called the first time, remembered then; a UserError as well, so that no section tries in vain again."""
     made: list[Samples | UserError] = []
 

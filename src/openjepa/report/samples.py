@@ -97,11 +97,11 @@ def _asked_inputs(run: Run) -> tuple[list[Any], tuple[Factor, ...], str] | None:
         return None
     tasks = max(groups.values(), key=len)
     chosen = np.unique(np.linspace(0, len(tasks[0].test) - 1, INPUTS).round().astype(int))
-    factors = tuple(_factor(task, chosen) for task in tasks)
+    factors = tuple(factor_of(task, chosen) for task in tasks)
     return [tasks[0].test[i] for i in chosen], factors, f"{len(chosen)} test inputs of the recipe's own evaluation"
 
 
-def _factor(task: Classification, chosen: np.ndarray) -> Factor:
+def factor_of(task: Classification, chosen: np.ndarray) -> Factor:
     """The task's classes, the rarer ones taken together."""
     labels = np.asarray(task.test_labels, dtype=np.int64)[chosen]  # [N]
     known = np.flatnonzero(np.bincount(labels, minlength=len(task.classes)))

@@ -103,5 +103,4 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         inputs=collate.inputs(max_len, config.data.synthetic),
         mask_ratio=config.mask_ratio,
-        notes=lambda: {"mask_ratio": config.mask_ratio},
     )

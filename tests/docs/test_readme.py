@@ -23,6 +23,7 @@ PAGES = [
         "docs/how-to/read-a-run.md",
         "docs/how-to/evaluate.md",
         "docs/how-to/find-similar-tickets.md",
+        "docs/results/recipes.md",
     )
 ]
 COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: {2,}#.*)?$", re.MULTILINE)

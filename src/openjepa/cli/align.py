@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from openjepa.cli.output import AsJson, hush_fabric, print_json, stdout
+from openjepa.cli.output import AsJson, print_json, stdout
 from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
@@ -47,7 +47,6 @@ def align(
         recipe, overrides = words_of(context, words)
         if recipe is None:
             raise UserError("give a recipe (openjepa align nano_jepa) or two run folders")
-        hush_fabric()
         result = alignment_study.study(recipe, preset=preset, config=config, out=out, overrides=overrides)
     if as_json:
         print_json(result)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -67,13 +66,6 @@ def fail(message: str, code: int) -> int:
     """One line on stderr; returns the exit code."""
     remark(message)
     return code
-
-
-def hush_fabric() -> None:
-    """Fabric's import turns its greetings on; under DDP every rank would print them."""
-    import lightning_fabric  # noqa: F401
-
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def version(asked: bool) -> None:

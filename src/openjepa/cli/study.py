@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from openjepa.cli.output import AsJson, Interrupted, hush_fabric, print_json, stderr, stdout
+from openjepa.cli.output import AsJson, Interrupted, print_json, stderr, stdout
 from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 
@@ -102,7 +102,6 @@ def _arms_and_settings(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _study(run: Callable[[], dict[str, Any]], as_json: bool) -> None:
-    hush_fabric()
     try:
         found = run()
     except KeyboardInterrupt as stop:

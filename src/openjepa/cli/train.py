@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openjepa.cli.output import AsJson, Interrupted, hush_fabric, print_json, remark, stderr, stdout
+from openjepa.cli.output import AsJson, Interrupted, print_json, remark, stderr, stdout
 from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 from openjepa.core.remarks import is_main_process
@@ -60,7 +60,6 @@ def train(
         if config is None:
             raise UserError("give a recipe (openjepa recipes lists them), --config FILE or --resume RUN")
         recipe = recipe_of(config)
-    hush_fabric()
     folder = resume or out or default_folder(Path(recipe or "").stem)
     try:
         run = api.train(

@@ -9,6 +9,7 @@ log line holds is in `train.window`.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +63,8 @@ class Fit:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Fabric for this config. More than one device means DDP (gloo on CPUs, NCCL on GPUs)."""
+    """Fabric for this config, without its greetings. More than one device means DDP (gloo on CPUs, NCCL on GPUs)."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     strategy = "ddp" if config.devices > 1 else "auto"
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
 

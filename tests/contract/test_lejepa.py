@@ -69,7 +69,7 @@ def test_the_loss_is_the_papers(views: tuple[str, ...]) -> None:
 
 
 def test_the_preset_cifar10_has_vicregs_loss_to_the_last_digit() -> None:
-    """mse(z, z') + variance + 0.2 * covariance, each a mean over both views: the loss of the mode of two views before."""
+    """mse(z, z') + variance + 0.2 * covariance, each a mean over both views: as two views had before."""
     _, preset = configure("lejepa", "cifar10")
     weights = preset.regularizer
     assert (weights.name, weights.weight, weights.covariance, weights.mean) == ("vicreg", 1, 0.2, 0)

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from openjepa import api
 from openjepa.check import check_experiment, failed
+from openjepa.core.configure import configure
 from openjepa.core.errors import ConfigError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.data.image_batches import ImageViews
 from openjepa.data.loader import eval_batches, train_batches
 from openjepa.health.monitor import look
-from openjepa.objectives.regularizers import sigreg
+from openjepa.objectives.regularizers import sigreg, vicreg
 from openjepa.recipes.lejepa import LeJEPA
 from tests.planted import failing
 from tests.tiny import VIEWS, build_views
@@ -67,20 +68,27 @@ def test_the_loss_is_the_papers(views: tuple[str, ...]) -> None:
         torch.testing.assert_close(method(batch).loss, (1 - share) * prediction + share * statistic)
 
 
-def test_two_views_with_vicreg_have_vicregs_loss_to_the_last_digit() -> None:
-    """mse(z, z') + 1 * variance + 0.2 * covariance, each a mean over both views, as it was before any multi-crop."""
-    experiment = build_views("local_views=0", *VICREG, "regularizer.weight=1", "regularizer.covariance=0.2")
+def test_the_preset_cifar10_has_vicregs_loss_to_the_last_digit() -> None:
+    """mse(z, z') + variance + 0.2 * covariance, each a mean over both views: as two views had before."""
+    _, preset = configure("lejepa", "cifar10")
+    weights = preset.regularizer
+    assert (weights.name, weights.weight, weights.covariance, weights.mean) == ("vicreg", 1, 0.2, 0)
+    experiment = build_views(
+        *(f"{key}={preset.setting(key)}" for key in ("global_views", "local_views", "prediction_weight")),
+        *(f"regularizer.{key}={value}" for key, value in weights),
+        f"projector.kind={preset.projector.kind}",
+    )
     method, batch = experiment.method.train(), next(train_batches(experiment, 0))
     assert isinstance(method, LeJEPA)
     assert isinstance(batch, ImageViews)
-    output = method(batch)
-    both = method.projector(method.student(batch.global_views.transpose(0, 1).flatten(0, 1)).mean(1))
+    terms = method(batch).terms
+    both = method.student(batch.global_views.transpose(0, 1).flatten(0, 1)).mean(1)
     first, second = both.chunk(2)  # each [B, Z]
-    assert torch.equal(output.terms["prediction"], (first - second).square().mean(-1).mean())
-    others = [method.regularizer(view, 0) for view in (first, second)]
-    for name in ("variance", "covariance"):
-        assert torch.equal(output.terms[name], (others[0][name] + others[1][name]) / 2)
-    assert torch.equal(output.loss, sum(output.terms.values(), torch.zeros(())))
+    assert torch.equal(terms["prediction"], (first - second).square().mean(-1).mean())
+    parts = [vicreg(view, covariance_weight=0.2) for view in (first, second)]
+    assert torch.equal(terms["variance"], (parts[0]["variance"] + parts[1]["variance"]) / 2)
+    assert torch.equal(terms["covariance"], (parts[0]["covariance"] + parts[1]["covariance"]) / 2)
+    assert set(terms) == {"prediction", "variance", "covariance"}
 
 
 def test_health_is_read_from_a_view_that_is_not_part_of_its_target(experiment: Experiment) -> None:

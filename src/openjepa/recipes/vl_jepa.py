@@ -1,4 +1,4 @@
-"""Predict hidden patches' latents with a caption's help (the published VL-JEPA, 2512.10942, predicts a text's latent).
+"""VL-JEPA: predict hidden patches with a caption's help; the published one (arXiv 2512.10942) predicts a text latent.
 
 The published VL-JEPA (Chen et al. 2025, arXiv 2512.10942) reads an image and a question and predicts the latent of the
 text that answers it. This recipe hides patches, as I-JEPA does. The vision encoder reads the visible patches and no

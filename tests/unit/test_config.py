@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
@@ -294,6 +294,8 @@ def test_a_key_that_stands_twice_in_a_file_is_named(tmp_path: Path) -> None:
 
 
 @given(st.one_of(st.none(), st.text(), st.floats(allow_nan=False, allow_infinity=False), st.booleans()), st.text())
+@example(value=None, text="0\x85")
+@example(value=None, text="a\u2028b")
 def test_values_spelled_for_the_command_line_come_back(value: object, text: str) -> None:
     settings = {"net.tags": (text, "a, b"), "optimizer_args": {"x": value}, "loss.name": text}
     settings |= {"net.name": value if value is None or isinstance(value, str) else text}

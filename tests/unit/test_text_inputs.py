@@ -19,7 +19,7 @@ from openjepa.recipes.baselines import mlm, simcse
 from tests.tiny import TINY, build_nano, build_tiny
 
 SENTENCE = "The museum opened a new hall for old maps and clocks. "
-SHORT, LONG = SENTENCE, SENTENCE * 30
+SHORT, LONG = SENTENCE, (SENTENCE * 30).strip()
 WORDS = tuple(setting for setting in TINY if not setting.startswith("predictor."))
 
 BUILDERS: dict[str, Callable[[Path], Experiment]] = {

@@ -52,12 +52,16 @@ for _type in SCALARS:
     AsWritten.add_constructor(f"tag:yaml.org,2002:{_type}", _scalar)
 
 
+LINE_BREAKS = set("\x85\u2028\u2029")  # of YAML; between other quotes they would come back as spaces
+
+
 class _Dumper(yaml.SafeDumper):
     """Puts quotes around a text that would not come back as one."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         is_special = text.strip().lower() in UNSET or not isinstance(plain(Written(text)), str)
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style="'" if is_special else None)
+        style = '"' if LINE_BREAKS & set(text) else "'" if is_special else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)

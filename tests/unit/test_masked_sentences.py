@@ -395,8 +395,9 @@ def test_texts_to_embed_hide_nothing(rows: SentenceRows) -> None:
     assert batch.valid.any(1).all()
 
 
-def test_widths_are_rounded_up_but_never_above_the_longest_row(rows: SentenceRows) -> None:
-    batch = batch_of(rows)
+@pytest.mark.parametrize("ratio", [0.3, 0.5])  # at most 1 hidden and 3 visible sentences a row; 2 and 2
+def test_widths_are_rounded_up_but_never_above_the_longest_row(rows: SentenceRows, ratio: float) -> None:
+    batch = batch_of(rows, ratio=ratio)
     assert batch.ids.shape[1] % PAD_TO == 0
     longest = max(int(batch.valid.sum(1).max()), 1)
     assert longest <= batch.ids.shape[1] < longest + PAD_TO

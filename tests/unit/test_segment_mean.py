@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openjepa.core.seeding import generator_for
 from openjepa.data.masked_text import positions_within
-from openjepa.models.transformer import SUMMED_TOGETHER, segment_mean
+from openjepa.models.transformer import segment_mean
 
 D = 5
 
@@ -102,7 +102,7 @@ def test_without_tokens_or_segments_there_are_zeros_or_nothing(rows: int, width:
     assert not x.grad.any()
 
 
-@pytest.mark.parametrize("length", [SUMMED_TOGETHER, 100, 1000])
+@pytest.mark.parametrize("length", [16, 100, 1000])
 @pytest.mark.parametrize("mean", [0.0, 100.0])
 def test_long_segments_are_rounded_no_worse_than_by_torch(length: int, mean: float) -> None:
     segment = torch.arange(8).repeat_interleave(length).view(4, -1)

@@ -15,10 +15,14 @@ LENGTH = 128  # tokens
 
 
 def ours(asked: Asked) -> Built:
-    """The recipe as users run it with `encoder.name`, `train.batch_tokens`, `train.precision` and `invariance=0`."""
+    """The recipe as users run it with `encoder.name`, `train.batch_tokens`, `train.precision` and `invariance=0`.
+
+    Targets are of the top layer, as the original's.
+    """
     from openjepa.recipes import lang_jepa
 
-    config, experiment, vocabulary = with_encoder(lang_jepa, asked, LENGTH)
+    target = {"norm": "standardize", "skip_top": 0}
+    config, experiment, vocabulary = with_encoder(lang_jepa, asked, LENGTH, target=target)
 
     def read(batch: Any) -> Read:
         hidden = batch.hidden_tokens.segment

@@ -135,5 +135,6 @@ def test_a_document_that_hides_nothing_plays_no_part() -> None:
     found = late(predicted, pool, torch.cat([DOCUMENT, torch.full((3,), 2)]))
     torch.testing.assert_close(found, late(predicted, pool[:N], DOCUMENT))
     found.backward()
+    assert pool.grad is not None
     assert (pool.grad[:N].abs().sum(1) > 0).all()
     assert not pool.grad[N:].any()

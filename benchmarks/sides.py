@@ -129,14 +129,16 @@ def made(recipe: ModuleType, asked: Asked, values: Mapping[str, Any]) -> tuple[A
     return config, recipe.build(config, BuildContext(asked.assets))
 
 
-def with_encoder(recipe: ModuleType, asked: Asked, max_len: int) -> tuple[Any, Experiment, int]:
-    """`made` with the encoder that the reference has too, untrained; and the size of its vocabulary.
+def with_encoder(
+    recipe: ModuleType, asked: Asked, max_len: int, values: Mapping[str, Any] | None = None
+) -> tuple[Any, Experiment, int]:
+    """`made` of `values` with the encoder that the reference has too, untrained; and the size of its vocabulary.
 
     Without `invariance`, for which the student reads the hidden text too: the originals have nothing like it.
     """
     vocabulary = make_encoder(asked).vocab_size
     encoder = {"name": str(asked.encoder), "weights": False, "max_len": max_len}
-    return *made(recipe, asked, {"encoder": encoder, "invariance": 0.0}), vocabulary
+    return *made(recipe, asked, {"encoder": encoder, "invariance": 0.0, **(values or {})}), vocabulary
 
 
 def real_places(encoder: Any, valid: Tensor) -> Tensor:

@@ -15,10 +15,13 @@ LENGTH = 128  # tokens
 
 
 def ours(asked: Asked) -> Built:
-    """The recipe as users run it with `encoder.name`, `train.batch_tokens`, `train.precision` and `invariance=0`."""
+    """The recipe as users run it with `encoder.name`, `train.batch_tokens`, `train.precision` and `invariance=0`.
+
+    Targets are of the top layer, as the original's: below it, the predictor reads two levels.
+    """
     from openjepa.recipes import lang_jepa
 
-    config, experiment, vocabulary = with_encoder(lang_jepa, asked, LENGTH)
+    config, experiment, vocabulary = with_encoder(lang_jepa, asked, LENGTH, {"target": {"skip_top": 0}})
 
     def read(batch: Any) -> Read:
         hidden = batch.hidden_tokens.segment

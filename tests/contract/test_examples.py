@@ -34,6 +34,7 @@ def in_a_folder_of_its_own(name: str, folder: Path, monkeypatch: pytest.MonkeyPa
     return Path(shutil.copy(EXAMPLES / name, folder / "home" / name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

@@ -133,6 +133,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_needs_its_base_encoder_no_more(base: Path, tmp_path: Path, capfd) -> None:
     """Its folder is gone: the run resumes bit for bit, and is compared with the very initialisation that it had."""
     write_corpus(tmp_path / "corpus.jsonl")

@@ -70,6 +70,7 @@ def test_arms_of_an_own_recipe_are_compared_by_value(recipe: Path) -> None:
     assert len({type(arm.config) for arm in arms}) == 1
 
 
+@pytest.mark.slow
 def test_a_run_opens_from_any_folder_without_its_recipe_file(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

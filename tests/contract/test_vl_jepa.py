@@ -333,6 +333,7 @@ def test_pools_are_asked_from_the_view_of_every_member() -> None:
     assert pools_of(0).shape == (0, 0)
 
 
+@pytest.mark.slow
 def test_images_and_captions_find_each_other_by_what_the_method_predicts(tmp_path: Path) -> None:
     """Latents that name their image find it; with the image's side mixed up, none does."""
     experiment = build_vl(tmp_path, "directions=both")

@@ -233,6 +233,7 @@ def test_a_comparison_gives_every_arm_the_same_data_encoder_and_tokens(compariso
     assert (comparison_folder / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_suite_scores_trained_cells_anew_and_all_of_them_alike(
     comparison_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

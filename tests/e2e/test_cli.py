@@ -91,6 +91,7 @@ sys.exit(f"imported {heavy}" if heavy else 0)
     assert all(f"openjepa {verb}" in done.stdout for verb in ("train", "similar", "config explain"))
 
 
+@pytest.mark.slow
 def test_train_is_a_verb_even_if_its_package_was_imported_first() -> None:
     script = """
 import openjepa.train.loop
@@ -301,6 +302,7 @@ MEASURES = ["pairs", "subject_knn", "subject_logistic", "find_ndcg10", "find_rec
 ]
 
 
+@pytest.mark.slow
 def test_a_suite_asks_what_its_file_names(run: Path, suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = answer(capsys, "eval", run, "--suite", suite)
     assert list(result["eval"]) == MEASURES
@@ -314,6 +316,7 @@ def test_a_suite_asks_what_its_file_names(run: Path, suite: Path, capsys: pytest
     assert "bm25 is above the run on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_names_the_best_latents_and_keeps_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = answer(capsys, "eval", run, "--sweep")
     best = max(point["validation"] for point in result["points"])

@@ -23,6 +23,7 @@ def test_there_are_seven_collapses_each_named_after_a_kind_that_verdicts_know() 
     assert {file.stem for file in GALLERY} < KINDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", GALLERY, ids=lambda file: file.stem)
 def test_a_forced_collapse_is_diagnosed_with_its_kind_and_a_command_that_runs(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -47,6 +48,7 @@ def _suggested(shown: str) -> list[str]:
     return shlex.split(line.removeprefix("try: openjepa "))
 
 
+@pytest.mark.slow
 def test_eval_says_in_one_line_that_sabotaged_training_hurt_and_fails_if_asked_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def repository(kind: str, folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READ)
 def test_what_the_hub_gave_works_without_it(kind: str, tmp_path: Path) -> None:
     env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
@@ -78,6 +79,7 @@ def test_what_the_hub_gave_works_without_it(kind: str, tmp_path: Path) -> None:
             assert cached.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "setting"),
     [("t_jepa", "encoder.name=some/model"), ("t_jepa", "data.source=some/model"), ("nano_jepa", "tokenizer.kind=gpt2"),

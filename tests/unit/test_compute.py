@@ -134,6 +134,7 @@ def autocasts(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return seen
 
 
+@pytest.mark.slow
 def test_verbs_run_their_networks_as_they_are_told(
     tmp_path: Path, autocasts: list[bool], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ def test_without_a_gpu_it_says_so_in_one_line(capsys: pytest.CaptureFixture[str]
     assert "--device cpu" in err
 
 
+@pytest.mark.slow
 def test_on_the_cpu_recipes_are_trained_evaluated_and_embed(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["t_jepa", "nano_jepa", "i_jepa"]
     assert gpu_check.main(["--device", "cpu", "--recipes", *names]) == 0

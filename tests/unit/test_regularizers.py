@@ -173,6 +173,7 @@ def _linear() -> nn.Linear:
     return linear
 
 
+@pytest.mark.slow
 def test_two_uneven_ranks_equal_one_process(tmp_path: Path) -> None:
     ranks = measure_on_ranks(_gradients, tmp_path)
     x = normal(ROWS, 6)

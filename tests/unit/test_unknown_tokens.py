@@ -153,5 +153,5 @@ def test_questions_and_captions_are_counted(tokenizer: TextTokenizer, tmp_path: 
     from openjepa.core.experiment import BuildContext
 
     experiment = vl_jepa.build(config, BuildContext(tmp_path / "assets"))
-    captions = list(experiment.train_data.data.texts())
+    captions = list(experiment.train_data.texts())
     assert experiment.unknown().tokens == counted(tokenizer, *captions).tokens

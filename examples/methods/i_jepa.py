@@ -89,10 +89,10 @@ def loss_terms(student, teacher, predictor, images, visible, hidden):
         target = teacher(images)[hidden]  # [M, D], M hidden patches
         target = (target - target.mean(0)) / (target.var(0, correction=0) + 1e-6).sqrt()  # over the batch
 
-    # No patch reads a hidden one in the context encoder. (To leave them out, as the paper does, gives the same, cheaper.)
+    # No patch reads a hidden one in the context encoder. (To leave them out, as in the paper, is the same but cheaper.)
     context = student(images, visible)  # [B, N, D]
     predicted = predictor(context, visible, hidden)[hidden]  # [M, D]
-    terms = {"prediction": F.smooth_l1_loss(predicted, target)}  # the paper's figure is the squared distance
+    terms = {"prediction": F.smooth_l1_loss(predicted, target)}  # the paper's is the squared L2 distance
     return terms | vicreg(context[visible])  # of every visible patch
 
 

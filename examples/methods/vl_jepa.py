@@ -130,12 +130,11 @@ def main(steps=60, side=6, patch=4):
     colours = torch.tensor([[r, g, b] for r in (-1.0, 1.0) for g in (-1.0, 1.0) for b in (-1.0, 1.0)])  # [8, 3]
     for step in range(steps):
         ids = torch.randint(8, (32, 2))  # [B, T]
-        half = colours[ids].transpose(1, 2)  # [B, 3, 2]
-        images = half.repeat_interleave(side * patch // 2, 2)[:, :, None].expand(-1, -1, side * patch, -1)  # [B, 3, H, W]
+        halves = colours[ids].transpose(1, 2)[:, :, None]  # [B, 3, 1, 2]
+        images = halves.repeat_interleave(side * patch, 2).repeat_interleave(side * patch // 2, 3)  # [B, 3, H, W]
         hidden = torch.stack([hide_block(side) for _ in images])  # [B, N]
-        terms = loss_terms(
-            student, teacher, text_encoder, predictor, images, ~hidden, hidden, ids, torch.ones_like(ids).bool()
-        )
+        networks, words_real = (student, teacher, text_encoder, predictor), torch.ones_like(ids).bool()
+        terms = loss_terms(*networks, images, ~hidden, hidden, ids, words_real)
         optimizer.zero_grad()
         sum(terms.values()).backward()
         optimizer.step()

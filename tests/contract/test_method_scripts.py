@@ -201,7 +201,10 @@ def vl_jepa(method: Any) -> tuple[Networks, Loss]:
 
 
 AS_PAGE = {"t_jepa": t_jepa, "lang_jepa": lang_jepa, "nano_jepa": nano_jepa, "i_jepa": i_jepa, "vl_jepa": vl_jepa}
-DEEPER = {"nano_jepa": ("decoder.depth=2",)}  # the order of blocks counts
+DEEPER = {  # the order of blocks counts; and some patches are neither shown nor hidden
+    "nano_jepa": ("decoder.depth=2",),
+    "i_jepa": ("encoder.depth=2", "mask.context_area=[0.4,0.6]"),
+}
 
 
 # ---- the proofs ----

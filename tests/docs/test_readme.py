@@ -26,10 +26,12 @@ PAGES = [
         "docs/results/recipes.md",
     )
 ]
+LINKING = [*(ROOT / name for name in ("README.md", "METHODS.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+           *sorted((ROOT / "docs").rglob("*.md"))]  # fmt: skip
 COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: {2,}#.*)?$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
 def test_linked_files_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
@@ -45,6 +47,11 @@ def test_commands_name_real_verbs_presets_and_keys(page: Path) -> None:
         if words[0] in ("train", "check") and recipe is not None:
             preset = words[words.index("--preset") + 1] if "--preset" in words else None
             configure(recipe, preset, None, [word for word in words if re.match(r"[a-z_.]+=", word)])
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_commands_are_set_apart_from_prose(page: Path) -> None:
+    assert re.findall(r"^openjepa .*", page.read_text(), re.MULTILINE) == []
 
 
 def test_make_targets_of_the_readme_exist() -> None:

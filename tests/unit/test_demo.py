@@ -93,7 +93,7 @@ def test_similar_texts_are_those_of_the_api_with_neighbours_from_the_held_out_te
         assert found[0].z == pytest.approx(answer.chance.z(found[0].cosine))
 
 
-def test_a_text_that_is_not_read_to_its_end_is_named(similar: SimilarTexts) -> None:
+def test_a_text_that_is_read_in_parts_is_named(similar: SimilarTexts) -> None:
     answer = similar.ask("a short one\n" + "word " * 700)
     assert "longer: 2 (" in answer.note
     assert str(similar.rows.max_len) in answer.note

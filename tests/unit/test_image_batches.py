@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from openjepa.core.experiment import Row
 from openjepa.core.masks import Grid
 from openjepa.core.seeding import generator_for
-from openjepa.data.image_batches import MaskedImages, mean_latents
-from openjepa.data.masked_text import positions_of
+from openjepa.data.augment import AugmentConfig
+from openjepa.data.image_batches import MaskedImageCollator, MaskedImages, mean_latents
 from openjepa.data.pictures import image_pictures
 from openjepa.masking.blocks import RandomMasker
 from openjepa.models.vit import ViT, ViTConfig
@@ -20,23 +21,10 @@ GRIDS = pytest.mark.parametrize("grid", [(2, 5), (5, 2), (1, 12), (12, 1), (3, 3
 
 def masked(grid: Grid, ratio: float = 0.6) -> MaskedImages:
     """Images of this many patches; a share of them is hidden, the rest is shown."""
-    masks = [RandomMasker(ratio)(grid, generator_for(0, "mask", i)) for i in range(B)]
-    context, hidden, times_hidden = (torch.from_numpy(np.stack(part)) for part in zip(*masks, strict=True))
-    context_at, context_valid = positions_of(context)
-    hidden_at, hidden_valid = positions_of(hidden)
-    size = (grid[0] * PATCH, grid[1] * PATCH)
-    return MaskedImages(
-        keys=torch.arange(B),
-        images=torch.rand(B, 3, *size, generator=generator_for(0, "images")) * 2 - 1,
-        grid=grid,
-        valid=torch.ones_like(hidden),
-        hidden=hidden,
-        times_hidden=times_hidden,
-        context_at=context_at,
-        context_valid=context_valid,
-        hidden_at=hidden_at,
-        hidden_valid=hidden_valid,
-    )
+    size = (grid[0] * PATCH, grid[1] * PATCH, 3)
+    images = [np.random.default_rng(i).integers(0, 256, size, dtype=np.uint8) for i in range(B)]
+    rows = [Row(image, generator_for(0, "mask", i), i) for i, image in enumerate(images)]
+    return MaskedImageCollator(grid, RandomMasker(ratio), AugmentConfig())(rows)
 
 
 @GRIDS

@@ -24,7 +24,7 @@ from openjepa.data.question_batch import QuestionBatch, TokenizedQuestions
 from openjepa.data.question_tasks import draw_pools, nearest_texts
 from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
 from openjepa.evals.suite import evaluate
-from openjepa.masking.attention import block_mask, next_tokens
+from openjepa.masking.attention import block_mask, next_tokens, segment_ids
 from openjepa.objectives.running import RunningSpace
 from openjepa.recipes import nano_jepa
 from openjepa.recipes.nano_jepa import NanoJEPA
@@ -148,13 +148,18 @@ def test_long_questions_are_dropped_and_counted(tmp_path: Path) -> None:
         len(TokenizedQuestions(experiment.train_data.load, experiment.collate.tokenizer, 3))
 
 
+def segments_of(batch: QuestionBatch) -> torch.Tensor:
+    """[B, T] the part of each token."""
+    return segment_ids(batch.valid, batch.hidden, batch.pred_at)
+
+
 def test_token_loss_counts_each_block_by_itself(experiment: Experiment, batch: QuestionBatch) -> None:
     """By hand, row by row; neither the first token of a block nor [PRED] is asked for."""
     method = experiment.method
     logs, count = 0.0, 0
     with evaluating(method):
-        (states, segments), table = method.read(batch), method.decoder.token.weight
-        assert torch.equal(batch.followed[:, :-1], next_tokens(segments))
+        states, table = method.read(batch), method.decoder.token.weight
+        assert torch.equal(batch.followed[:, :-1], next_tokens(segments_of(batch)))
         for row in range(batch.size):
             sep = int(batch.hidden[row].long().argmax()) - 1
             for first, last in ((0, sep), (sep + 1, int(batch.answer_at[row]))):
@@ -167,8 +172,8 @@ def test_token_loss_counts_each_block_by_itself(experiment: Experiment, batch: Q
 def test_log_likelihood_is_the_token_loss_of_questions(experiment: Experiment) -> None:
     one = experiment.embedding.inputs(["Tom has 3 beads. He loses 1 of them. How many beads does he have now?"])
     with evaluating(experiment.method):
-        states, segments = experiment.method.read(one)
-        assert torch.equal(one.followed[:, :-1], next_tokens(segments))
+        states = experiment.method.read(one)
+        assert torch.equal(one.followed[:, :-1], next_tokens(segments_of(one)))
         expected = -experiment.method.token_loss(states, one)
         assert torch.allclose(experiment.method.question_log_likelihood(one), expected[None])
 
@@ -179,7 +184,7 @@ def test_no_gradient_goes_through_the_target(tmp_path: Path) -> None:
         tmp_path, "target_encoder=self", "target_space=raw", "regularizer.name=none", "objective=mse"
     ).method
     batch = next(train_batches(build_nano(tmp_path), 0))
-    states = method.read(batch)[0].detach().requires_grad_()  # [B, T, D]
+    states = method.read(batch).detach().requires_grad_()  # [B, T, D]
     predicted, answers = (nano_jepa.at(states, at) for at in (batch.pred_at, batch.answer_at))
     method.distance(predicted, method.targets(batch, answers)).backward()
     touched = states.grad.abs().sum(-1) > 0  # [B, T]
@@ -191,7 +196,7 @@ def test_the_teacher_reads_answers_as_the_decoder_does(experiment: Experiment, b
     """A fresh copy gives the same target; the answer is taken from the row by its places, whatever its length."""
     method = experiment.method
     with evaluating(method):
-        answers = nano_jepa.at(method.read(batch)[0], batch.answer_at)
+        answers = nano_jepa.at(method.read(batch), batch.answer_at)
         assert torch.allclose(method.targets(batch, answers), method.space(answers), atol=1e-5)
     ids = batch.ids.gather(1, batch.answer_places)[batch.answer_valid]
     assert torch.equal(ids, batch.ids[batch.hidden])

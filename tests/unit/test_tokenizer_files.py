@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from openjepa.core.errors import UserError
 from openjepa.data.byte_pairs import byte_letters
 from openjepa.data.text_tokenizer import SPECIALS
-from openjepa.data.tokenizer_files import has_tokenizer, pretrained_tokenizer
+from openjepa.data.tokenizer_files import own_tokenizer, pretrained_tokenizer
 
 WORDS = "it's the cats' small garden where 12 birds sang 2024 songs, we're told; naïve café Ünï".split()  # noqa: SIM905
 TEXTS = [" ".join(WORDS[(i * j + j) % len(WORDS)] for j in range(4 + i % 9)) for i in range(200)]
@@ -203,7 +203,7 @@ def test_damaged_files_are_named(reference: Tokenizer, tmp_path: Path) -> None:
 def test_a_folder_without_tokenizer_files_has_no_tokenizer(tmp_path: Path) -> None:
     """transformers makes one of five tokens for it, which turns every text into [UNK]."""
     (tmp_path / "config.json").write_text('{"model_type": "distilbert"}')
-    assert not has_tokenizer(str(tmp_path), "encoder.name")
+    assert own_tokenizer(str(tmp_path), "encoder.name") is None
     with pytest.raises(UserError, match=r"tokenizer\.kind=.*no tokenizer files in it; put there tokenizer"):
         pretrained_tokenizer(str(tmp_path))
 

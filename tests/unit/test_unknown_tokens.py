@@ -18,9 +18,8 @@ from openjepa.data.sources import DataConfig
 from openjepa.data.text import TextRows, train_and_eval
 from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
 from openjepa.data.unknown_tokens import UnknownTokens, require_known
-from openjepa.data.worlds import WORLDS, reads_a_world
 from openjepa.recipes import nano_jepa, t_jepa, vl_jepa
-from tests.tiny import TINY, VL
+from tests.tiny import TINY, VL, build_recipe
 
 ENGLISH = [f"the garden of house number {i} is green and quiet in the morning light" for i in range(300)]
 RUSSIAN = [f"сад у дома номер {i} зелёный и тихий в утреннем свете" for i in range(300)]
@@ -69,9 +68,17 @@ def test_it_is_said_from_five_percent_on(tokenizer: TextTokenizer) -> None:
 
 
 def test_worlds_are_known_by_their_source() -> None:
-    assert [reads_a_world(recipe.Config()) for recipe in (t_jepa, nano_jepa, vl_jepa)] == [True, True, True]
-    assert not reads_a_world(t_jepa.Config.load({"data": "corpus.jsonl"}))
-    assert WORLDS == ("arithmetic", "scenes", "stories")
+    assert [recipe.Config().data.synthetic for recipe in (t_jepa, nano_jepa)] == [True, True]
+    assert not t_jepa.Config.load({"data": "corpus.jsonl"}).data.synthetic
+    assert not nano_jepa.Config.load({"data": "questions.jsonl"}).data.synthetic
+
+
+TEXT_RECIPES = ("t_jepa", "lang_jepa", "nano_jepa", "mlm", "next_token", "simcse")
+
+
+@pytest.mark.parametrize("recipe", TEXT_RECIPES)
+def test_every_text_recipe_says_that_its_vocabulary_is_of_a_world(recipe: str, tmp_path: Path) -> None:
+    assert build_recipe(recipe, tmp_path).embedding.inputs.synthetic_world  # ty: ignore[unresolved-attribute]
 
 
 def test_more_than_a_fifth_is_too_much(tokenizer: TextTokenizer) -> None:

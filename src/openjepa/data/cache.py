@@ -47,10 +47,14 @@ def code_version(module: ModuleType) -> str:
 
 def hash_share(content: bytes) -> float:
     """The hash of some content as a number in [0, 1): the same on every machine, for ever."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") / 2**64
+    return _hash(content) / 2**64
 
 
 def in_share(content: bytes, share: float) -> bool:
     """Whether the hash of some content falls in this share of all hashes: the same on every machine, for ever."""
-    digest = hashlib.blake2b(content, digest_size=8).digest()
-    return int.from_bytes(digest, "little") < share * 2**64
+    return _hash(content) < share * 2**64
+
+
+def _hash(content: bytes) -> int:
+    """In [0, 2**64)."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -33,10 +33,7 @@ def object_tasks(train: ImageSet, held_out: ImageSet, files: tuple[Path, Path], 
     counts = Counts()
     found = {file: largest_objects(file, counts) for file in dict.fromkeys(files)}  # both may be one file
     if counts:
-        remark(
-            "data.objects: "
-            + ", ".join(f"{count} x {why} (first: {counts.first[why]})" for why, count in counts.items())
-        )
+        remark(f"data.objects: {counts.reasons}")
     learnt, asked = (labelled(images, found[file]) for images, file in zip((train, held_out), files, strict=True))
     return label_tasks("object", learnt[:most], asked)
 

@@ -83,7 +83,7 @@ def find_files(pattern: str, counts: Counts, hints: Hints = TEXT_HINTS, split: s
     if not readable:
         raise nothing_readable(pattern, files, READABLE, hints)
     for file in files:
-        if file not in readable and not _is_bookkeeping(file):
+        if kind_of(file) is None and not _is_bookkeeping(file):
             counts.add(LEFT_OUT + extension(file), str(file))
     return readable
 

@@ -23,11 +23,9 @@ class ImageInputs:
         return clean(images, self.pixels, self.grid)
 
 
-def image_embedding(
-    inputs: ImageInputs, encoder: str = "student", pooling: Pooling = "mean", note: str = ""
-) -> Embedding:
+def image_embedding(inputs: ImageInputs, pooling: Pooling = "mean", note: str = "") -> Embedding:
     """Vectors of whole images; the fields are those of `Embedding`."""
-    return Embedding(inputs, whole_images, encoder, pooling, note=note)
+    return Embedding(inputs, whole_images, pooling=pooling, note=note)
 
 
 def whole_images(batch: Images) -> EncoderInputs:

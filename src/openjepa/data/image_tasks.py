@@ -1,18 +1,58 @@
-"""What can be asked of images: the factors of the scenes world, or the labels that come with a source."""
+"""Experiments on images, and what can be asked of them: the factors of the scenes world, or a source's labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from openjepa.core.config import TrainConfig
+from openjepa.core.experiment import Experiment
+from openjepa.core.masks import Grid
+from openjepa.core.method import Method
 from openjepa.core.tasks import Classification, Task, classification
+from openjepa.data.image_batches import MaskedImageCollator, ViewCollator
+from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.image_records import WORLD, ImageDataConfig
-from openjepa.data.images import ImageSet, train_and_eval
+from openjepa.data.images import ImageSet, raw_pixels, train_and_eval
 
 LEAST_TESTED = 1000  # held-out images that probes are asked about
 
 Labelled = tuple[np.ndarray, str]  # [S, S, 3] uint8, and what it shows
+
+
+class ImageConfig(Protocol):
+    """What the configuration of a recipe on images has in common with others."""
+
+    @property
+    def data(self) -> ImageDataConfig: ...
+
+    @property
+    def train(self) -> TrainConfig: ...
+
+
+def image_experiment(
+    method: Method, config: ImageConfig, grid: Grid, collate: MaskedImageCollator | ViewCollator, **parts: Any
+) -> Experiment:
+    """An experiment on the images of `config.data`, cut into the patches of `grid`: batches by `collate`, usual tasks.
+
+    `parts` are other fields of the experiment.
+    """
+    train_data, eval_data = train_and_eval(config.data)
+    pixels = config.data.size
+    return Experiment(
+        method=method,
+        train_data=train_data,
+        eval_data=eval_data,
+        collate=collate,
+        embedding=image_embedding(ImageInputs(pixels, grid)),
+        train=config.train,
+        tasks=lambda: image_tasks(config.data),
+        baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
+        pictures=collate.pictures,
+        **parts,
+    )
 
 
 def image_tasks(cfg: ImageDataConfig) -> list[Task]:

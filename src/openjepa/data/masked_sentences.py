@@ -38,19 +38,22 @@ class MaskedSentencesCollator:
         passages = [self.rows.passages(row.sample.ids) for row in rows]
         document = [i for i, parts in enumerate(passages) for _ in parts]
         ids = [*chain(*passages)]
-        hidden = [self.masker(self._count(row), rows[i].generator) for row, i in zip(ids, document, strict=True)]
-        return self._batch([row.index for row in rows], document, ids, hidden)
+        numbers = [self._numbers(row) for row in ids]
+        hidden = [self.masker(_count(of), rows[i].generator) for of, i in zip(numbers, document, strict=True)]
+        return self._batch([row.index for row in rows], document, ids, numbers, hidden)
 
     def whole(self, rows: Sequence[np.ndarray]) -> MaskedText:
         """Rows of token ids [L_i] with nothing hidden, for embedding."""
         each = range(len(rows))
-        return self._batch(each, each, list(rows), [torch.zeros(self._count(row), dtype=torch.bool) for row in rows])
+        numbers = [self._numbers(row) for row in rows]
+        shown = [torch.zeros(_count(of), dtype=torch.bool) for of in numbers]
+        return self._batch(each, each, rows, numbers, shown)
 
-    def inputs(self, synthetic_world: bool = False) -> TextInputs:
+    def inputs(self) -> TextInputs:
         """How texts are read for embedding: in windows of whole sentences."""
         tokenizer = self.rows.tokenizer
         blank = self.rows.join([tokenizer.blank])
-        return TextInputs(tokenizer, self.rows.max_len, self.rows.windows, self.whole, blank, synthetic_world)
+        return TextInputs(tokenizer, self.rows.max_len, self.rows.windows, self.whole, blank)
 
     def pictures(self, batch: MaskedText) -> list[Pieces]:
         """What the rows of a batch look like, token by token."""
@@ -62,29 +65,35 @@ class MaskedSentencesCollator:
         ends[: len(self.rows.tokenizer.prefix)] = False
         return np.concatenate([[0], np.cumsum(ends)[:-1]])
 
-    def _count(self, ids: np.ndarray) -> int:
-        """Sentences of a row."""
-        return int(self._numbers(ids)[-1]) + 1
-
     def _batch(
-        self, keys: Sequence[int], document: Sequence[int], ids: Sequence[np.ndarray], hidden: Sequence[Tensor]
+        self,
+        keys: Sequence[int],
+        document: Sequence[int],
+        ids: Sequence[np.ndarray],
+        numbers: Sequence[np.ndarray],
+        hidden: Sequence[Tensor],
     ) -> MaskedText:
-        """Rows of ids [L_i], passages of the documents `document` that have these `keys`; of each row which sentences
-        are hidden [S_i]."""
+        """Rows of ids [L_i], passages of the documents `document` that have these `keys`; of each row the `numbers` of
+        its tokens' sentences [L_i], and which sentences are hidden [S_i]."""
         width = min(round_up(max(map(len, ids)), PAD_TO), self.rows.max_len)
         counts = torch.tensor([len(mask) for mask in hidden])  # [B]
         before = counts.cumsum(0) - counts  # [B] sentences before each row in the batch
-        numbers = [self._numbers(row) + int(n) for row, n in zip(ids, before, strict=True)]
+        segments = [of + int(n) for of, n in zip(numbers, before, strict=True)]
         row_document = torch.tensor(list(document))  # [B]
         segment_document = row_document.repeat_interleave(counts)  # [N]
         return masked_text(
             keys=torch.tensor(list(keys))[row_document],
             ids=pad(ids, self.rows.tokenizer.pad_id, width),
             valid=pad([np.ones(len(row), dtype=bool) for row in ids], False, width),
-            segment=pad(numbers, -1, width),
+            segment=pad(segments, -1, width),
             is_hidden=torch.cat(list(hidden)),
             document=segment_document,
             position=positions_within(segment_document[None])[0],
             vocab=self.rows.tokenizer.vocab_size,
             multiples=(PAD_TO, PAD_SENTENCES),
         )
+
+
+def _count(numbers: np.ndarray) -> int:
+    """Sentences of a row, by the numbers of its tokens' sentences [L]."""
+    return int(numbers[-1]) + 1

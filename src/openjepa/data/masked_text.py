@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -35,7 +36,7 @@ class Tokens:
     valid: Tensor  # [B, K] bool, False on padding
     segment: Tensor  # [B, K] int64, the segment of each, -1 on padding and outside of segments
 
-    @property
+    @cached_property
     def as_texts(self) -> tuple[Tensor, Tensor]:
         """The arguments of an encoder that reads each segment as a text of its own, all in one pass.
 
@@ -188,9 +189,9 @@ class MaskedTextCollator:
         ids, valid = pad_rows(rows, self.tokenizer.pad_id)  # [B, T]
         return self._batch(torch.arange(len(rows)), ids, valid, torch.zeros_like(valid))
 
-    def inputs(self, max_len: int, synthetic_world: bool = False) -> TextInputs:
+    def inputs(self, max_len: int) -> TextInputs:
         """How texts are read for embedding."""
-        return running_text(self.tokenizer, max_len, self.whole, synthetic_world)
+        return running_text(self.tokenizer, max_len, self.whole)
 
     def pictures(self, batch: MaskedText) -> list[Pieces]:
         """What the rows of a batch look like, token by token."""

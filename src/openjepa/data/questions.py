@@ -157,7 +157,7 @@ def _records(cfg: QuestionConfig, counts: Counts) -> Iterator[Record]:
     files = find_files(place, counts, HINTS, cfg.split)
     tables = [file for file in files if kind_of(file) not in WITHOUT_COLUMNS]
     for file in files:
-        if file not in tables:
+        if kind_of(file) in WITHOUT_COLUMNS:
             counts.add("file without columns", str(file))
     if not tables:
         kinds = ", ".join(sorted({extension(file) for file in files}))

@@ -38,6 +38,11 @@ class Counts(Counter[str]):
         self[reason] += 1
         self.first.setdefault(reason, place)
 
+    @property
+    def reasons(self) -> str:
+        """Every reason with its count and where it was met first, in one line."""
+        return ", ".join(f"{count} x {why} (first: {self.first[why]})" for why, count in self.items())
+
     def merge(self, others: Counts) -> None:
         """Add what was counted apart."""
         self.update(others)

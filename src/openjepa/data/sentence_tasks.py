@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openjepa.core.compute import device_of
 from openjepa.core.evaluating import once_per_method
 from openjepa.core.experiment import Row
 from openjepa.core.grouping import group_sums
@@ -206,7 +207,7 @@ def _answers(batches: Sequence[MaskedText]) -> Callable[[Method], Vectors]:
     """What a method predicts for the hidden sentences, and the latents of all sentences; asked once."""
 
     def answer(method: Any) -> Vectors:
-        device = next(method.parameters()).device
+        device = device_of(method)
         predicted: list[Tensor] = []
         candidates: list[Tensor] = []
         for batch in (batch.to(device) for batch in batches):

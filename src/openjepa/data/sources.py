@@ -142,8 +142,9 @@ def documents(
     in its shard, and copies of those before it are not known.
     Raises UserError if the source cannot be read or (read from its start) holds not a single usable document.
     """
+    tell_copies = not cfg.endless and (cfg.drop_duplicates or counts is not None)
+    seen: set[bytes] | None = set() if tell_copies else None
     counts = Counts() if counts is None else counts
-    seen: set[bytes] | None = None if cfg.endless else set()
     for position, record in _records(cfg, counts, start):
         document = _clean(record, position, cfg.min_words, counts)
         if document is None or (seen is not None and _is_dropped_copy(document, seen, cfg.drop_duplicates, counts)):
@@ -183,8 +184,7 @@ def held_out_texts(cfg: DataConfig, limit: int) -> list[Document]:
 
 def nothing_usable(source: str, what: str, counts: Counts) -> UserError:
     """The error for a source all of whose records were dropped, with the reasons."""
-    reasons = ", ".join(f"{n} x {why} (first: {counts.first[why]})" for why, n in counts.items())
-    return UserError(f"data.source {source} holds no usable {what}: {reasons or 'it is empty'}")
+    return UserError(f"data.source {source} holds no usable {what}: {counts.reasons or 'it is empty'}")
 
 
 def source_key(cfg: DataConfig) -> dict[str, Any]:

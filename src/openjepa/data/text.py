@@ -7,10 +7,12 @@ them on the way; this module is the front door.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
 from openjepa.core.config import TrainConfig
+from openjepa.core.embedding import Embedding
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Method
 from openjepa.core.tasks import Task, classification
@@ -73,12 +75,14 @@ def text_experiment(
     `inputs` reads texts for embedding. `parts` are other fields of the experiment, or stand in for those given here.
     """
     train_data, eval_data = train_and_eval(config.data, rows)
+    embedding: Embedding = parts.pop("embedding", text_embedding(inputs))
+    read = replace(inputs, synthetic_world=config.data.synthetic)
     usual: dict[str, Any] = {
         "method": method,
         "train_data": train_data,
         "eval_data": eval_data,
         "collate": collate,
-        "embedding": text_embedding(inputs),
+        "embedding": replace(embedding, inputs=read),
         "train": config.train,
         "tasks": lambda: text_tasks(config.data),
         "unknown": lambda: train_data.unknown,

@@ -49,10 +49,7 @@ class TextInputs:
 
 
 def running_text(
-    tokenizer: TextTokenizer,
-    max_len: int,
-    collate: Callable[[Sequence[np.ndarray]], Batch],
-    synthetic_world: bool = False,
+    tokenizer: TextTokenizer, max_len: int, collate: Callable[[Sequence[np.ndarray]], Batch]
 ) -> TextInputs:
     """Texts read token after token: a window has as many as fit, wherever the cut falls."""
     room = max(1, max_len - len(tokenizer.prefix) - len(tokenizer.suffix))
@@ -61,7 +58,7 @@ def running_text(
         contents = tokenizer.encode_content([text.strip() for text in texts])  # as training reads them
         return [[tokenizer.wrap(part) for part in parts_of(content, room)] for content in contents]
 
-    return TextInputs(tokenizer, max_len, windows, collate, tokenizer.wrap(tokenizer.blank), synthetic_world)
+    return TextInputs(tokenizer, max_len, windows, collate, tokenizer.wrap(tokenizer.blank))
 
 
 def parts_of(content: np.ndarray, room: int) -> list[np.ndarray]:
@@ -79,9 +76,9 @@ class HasTokens(Protocol):
     def valid(self) -> Tensor: ...  # [B, T] bool, False on padding
 
 
-def text_embedding(inputs: TextInputs, encoder: str = "student") -> Embedding:
-    """The mean over a text's tokens of the last latents of an encoder that reads it in both directions."""
-    return Embedding(inputs, whole_rows, encoder)
+def text_embedding(inputs: TextInputs) -> Embedding:
+    """The mean over a text's tokens of the student's last latents, which it reads in both directions."""
+    return Embedding(inputs, whole_rows)
 
 
 def whole_rows(batch: HasTokens) -> EncoderInputs:
@@ -105,8 +102,8 @@ class ReadingReport:
     def __post_init__(self) -> None:
         self.unknown = UnknownTokens(self.inputs.tokenizer)
 
-    def add(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Count a text of these windows [L_i] and return those that are to be read; none if it has no token."""
+    def add(self, windows: Sequence[np.ndarray]) -> list[tuple[np.ndarray, int]]:
+        """Count a text of these windows [L_i]; those that are to be read, each with its tokens that stand for text."""
         self.texts += 1
         self.empty += not windows
         content = [self.inputs.content(row) for row in windows]
@@ -115,7 +112,7 @@ class ReadingReport:
         read = 1 if self.long == "cut" else len(windows)
         self.tokens_left_out += sum(map(len, content[read:]))
         self.unknown.add(content[:read])
-        return list(windows[:read])
+        return [(row, len(part)) for row, part in zip(windows[:read], content[:read], strict=True)]
 
     def warn(self) -> None:
         """Say what a user has to know, as warnings."""

@@ -50,9 +50,9 @@ class TextViewsCollator:
         """Rows of token ids [L_i], for embedding."""
         return self._batch(torch.arange(len(rows)), rows)
 
-    def inputs(self, max_len: int, synthetic_world: bool = False) -> TextInputs:
+    def inputs(self, max_len: int) -> TextInputs:
         """How texts are read for embedding."""
-        return running_text(self.tokenizer, max_len, self.whole, synthetic_world)
+        return running_text(self.tokenizer, max_len, self.whole)
 
     def _batch(self, keys: Tensor, texts: Sequence[np.ndarray]) -> TextViews:
         ids, valid = pad_rows(texts, self.tokenizer.pad_id)  # [B, T]

@@ -100,12 +100,11 @@ class _Writer:
                 rows[out].extend((row, number, document.id, document.label) for row in made)
                 self.documents[out] += 1
                 self.tokens += sum(map(len, made))
-                if not out:
-                    self.trained_on.add(made)
         for stream, part, name in zip(self.streams, rows, (TO_TRAIN_ON, HELD_OUT), strict=True):
             if part:
                 stream.write_batch(_record_batch(part))
                 self.counts[name] += len(part)
+        self.trained_on.add([row for row, *_ in rows[0]])
 
 
 def _record_batch(rows: Sequence[tuple[np.ndarray, int, str, str | None]]) -> pa.RecordBatch:

@@ -18,7 +18,7 @@ from openjepa.core.vocabulary import OWN_ENCODER, NamedEncoder
 from openjepa.data.cache import cache_dir
 from openjepa.data.sources import DataConfig, documents, source_key
 from openjepa.data.text_tokenizer import OWN_KINDS, TextTokenizer, TokenizerConfig
-from openjepa.data.tokenizer_files import LAYOUTS, has_tokenizer, pretrained_tokenizer
+from openjepa.data.tokenizer_files import LAYOUTS, own_tokenizer, pretrained_tokenizer
 from openjepa.data.tokenizer_training import FORMAT, train_tokenizer
 
 __all__ = [
@@ -75,8 +75,8 @@ def _chosen(
     if cfg.kind is not None and cfg.kind not in OWN_KINDS:
         return pretrained_tokenizer(cfg.kind)
     if cfg.kind is None and encoder.name is not None:
-        if has_tokenizer(encoder.name, encoder.setting):
-            return pretrained_tokenizer(encoder.name, encoder.setting)
+        if (own := own_tokenizer(encoder.name, encoder.setting)) is not None:
+            return own
         remark(
             f"{encoder.setting}={encoder.name} has no tokenizer files: a WordPiece vocabulary is learned from the data "
             "(tokenizer.kind and tokenizer.vocab_size choose another)"
@@ -93,13 +93,12 @@ def _of_weights(cfg: TokenizerConfig, encoder: NamedEncoder) -> TextTokenizer:
             f"they know words by the numbers of their own vocabulary; leave tokenizer.kind empty, or set "
             f"{encoder.section}.weights=false for its architecture with random weights"
         )
-    has_own = has_tokenizer(encoder.name, encoder.setting)
-    if cfg.kind is None and not has_own:
+    own = own_tokenizer(encoder.name, encoder.setting)
+    if cfg.kind is None and own is None:
         raise UserError(
             f"{encoder.setting}={encoder.name} has pretrained weights and no tokenizer files; put there {LAYOUTS}, "
             f"name them with tokenizer.kind=FOLDER, or set {encoder.section}.weights=false for the architecture alone"
         )
-    own = pretrained_tokenizer(encoder.name, encoder.setting) if has_own else None
     if cfg.kind is None or cfg.kind == encoder.name:
         assert own is not None
         return own

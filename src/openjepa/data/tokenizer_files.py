@@ -48,13 +48,13 @@ def pretrained_tokenizer(name: str, setting: str = "tokenizer.kind") -> TextToke
     return found
 
 
-def has_tokenizer(name: str, setting: str) -> bool:
-    """Whether the folder or hub model `name` has a tokenizer of its own. Raises UserError if it cannot be looked at."""
+def own_tokenizer(name: str, setting: str) -> TextTokenizer | None:
+    """The tokenizer of the folder or hub model `name`; None if it has none. Raises UserError if it cannot be read."""
     path = Path(name).expanduser()
     if path.exists():
-        return _layout(path) is not None
+        return None if _layout(path) is None else pretrained_tokenizer(name, setting)
     found = _from_hub(name, setting)
-    return found is not None and vocabulary_size(found) >= FEWEST_TOKENS
+    return found if found is not None and vocabulary_size(found) >= FEWEST_TOKENS else None
 
 
 def _require_vocabulary(tokenizer: TextTokenizer, what: str) -> None:

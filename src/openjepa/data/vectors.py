@@ -17,7 +17,7 @@ from typing import IO, NamedTuple, Protocol, Self
 import numpy as np
 
 from openjepa.core.errors import UserError
-from openjepa.data.files import find_files, head_of, kind_of
+from openjepa.data.files import COMPRESSED, find_files, head_of, kind_of
 from openjepa.data.json_files import is_a_value_a_line
 from openjepa.data.readers import read_files
 from openjepa.data.records import UNUSABLE, Counts, Hints, Reading, Record, TxtRule
@@ -86,7 +86,7 @@ def _count(file: Path, txt: TxtRule) -> int | None:
                 return None
         case "markdown" | "html":
             return 1
-        case "txt" | "jsonl" as kind if file.suffix not in (".gz", ".zst"):
+        case "txt" | "jsonl" as kind if not file.name.lower().endswith(COMPRESSED):
             if txt != "lines" if kind == "txt" else not is_a_value_a_line(head_of(file), kind):
                 return None
             with file.open("rb") as stream:

@@ -13,9 +13,8 @@ import numpy as np
 
 from openjepa.api import Run
 from openjepa.core.errors import UserError
-from openjepa.data.tokenizer import TextTokenizer
+from openjepa.data.text_inputs import TextInputs
 from openjepa.data.unknown_tokens import UnknownTokens
-from openjepa.data.worlds import reads_a_world
 from openjepa.evals.features import inner_products, require_finite, unit_rows
 from openjepa.evals.similarity import RESOLUTION
 from openjepa.readouts import LatentReader
@@ -66,11 +65,19 @@ def checked(entered: str, what: str) -> str:
     return text
 
 
-def unknown_words(run: Run, tokenizer: TextTokenizer, texts: Sequence[str]) -> str:
+def text_inputs(run: Run) -> TextInputs:
+    """How the run reads texts."""
+    inputs = run.experiment.embedding.inputs
+    assert isinstance(inputs, TextInputs), "the demo shows runs on texts alone"
+    return inputs
+
+
+def unknown_words(run: Run, texts: Sequence[str]) -> str:
     """What share of these texts is unknown to the run, in one sentence; "" if it is not worth saying."""
-    unknown = UnknownTokens(tokenizer)
-    unknown.add(tokenizer.encode_content(texts))
-    found = unknown.sentence(reads_a_world(run.config))
+    inputs = text_inputs(run)
+    unknown = UnknownTokens(inputs.tokenizer)
+    unknown.add(inputs.tokenizer.encode_content(texts))
+    found = unknown.sentence(inputs.synthetic_world)
     return f"{found[0].upper()}{found[1:]}." if found else ""
 
 

@@ -136,7 +136,7 @@ class HiddenSentence:
             rank_overall=rank + int((unrelated > near[hidden]).sum()),
             candidates=len(sentences) + len(others),
             decoded=read_latents(self.reader, predicted, own[hidden]),
-            note=unknown_words(self.run, self.rows.tokenizer, sentences),
+            note=unknown_words(self.run, sentences),
         )
 
     def _batch(self, documents: Sequence[Sequence[str]], hidden: int) -> MaskedText:

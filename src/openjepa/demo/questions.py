@@ -116,7 +116,7 @@ class Questions:
             rank=None if own is None else 1 + int((found > found[own]).sum()),
             candidates=len(self.answers),
             decoded=decoded,
-            note=unknown_words(self.run, self.collate.tokenizer, [question]),
+            note=unknown_words(self.run, [question]),
             verdict=self.verdict,
         )
 

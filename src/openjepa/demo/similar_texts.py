@@ -20,6 +20,7 @@ from openjepa.demo.answers import (
     nearest,
     same_words,
     shortened,
+    text_inputs,
     unknown_words,
 )
 from openjepa.evals.similarity import similar
@@ -37,7 +38,7 @@ class SimilarAnswer:
     z: list[list[float]]  # N x N
     chance: Chance
     neighbours: list[list[Match]]  # N, nearest first
-    note: str  # what was left unread, or unknown to the run, or ""
+    note: str  # what was read in parts, or is unknown to the run, or ""
 
 
 class SimilarTexts:
@@ -79,20 +80,18 @@ class SimilarTexts:
         return nearest([self.corpus[i] for i in others], found, chance, NEIGHBOURS)
 
     def _note(self, texts: Sequence[str]) -> str:
-        return " ".join(filter(None, [unknown_words(self.run, self.rows.tokenizer, texts), self._unread(texts)]))
+        return " ".join(filter(None, [unknown_words(self.run, texts), self._in_parts(texts)]))
 
-    def _unread(self, texts: Sequence[str]) -> str:
-        """Which texts are longer than the run reads, in one sentence."""
-        limit, lengths = self.rows.max_len, [_row_length(self.rows, text) for text in texts]
-        long = [f"{number} ({length})" for number, length in enumerate(lengths, 1) if length > limit]
-        return f"Only the first {limit} tokens of a text are read; longer: {', '.join(long)}." if long else ""
-
-
-def _row_length(rows: TextRows | SentenceRows, text: str) -> int:
-    """Tokens of a text as the run reads it, if it read all of it."""
-    if isinstance(rows, SentenceRows):
-        return len(rows.join(rows.tokenizer.encode_content(rows.split(text))))
-    return len(rows.tokenizer.wrap(rows.tokenizer.encode_content([text])[0]))
+    def _in_parts(self, texts: Sequence[str]) -> str:
+        """Which texts are longer than the run reads at once, with their tokens, in one sentence."""
+        inputs = text_inputs(self.run)
+        long = [
+            f"{number} ({sum(len(inputs.content(row)) for row in windows)})"
+            for number, windows in enumerate(inputs.windows(texts), 1)
+            if len(windows) > 1
+        ]
+        limit = f"The run reads {self.rows.max_len} tokens at once, and the vector of a longer text is the mean of its"
+        return f"{limit} parts; longer: {', '.join(long)}." if long else ""
 
 
 ABOUT = (

@@ -37,10 +37,10 @@ class InputRows:
         rows: list[np.ndarray] = []
         owner, tokens = [], []
         for number, windows in enumerate(prepare.windows(inputs)):
-            read = report.add(windows)
-            rows += read or [prepare.blank]
-            owner += [number] * max(1, len(read))
-            tokens += [len(prepare.content(row)) for row in read] or [0]
+            for row, length in report.add(windows) or [(prepare.blank, 0)]:
+                rows.append(row)
+                owner.append(number)
+                tokens.append(length)
         weight, index = np.array(tokens, dtype=np.float64), np.array(owner)  # [R]
         total = np.bincount(index, weight, minlength=len(inputs))[index]  # [R]
         share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)

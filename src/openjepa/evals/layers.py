@@ -46,17 +46,18 @@ EMBEDDING = Point("embedding", 0, "mean")
 
 
 def pooled_features(
-    experiment: Experiment, inputs: Sequence[Any], report: ReadingReport | None = None
+    experiment: Experiment, inputs: Sequence[Any], report: ReadingReport | None = None, encoder: str | None = None
 ) -> dict[Point, np.ndarray]:
     """Every point without learned pooling: its features [N, D] float32, the embedding among them. One pass.
 
-    Of a text in several windows, the mean weighted by tokens, or the largest of all. `report` as for `embed_all`.
+    Of a text in several windows, the mean weighted by tokens, or the largest of all. `report` as for `embed_all`. With
+    `encoder`, the points of that one alone: no other network is run.
     """
     read = InputRows.of(experiment.embedding.inputs, inputs, report)
     found: dict[Point, np.ndarray] = {}
     with evaluating(experiment.method, experiment.compute):
         for rows, batch in read.batches(AT_ONCE):
-            for point, part in _vectors(experiment, batch.to(experiment.compute.device)).items():
+            for point, part in _vectors(experiment, batch.to(experiment.compute.device), encoder).items():
                 features = found.setdefault(point, np.empty((len(read.rows), part.shape[1]), dtype=np.float32))
                 features[rows] = part.float().cpu().numpy()
     return {p: read.largest(x) if p.pooling == "max" else read.means(x) for p, x in found.items()}
@@ -75,9 +76,10 @@ def vectors_at(
     """
     if point == EMBEDDING:
         return embedder_of(experiment, batch_size, report)(inputs)
-    found = pooled_features(experiment, inputs, report)
+    found = pooled_features(experiment, inputs, report, point.encoder)
     if point not in found:
-        raise UserError(f"this run has no latents at {point.name}; it has: {', '.join(known.name for known in found)}")
+        known = ", ".join(other.name for other in pooled_features(experiment, inputs[:1]))
+        raise UserError(f"this run has no latents at {point.name}; it has: {known}")
     return found[point]
 
 
@@ -90,7 +92,7 @@ def place_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, 
     parts: list[np.ndarray] = [np.empty(0)] * len(read.rows)  # [R] of [L_i, D]
     with evaluating(experiment.method, experiment.compute):
         for rows, batch in read.batches(AT_ONCE):
-            layers = _layers(experiment, batch.to(experiment.compute.device))[encoder]
+            layers = _layers(experiment, batch.to(experiment.compute.device), encoder)[encoder]
             states = layers.states[layer].half().cpu().numpy()  # [B, T, D]
             valid = np.ones(states.shape[:2], dtype=bool) if layers.valid is None else layers.valid.cpu().numpy()
             for row, state, real in zip(rows, states, valid, strict=True):
@@ -110,13 +112,13 @@ def point_features(experiment: Experiment, inputs: Sequence[Any], point: Point) 
         return Places.single(embedder_of(experiment)(inputs))
     if point.pooling == "attentive":
         return place_features(experiment, inputs, point.encoder, point.layer)
-    return Places.single(pooled_features(experiment, inputs)[point])
+    return Places.single(pooled_features(experiment, inputs, encoder=point.encoder)[point])
 
 
-def _vectors(experiment: Experiment, batch: Batch) -> dict[Point, Tensor]:
-    """Of one batch, every point without learned pooling [B, D], the embedding among them."""
-    vectors = {EMBEDDING: experiment.method.embed(batch)}
-    for name, layers in _layers(experiment, batch).items():
+def _vectors(experiment: Experiment, batch: Batch, encoder: str | None) -> dict[Point, Tensor]:
+    """Of one batch, every point without learned pooling [B, D], the embedding among them; or those of one encoder."""
+    vectors = {EMBEDDING: experiment.method.embed(batch)} if encoder is None else {}
+    for name, layers in _layers(experiment, batch, encoder).items():
         for number, state in enumerate(layers.states):
             vectors[Point(name, number, "mean")] = pooled(state, layers.valid, "mean")
             if state.shape[1] > 1:
@@ -124,8 +126,8 @@ def _vectors(experiment: Experiment, batch: Batch) -> dict[Point, Tensor]:
     return vectors
 
 
-def _layers(experiment: Experiment, batch: Batch) -> dict[str, Layers]:
-    """All encoders that read what the embedding's own encoder reads."""
+def _layers(experiment: Experiment, batch: Batch, only: str | None) -> dict[str, Layers]:
+    """All encoders that read what the embedding's own encoder reads, or `only` that one of them."""
     encoders, embedding = experiment.method.encoders(), experiment.embedding
     if embedding.encoder_inputs is None or embedding.encoder not in encoders:
         raise UserError(
@@ -134,5 +136,8 @@ def _layers(experiment: Experiment, batch: Batch) -> dict[str, Layers]:
         )
     arguments, valid = embedding.encoder_inputs(batch)
     modality = encoders[embedding.encoder].modality
-    alike = {name: encoder for name, encoder in encoders.items() if encoder.modality == modality}
-    return {name: Layers(encoder.states(*arguments), valid) for name, encoder in alike.items()}
+    return {
+        name: Layers(encoder.states(*arguments), valid)
+        for name, encoder in encoders.items()
+        if encoder.modality == modality and only in (None, name)
+    }

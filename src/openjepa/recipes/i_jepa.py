@@ -24,10 +24,8 @@ from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.image_batches import Images, MaskedImageCollator, MaskedImages
-from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.image_tasks import image_tasks
-from openjepa.data.images import raw_pixels, train_and_eval
+from openjepa.data.image_tasks import image_experiment
 from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target
@@ -150,20 +148,13 @@ class IJEPA(Method[MaskedImages]):
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Reads no image yet."""
-    train_data, eval_data = train_and_eval(config.data)
     method = IJEPA(config)
-    grid, pixels = method.student.grid, config.data.size
-    collate = MaskedImageCollator(grid, build_masker(config.mask), config.augment)
-    return Experiment(
-        method=method,
-        train_data=train_data,
-        eval_data=eval_data,
-        collate=collate,
-        embedding=image_embedding(ImageInputs(pixels, grid)),
-        train=config.train,
+    grid = method.student.grid
+    return image_experiment(
+        method,
+        config,
+        grid,
+        collate=MaskedImageCollator(grid, build_masker(config.mask), config.augment),
         mask_ratio=config.mask.ratio if config.mask.strategy == "random" else None,
-        tasks=lambda: image_tasks(config.data),
-        baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        pictures=collate.pictures,
         remarks=lambda: off_target(config.mask, grid),
     )

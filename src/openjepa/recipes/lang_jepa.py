@@ -217,7 +217,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         config,
         rows=rows,
         collate=collate,
-        inputs=collate.inputs(config.data.synthetic),
+        inputs=collate.inputs(),
         pad_to=PAD_TO,
         readable=Readable(
             lambda *read: read_back(*read, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size

@@ -29,10 +29,8 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.image_batches import Crops, Images, ImageViews, ViewCollator
-from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.image_tasks import image_tasks
-from openjepa.data.images import raw_pixels, train_and_eval
+from openjepa.data.image_tasks import image_experiment
 from openjepa.models.predictors import ProjectorConfig, build_projector
 from openjepa.models.vit import Projected, ViT, ViTConfig
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_views
@@ -125,7 +123,6 @@ def require_whole_patches(config: Config) -> None:
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Reads no image yet."""
-    train_data, eval_data = train_and_eval(config.data)
     require_whole_patches(config)
     method = LeJEPA(config)
     grid, pixels = method.student.grid, config.data.size
@@ -135,14 +132,4 @@ def build(config: Config, context: BuildContext) -> Experiment:
         global_crops=Crops(config.global_views, config.augment, pixels),
         local_crops=Crops(config.local_views, local, config.local_size),
     )
-    return Experiment(
-        method=method,
-        train_data=train_data,
-        eval_data=eval_data,
-        collate=collate,
-        embedding=image_embedding(ImageInputs(pixels, grid)),
-        train=config.train,
-        tasks=lambda: image_tasks(config.data),
-        baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        pictures=collate.pictures,
-    )
+    return image_experiment(method, config, grid, collate)

@@ -35,7 +35,7 @@ from openjepa.data.question_batch import QuestionBatch, QuestionCollator, Tokeni
 from openjepa.data.question_tasks import QuestionTasks
 from openjepa.data.questions import QuestionConfig, held_out_splits, questions
 from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
-from openjepa.masking.attention import block_mask, block_places, next_tokens, segment_ids
+from openjepa.masking.attention import block_mask, block_places, segment_ids
 from openjepa.models.decoder import Decoder, DecoderConfig
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import take
@@ -104,19 +104,18 @@ class NanoJEPA(Method[QuestionBatch]):
         self.distance = build_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
 
-    def read(self, batch: QuestionBatch, reader: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-        """One pass over whole rows: the states [B, T, D], and the segments they belong to [B, T]."""
-        segments = segment_ids(batch.valid, batch.hidden, batch.pred_at)  # [B, T]
-        return (reader or self.decoder)(batch.ids, block_mask(segments), block_places(segments)), segments
+    def read(self, batch: QuestionBatch, reader: nn.Module | None = None) -> Tensor:
+        """One pass over whole rows: the states [B, T, D]."""
+        return (reader or self.decoder)(*question_inputs(batch).arguments)
 
     def predict_from_context(self, batch: QuestionBatch) -> Tensor:
-        return at(self.read(batch)[0], batch.pred_at)
+        return at(self.read(batch), batch.pred_at)
 
     def embed(self, batch: QuestionBatch) -> Tensor:
         return self.predict_from_context(batch)
 
     def forward(self, batch: QuestionBatch) -> StepOutput:
-        states, _ = self.read(batch)  # [B, T, D]
+        states = self.read(batch)  # [B, T, D]
         predicted = at(states, batch.pred_at)  # [B, D]
         answers = at(states, batch.answer_at)  # [B, D]
         target = self.targets(batch, answers)  # [B, D]
@@ -147,9 +146,9 @@ class NanoJEPA(Method[QuestionBatch]):
 
     def question_log_likelihood(self, batch: QuestionBatch) -> Tensor:
         """[B] mean log-probability, in nats, of the question's tokens after the first one; batches without answers."""
-        states, segments = self.read(batch)
+        states = self.read(batch)  # [B, T, D]
         logs = self.decoder.log_probabilities(states[:, :-1], batch.ids[:, 1:])  # [B, T - 1]
-        asked = next_tokens(segments)  # [B, T - 1]
+        asked = batch.followed[:, :-1]  # [B, T - 1]
         return (logs * asked).sum(1) / asked.sum(1)
 
     @torch.no_grad()
@@ -162,7 +161,7 @@ class NanoJEPA(Method[QuestionBatch]):
         return self.space(at(states, valid.sum(1) - 1))
 
     def inspect(self, batch: QuestionBatch) -> Inspection:
-        teacher = None if self.teacher is None else at(self.read(batch, self.teacher)[0], batch.pred_at)  # [B, D]
+        teacher = None if self.teacher is None else at(self.read(batch, self.teacher), batch.pred_at)  # [B, D]
         return Inspection(teacher=teacher)
 
     def encoders(self) -> dict[str, Encoder]:
@@ -179,7 +178,7 @@ def at(states: Tensor, places: Tensor) -> Tensor:
 
 
 def question_inputs(batch: QuestionBatch) -> EncoderInputs:
-    """What the decoder reads of questions without answers, as `NanoJEPA.read` does."""
+    """What the decoder reads of whole rows, with or without answers: each part as its mask allows."""
     segments = segment_ids(batch.valid, batch.hidden, batch.pred_at)  # [B, T]
     return EncoderInputs((batch.ids, block_mask(segments), block_places(segments)), batch.valid)
 

@@ -189,7 +189,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         config,
         rows=TextRows(tokenizer, max_len),
         collate=collate,
-        inputs=collate.inputs(max_len, config.data.synthetic),
+        inputs=collate.inputs(max_len),
         pictures=collate.pictures,
         mask_ratio=config.mask.ratio,
         notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},

@@ -21,6 +21,7 @@ direction above the text encoder is never a target: it learns from the predictor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -262,7 +263,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         mask_ratio=config.mask.ratio if config.mask.strategy == "random" else None,
         tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.pairs if method.cross_modal else None).all,
         baselines={"pixels": lambda images: raw_pixels(images, inputs.pixels), **encoder_alone(config, method, inputs)},
-        unknown=None if reader is None else lambda: train_data.unknown(tokenizer),
+        unknown=None if reader is None else cache(lambda: train_data.unknown(tokenizer)),
         notes=lambda: notes(config),
         remarks=lambda: off_target(config.mask, inputs.grid),
         pictures=collate.pictures,

@@ -101,6 +101,6 @@ def build(config: Config, context: BuildContext) -> Experiment:
         config,
         rows=TextRows(tokenizer, max_len),
         collate=collate,
-        inputs=collate.inputs(max_len, config.data.synthetic),
+        inputs=collate.inputs(max_len),
         mask_ratio=config.mask_ratio,
     )

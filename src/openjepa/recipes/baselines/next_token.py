@@ -111,7 +111,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
     method = NextToken(config, tokenizer.vocabulary, context)
     max_len = method.student.max_len
     collate = MaskedTextCollator(tokenizer, second_half)
-    inputs = collate.inputs(max_len, config.data.synthetic)
+    inputs = collate.inputs(max_len)
     return text_experiment(
         method,
         config,

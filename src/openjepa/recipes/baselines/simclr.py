@@ -20,10 +20,8 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
 from openjepa.data.augment import AugmentConfig
 from openjepa.data.image_batches import Images, ImageViews, two_view_collator
-from openjepa.data.image_inputs import ImageInputs, image_embedding
 from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.image_tasks import image_tasks
-from openjepa.data.images import raw_pixels, train_and_eval
+from openjepa.data.image_tasks import image_experiment
 from openjepa.models.vit import Projected, ViT, ViTConfig
 from openjepa.objectives.contrast import nt_xent
 
@@ -82,18 +80,7 @@ class SimCLR(Method[ImageViews]):
 
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Reads no image yet."""
-    train_data, eval_data = train_and_eval(config.data)
     method = SimCLR(config)
-    grid, pixels = method.student.grid, config.data.size
-    collate = two_view_collator(grid, pixels, config.augment)
-    return Experiment(
-        method=method,
-        train_data=train_data,
-        eval_data=eval_data,
-        collate=collate,
-        embedding=image_embedding(ImageInputs(pixels, grid)),
-        train=config.train,
-        tasks=lambda: image_tasks(config.data),
-        baselines={"pixels": lambda inputs: raw_pixels(inputs, pixels)},
-        pictures=collate.pictures,
-    )
+    grid = method.student.grid
+    collate = two_view_collator(grid, config.data.size, config.augment)
+    return image_experiment(method, config, grid, collate)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from openjepa.core.config import TrainConfig
+from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.describe import settings_in_use
 from openjepa.core.experiment import Experiment, StreamedData
 from openjepa.core.memory import peak_memory
@@ -31,18 +31,33 @@ from openjepa.train.hooks import HealthObserver, Hooks, default_hooks
 
 
 def train_into(
-    folder: RunDir, fabric: Any, build: Callable[[], Experiment], hooks: Sequence[Hook], resume: bool, progress: bool
+    folder: RunDir,
+    fabric: Any,
+    build: Callable[[], Experiment],
+    config: BaseConfig,
+    hooks: Sequence[Hook],
+    resume: bool,
+    progress: bool,
 ) -> None:
-    """Train what `build` makes, from the newest checkpoint if `resume`. Raises UserError if training has to stop."""
+    """Train what `build` makes of `config`, from the newest checkpoint if `resume`.
+
+    Raises UserError if training has to stop.
+    """
     with peak_memory() as peak:
-        experiment = _trained(folder, fabric, build, hooks, resume, progress)
+        experiment = _trained(folder, fabric, build, settings_in_use(config), hooks, resume, progress)
     if fabric.is_global_zero:
         memory = {} if peak.gb is None else {"training": round(peak.gb, 3)}
         write_json(folder.summary, {**_summary(folder), "notes": _notes(experiment), PEAK_MEMORY: memory})
 
 
 def _trained(
-    folder: RunDir, fabric: Any, build: Callable[[], Experiment], hooks: Sequence[Hook], resume: bool, progress: bool
+    folder: RunDir,
+    fabric: Any,
+    build: Callable[[], Experiment],
+    settings: Mapping[str, Any],
+    hooks: Sequence[Hook],
+    resume: bool,
+    progress: bool,
 ) -> Experiment:
     from openjepa.train.loop import fit
 
@@ -73,7 +88,7 @@ def _trained(
                 Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
     with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
-        monitor = _health_monitor(experiment, folder, observers.on_health)
+        monitor = _health_monitor(experiment, folder, settings, observers.on_health)
         try:
             with compute_threads(experiment.train.threads):
                 fit(fabric, experiment, folder, observers.on_step, monitor, resume)
@@ -162,15 +177,15 @@ def _nobody() -> contextlib.nullcontext[Hooks]:
     return contextlib.nullcontext(Hooks([], []))
 
 
-def _health_monitor(experiment: Experiment, folder: RunDir, on_health: Sequence[HealthObserver]) -> HealthMonitor:
+def _health_monitor(
+    experiment: Experiment, folder: RunDir, settings: Mapping[str, Any], on_health: Sequence[HealthObserver]
+) -> HealthMonitor:
     def write(record: Mapping[str, Any]) -> None:
         for observer in on_health:
             observer(record)
 
     batches = enough_batches(eval_batches(experiment), experiment.train.health_samples)
     watch = None if experiment.watch is None else partial(curve_point, experiment.watch())
-    _, values = folder.recipe_and_values()
-    settings = settings_in_use(folder.recipe_module().Config.load(values))
     monitor = HealthMonitor(batches, write, watch, settings)
     monitor.restore(read_jsonl(folder.health))
     return monitor

@@ -69,7 +69,7 @@ class BaseConfig(BaseModel):
             if not sep or not key:
                 problems.append(f"override {item!r} is not of the form key=value")
                 continue
-            key = key.strip().removeprefix("--")
+            key = override_key(item)
             try:
                 changes.append((cls.full_key(key), from_command_line(text, cls._type_of(cls.setting_key(key)))))
             except ValueError as error:
@@ -247,6 +247,11 @@ class BaseConfig(BaseModel):
     def dump(self, path: Path, **extra: Any) -> None:
         """Write as YAML, with `extra` keys first."""
         path.write_text(as_yaml({**extra, **self.model_dump(mode="json")}), encoding="utf-8")
+
+
+def override_key(item: str) -> str:
+    """The key of a "key=value" string, which may be spelled as an option: "--key=value"."""
+    return item.partition("=")[0].strip().removeprefix("--")
 
 
 def names_files(value: str) -> bool:

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from openjepa.core.base_config import BaseConfig, Interval, names_files
+from openjepa.core.base_config import BaseConfig, Interval, names_files, override_key
 from openjepa.core.errors import did_you_mean
 
-__all__ = ["OPTIMIZERS", "BaseConfig", "Interval", "TrainConfig", "fitting_warmup", "names_files"]
+__all__ = ["OPTIMIZERS", "BaseConfig", "Interval", "TrainConfig", "fitting_warmup", "names_files", "override_key"]
 
 OPTIMIZERS = ("adamw", "sgd", "muon", "lars")  # made in `train.optimizers`
 

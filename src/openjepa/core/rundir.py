@@ -134,9 +134,8 @@ class RunDir:
         known = read_json(file) if file.is_file() else {}
         write_json(file, {**known, "notes": dict(notes)})
 
-    def recipe_module(self) -> ModuleType:
-        """The module of this run's recipe: of a recipe file the copy that was made when the run began."""
-        recipe, _ = self.recipe_and_values()
+    def recipe_module(self, recipe: str) -> ModuleType:
+        """The module of this run's `recipe`: of a recipe file the copy that was made when the run began."""
         return locate_recipe(str(self.recipe_file) if self.recipe_file.exists() else recipe)
 
     def notes(self) -> dict[str, Any]:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import yaml
-
 from openjepa.core.config import BaseConfig
 from openjepa.core.describe import settings_in_use
 from openjepa.core.picture import Patches, Pieces
+from openjepa.core.values import as_yaml
 from openjepa.mask_page import draw
 from openjepa.mask_page.figures import Figure, coverage
 from openjepa.mask_page.sampling import Sampled
@@ -53,7 +52,7 @@ def settings(config: BaseConfig) -> str:
     used = mask_settings(config)
     if not used:
         return ""
-    text = yaml.safe_dump({"mask": used}, sort_keys=False, default_flow_style=None)
+    text = as_yaml({"mask": used}, default_flow_style=None)
     return f"<pre>{escape(text)}</pre>"
 
 

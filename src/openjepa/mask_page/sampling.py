@@ -64,7 +64,7 @@ def built(
                 raise UserError("a run has a configuration of its own: give no --preset or --config beside it")
             folder = RunDir.open(Path(target))
             recipe, values = folder.recipe_and_values()
-            module, assets = folder.recipe_module(), folder.assets
+            module, assets = folder.recipe_module(recipe), folder.assets
             settings = module.Config.load(values, overrides)
         else:
             recipe, assets = target, Path(new)

@@ -9,11 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from openjepa import api
 from openjepa.core.errors import UserError
 from openjepa.core.locate import built_in_recipes, recipe_summary
+from openjepa.core.values import as_yaml
 from openjepa.mask_page import html as mask_html
 from openjepa.mask_page import sampling
 from openjepa.report import likeness, space
@@ -195,11 +194,6 @@ def _command(environment: Mapping[str, Any]) -> str:
     program, space_between, rest = environment["command"].partition(" ")
     name = Path(program).name
     return f"{'openjepa' if name == '__main__.py' else name}{space_between}{rest}"
-
-
-def as_yaml(value: Any) -> str:
-    """A configuration as people write it."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
 def _clock(seconds: float) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import RunDir, read_json, read_jsonl
+from openjepa.core.values import as_yaml
 from openjepa.report.ledger import COLOURS
 from openjepa.report.logs import series
-from openjepa.report.run_page import Section, as_yaml, assemble, commands, fact_list, versions
+from openjepa.report.run_page import Section, assemble, commands, fact_list, versions
 from openjepa.studies.cells import cell_folder
 from openjepa.studies.results import RESULTS, SKILL
 from openjepa.studies.table import (

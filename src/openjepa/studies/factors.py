@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from openjepa.core.config import BaseConfig
+from openjepa.core.config import BaseConfig, override_key
 from openjepa.core.configure import configure
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.studies.cells import Arm
@@ -63,7 +63,7 @@ def single_factors(settings: Sequence[str], config: BaseConfig) -> tuple[dict[st
     A single setting is compared. Of several, those of the sections train and data hold for all, and the others are
     compared. Raises UserError if that leaves none.
     """
-    keys = [config.setting_key(item.partition("=")[0].removeprefix("--")) for item in settings]
+    keys = [config.setting_key(override_key(item)) for item in settings]
     frame = [key.split(".")[0] in ("train", "data") and len(settings) > 1 for key in keys]
     factors = {
         key: [item.partition("=")[2].strip()]
@@ -103,7 +103,7 @@ def ablation_arms(
     if not given:
         given, fixed = single_factors(fixed, configure(recipe, preset, config)[1])
     _, base = configure(recipe, preset, config, fixed)
-    factors = {base.setting_key(key.removeprefix("--")): values for key, values in given.items()}
+    factors = {base.setting_key(override_key(key)): values for key, values in given.items()}
     if "train.seed" in factors:
         raise UserError("train.seed is varied for every arm: give --seeds N")
     changes: list[dict[str, str]] = [{key: value} for key, values in factors.items() for value in values]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from openjepa.api import Run
+from openjepa.api import Run, load
 from openjepa.core.experiment import Experiment
 from openjepa.core.rundir import read_json, read_jsonl, write_json
 from openjepa.core.tasks import Task
@@ -28,6 +28,14 @@ from openjepa.studies import costs
 from openjepa.studies.cells import scores_file
 
 Scores = dict[str, Score]
+
+
+def loaded(path: Path) -> Run:
+    """The run in a folder, asked on the kind of device that it was trained on."""
+    run = load(path)
+    return run.to(run.config.train.accelerator)
+
+
 RUN, START = "run", "init"
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 
-from openjepa import api
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import read_json, write_json
 from openjepa.data.cache import file_versions
@@ -60,7 +59,7 @@ def conduct(
         reasons = next(iter(found[0].stopped.values()), "it has no finished cell")
         raise UserError(f"{found[0].arm.label}, which all others are compared with, has no result: {reasons}")
     baselines = scoring.references(
-        _where_trained(api.load(_first_scored(cells).path)), out / f"references{suite_mark(suite)}.json", suite
+        scoring.loaded(_first_scored(cells).path), out / f"references{suite_mark(suite)}.json", suite
     )
     numbers = list(dict.fromkeys(cell.seed for cell in cells))
     most = max(at_a_time, _jobs_before(out))
@@ -106,8 +105,3 @@ def _jobs_before(out: Path) -> int:
 
 def _first_scored(cells: Sequence[Cell]) -> Cell:
     return next(cell for cell in cells if cell.scores_file.exists())
-
-
-def _where_trained(run: api.Run) -> api.Run:
-    """The run, asked on the kind of device that it was trained on."""
-    return run.to(run.config.train.accelerator)

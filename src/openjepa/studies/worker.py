@@ -39,8 +39,7 @@ def finish(path: Path, hooks: Sequence[Hook] = (), suite: Suite | None = None) -
 def _finish(path: Path, hooks: Sequence[Hook], suite: Suite | None) -> None:
     if finished(path, suite):
         return
-    run = api.load(path)
-    run = run.to(run.config.train.accelerator)
+    run = scoring.loaded(path)
     if not run.folder.summary.exists():
         try:
             run = api.train(run.recipe, out=path, resume=True, hooks=hooks, progress=False)

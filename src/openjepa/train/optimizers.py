@@ -176,18 +176,20 @@ def _muon_and_adamw(
     if muon is None:
         raise ConfigError(f"train.optimizer=muon needs PyTorch 2.9 or newer (this is {torch.__version__})")
     args = {"adjust_lr_fn": "match_rms_adamw", **_checked(config, muon, ADAM)}
-    inside = [{**group, "params": [p for p in group["params"] if p in hidden]} for group in groups]
-    outside = [{**group, "params": [p for p in group["params"] if p not in hidden]} for group in groups]
-    parts = [_made(config, muon, some, **common, **args) for some in [_not_empty(inside)] if some]
-    if not parts:
+    inside = _groups_of(groups, lambda p: p in hidden)
+    outside = _groups_of(groups, lambda p: p not in hidden)
+    if not inside:
         raise ConfigError("train.optimizer=muon finds no hidden matrix to train here; choose another optimiser")
-    if rest := _not_empty(outside):
-        parts.append(torch.optim.AdamW(rest, **common, betas=config.betas, fused=True))
+    parts = [_made(config, muon, inside, **common, **args)]
+    if outside:
+        parts.append(torch.optim.AdamW(outside, **common, betas=config.betas, fused=True))
     return Combined(parts)
 
 
-def _not_empty(groups: Groups) -> list[dict[str, Any]]:
-    return [group for group in groups if group["params"]]
+def _groups_of(groups: Groups, belongs: Callable[[Tensor], bool]) -> list[dict[str, Any]]:
+    """The same groups with the parameters that belong there alone; groups without any are left out."""
+    parts = [{**group, "params": [p for p in group["params"] if belongs(p)]} for group in groups]
+    return [group for group in parts if group["params"]]
 
 
 def _located(name: str) -> type[torch.optim.Optimizer]:

@@ -1,0 +1,387 @@
+"""A run folder opened for use: vectors, evaluations, figures, readouts, and what the run says of itself.
+
+run = openjepa.load("runs/first")
+vectors = run.encode(["A label-free embedding.", "Another one."])  # [2, D]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from openjepa.core.compute import Compute, compute_for
+from openjepa.core.config import names_files
+from openjepa.core.describe import settings_in_use
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.memory import PeakMemory, peak_memory
+from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_json, read_jsonl, write_json
+from openjepa.core.seeding import seed_global
+from openjepa.core.tasks import Task
+from openjepa.core.values import as_overrides
+from openjepa.data.embedding import embed_file
+from openjepa.data.examples import semantic_trio
+from openjepa.data.records import TxtRule
+from openjepa.data.sources import DataConfig, held_out_texts
+from openjepa.data.text_inputs import LongTexts, ReadingReport, TextInputs
+from openjepa.data.user_inputs import as_images, as_texts
+from openjepa.evals.audit import Audit, audit, best_vectors
+from openjepa.evals.layers import EMBEDDING, Point, vectors_at
+from openjepa.evals.ledger import Ledger
+from openjepa.evals.networks import Networks
+from openjepa.evals.similarity import similar
+from openjepa.evals.suite import ledger_of, require_texts
+from openjepa.evals.suite_file import Suite
+from openjepa.health.treatment import treat
+from openjepa.train import checkpoint
+
+if TYPE_CHECKING:
+    from openjepa.readouts import LatentReader
+
+BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine means
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run folder opened for use. Building is lazy: nothing is loaded before the first vector is asked for.
+
+    `device` and `precision` are where its networks run and how precisely; see `load`.
+    """
+
+    folder: RunDir
+    recipe: str
+    config: Any  # the recipe's Config: a BaseConfig with a section `train`
+    module: ModuleType
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __repr__(self) -> str:
+        """One line of at most 80 characters, such as "Run(t_jepa, step 1000, healthy, runs/first)"."""
+        steps = checkpoint.finished(self.folder.checkpoints)
+        state = f"step {checkpoint.newest_step(self.folder.checkpoints)}" if steps else "no checkpoint"
+        health = self.health()
+        parts = [self.recipe, state, *([health[-1]["status"]] if health else [])]
+        line = f"Run({', '.join(parts)}, {self.path})"
+        return line if len(line) <= 80 else f"{line[:38]}...{line[-39:]}"
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @cached_property
+    def compute(self) -> Compute:
+        """The device and precision that the run's networks are asked on."""
+        return compute_for(self.device, self.precision)
+
+    def to(self, device: str | None = None, precision: str | None = None) -> Run:
+        """The same run on another device or in another precision; None = as it is. Raises UserError as `load` does."""
+        moved = replace(self, device=device or self.device, precision=precision or self.precision)
+        compute_for(moved.device, moved.precision)
+        return moved
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The experiment with the newest checkpoint's weights, in eval mode."""
+        return self.at(checkpoint.newest(self.folder.checkpoints))
+
+    def at(self, weights: Path) -> Experiment:
+        """The experiment with the weights of one checkpoint folder."""
+        experiment = self.untrained(random_init=True)  # the checkpoint has every weight: no hub, no second copy on disk
+        checkpoint.load_weights(weights, experiment.method)
+        experiment.method.eval()
+        return experiment.on(self.compute)
+
+    def fresh(self, random_init: bool = False, seed: int | None = None) -> Experiment:
+        """The experiment as it was before training; with `random_init`, without any pretrained weights."""
+        return self.untrained(random_init, seed).on(self.compute)
+
+    def untrained(self, random_init: bool = False, seed: int | None = None) -> Experiment:
+        """`fresh`, on the CPU: what training begins with, and moves."""
+        seed_global(self.config.train.seed if seed is None else seed, "init")
+        return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
+
+    def encode(
+        self, inputs: Any, batch_size: int = 64, at: Point = EMBEDDING, long: LongTexts = "windows"
+    ) -> np.ndarray:
+        """One float32 vector an input: [N, D] in the order given, or [D] for a single text or image.
+
+        Args:
+            inputs: texts for the text recipes, images for the others: one, or a list, tuple, array, pandas or polars
+                Series, a table of one column, or any iterable. Containers are read by position.
+            batch_size: rows embedded at once.
+            at: other latents than the run's embedding (another encoder, layer or pooling), such as `best_point()`.
+            long: of texts longer than the encoder reads, "windows" = all of it (the mean of its parts, weighted by
+                tokens), "cut" = the first part alone.
+
+        Texts that were cut, empty ones (their vector is zero) and words unknown to the tokenizer are counted and said
+        by a `ReadingWarning`. Raises UserError naming the position of an item that is no text, or no image.
+        """
+        items, is_single = self._as_inputs(inputs)
+        report = self.reading(long)
+        vectors = self._vectors(items, batch_size, at, report)
+        if report is not None:
+            report.warn()
+        return vectors[0] if is_single else vectors
+
+    def reading(self, long: LongTexts = "windows") -> ReadingReport | None:
+        """An empty count of what is read of texts; None if the run embeds something else."""
+        inputs = self.experiment.embedding.inputs
+        return ReadingReport(inputs, long) if isinstance(inputs, TextInputs) else None
+
+    def _as_inputs(self, inputs: Any) -> tuple[list[Any], bool]:
+        return as_texts(inputs) if isinstance(self.experiment.embedding.inputs, TextInputs) else as_images(inputs)
+
+    def _vectors(
+        self,
+        items: Sequence[Any],
+        batch_size: int = 64,
+        at: Point = EMBEDDING,
+        report: ReadingReport | None = None,
+    ) -> np.ndarray:
+        return vectors_at(self.experiment, items, at, batch_size, report)
+
+    def best_point(self) -> Point:
+        """Where `audit` found the best vectors, by validation. Raises UserError if there was no audit."""
+        file = self.folder.evals / "audit.json"
+        if not file.exists():
+            raise UserError(f"{self.path} was not audited; openjepa eval {self.path} --sweep finds the best latents")
+        return best_vectors(read_json(file))
+
+    def embed_file(
+        self,
+        source: str | Path,
+        out: str | Path,
+        column: str = "text",
+        batch_size: int = 64,
+        on_rows: Callable[[int], None] | None = None,
+        at: Point = EMBEDDING,
+        long: LongTexts = "windows",
+        txt: TxtRule = "lines",
+    ) -> dict[str, Any]:
+        """Vectors of the texts in a file, row by row, into `out`; see `encode` and `data.embedding.embed_file`.
+
+        The result also holds `reading`: how many texts were long, and which share of tokens was left out or unknown.
+        """
+        report = self.reading(long)
+        if report is None:
+            raise UserError(f"embed reads files of texts, and {self.recipe} embeds images; use run.encode(images)")
+        dim = self._vectors(["a text of a few words"], at=at).shape[1]
+        result = embed_file(
+            lambda texts: self._vectors(texts, batch_size, at, report),
+            dim,
+            source,
+            out,
+            column,
+            batch_size,
+            on_rows,
+            txt,
+        )
+        report.warn()
+        return {**result, "reading": report.to_json()}
+
+    def similar(
+        self, texts: Sequence[str], background: Sequence[str] | None = None, long: LongTexts = "windows"
+    ) -> dict[str, Any]:
+        """Cosines of `texts` beside those of random pairs of `background` (default: held-out texts of the run)."""
+        report = self.reading(long)
+        if report is None:
+            raise UserError(f"similar compares texts, and {self.recipe} embeds images; compare run.encode(images)")
+        items, _ = as_texts(texts)
+        known = self.held_out_texts() if background is None else as_texts(background)[0]
+        vectors = self._vectors(items, report=report)
+        report.warn()
+        return {**similar(items, vectors, self._vectors(known)), "reading": report.to_json()}
+
+    def semantic_check(self) -> dict[str, Any]:
+        """`similar` for an original, a variation and an unrelated text, with `labels` that say which is which."""
+        trio = semantic_trio(self._text_data)
+        return {"labels": list(trio.labels), **self.similar(trio.texts)}
+
+    def held_out_texts(self, limit: int = BACKGROUND_TEXTS) -> list[str]:
+        """Texts of the run's data that it was not trained on."""
+        return [document.text for document in held_out_texts(self._text_data, limit)]
+
+    @property
+    def compares_texts(self) -> bool:
+        """Whether the run's data are texts, so that `semantic_check` has something to compare."""
+        return isinstance(vars(self.config).get("data"), DataConfig)
+
+    @property
+    def _text_data(self) -> DataConfig:
+        if not self.compares_texts:
+            raise UserError(f"{self.recipe} keeps no held-out texts of its own; give some as background")
+        self.require_data()
+        return self.config.data
+
+    def evaluate(
+        self, tasks: Sequence[Task] | None = None, name: str = "default", long: LongTexts = "windows"
+    ) -> Ledger:
+        """Score the run beside its initialisation, a random one and TF-IDF; kept in `evals/<name>.json`.
+
+        `tasks` defaults to the recipe's own; `long` as for `encode`. Raises UserError if there are none.
+        """
+        asked = self.tasks() if tasks is None else list(tasks)
+        if not asked:
+            raise UserError(
+                f"nothing to evaluate in {self.path}: its data has no labels; set data.label, or give --suite FILE or "
+                "--sts FILE"
+            )
+        return self._scored(lambda: [asked], name, long)
+
+    def evaluate_suite(self, suite: Suite | str | Path, long: LongTexts = "windows") -> Ledger:
+        """`evaluate` on the tasks of a suite file, with TF-IDF (and BM25) of each task's own words.
+
+        Raises UserError if the suite is not in order, or if the run embeds no texts.
+        """
+        opened = suite if isinstance(suite, Suite) else Suite.open(suite)
+        require_texts(self.experiment, self.recipe)
+        return self._scored(opened.groups.values, opened.name, long)
+
+    def _scored(self, groups: Callable[[], Iterable[Sequence[Task]]], name: str, long: LongTexts) -> Ledger:
+        """The ledger of all tasks of these groups, which is kept; says what a user has to know of what was read."""
+        networks, report = self.networks(), self.reading(long)
+        with peak_memory() as peak:
+            ledger = Ledger.joined(ledger_of(tasks, networks, report) for tasks in groups())
+        write_json(self.folder.evals / f"{name}.json", ledger.to_json())
+        self._keep_peak(peak)
+        if report is not None:
+            report.warn()
+        return ledger
+
+    def _keep_peak(self, peak: PeakMemory) -> None:
+        if peak.gb is not None and self.folder.summary.exists():
+            self.add_to_summary({PEAK_MEMORY: {**self.peak_memory(), "evaluation": round(peak.gb, 3)}})
+
+    def peak_memory(self) -> dict[str, float]:
+        """Largest memory in use, in GB: of "training" and of the newest "evaluation", as far as they are over."""
+        return dict(read_json(self.folder.summary).get(PEAK_MEMORY, {})) if self.folder.summary.exists() else {}
+
+    def draw(self) -> list[Path]:
+        """The recipe's figures of what the run predicts, kept as `evals/<name>.png`.
+
+        Raises UserError if the recipe has none.
+        """
+        if not self.experiment.figures:
+            raise UserError(f"{self.recipe} has no figures of its own")
+        drawn = []
+        for name, draw in self.experiment.figures.items():
+            drawn.append(self.folder.evals / f"{name}.png")
+            with self.compute.autocast():
+                draw(self.experiment.method, drawn[-1])
+        return drawn
+
+    def networks(self) -> Networks:
+        """The run, its initialisation and a random one; of the latter two, one at a time is in memory."""
+        others = {"init": self.fresh, "random": partial(self.fresh, random_init=True, seed=-1)}
+        return Networks(lambda: self.experiment, others)
+
+    def audit(self, on_probe: Callable[[int, int, str], None] | None = None) -> Audit:
+        """Probe every encoder, layer and pooling; the best on validation is tested once. Kept in `evals/audit.json`.
+
+        `on_probe` is called before each probe with (probes done, probes in all, what is probed).
+        Raises UserError if the data has no labels, or if the recipe does not say which encoders it has.
+        """
+        with peak_memory() as peak:
+            found = audit(self.tasks(), self.networks(), on_probe=on_probe)
+        self._keep_peak(peak)
+        write_json(self.folder.evals / "audit.json", found.to_json())
+        return found
+
+    def tasks(self) -> list[Task]:
+        """What the recipe asks by default; empty where the data has no labels. Raises UserError if the data is gone."""
+        self.require_data()
+        return self.experiment.tasks()
+
+    def require_data(self) -> None:
+        """Raises UserError if files that the run was trained on are not where they were."""
+        for key in self.config.location_keys():
+            if key.startswith("data."):
+                require_there(self.config, key, f"if it has moved: openjepa config move {self.path} {key}=NEW")
+
+    def train_readout(
+        self, overrides: Sequence[str] = (), on_step: Callable[[int, float], None] | None = None
+    ) -> dict[str, Any]:
+        """Train a decoder of this run's frozen latents into text, and keep it and its results in `readout/`.
+
+        `overrides` are "key=value" strings of `train.readout.ReadoutTraining`; `on_step` gets each step and its loss.
+        Returns what `readouts.train_and_judge` does. Raises UserError if the recipe has no texts to read back.
+        """
+        from openjepa import readouts
+
+        config = readouts.ReadoutTraining.load(overrides=overrides)
+        newest = checkpoint.newest(self.folder.checkpoints)
+        experiment = self.at(newest).on(self._training_compute())  # not the one that is kept: this may move it
+        readouts.require_readable(experiment, self.recipe)
+        readout, results = readouts.train_and_judge(experiment, config, on_step)
+        readouts.save(self.folder.readout, readout, config, results, newest.name)
+        return results
+
+    def _training_compute(self) -> Compute:
+        """Where a readout is trained: as the run was, unless a device or a precision is asked for."""
+        train = self.config.train
+        trained_in = {"32-true": "32", "bf16-mixed": "bf16"}[train.precision]
+        device = train.accelerator if self.device == "auto" else self.device
+        return compute_for(device, trained_in if self.precision == "auto" else self.precision)
+
+    def readout(self) -> LatentReader:
+        """What `train_readout` has trained: `run.readout().texts(latents)`. Raises UserError if it has not."""
+        from openjepa import readouts
+
+        readable = readouts.require_readable(self.experiment, self.recipe)
+        newest = checkpoint.newest(self.folder.checkpoints).name
+        return readouts.load(self.folder.readout, readable, newest, self.compute.device)
+
+    def summary(self) -> dict[str, Any]:
+        """The run's summary.json. Raises UserError if training did not end yet."""
+        if not self.folder.summary.exists():
+            raise UserError(f"{self.path} has no summary: its training did not end; go on with --resume {self.path}")
+        return read_json(self.folder.summary)
+
+    def add_to_summary(self, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Add results that came after training to summary.json, and return it."""
+        summary = {**self.summary(), **parts}
+        write_json(self.folder.summary, summary)
+        return summary
+
+    def health(self) -> list[dict[str, Any]]:
+        """All records of the health monitor, oldest first."""
+        return list(read_jsonl(self.folder.health))
+
+    def suggested_overrides(self) -> list[str]:
+        """What would treat the newest verdict, as "key=value" of this run's recipe; nothing for a healthy run."""
+        records = self.health()
+        if not records or records[-1]["status"] in ("healthy", "not judged"):
+            return []
+        latest = records[-1]
+        patch = treat(latest["kind"], settings_in_use(self.config), latest, latest["also"])
+        return as_overrides(patch)
+
+
+def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Run:
+    """Open a run folder.
+
+    Args:
+        path: the folder.
+        device: where its networks run: auto (a GPU if there is one, else the CPU), cpu, cuda, cuda:1 or mps.
+        precision: of matrix products: 32, bf16 (autocast), or auto = bf16 on CUDA and 32 elsewhere.
+
+    Raises UserError if there is no run in the folder, or no such device on this machine.
+    """
+    compute_for(device, precision)
+    folder = RunDir.open(Path(path))
+    recipe, values = folder.recipe_and_values()
+    module = folder.recipe_module(recipe)
+    return Run(folder, recipe, module.Config.load(values), module, device, precision)
+
+
+def require_there(config: Any, key: str, advice: str) -> None:
+    """Raises UserError if this setting is an absolute path of nothing."""
+    value = config.setting(key)
+    if isinstance(value, str) and Path(value).is_absolute() and not names_files(value):
+        raise UserError(f"{key}={value}: there is nothing of that name; {advice}")

@@ -1,4 +1,4 @@
-"""What is different on a GPU, on one: `pytest -m gpu`, or all of it with figures, `python -m benchmarks.gpu_check`."""
+"""What is different on a GPU, on one: `pytest -m gpu`, or all of it with figures, `python benchmarks/gpu_check.py`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The contract on real recipes: every law holds for every way to set one up, and rows do not know their batch."""
+"""The contract on real recipes: every law holds in every set-up, each planted defect fails its law, rows stay apart."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from openjepa.data.loader import eval_batches, train_batches
 from openjepa.health.monitor import look
 from openjepa.recipes import lang_jepa
 from openjepa.recipes.lang_jepa import LangJEPA
-from tests.tiny import build_tiny
+from tests.planted import STILL, asks_for_one_position, failing, shows_the_hidden
+from tests.tiny import build_recipe, build_tiny
 
 LANG_VARIANTS = {
     "lang_jepa: as shipped": (),
@@ -69,6 +71,23 @@ def experiment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 def test_every_law_holds(experiment: Experiment) -> None:
     assert list(failed(check_experiment(experiment))) == []
+
+
+TOLD_BY_NUMBER = ("lang_jepa", "i_jepa", "vl_jepa")  # predictors that are told which hidden part they are asked for
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "change", "law"),
+    [
+        *((recipe, (), shows_the_hidden, "no leak") for recipe in ("t_jepa", *TOLD_BY_NUMBER)),
+        *((recipe, (), asks_for_one_position, "positions matter") for recipe in TOLD_BY_NUMBER),
+        *((recipe, STILL, lambda batch: batch, "the target moves") for recipe in ("t_jepa", *TOLD_BY_NUMBER)),
+    ],
+)
+def test_a_planted_defect_fails_its_law_alone(
+    recipe: str, settings: tuple[str, ...], change: Callable, law: str, tmp_path: Path
+) -> None:
+    assert failing(build_recipe(recipe, tmp_path, *settings), change) == [law]
 
 
 def test_no_row_knows_its_batch(experiment: Experiment) -> None:

@@ -34,10 +34,10 @@ from openjepa.core.memory import peak_memory  # noqa: E402
 from openjepa.core.rundir import RunDir  # noqa: E402
 from openjepa.core.tables import folding_table  # noqa: E402
 from openjepa.core.tasks import Classification, Prediction, Retrieval, Task  # noqa: E402
-from openjepa.data.text_inputs import TextInputs  # noqa: E402
+from openjepa.data.text.inputs import TextInputs  # noqa: E402
 from openjepa.evals.features import cosine_rows, embedder_of  # noqa: E402
 from openjepa.evals.suite import score_column  # noqa: E402
-from openjepa.train.loop import fit, make_fabric  # noqa: E402
+from openjepa.training.loop import fit, make_fabric  # noqa: E402
 from tests.every import EVERY  # noqa: E402
 
 LEAST_COSINE = 0.999

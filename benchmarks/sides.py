@@ -16,12 +16,12 @@ from torch import Tensor
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for, seed_global
-from openjepa.data.loader import train_batches
-from openjepa.data.sources import DataConfig
-from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, load_or_train
+from openjepa.data.loading.loader import train_batches
+from openjepa.data.text.sources import DataConfig
+from openjepa.data.tokenizers.choice import TextTokenizer, TokenizerConfig, load_or_train
 from openjepa.models.transformer import real_of
-from openjepa.train.loop import make_fabric
-from openjepa.train.optim import build_optimizer
+from openjepa.training.loop import make_fabric
+from openjepa.training.optim import build_optimizer
 
 FOREVER = 1_000_000  # steps of a run that is never finished
 MOST_DOCUMENTS = 20_000
@@ -148,7 +148,7 @@ def real_places(encoder: Any, valid: Tensor) -> Tensor:
 
 
 def our_side(experiment: Experiment, read: Callable[[Any], Read]) -> Side:
-    """The step of `openjepa.train.loop.fit` on the recipe's own batches, of each of which `read` says what it holds."""
+    """The step of `openjepa.training.loop.fit` on the recipe's batches, of each of which `read` says what it holds."""
     config = experiment.train
     fabric = make_fabric(config)
     method, optimizer = fabric.setup(experiment.method, build_optimizer(experiment.method, config))

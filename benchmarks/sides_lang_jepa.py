@@ -9,7 +9,7 @@ from reference_lang_jepa import ReferenceLangJEPA, Sizes
 from sides import DISTILBERT, Asked, Built, Recipe, our_side, real_places, shuffled, with_encoder
 from stepping import Read, Side
 
-from openjepa.data.tokenizer import TextTokenizer
+from openjepa.data.tokenizers.choice import TextTokenizer
 
 LENGTH = 128  # tokens
 

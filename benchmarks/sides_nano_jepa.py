@@ -8,9 +8,9 @@ from reference_nano_jepa import ReferenceNanoJEPA
 from sides import Asked, Built, Recipe, Size, made, our_side, shuffled
 from stepping import Read, Side
 
-from openjepa.data.question_batch import QuestionCollator
-from openjepa.data.questions import WORLD
-from openjepa.data.tokenizer import TextTokenizer
+from openjepa.data.questions.batches import QuestionCollator
+from openjepa.data.questions.dataset import WORLD
+from openjepa.data.tokenizers.choice import TextTokenizer
 
 PAPER = Size(layers=6, dim=512, heads=8, vocab=50_257, batch_tokens=2048)
 LENGTH = 256  # tokens, of the preset `paper`

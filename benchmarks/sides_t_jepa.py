@@ -8,7 +8,7 @@ from reference_t_jepa import LENGTH, ReferenceTJEPA
 from sides import DISTILBERT, Asked, Built, Recipe, our_side, real_places, shuffled, with_encoder
 from stepping import Read, Side
 
-from openjepa.data.tokenizer import TextTokenizer
+from openjepa.data.tokenizers.choice import TextTokenizer
 
 
 def ours(asked: Asked) -> Built:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.data.worlds.scenes import Scenes
 
 PATCH = 16  # pixels

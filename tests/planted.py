@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from openjepa.check import check_experiment, failed
 from openjepa.core.experiment import Experiment, Row
-from openjepa.data.masked_text import MaskedText, Tokens
+from openjepa.data.text.masked import MaskedText, Tokens
+from openjepa.preflight.checks import check_experiment, failed
 
 STILL = ("momentum.start=1", "momentum.final=1")  # settings of a teacher that does not follow its student
 

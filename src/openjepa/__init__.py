@@ -18,12 +18,10 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["Run", "__version__", "load", "recipes", "train"]
 
-_PACKAGES = ("recipes", "train")  # `openjepa.train` is the package and, called, the verb: see its own docstring
-
 
 def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
-        return importlib.import_module(f"openjepa.{name}")
+    if name == "recipes":
+        return importlib.import_module("openjepa.recipes")
     if name in __all__:
         return getattr(importlib.import_module("openjepa.api"), name)
     raise AttributeError(f"module 'openjepa' has no attribute {name!r}")

@@ -19,10 +19,10 @@ from openjepa.core.errors import UserError
 from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, default_folder
 from openjepa.core.values import as_overrides
-from openjepa.data.given import with_objects, without_objects
-from openjepa.data.vectors import text_rows
+from openjepa.data.objects import with_objects, without_objects
+from openjepa.encoding.vectors import text_rows
 from openjepa.run import BACKGROUND_TEXTS, Run, load, require_there
-from openjepa.training_run import train_into
+from openjepa.training.run import train_into
 
 
 def train(
@@ -57,8 +57,8 @@ def train(
     Raises:
         UserError: bad configuration, unreadable data, a folder that already holds a run, or training that had to stop.
     """
-    from openjepa.train.loop import make_fabric
-    from openjepa.train.optimizers import require_optimizer
+    from openjepa.training.loop import make_fabric
+    from openjepa.training.optimizers import require_optimizer
 
     if resume:
         if out is None:

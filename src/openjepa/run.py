@@ -25,24 +25,24 @@ from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_json, read_jsonl, wri
 from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
 from openjepa.core.values import as_overrides
-from openjepa.data.embedding import embed_file
-from openjepa.data.examples import semantic_trio
-from openjepa.data.records import TxtRule
-from openjepa.data.sources import DataConfig, held_out_texts
-from openjepa.data.text_inputs import LongTexts, ReadingReport, TextInputs
-from openjepa.data.user_inputs import as_images, as_texts
-from openjepa.evals.audit import Audit, audit, best_vectors
+from openjepa.data.files.records import TxtRule
+from openjepa.data.text.inputs import LongTexts, ReadingReport, TextInputs
+from openjepa.data.text.sources import DataConfig, held_out_texts
+from openjepa.encoding.files import embed_file
+from openjepa.encoding.inputs import as_images, as_texts
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.ledger import Ledger
 from openjepa.evals.networks import Networks
 from openjepa.evals.similarity import similar
 from openjepa.evals.suite import ledger_of, require_texts
 from openjepa.evals.suite_file import Suite
+from openjepa.evals.sweep import Audit, audit, best_vectors
 from openjepa.health.treatment import treat
-from openjepa.train import checkpoint
+from openjepa.tasks.examples import semantic_trio
+from openjepa.training import checkpoint
 
 if TYPE_CHECKING:
-    from openjepa.readouts import LatentReader
+    from openjepa.readout.store import LatentReader
 
 BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine means
 
@@ -310,16 +310,16 @@ class Run:
         """Train a decoder of this run's frozen latents into text, and keep it and its results in `readout/`.
 
         `overrides` are "key=value" strings of `train.readout.ReadoutTraining`; `on_step` gets each step and its loss.
-        Returns what `readouts.train_and_judge` does. Raises UserError if the recipe has no texts to read back.
+        Returns what `store.train_and_judge` does. Raises UserError if the recipe has no texts to read back.
         """
-        from openjepa import readouts
+        from openjepa.readout import store
 
-        config = readouts.ReadoutTraining.load(overrides=overrides)
+        config = store.ReadoutTraining.load(overrides=overrides)
         newest = checkpoint.newest(self.folder.checkpoints)
         experiment = self.at(newest).on(self._training_compute())  # not the one that is kept: this may move it
-        readouts.require_readable(experiment, self.recipe)
-        readout, results = readouts.train_and_judge(experiment, config, on_step)
-        readouts.save(self.folder.readout, readout, config, results, newest.name)
+        store.require_readable(experiment, self.recipe)
+        readout, results = store.train_and_judge(experiment, config, on_step)
+        store.save(self.folder.readout, readout, config, results, newest.name)
         return results
 
     def _training_compute(self) -> Compute:
@@ -331,11 +331,11 @@ class Run:
 
     def readout(self) -> LatentReader:
         """What `train_readout` has trained: `run.readout().texts(latents)`. Raises UserError if it has not."""
-        from openjepa import readouts
+        from openjepa.readout import store
 
-        readable = readouts.require_readable(self.experiment, self.recipe)
+        readable = store.require_readable(self.experiment, self.recipe)
         newest = checkpoint.newest(self.folder.checkpoints).name
-        return readouts.load(self.folder.readout, readable, newest, self.compute.device)
+        return store.load(self.folder.readout, readable, newest, self.compute.device)
 
     def summary(self) -> dict[str, Any]:
         """The run's summary.json. Raises UserError if training did not end yet."""

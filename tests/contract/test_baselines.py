@@ -9,19 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from openjepa.check import check_experiment, failed
 from openjepa.core.configure import configure
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.seeding import generator_for
-from openjepa.data.loader import eval_batches, train_batches
-from openjepa.data.text_views import TextViews
+from openjepa.data.loading.loader import eval_batches, train_batches
+from openjepa.data.text.views import TextViews
 from openjepa.health.metrics import health
 from openjepa.health.monitor import look
 from openjepa.objectives.contrast import info_nce, nt_xent
 from openjepa.objectives.tokens import TokenHead
+from openjepa.preflight.checks import check_experiment, failed
 from openjepa.recipes import t_jepa
-from openjepa.train.optim import build_optimizer
+from openjepa.training.optim import build_optimizer
 from tests.tiny import build_recipe
 
 TEXT = ("mlm", "next_token", "simcse")

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from openjepa import check
-from openjepa.check import check_experiment, check_recipe, failed, optimizer_is_complete
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import UserError
 from openjepa.masking.spans import SpanMasker
-from openjepa.train.optim import build_optimizer
+from openjepa.preflight import checks
+from openjepa.preflight.checks import check_experiment, check_recipe, failed, optimizer_is_complete
+from openjepa.training.optim import build_optimizer
 from tests.stub_jepa import build_stub
 from tests.tiny import TINY, build_recipe
 
@@ -147,7 +147,7 @@ def test_a_parameter_in_no_group_fails_its_law(monkeypatch: pytest.MonkeyPatch) 
         del optimizer.param_groups[0]["params"][2]
         return optimizer
 
-    monkeypatch.setattr(check, "build_optimizer", forgetful)
+    monkeypatch.setattr(checks, "build_optimizer", forgetful)
     found = list(failed(check_experiment(build_stub())))
     assert [result.name for result in found] == ["every parameter is optimised"]
     assert found[0].detail.startswith("in no group: ")

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.core.progress import Progress
-from openjepa.data.loader import train_batches
+from openjepa.data.loading.loader import train_batches
 from tests.ranks import WORLD, measure_on_ranks
 from tests.tiny import EVERY_RECIPE, build_recipe
 

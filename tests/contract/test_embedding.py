@@ -13,7 +13,7 @@ import torch
 from openjepa.core.encoder import Encoder
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
-from openjepa.data.text_inputs import TextInputs
+from openjepa.data.text.inputs import TextInputs
 from openjepa.evals.features import embed_all
 from openjepa.evals.layers import EMBEDDING, Point, pooled_features
 from openjepa.models.pooling import described_vectors, pooled

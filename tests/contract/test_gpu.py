@@ -14,11 +14,11 @@ from openjepa.cli import main
 from openjepa.core.compute import ON_CPU, Compute, compute_for
 from openjepa.core.errors import TrainingStopped
 from openjepa.core.rundir import read_jsonl
-from openjepa.data.loader import train_batches
+from openjepa.data.loading.loader import train_batches
 from openjepa.evals.features import cosine_rows, embedder_of
 from openjepa.evals.layers import pooled_features
 from openjepa.models.packing import packing_of
-from openjepa.train.finite import FiniteGuard
+from openjepa.training.finite import FiniteGuard
 from tests.contract.test_embedding import inputs_of
 from tests.every import EVERY
 from tests.gpu import CUDA, requires_gpu

@@ -15,11 +15,11 @@ from torch import Tensor
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.progress import Progress
-from openjepa.data.loader import eval_batches, train_batches
-from openjepa.data.masked_text import MaskedText
+from openjepa.data.loading.loader import eval_batches, train_batches
+from openjepa.data.text.masked import MaskedText
 from openjepa.health.monitor import HealthMonitor
 from openjepa.recipes.t_jepa import TJEPA
-from openjepa.train.optim import build_optimizer
+from openjepa.training.optim import build_optimizer
 from tests.tiny import build_tiny
 
 STEPS = 3

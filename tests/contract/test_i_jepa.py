@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from openjepa import api
-from openjepa.check import check_experiment, failed
 from openjepa.core.errors import ConfigError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
-from openjepa.data.image_batches import MaskedImages
-from openjepa.data.loader import eval_batches, train_batches
+from openjepa.data.images.batches import MaskedImages
+from openjepa.data.loading.loader import eval_batches, train_batches
 from openjepa.health.monitor import look
 from openjepa.models.target import EMATarget, Frozen
+from openjepa.preflight.checks import check_experiment, failed
 from tests.tiny import IMAGE, build_image
 
 VARIANTS = {

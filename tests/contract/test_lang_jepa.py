@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from openjepa.check import check_experiment, failed
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
-from openjepa.data.loader import train_batches
-from openjepa.data.masked_text import MaskedText, random_ids
+from openjepa.data.loading.loader import train_batches
+from openjepa.data.text.masked import MaskedText, random_ids
 from openjepa.models.target import EMATarget
+from openjepa.preflight.checks import check_experiment, failed
 from openjepa.recipes import lang_jepa
 from tests.tiny import build_tiny
 

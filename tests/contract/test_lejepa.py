@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from openjepa import api
-from openjepa.check import check_experiment, failed
 from openjepa.core.configure import configure
 from openjepa.core.errors import ConfigError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
-from openjepa.data.image_batches import ImageViews
-from openjepa.data.loader import eval_batches, train_batches
+from openjepa.data.images.batches import ImageViews
+from openjepa.data.loading.loader import eval_batches, train_batches
 from openjepa.health.monitor import look
 from openjepa.objectives.regularizers import sigreg, vicreg
+from openjepa.preflight.checks import check_experiment, failed
 from openjepa.recipes.lejepa import LeJEPA
 from tests.planted import failing
 from tests.tiny import VIEWS, build_views

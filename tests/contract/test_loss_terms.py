@@ -11,7 +11,7 @@ from torch import Tensor
 
 from openjepa.core.method import Method
 from openjepa.core.progress import Progress
-from openjepa.data.loader import train_batches
+from openjepa.data.loading.loader import train_batches
 from tests.every import EVERY
 
 END = Progress(1, 1)  # where terms that grow late are there

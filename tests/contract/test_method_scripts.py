@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from openjepa.core.method import Method
 from openjepa.core.progress import START, Progress
-from openjepa.data.loader import train_batches
+from openjepa.data.loading.loader import train_batches
 from tests.tiny import build_recipe
 
 METHODS = Path(__file__).parents[2] / "examples" / "methods"

@@ -14,7 +14,7 @@ from openjepa import api
 from openjepa.cli import main
 from openjepa.core.errors import UserError
 from openjepa.core.values import read_yaml
-from openjepa.data.sources import DataConfig
+from openjepa.data.text.sources import DataConfig
 from tests.tiny import TINY
 
 TOPICS = ("a parcel that came late", "an invoice with a wrong sum", "a door that does not open")

@@ -16,7 +16,7 @@ from torch import Tensor
 from openjepa.core.compute import Compute
 from openjepa.core.experiment import Experiment
 from openjepa.core.tasks import Prediction, Retrieval, Task
-from openjepa.data.loader import train_batches
+from openjepa.data.loading.loader import train_batches
 from openjepa.evals.features import embedder_of
 from openjepa.evals.layers import pooled_features
 from openjepa.evals.suite import score_column

@@ -16,7 +16,7 @@ from tests.tiny import TINY
 
 RECIPE = '''"""My method: T-JEPA with a scale of its own."""
 from openjepa.core.config import BaseConfig
-from openjepa.data.sources import DataConfig
+from openjepa.data.text.sources import DataConfig
 from openjepa.recipes import t_jepa
 
 

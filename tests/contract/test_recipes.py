@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from openjepa.check import check_experiment, failed
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
-from openjepa.data.loader import eval_batches, train_batches
+from openjepa.data.loading.loader import eval_batches, train_batches
 from openjepa.health.monitor import look
+from openjepa.preflight.checks import check_experiment, failed
 from openjepa.recipes import lang_jepa
 from openjepa.recipes.lang_jepa import LangJEPA
 from tests.planted import STILL, asks_for_one_position, failing, shows_the_hidden

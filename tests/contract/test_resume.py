@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from openjepa import api
 from openjepa.cli import main
 from openjepa.core.rundir import read_jsonl
-from openjepa.train import checkpoint
+from openjepa.training import checkpoint
 from tests.tiny import TINY
 
 STEPS, EVERY = 40, 8

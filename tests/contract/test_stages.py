@@ -17,12 +17,12 @@ from openjepa.core.config import TrainConfig
 from openjepa.core.progress import Progress
 from openjepa.core.rundir import read_jsonl
 from openjepa.core.schedules import warmup_cosine
-from openjepa.data.loader import train_batches
+from openjepa.data.loading.loader import train_batches
 from openjepa.objectives.contrast import LateContrast
 from openjepa.recipes import lang_jepa
 from openjepa.studies import costs
-from openjepa.train import checkpoint
-from openjepa.train.stages import freeze_all_but_predictor, learning_rate, within_part
+from openjepa.training import checkpoint
+from openjepa.training.stages import freeze_all_but_predictor, learning_rate, within_part
 from tests.tiny import NANO, TINY, build_tiny
 
 STEPS, JOINT = 16, 10

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 from openjepa import api
-from openjepa.check import check_experiment, failed
 from openjepa.core.errors import ConfigError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment, Row
@@ -24,19 +23,20 @@ from openjepa.core.pairs import Pairs
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Prediction, Retrieval
-from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
-from openjepa.data.caption_retrieval import POOL, CaptionRetrieval, pools_of
-from openjepa.data.captions import CaptionedImages
-from openjepa.data.loader import eval_batches, train_batches
-from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.data.captions.batches import CaptionCollator, CaptionedBatch
+from openjepa.data.captions.dataset import CaptionedImages
+from openjepa.data.loading.loader import eval_batches, train_batches
+from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.data.worlds.scenes import Scenes
 from openjepa.evals.features import embed_all
 from openjepa.evals.ledger import Ledger
 from openjepa.evals.suite import evaluate
 from openjepa.health.monitor import look
 from openjepa.models.target import EMATarget, Frozen
+from openjepa.preflight.checks import check_experiment, failed
 from openjepa.recipes.vl_jepa import VLJEPA, Config
-from openjepa.train import checkpoint
+from openjepa.tasks.caption_retrieval import POOL, CaptionRetrieval, pools_of
+from openjepa.training import checkpoint
 from tests.tiny import VL, build_vl
 
 VARIANTS = {

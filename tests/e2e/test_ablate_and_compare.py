@@ -21,7 +21,7 @@ from openjepa.core.rundir import read_json, read_jsonl, write_json
 from openjepa.studies import comparison, costs, running, worker
 from openjepa.studies.cells import Cell, stop_reason
 from openjepa.studies.comparison import Budget, comparison_arms, read_arm, within_budget
-from openjepa.train.hooks import CsvHook
+from openjepa.training.hooks import CsvHook
 from tests.e2e.test_cli import TINY, answer, corpus
 
 SETTINGS = [item for item in TINY if not item.startswith("predictor.")]
@@ -275,7 +275,7 @@ def test_a_suite_scores_trained_cells_anew_and_all_of_them_alike(
 def test_flops_are_the_matrix_products_of_a_step(data: Path, tmp_path: Path) -> None:
     """An MLM step of one block, by hand: 6 FLOPs a weight and token, attention, and the head at hidden tokens."""
     from openjepa.core.experiment import BuildContext
-    from openjepa.data.loader import train_batches
+    from openjepa.data.loading.loader import train_batches
     from openjepa.recipes.baselines import mlm
 
     config = mlm.Config.load(overrides=[f"data.source={data}", *SETTINGS])

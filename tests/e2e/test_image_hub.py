@@ -26,9 +26,9 @@ FEATURES = {
 }
 READ = """
 import json, sys
-from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.image_tasks import image_tasks
-from openjepa.data.images import ImageSet
+from openjepa.data.images.sources import ImageDataConfig
+from openjepa.tasks.images import image_tasks
+from openjepa.data.images.dataset import ImageSet
 cfg = ImageDataConfig(source=sys.argv[1], streaming=sys.argv[2] == "true", size=16, column="img", label="animal",
                       eval_fraction=0.3)
 found = {split: ImageSet(cfg, split) for split in ("train", "eval")}

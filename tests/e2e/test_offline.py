@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from tests.hub import serving
 
 GONE = "http://127.0.0.1:9"  # the port of "discard"; nothing listens there
@@ -21,7 +21,7 @@ READ = {
     "models": """
 import json
 from openjepa.core.vocabulary import Vocabulary
-from openjepa.data.tokenizer import pretrained_tokenizer
+from openjepa.data.tokenizers.choice import pretrained_tokenizer
 from openjepa.models.pretrained import PretrainedEncoder
 tokenizer = pretrained_tokenizer("some/model")
 encoder = PretrainedEncoder("some/model", True, 16, tokenizer.vocabulary)
@@ -30,7 +30,7 @@ print(json.dumps([tokenizer.encode(["quiet words about gardens"])[0].tolist(), w
 """,
     "datasets": """
 import json
-from openjepa.data.sources import DataConfig, documents
+from openjepa.data.text.sources import DataConfig, documents
 print(json.dumps([document.text for document in documents(DataConfig(source="some/model"))]))
 """,
 }

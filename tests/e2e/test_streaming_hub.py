@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from openjepa.data.sources import is_held_out
-from openjepa.train import checkpoint
+from openjepa.data.text.sources import is_held_out
+from openjepa.training import checkpoint
 from tests.hub import serving
 
 NAME = "HuggingFaceFW/fineweb-edu"

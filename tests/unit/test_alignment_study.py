@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from openjepa import alignment_study, api
+from openjepa import api
 from openjepa.cli import main
 from openjepa.core.errors import UserError
+from openjepa.studies import alignment
 from tests.tiny import NANO
 
 SETTINGS = [*NANO, "train.steps=4", "train.health_every=2", "train.health_samples=1", "train.batch_size=8"]
@@ -18,7 +19,7 @@ SETTINGS = [*NANO, "train.steps=4", "train.health_every=2", "train.health_sample
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> dict:
     out = tmp_path_factory.mktemp("study") / "runs"
-    return alignment_study.study("nano_jepa", out=out, overrides=[*SETTINGS, "weight=0.5"], progress=False)
+    return alignment.study("nano_jepa", out=out, overrides=[*SETTINGS, "weight=0.5"], progress=False)
 
 
 def test_the_two_runs_differ_in_lambda_alone(study: dict) -> None:
@@ -33,7 +34,7 @@ def test_curves_are_those_of_the_health_log(study: dict) -> None:
         records = api.load(run["run"]).health()
         assert run["steps"] == [record["step"] for record in records] == [0, 2, 4]
         assert run["own_cosine"] == [record["own_cosine"] for record in records]
-        assert all(-1 <= value <= 1 for name in alignment_study.COSINES for value in run[name])
+        assert all(-1 <= value <= 1 for name in alignment.COSINES for value in run[name])
         assert all(0 < value <= 1 for value in run["mrr"])
         assert 0 < run["top1_chance"] < run["mrr_chance"] < 0.2
     first, second = study["runs"]
@@ -63,7 +64,7 @@ def test_finished_runs_are_compared_without_training(
 
 def test_what_cannot_be_studied_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(UserError, match="t_jepa has weight=None"):
-        alignment_study.study("t_jepa", out=tmp_path)
+        alignment.study("t_jepa", out=tmp_path)
     assert main(["align", "nano_jepa", "weight=0"]) == 2
     assert "weight above 0" in capsys.readouterr().err
     assert main(["align", "train.steps=3"]) == 2
@@ -77,7 +78,7 @@ def test_runs_and_settings_do_not_mix(study: dict, capsys: pytest.CaptureFixture
 
 def test_the_study_says_which_training_is_running(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = [*SETTINGS, "weight=0.5", "train.seed=3", "train.steps=1"]
-    alignment_study.study("nano_jepa", out=tmp_path / "runs", overrides=words)
+    alignment.study("nano_jepa", out=tmp_path / "runs", overrides=words)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training ")]
     assert said == [
         "training 1 of 2: without the latent prediction (weight=0), seed 3",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openjepa.core.aside import replaced_folder
+from openjepa.core.atomic import replaced_folder
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -19,8 +19,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.tasks import Classification, Triplets
 from openjepa.evals import attentive
-from openjepa.evals.audit import audit
 from openjepa.evals.layers import EMBEDDING, Point, place_features, pooled_features
+from openjepa.evals.sweep import audit
 from tests.tiny import build_image, build_tiny, build_views
 
 TEXTS = [f"the {'cook' if i % 2 else 'sailor'} saw {'a' * (i % 5 + 1)} {i}" for i in range(40)]

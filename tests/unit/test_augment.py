@@ -12,7 +12,7 @@ from torch import Tensor
 
 from openjepa.core.errors import ConfigError
 from openjepa.core.seeding import generator_for
-from openjepa.data.augment import DRAWS, AugmentConfig, augment, colour_matrices, contrasts, crops, recolour
+from openjepa.data.images.augment import DRAWS, AugmentConfig, augment, colour_matrices, contrasts, crops, recolour
 
 B, S = 6, 16
 STRONG = AugmentConfig(area=(0.3, 1.0), flip=0.5, jitter=0.8, grey=0.2)

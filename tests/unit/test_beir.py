@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from openjepa.core.errors import UserError
-from openjepa.data.beir import read_beir
-from openjepa.data.readers import Counts
+from openjepa.data.files.readers import Counts
+from openjepa.tasks.beir import read_beir
 
 CORPUS = [
     {"_id": "d1", "title": "Bread", "text": "of flour and water"},

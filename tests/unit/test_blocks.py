@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openjepa.core.describe import settings_in_use
@@ -157,6 +157,7 @@ def rectangle(hidden: np.ndarray) -> tuple[int, int]:
 
 
 @given(grid=GRIDS, ratio=st.floats(0.01, 0.99), index=st.integers(0, 10**6))
+@example(grid=(9, 2), ratio=0.109375, index=9)  # half a column of as many rows
 @settings(max_examples=300, deadline=None)
 def test_a_block_is_one_rectangle_of_the_configured_area(grid: tuple[int, int], ratio: float, index: int) -> None:
     """It does not go on at the other side, and its area is the nearest that its rows or columns permit."""

@@ -13,9 +13,9 @@ from PIL import Image
 from openjepa import api
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
-from openjepa.data.caption_batches import CaptionedBatch
-from openjepa.data.caption_figure import CaptionFigure, patch_cosines
-from openjepa.data.loader import eval_batches
+from openjepa.data.captions.batches import CaptionedBatch
+from openjepa.data.loading.loader import eval_batches
+from openjepa.tasks.caption_figure import CaptionFigure, patch_cosines
 from tests.tiny import build_image, build_vl
 
 

@@ -21,18 +21,18 @@ from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Row
 from openjepa.core.method import Latents
 from openjepa.core.seeding import generator_for
-from openjepa.data.augment import AugmentConfig
-from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
-from openjepa.data.caption_tasks import image_skills
-from openjepa.data.captions import CaptionDataConfig, CaptionedImages
-from openjepa.data.coco_objects import largest_objects, object_tasks
-from openjepa.data.image_batches import MaskedImageCollator
-from openjepa.data.images import KEPT
-from openjepa.data.readers import Counts
-from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
+from openjepa.data.captions.batches import CaptionCollator, CaptionedBatch
+from openjepa.data.captions.dataset import CaptionDataConfig, CaptionedImages
+from openjepa.data.files.readers import Counts
+from openjepa.data.images.augment import AugmentConfig
+from openjepa.data.images.batches import MaskedImageCollator
+from openjepa.data.images.dataset import KEPT
+from openjepa.data.tokenizers.choice import TextTokenizer, TokenizerConfig, train_tokenizer
 from openjepa.data.worlds.scenes import Scenes
 from openjepa.health.skill import skill
 from openjepa.masking.blocks import BlockMasker
+from openjepa.tasks.captions import image_skills
+from openjepa.tasks.objects import largest_objects, object_tasks
 
 SIZE, GRID = 24, (4, 4)
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import UserError
-from openjepa.data.loader import Bookmark
-from openjepa.train import checkpoint
-from openjepa.train.optim import build_optimizer, parameter_groups, set_rates
+from openjepa.data.loading.loader import Bookmark
+from openjepa.training import checkpoint
+from openjepa.training.optim import build_optimizer, parameter_groups, set_rates
 
 
 def method(width: int = 4) -> nn.Module:

@@ -22,8 +22,8 @@ from openjepa.core.errors import ConfigError
 from openjepa.core.locate import built_in_recipes, locate_recipe, presets
 from openjepa.core.progress import Progress
 from openjepa.core.values import AsWritten, as_overrides, as_yaml, read_yaml
-from openjepa.data.sources import DataConfig
-from openjepa.train.stages import learning_rate
+from openjepa.data.text.sources import DataConfig
+from openjepa.training.stages import learning_rate
 
 CONFIGS = Path(str(resources.files("openjepa"))) / "configs"
 SHIPPED = sorted(CONFIGS.rglob("*.yaml"))

@@ -11,8 +11,8 @@ from torch import nn
 
 from openjepa import api
 from openjepa.core.errors import TrainingStopped
-from openjepa.train import loop
-from openjepa.train.finite import FiniteGuard
+from openjepa.training import loop
+from openjepa.training.finite import FiniteGuard
 from tests.fake_device import FakeDevice
 from tests.tiny import TINY
 

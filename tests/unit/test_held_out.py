@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from openjepa.core.errors import ConfigError, UserError
-from openjepa.data.corpus import TokenizedCorpus
-from openjepa.data.rows import RowMaker, SentenceRows, TextRows
-from openjepa.data.sentences import SentencesConfig
-from openjepa.data.sources import Counts, DataConfig, documents, held_out_texts
-from openjepa.data.streaming import StreamedCorpus
-from openjepa.data.tokenizer import TokenizerConfig, load_or_train
+from openjepa.data.text.corpus import TokenizedCorpus
+from openjepa.data.text.rows import RowMaker, SentenceRows, TextRows
+from openjepa.data.text.sentences import SentencesConfig
+from openjepa.data.text.sources import Counts, DataConfig, documents, held_out_texts
+from openjepa.data.text.streaming import StreamedCorpus
+from openjepa.data.tokenizers.choice import TokenizerConfig, load_or_train
 
 
 def write(path: Path, lines: Sequence[str]) -> str:

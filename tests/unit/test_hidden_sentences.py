@@ -7,10 +7,10 @@ import pytest
 
 from openjepa.core.errors import UserError
 from openjepa.core.tasks import Search
-from openjepa.data.hidden_sentences import hidden_sentence_tasks
-from openjepa.data.readers import Counts
-from openjepa.data.sentences import SentencesConfig
+from openjepa.data.files.readers import Counts
+from openjepa.data.text.sentences import SentencesConfig
 from openjepa.evals.search import searched
+from openjepa.tasks.missing_sentence import hidden_sentence_tasks
 
 TOPICS = ("bread", "boats", "birds", "rocks", "trees")
 DOCUMENTS = [f"All {t} are old. Some {t} are red. Few {t} can talk. Most {t} like rain." for t in TOPICS]

@@ -12,7 +12,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.method import StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir, read_jsonl
-from openjepa.train.hooks import ConsoleHook, CsvHook, JsonlHook, TensorBoardHook, clock, default_hooks
+from openjepa.training.hooks import ConsoleHook, CsvHook, JsonlHook, TensorBoardHook, clock, default_hooks
 
 OUTPUT = StepOutput({"prediction": torch.zeros(())})
 

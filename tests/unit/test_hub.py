@@ -12,11 +12,11 @@ import pytest
 from openjepa.core import hub
 from openjepa.core.errors import UserError
 from openjepa.core.vocabulary import NamedEncoder, Vocabulary
-from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.images import ImageSet
-from openjepa.data.questions import QuestionConfig, questions
-from openjepa.data.sources import DataConfig, documents
-from openjepa.data.tokenizer import TokenizerConfig, load_or_train
+from openjepa.data.images.dataset import ImageSet
+from openjepa.data.images.sources import ImageDataConfig
+from openjepa.data.questions.dataset import QuestionConfig, questions
+from openjepa.data.text.sources import DataConfig, documents
+from openjepa.data.tokenizers.choice import TokenizerConfig, load_or_train
 from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.pretrained_vision import PretrainedViT
 

@@ -9,8 +9,8 @@ import torch
 from openjepa.core.experiment import Row
 from openjepa.core.masks import Grid
 from openjepa.core.seeding import generator_for
-from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import MaskedImageCollator, MaskedImages, mean_latents
+from openjepa.data.images.augment import AugmentConfig
+from openjepa.data.images.batches import MaskedImageCollator, MaskedImages, mean_latents
 from openjepa.data.pictures import image_pictures
 from openjepa.masking.blocks import RandomMasker
 from openjepa.models.vit import ViT, ViTConfig
@@ -81,6 +81,6 @@ def test_the_mean_latent_does_not_depend_on_how_many_images_are_read_at_once(mon
         return images.flatten(2).transpose(1, 2)
 
     together = mean_latents(encode, batch)
-    monkeypatch.setattr("openjepa.data.image_batches.PATCHES_AT_ONCE", 20)
+    monkeypatch.setattr("openjepa.data.images.batches.PATCHES_AT_ONCE", 20)
     assert torch.equal(together, mean_latents(encode, batch))
     assert sizes == [3, 2, 1]

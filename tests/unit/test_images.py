@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from openjepa.core.errors import UserError
-from openjepa.data.decode import AVIF, decode, quiet
-from openjepa.data.image_records import ImageDataConfig, image_files
-from openjepa.data.image_tasks import image_tasks
-from openjepa.data.images import ImageSet, load_images, raw_pixels, source_key, train_and_eval
-from openjepa.data.readers import Counts
+from openjepa.data.files.readers import Counts
+from openjepa.data.images.dataset import ImageSet, load_images, raw_pixels, source_key, train_and_eval
+from openjepa.data.images.decode import AVIF, decode, quiet
+from openjepa.data.images.sources import ImageDataConfig, image_files
+from openjepa.tasks.images import image_tasks
 
 S = 16
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from openjepa.core.errors import UserError
-from openjepa.data import latent_cache
-from openjepa.data.latent_cache import CHUNK, LatentCache, weights_hash
+from openjepa.data.captions import latent_cache
+from openjepa.data.captions.latent_cache import CHUNK, LatentCache, weights_hash
 
 N, D = 3 * CHUNK + 5, 6
 LENGTHS = [number % 4 for number in range(N)]

@@ -12,8 +12,9 @@ from openjepa.core.errors import UserError
 from openjepa.core.method import Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
-from openjepa.data.loader import train_batches
-from openjepa.health.leakage import (
+from openjepa.data.loading.loader import train_batches
+from openjepa.models.target import Frozen
+from openjepa.preflight.leakage import (
     POSITION_FLOOR,
     gradient_report,
     leak,
@@ -22,7 +23,6 @@ from openjepa.health.leakage import (
     target_requires_grad,
     training_terms,
 )
-from openjepa.models.target import Frozen
 from tests.stub_jepa import EMA, StubJEPA, Words, build_stub
 
 START = Progress(0, 10)

@@ -20,7 +20,7 @@ from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.experiment import Experiment, Row
-from openjepa.data.loader import eval_batches, plan_epoch, train_batches
+from openjepa.data.loading.loader import eval_batches, plan_epoch, train_batches
 from tests.work import calls
 
 

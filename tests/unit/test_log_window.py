@@ -12,9 +12,9 @@ from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
 from openjepa.core.method import StepOutput
 from openjepa.core.rundir import read_jsonl
-from openjepa.data.loader import train_batches
-from openjepa.train.loop import make_fabric
-from openjepa.train.window import LogWindow
+from openjepa.data.loading.loader import train_batches
+from openjepa.training.loop import make_fabric
+from openjepa.training.window import LogWindow
 from tests.tiny import TINY, build_tiny
 
 STEPS = 6

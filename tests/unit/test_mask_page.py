@@ -20,11 +20,11 @@ from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.picture import Patches, Pieces
-from openjepa.data.loader import train_batches
-from openjepa.mask_page import draw
-from openjepa.mask_page.figures import coverage, epoch_overlap, figures, region_counts, to_json
-from openjepa.mask_page.html import page
-from openjepa.mask_page.sampling import Masks, Sampled, masks_of, sample
+from openjepa.data.loading.loader import train_batches
+from openjepa.pages.masks import draw
+from openjepa.pages.masks.figures import coverage, epoch_overlap, figures, region_counts, to_json
+from openjepa.pages.masks.html import page
+from openjepa.pages.masks.sampling import Masks, Sampled, masks_of, sample
 from openjepa.recipes import i_jepa, lang_jepa
 from tests.tiny import IMAGE, build_image, build_nano, build_tiny
 

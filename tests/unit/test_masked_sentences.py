@@ -19,17 +19,17 @@ from openjepa.core.embedding import Embedding
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import Experiment, Row
 from openjepa.core.seeding import generator_for
-from openjepa.data.corpus import TokenRow
-from openjepa.data.loader import eval_batches, train_batches
-from openjepa.data.masked_sentences import PAD_SENTENCES, PAD_TO, MaskedSentencesCollator
-from openjepa.data.masked_text import MaskedText, Segments
-from openjepa.data.readers import Counts
-from openjepa.data.rows import SentenceRows
-from openjepa.data.sentences import SentencesConfig
-from openjepa.data.sources import DataConfig, Document
-from openjepa.data.text import train_and_eval
-from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
-from openjepa.data.transforms import ViewsConfig
+from openjepa.data.files.readers import Counts
+from openjepa.data.loading.loader import eval_batches, train_batches
+from openjepa.data.text.corpus import TokenRow
+from openjepa.data.text.masked import MaskedText, Segments
+from openjepa.data.text.masked_sentences import PAD_SENTENCES, PAD_TO, MaskedSentencesCollator
+from openjepa.data.text.rows import SentenceRows
+from openjepa.data.text.sentences import SentencesConfig
+from openjepa.data.text.sources import DataConfig, Document
+from openjepa.data.text.transforms import ViewsConfig
+from openjepa.data.tokenizers.choice import TextTokenizer, TokenizerConfig, train_tokenizer
+from openjepa.experiments.text import train_and_eval
 from openjepa.masking.sentences import SentenceMasker
 from openjepa.models.transformer import TextEncoder, segment_mean, take
 

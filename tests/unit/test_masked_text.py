@@ -14,9 +14,10 @@ from torch import Tensor
 
 from openjepa.core.experiment import Row
 from openjepa.core.seeding import generator_for
-from openjepa.data.masked_text import MaskedText, MaskedTextCollator, positions_of, positions_within
-from openjepa.data.text import TextTokenizer, TokenizerConfig, TokenRow
-from openjepa.data.tokenizer import train_tokenizer
+from openjepa.data.text.corpus import TokenRow
+from openjepa.data.text.masked import MaskedText, MaskedTextCollator, positions_of, positions_within
+from openjepa.data.tokenizers.choice import train_tokenizer
+from openjepa.data.tokenizers.text_tokenizer import TextTokenizer, TokenizerConfig
 from openjepa.models.transformer import take
 
 MASKS = st.tuples(st.integers(1, 5), st.integers(1, 12)).flatmap(lambda shape: arrays(np.bool_, shape))

@@ -13,21 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from openjepa.check import check_experiment, failed
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Prediction, Retrieval, Vectors
-from openjepa.data.loader import train_batches
-from openjepa.data.question_batch import QuestionBatch, TokenizedQuestions
-from openjepa.data.question_tasks import draw_pools, nearest_texts
-from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.data.loading.loader import train_batches
+from openjepa.data.questions.batches import QuestionBatch, TokenizedQuestions
+from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.evals.suite import evaluate
 from openjepa.masking.attention import block_mask, next_tokens, segment_ids
 from openjepa.objectives.running import RunningSpace
+from openjepa.preflight.checks import check_experiment, failed
 from openjepa.recipes import nano_jepa
 from openjepa.recipes.nano_jepa import NanoJEPA
+from openjepa.tasks.questions import draw_pools, nearest_texts
 from tests.planted import STILL, failing
 from tests.tiny import build_nano
 

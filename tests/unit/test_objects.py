@@ -16,10 +16,10 @@ import pytest
 
 import openjepa
 from openjepa.core.errors import UserError
-from openjepa.data.given import STAND_IN, with_objects, without_objects
-from openjepa.data.objects import Wanted, write_objects
-from openjepa.data.questions import QuestionConfig, questions
-from openjepa.data.sources import Counts, DataConfig, documents
+from openjepa.data.files.objects import Wanted, write_objects
+from openjepa.data.objects import STAND_IN, with_objects, without_objects
+from openjepa.data.questions.dataset import QuestionConfig, questions
+from openjepa.data.text.sources import Counts, DataConfig, documents
 from openjepa.recipes import i_jepa, nano_jepa, t_jepa
 from tests.tiny import TINY
 
@@ -186,7 +186,7 @@ def test_objects_may_stand_in_a_section() -> None:
 
 def test_types_are_recognised_without_an_import() -> None:
     code = (
-        "import sys; from openjepa.data.objects import write_objects, Wanted;"
+        "import sys; from openjepa.data.files.objects import write_objects, Wanted;"
         "write_objects(['a text'], [Wanted('text', '')]);"
         "print([name for name in ('pandas', 'polars', 'datasets', 'torch') if name in sys.modules])"
     )

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from openjepa.cli import main
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import ConfigError
-from openjepa.core.rates import scale_lr
+from openjepa.core.lr_scale import scale_lr
 from openjepa.recipes import lang_jepa
-from openjepa.train.optim import build_optimizer, parameter_groups, set_rates
-from openjepa.train.optimizers import LARS, Combined, hidden_matrices, require_optimizer
+from openjepa.training.optim import build_optimizer, parameter_groups, set_rates
+from openjepa.training.optimizers import LARS, Combined, hidden_matrices, require_optimizer
 from tests.tiny import TINY, build_image, build_nano, build_tiny, build_views, build_vl
 
 EVERY = ("adamw", "sgd", "muon", "lars", "torch.optim:NAdam")

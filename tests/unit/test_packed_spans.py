@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from openjepa.core.experiment import Row
 from openjepa.core.seeding import generator_for
-from openjepa.data.corpus import TokenRow
-from openjepa.data.masked_text import MaskedText, MaskedTextCollator
-from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.data.text.corpus import TokenRow
+from openjepa.data.text.masked import MaskedText, MaskedTextCollator
+from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.models.pretrained import PretrainedEncoder
 from openjepa.models.transformer import TextEncoder, key_mask, take
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa.data.image_batches import to_float
+from openjepa.data.images.batches import to_float
 from openjepa.data.pictures import image_pictures, text_pictures
-from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 
 TEXTS = ["the unhurried tailor, at 12 o'clock, sewed: (blue) cloth!", "a cat's cradle; caf\u00e9 au lait"] * 5
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
-from openjepa.data.numbers import plain_number, same_answer
-from openjepa.data.questions import Question, QuestionConfig, final_answer, held_out_splits, questions
-from openjepa.data.readers import Counts
-from openjepa.data.sources import is_held_out
+from openjepa.data.files.readers import Counts
+from openjepa.data.questions.dataset import Question, QuestionConfig, final_answer, held_out_splits, questions
+from openjepa.data.questions.numbers import plain_number, same_answer
+from openjepa.data.text.sources import is_held_out
 from openjepa.data.worlds.arithmetic import Arithmetic
 
 

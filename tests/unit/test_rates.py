@@ -6,8 +6,8 @@ import pytest
 from torch import nn
 
 from openjepa.core.config import TrainConfig
-from openjepa.core.rates import lr_scales, scale_lr
-from openjepa.train.optim import build_optimizer, set_rates
+from openjepa.core.lr_scale import lr_scales, scale_lr
+from openjepa.training.optim import build_optimizer, set_rates
 
 
 def model() -> nn.Sequential:

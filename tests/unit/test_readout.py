@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import openjepa
-from openjepa import readouts
 from openjepa.cli import main
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
@@ -22,13 +21,14 @@ from openjepa.core.experiment import Experiment, Row
 from openjepa.core.method import Method, StepOutput
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.seeding import generator_for, seed_global
-from openjepa.data.loader import eval_batches
-from openjepa.data.masked_text import MaskedText
-from openjepa.data.numbers import same_answer
-from openjepa.evals.readout import compare
-from openjepa.models.readout import Aims, Readout, ReadoutConfig
+from openjepa.data.loading.loader import eval_batches
+from openjepa.data.questions.numbers import same_answer
+from openjepa.data.text.masked import MaskedText
+from openjepa.readout import store
+from openjepa.readout.decoder import Aims, Readout, ReadoutConfig
+from openjepa.readout.scores import compare
+from openjepa.readout.training import Readings, ReadoutTraining, fit, shuffled
 from openjepa.recipes import lang_jepa
-from openjepa.train.readout import Readings, ReadoutTraining, fit, shuffled
 from tests.tiny import NANO, TINY, build_nano, build_tiny
 
 VOCAB, WIDTH, TEXTS = 12, 16, 24
@@ -233,7 +233,7 @@ def test_shuffling_leaves_no_latent_in_its_place(rows: int) -> None:
 def test_scores_tell_latents_from_language() -> None:
     """Targets name their text, predictions say nothing, and shuffled latents teach only what all texts share."""
     config = ReadoutTraining(decoder=SMALL, steps=50, lr=8e-3, warmup_steps=5)
-    _, result = readouts.train_and_judge(toy(), config)
+    _, result = store.train_and_judge(toy(), config)
     measures = result["measures"]
     assert result["texts"] == TEXTS
     assert measures["target_exact_match"]["readout"] == measures["target_token_accuracy"]["readout"] == 1
@@ -249,20 +249,20 @@ def test_scores_tell_latents_from_language() -> None:
 
 def test_a_cut_text_is_never_an_exact_match() -> None:
     short = ReadoutConfig(dim=32, depth=1, heads=2, max_len=3)  # half of the texts have 3 tokens, the others 5
-    _, result = readouts.train_and_judge(toy(), ReadoutTraining(decoder=short, steps=50, lr=8e-3, warmup_steps=5))
+    _, result = store.train_and_judge(toy(), ReadoutTraining(decoder=short, steps=50, lr=8e-3, warmup_steps=5))
     assert result["measures"]["target_token_accuracy"]["readout"] == 1
     assert result["measures"]["target_exact_match"]["readout"] == 0.5
 
 
 def test_learning_from_what_says_nothing_teaches_nothing() -> None:
     config = ReadoutTraining(decoder=SMALL, steps=25, lr=8e-3, warmup_steps=5, learn_from="predicted")
-    _, result = readouts.train_and_judge(toy(), config)
+    _, result = store.train_and_judge(toy(), config)
     assert all(row["readout"] < BY_HEART for row in result["measures"].values())
 
 
 def test_a_non_finite_gradient_stops_it() -> None:
     with pytest.raises(TrainingStopped, match="step 0 of the readout"):
-        readouts.train_and_judge(toy(poisoned=True), ReadoutTraining(decoder=SMALL, steps=2))
+        store.train_and_judge(toy(poisoned=True), ReadoutTraining(decoder=SMALL, steps=2))
 
 
 def test_the_method_stays_as_it_was_and_the_seed_decides(tmp_path: Path) -> None:

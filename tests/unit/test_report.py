@@ -20,16 +20,16 @@ from openjepa.core.tasks import Classification
 from openjepa.evals.ledger import Ledger, Measure
 from openjepa.health import signs
 from openjepa.health.metrics import effective_rank
-from openjepa.report import likeness, run_page, samples, space
-from openjepa.report.curves import curves
-from openjepa.report.ledger import is_ledger, ledger_table
-from openjepa.report.live import LiveReport
-from openjepa.report.logs import read_logs, series
-from openjepa.report.run_page import live_page
-from openjepa.report.samples import CLASSES, OTHERS, Factor, Samples, explained
-from openjepa.report.study_page import study_page
-from openjepa.report.verdict import in_words, verdict
-from openjepa.report.writing import write_report
+from openjepa.pages.run import page, samples, similarity, space
+from openjepa.pages.run.curves import curves
+from openjepa.pages.run.ledger import is_ledger, ledger_table
+from openjepa.pages.run.live import LiveReport
+from openjepa.pages.run.logs import read_logs, series
+from openjepa.pages.run.page import live_page
+from openjepa.pages.run.samples import CLASSES, OTHERS, Factor, Samples, explained
+from openjepa.pages.run.verdict import in_words, verdict
+from openjepa.pages.study import study_page
+from openjepa.pages.writing import write_report
 
 FETCHES = re.compile(r"""<(?:script|link|iframe)|@import|url\(|(?:src|href)=["'](?!data:|#)""")
 
@@ -125,18 +125,18 @@ def test_neighbours_are_the_highest_cosines_without_the_input_itself() -> None:
     unit = given / np.linalg.norm(given, axis=1, keepdims=True)
     cosines = unit @ unit[7]
     expected = [i for i in np.argsort(-cosines) if i != 7][:3]
-    found, values = likeness.nearest(given, 7)
+    found, values = similarity.nearest(given, 7)
     assert found == expected
     assert values == pytest.approx(cosines[expected], abs=1e-6)
 
 
 def test_the_matrix_takes_two_inputs_of_each_value() -> None:
     factor = Factor("topic", np.array([0] * 20 + [1] * 20 + [2] * 19 + [3]), ("a", "b", "c", "d"))
-    chosen, values = likeness.pairs_of_values(inputs((factor,)))
+    chosen, values = similarity.pairs_of_values(inputs((factor,)))
     assert chosen == [0, 1, 20, 21, 40, 41]
     assert values == ["a", "a", "b", "b", "c", "c"]
-    assert len(likeness.pairs_of_values(inputs())[0]) == likeness.PAIRED
-    assert likeness.matrix(inputs((factor,))).count("1.00") == 6
+    assert len(similarity.pairs_of_values(inputs())[0]) == similarity.PAIRED
+    assert similarity.matrix(inputs((factor,))).count("1.00") == 6
 
 
 def test_texts_are_escaped_and_cut_after_a_word() -> None:
@@ -282,13 +282,13 @@ def test_an_error_is_met_once_and_shown_by_every_section() -> None:
         calls.append(1)
         raise UserError("no data")
 
-    ask = run_page.once(make)
+    ask = page.once(make)
     for _ in range(3):
         with pytest.raises(UserError, match="no data"):
             ask()
     assert len(calls) == 1
     given = inputs()
-    assert run_page.once(lambda: given)() is given
+    assert page.once(lambda: given)() is given
 
 
 def study(cost: float | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openjepa.core.config import TrainConfig
 from openjepa.core.progress import Progress
 from openjepa.core.schedules import Schedule, constant, cosine, half_life_steps, late, linear, warmup_cosine
-from openjepa.train.optim import weight_decay_schedule
+from openjepa.training.optim import weight_decay_schedule
 
 
 def curve(schedule: Schedule, total: int) -> list[float]:

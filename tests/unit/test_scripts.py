@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tokenizers import normalizers, pre_tokenizers
 
-from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
-from openjepa.data.tokenizer_training import word_normalizer
+from openjepa.data.tokenizers.choice import TextTokenizer, TokenizerConfig, train_tokenizer
+from openjepa.data.tokenizers.training import word_normalizer
 
 PAIRS = {
     "Hindi vowel signs": ("में", "मैं"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from openjepa.core.seeding import generator_for
-from openjepa.data.masked_text import positions_within
+from openjepa.data.text.masked import positions_within
 from openjepa.models.transformer import segment_mean
 
 D = 5

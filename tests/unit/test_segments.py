@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.core.sizes import round_up
-from openjepa.data.masked_text import MaskedText, Segments, Tokens, masked_text
+from openjepa.data.text.masked import MaskedText, Segments, Tokens, masked_text
 from openjepa.models.transformer import take
 from tests.batches import assert_same, tensors_of, values_of
 

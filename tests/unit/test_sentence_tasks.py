@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Retrieval
-from openjepa.data.corpus import TokenRow
-from openjepa.data.masked_sentences import MaskedSentencesCollator
-from openjepa.data.masked_text import MaskedText
-from openjepa.data.readers import Counts
-from openjepa.data.rows import SentenceRows
-from openjepa.data.sentence_tasks import sentence_tasks
-from openjepa.data.sentences import SentencesConfig
-from openjepa.data.sources import Document
-from openjepa.data.tokenizer import TokenizerConfig, train_tokenizer
+from openjepa.data.files.readers import Counts
+from openjepa.data.text.corpus import TokenRow
+from openjepa.data.text.masked import MaskedText
+from openjepa.data.text.masked_sentences import MaskedSentencesCollator
+from openjepa.data.text.rows import SentenceRows
+from openjepa.data.text.sentences import SentencesConfig
+from openjepa.data.text.sources import Document
+from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.evals.alignment import retrieved
 from openjepa.evals.suite import evaluate, no_vectors
 from openjepa.masking.sentences import SentenceMasker
+from openjepa.tasks.sentences import sentence_tasks
 
 D = 64
 ANIMALS = ("cat", "dog", "owl", "fox", "hen", "cow", "rat", "bee", "ant", "elk")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openjepa.core.errors import ConfigError, UserError
-from openjepa.data.sentences import SentencesConfig, Span, named_splitter, split_sentences
+from openjepa.data.text.sentences import SentencesConfig, Span, named_splitter, split_sentences
 from tests.work import calls
 
 RULES = SentencesConfig(min_chars=1, max_chars=100_000)

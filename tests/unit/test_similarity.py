@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from openjepa.cli.judge import named_files
+from openjepa.cli.evaluate import named_files
 from openjepa.core.errors import UserError
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Similarity, Triplets

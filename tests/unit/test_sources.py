@@ -14,7 +14,7 @@ import pytest
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
-from openjepa.data.sources import Counts, DataConfig, documents, held_out_texts, is_held_out, source_key
+from openjepa.data.text.sources import Counts, DataConfig, documents, held_out_texts, is_held_out, source_key
 from tests.hub import serving
 
 
@@ -236,7 +236,7 @@ def test_key_changes_with_files_and_settings_only(tmp_path: Path) -> None:
 READ_FROM_HUB = """
 import json, sys
 from openjepa.core.errors import UserError
-from openjepa.data.sources import DataConfig, documents
+from openjepa.data.text.sources import DataConfig, documents
 out = []
 for settings in json.loads(sys.argv[1]):
     try:

@@ -20,12 +20,15 @@ from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment, Row, StreamedData, Window
-from openjepa.data import streaming
-from openjepa.data.loader import train_batches
-from openjepa.data.sources import DataConfig, Document, documents
-from openjepa.data.streaming import StreamedCorpus, in_windows
-from openjepa.data.text import TextRows, TokenizedCorpus, TokenizerConfig, TokenRow, train_and_eval
-from openjepa.data.tokenizer import train_tokenizer
+from openjepa.data.loading.loader import train_batches
+from openjepa.data.text import streaming
+from openjepa.data.text.corpus import TokenizedCorpus, TokenRow
+from openjepa.data.text.rows import TextRows
+from openjepa.data.text.sources import DataConfig, Document, documents
+from openjepa.data.text.streaming import StreamedCorpus, in_windows
+from openjepa.data.tokenizers.choice import train_tokenizer
+from openjepa.data.tokenizers.text_tokenizer import TokenizerConfig
+from openjepa.experiments.text import train_and_eval
 
 WINDOW = 20
 BATCH = {"batch_tokens": 600, "batch_size": 16}

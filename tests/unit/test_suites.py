@@ -17,13 +17,13 @@ import yaml
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Classification, Search, Similarity
-from openjepa.data.sampling import drawn
-from openjepa.data.sources import is_held_out
+from openjepa.data.text.sources import is_held_out
 from openjepa.evals.ledger import Ledger
 from openjepa.evals.scores import Score
 from openjepa.evals.statistics import difference
 from openjepa.evals.suite import run_suite
 from openjepa.evals.suite_file import Suite
+from openjepa.tasks.sampling import drawn
 
 PAIRS = [
     {"sentence1": a, "sentence2": b, "score": s} for a, b, s in (("a b", "a c", 5), ("a b", "x", 0), ("q", "q r", 4))

@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 import openjepa
-from openjepa.cli import align, configs, judge, readout, report
+from openjepa.cli import align, configs, evaluate, printing, readout
 from openjepa.core.tables import folding_table
-from openjepa.evals.audit import Audit, Point
 from openjepa.evals.ledger import Ledger, Measure
+from openjepa.evals.sweep import Audit, Point
 from openjepa.studies.results import SKILL
 from openjepa.studies.table import tables
 
@@ -62,25 +62,25 @@ def read() -> None:
 def similar() -> None:
     square = [[WIDE, WIDE], [WIDE, WIDE]]
     asked = {"texts": ["a", "b"], "labels": [LONG, LONG], "random_pairs": {"mean": 0.1, "std": 0.1, "texts": 9}}
-    report.print_similar({**asked, "cosine": square, "z": square, "percentile": square})
+    printing.print_similar({**asked, "cosine": square, "z": square, "percentile": square})
 
 
 def trend() -> None:
-    report.print_trend([{"step": 10**12, "skill": WIDE, "rank": 1e-12, "spread": WIDE, "status": LONG}])
+    printing.print_trend([{"step": 10**12, "skill": WIDE, "rank": 1e-12, "spread": WIDE, "status": LONG}])
 
 
 def checks() -> None:
-    judge.print_checks([SimpleNamespace(name=LONG, passed=False, detail=LONG * 3)])
+    evaluate.print_checks([SimpleNamespace(name=LONG, passed=False, detail=LONG * 3)])
 
 
 def of_a_study() -> None:
     for table in tables(study()):
-        report.stdout().print(table)
+        printing.stdout().print(table)
 
 
 SHOWN = {
-    "ledger": lambda: report.print_ledger(ledger()),
-    "audit": lambda: report.print_audit(audit()),
+    "ledger": lambda: printing.print_ledger(ledger()),
+    "audit": lambda: printing.print_audit(audit()),
     "study": of_a_study,
     "align": aligned,
     "readout": read,
@@ -95,7 +95,7 @@ SHOWN = {
 def characters(show: Callable[[], None], width: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """All that is printed, without spaces and lines."""
     console = Console(width=width, file=io.StringIO(), record=True, highlight=False)
-    for module in (align, configs, judge, readout, report):
+    for module in (align, configs, evaluate, readout, printing):
         monkeypatch.setattr(module, "stdout", lambda: console)
     show()
     text = console.export_text()

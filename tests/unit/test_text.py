@@ -14,11 +14,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.tasks import Classification
-from openjepa.data import corpus as corpus_module
-from openjepa.data.sources import DataConfig, documents
-from openjepa.data.text import TextRows, TextTokenizer, TokenizerConfig, load_or_train, pad, text_tasks, train_and_eval
-from openjepa.data.text_tokenizer import SPECIALS
-from openjepa.data.tokenizer import pretrained_tokenizer, train_tokenizer
+from openjepa.data.text import corpus as corpus_module
+from openjepa.data.text.corpus import pad
+from openjepa.data.text.rows import TextRows
+from openjepa.data.text.sources import DataConfig, documents
+from openjepa.data.tokenizers.choice import load_or_train, pretrained_tokenizer, train_tokenizer
+from openjepa.data.tokenizers.text_tokenizer import SPECIALS, TextTokenizer, TokenizerConfig
+from openjepa.experiments.text import train_and_eval
+from openjepa.tasks.texts import text_tasks
 
 WORDS = "the cat sat on a mat and looked at every bird in that old garden while it rained".split()  # noqa: SIM905
 TEXTS = [" ".join(WORDS[(i * j + j) % len(WORDS)] for j in range(3 + i % 40)) + f" number {i}" for i in range(400)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from openjepa.core.experiment import Experiment
-from openjepa.data.text_inputs import ReadingReport, TextInputs
+from openjepa.data.text.inputs import ReadingReport, TextInputs
 from openjepa.evals.features import embed_all
 from openjepa.evals.input_rows import InputRows
 from openjepa.evals.layers import EMBEDDING, Point, place_features, pooled_features

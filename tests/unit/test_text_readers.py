@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from openjepa.core.errors import UserError
-from openjepa.data import json_files
-from openjepa.data.readers import read_files
-from openjepa.data.records import Counts, Reading, counts_line
-from openjepa.data.sources import DataConfig, documents, source_key
-from openjepa.data.text_files import html_text, markdown_text
-from openjepa.data.vectors import count_rows, text_rows
+from openjepa.data.files import json_values
+from openjepa.data.files.readers import read_files
+from openjepa.data.files.records import Counts, Reading, counts_line
+from openjepa.data.files.texts import html_text, markdown_text
+from openjepa.data.text.sources import DataConfig, documents, source_key
+from openjepa.encoding.vectors import count_rows, text_rows
 
 T = TypeVar("T")
 ROWS = [
@@ -241,14 +241,14 @@ def test_bad_values_of_a_json_array_cost_no_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 50])
 def test_where_chunks_of_json_end_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"a": 'x"\\', "b": ["]", {"c": "}\\"}]}, [], "tex,t", 3, {"é": "\\\\"}, None]
-    monkeypatch.setattr(json_files, "CHUNK", chunk)
+    monkeypatch.setattr(json_values, "CHUNK", chunk)
     for text in (json.dumps(rows), json.dumps(rows, indent=1, ensure_ascii=False), "\n" + json.dumps(rows) + "\n"):
-        assert [json.loads(raw or b"") for raw in json_files.values(io.BytesIO(text.encode()), 1000)] == rows
+        assert [json.loads(raw or b"") for raw in json_values.values(io.BytesIO(text.encode()), 1000)] == rows
     objects = [row for row in rows if isinstance(row, dict)] * 2
     text = "\n".join(json.dumps(row, indent=1) for row in objects)
-    assert [json.loads(raw or b"") for raw in json_files.values(io.BytesIO(text.encode()), 1000)] == objects
+    assert [json.loads(raw or b"") for raw in json_values.values(io.BytesIO(text.encode()), 1000)] == objects
     long = json.dumps(["a", "b" * 100, {"c": "d" * 100}, "e"]).encode()
-    assert list(json_files.values(io.BytesIO(long), 50)) == [b'"a"', None, None, b'"e"']
+    assert list(json_values.values(io.BytesIO(long), 50)) == [b'"a"', None, None, b'"e"']
 
 
 def test_lines_of_arrays_are_lines(tmp_path: Path) -> None:

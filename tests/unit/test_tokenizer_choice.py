@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from openjepa import api
-from openjepa.check import check_experiment, failed
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext
 from openjepa.core.vocabulary import NamedEncoder, Vocabulary
-from openjepa.data.loader import train_batches
-from openjepa.data.sources import DataConfig
-from openjepa.data.tokenizer import TokenizerConfig, load_or_train, pretrained_tokenizer, train_tokenizer
+from openjepa.data.loading.loader import train_batches
+from openjepa.data.text.sources import DataConfig
+from openjepa.data.tokenizers.choice import TokenizerConfig, load_or_train, pretrained_tokenizer, train_tokenizer
 from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.preflight.checks import check_experiment, failed
 from openjepa.recipes import lang_jepa
 from tests.tiny import TINY, build_tiny, build_vl
 

@@ -13,9 +13,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from openjepa.core.errors import UserError
-from openjepa.data.byte_pairs import byte_letters
-from openjepa.data.text_tokenizer import SPECIALS
-from openjepa.data.tokenizer_files import own_tokenizer, pretrained_tokenizer
+from openjepa.data.tokenizers.byte_pairs import byte_letters
+from openjepa.data.tokenizers.files import own_tokenizer, pretrained_tokenizer
+from openjepa.data.tokenizers.text_tokenizer import SPECIALS
 
 WORDS = "it's the cats' small garden where 12 birds sang 2024 songs, we're told; naïve café Ünï".split()  # noqa: SIM905
 TEXTS = [" ".join(WORDS[(i * j + j) % len(WORDS)] for j in range(4 + i % 9)) for i in range(200)]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from openjepa import api
 from openjepa.core.rundir import read_json
-from openjepa.training_run import compute_threads
+from openjepa.training.run import compute_threads
 from tests.tiny import IMAGE
 
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from openjepa.core.errors import ConfigError
 from openjepa.core.seeding import generator_for
-from openjepa.data.transforms import ViewsConfig, build_view, compose, delete_sentences, shuffle_sentences, truncate
+from openjepa.data.text.transforms import (
+    ViewsConfig,
+    build_view,
+    compose,
+    delete_sentences,
+    shuffle_sentences,
+    truncate,
+)
 
 SENTENCES = st.lists(st.text(max_size=3), min_size=1, max_size=12)
 LIMITS = st.sampled_from([0, *range(2, 15)])

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from openjepa import api
-from openjepa.check import check_recipe
 from openjepa.core.errors import UserError
-from openjepa.data.question_batch import TokenizedQuestions
-from openjepa.data.questions import Question
-from openjepa.data.sources import DataConfig
-from openjepa.data.text import TextRows, train_and_eval
-from openjepa.data.tokenizer import TextTokenizer, TokenizerConfig, train_tokenizer
-from openjepa.data.unknown_tokens import UnknownTokens, require_known
+from openjepa.data.questions.batches import TokenizedQuestions
+from openjepa.data.questions.dataset import Question
+from openjepa.data.text.rows import TextRows
+from openjepa.data.text.sources import DataConfig
+from openjepa.data.tokenizers.choice import TextTokenizer, TokenizerConfig, train_tokenizer
+from openjepa.data.tokenizers.unknown_tokens import UnknownTokens, require_known
+from openjepa.experiments.text import train_and_eval
+from openjepa.preflight.checks import check_recipe
 from openjepa.recipes import nano_jepa, t_jepa, vl_jepa
 from tests.tiny import TINY, VL, build_recipe
 

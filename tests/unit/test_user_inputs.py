@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from openjepa.core.errors import UserError
-from openjepa.data.user_inputs import as_images, as_texts
+from openjepa.encoding.inputs import as_images, as_texts
 
 pd = pytest.importorskip("pandas")
 TEXTS = ["short cat", "a longer sentence about oil", "the dog", "trains run late"]

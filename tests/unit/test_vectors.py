@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from openjepa.core.errors import UserError
-from openjepa.data.vectors import TextRow, count_rows, text_rows, vector_writer
+from openjepa.encoding.vectors import TextRow, count_rows, text_rows, vector_writer
 
 VECTORS = np.random.default_rng(0).standard_normal((2500, 7)).astype(np.float32)
 

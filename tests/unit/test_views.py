@@ -9,8 +9,8 @@ from torch import Tensor
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import Row
 from openjepa.core.seeding import generator_for
-from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import Crops, ImageViews, ViewCollator
+from openjepa.data.images.augment import AugmentConfig
+from openjepa.data.images.batches import Crops, ImageViews, ViewCollator
 from openjepa.objectives.latent import mse
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_views, sigreg, vicreg
 from openjepa.objectives.views import distance_to_global_mean

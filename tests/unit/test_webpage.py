@@ -8,17 +8,17 @@ from itertools import product
 import numpy as np
 import pytest
 
-from openjepa.webpage.axis import Axis, axis
-from openjepa.webpage.chart import COLOURS, Dot, Limit, Line, interval, line_chart, scatter, thinned
-from openjepa.webpage.document import DEEPEST, base_styles, details, document, left_out, number, style_sheet, table
-from openjepa.webpage.images import WIDEST, png_uri
+from openjepa.pages.parts.axis import Axis, axis
+from openjepa.pages.parts.chart import COLOURS, Dot, Limit, Line, interval, line_chart, scatter, thinned
+from openjepa.pages.parts.document import DEEPEST, base_styles, details, document, left_out, number, style_sheet, table
+from openjepa.pages.parts.images import WIDEST, png_uri
 
 SCHEMES = ("light", "dark")
 
 
 def colours() -> dict[str, dict[str, tuple[float, ...]]]:
     """Every variable of base.css in both schemes, as sRGB in [0, 1]."""
-    light, dark = style_sheet("openjepa.webpage", "base.css").split("@media (prefers-color-scheme: dark)")
+    light, dark = style_sheet("openjepa.pages.parts", "base.css").split("@media (prefers-color-scheme: dark)")
     dark = dark.partition("body {")[0]
     light = light.partition("body {")[0]
     found = {}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openjepa.cli.words import split_words
+from openjepa.cli.arguments import split_words
 from openjepa.core.errors import UserError
 
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import typer
 
-from openjepa.cli import align, configs, demo, embed, judge, masks, readout, report_page, study, train
+from openjepa.cli import align, configs, demo, embed, evaluate, masks, readout, report, study, train
 from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, version
 from openjepa.core.errors import ReadingWarning, UserError
 from openjepa.core.remarks import is_main_process, remark
@@ -49,13 +49,13 @@ def _root(
 
 
 app.command("train", context_settings={"ignore_unknown_options": True})(train.train)
-app.command("eval")(judge.evaluate)
-app.command("similar")(judge.similar)
+app.command("eval")(evaluate.evaluate)
+app.command("similar")(evaluate.similar)
 app.command("embed")(embed.embed)
-app.command("diagnose")(judge.diagnose)
-app.command("check", context_settings={"ignore_unknown_options": True})(judge.check)
+app.command("diagnose")(evaluate.diagnose)
+app.command("check", context_settings={"ignore_unknown_options": True})(evaluate.check)
 app.command("masks", context_settings={"ignore_unknown_options": True})(masks.masks)
-app.command("report")(report_page.report)
+app.command("report")(report.report)
 app.command("align", context_settings={"ignore_unknown_options": True})(align.align)
 app.command("ablate", context_settings={"ignore_unknown_options": True})(study.ablate)
 app.command("compare")(study.compare)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from openjepa.cli.arguments import ConfigFile, Preset, words_of
 from openjepa.cli.output import AsJson, print_json, stdout
-from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
 
@@ -36,18 +36,19 @@ def align(
       openjepa align nano_jepa weight=2 steps=500 --out runs/study
       openjepa align runs/study/lambda-0 runs/study/lambda-2
     """
-    from openjepa import alignment_study, api
+    from openjepa import api
+    from openjepa.studies import alignment
 
     folders = [Path(word) for word in words if Path(word, "config.yaml").is_file()]
     if folders:
         if len(folders) < len(words) or preset or config:
             raise UserError("finished runs are compared as they are: give run folders only, and perhaps --out")
-        result = alignment_study.compare([api.load(folder) for folder in folders], out or folders[-1])
+        result = alignment.compare([api.load(folder) for folder in folders], out or folders[-1])
     else:
         recipe, overrides = words_of(context, words)
         if recipe is None:
             raise UserError("give a recipe (openjepa align nano_jepa) or two run folders")
-        result = alignment_study.study(recipe, preset=preset, config=config, out=out, overrides=overrides)
+        result = alignment.study(recipe, preset=preset, config=config, out=out, overrides=overrides)
     if as_json:
         print_json(result)
     else:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openjepa.cli.arguments import Preset
 from openjepa.cli.output import AsJson, print_json, stdout
-from openjepa.cli.words import Preset
 from openjepa.core.errors import UserError, did_you_mean
 from openjepa.core.tables import folding_table
 

@@ -43,8 +43,8 @@ def embed(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from openjepa import api
-    from openjepa.data.records import counts_line, txt_rule
-    from openjepa.data.vectors import count_rows
+    from openjepa.data.files.records import counts_line, txt_rule
+    from openjepa.encoding.vectors import count_rows
     from openjepa.evals.layers import EMBEDDING
 
     rule = txt_rule(txt)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from openjepa.cli.arguments import ConfigFile, Preset, words_of
 from openjepa.cli.output import AsJson, print_json, remark, stderr, stdout
-from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 
 
@@ -37,9 +37,9 @@ def masks(
       openjepa masks i_jepa mask.strategy=random mask.ratio=0.75 --out random.html
       openjepa masks runs/first
     """
-    from openjepa.mask_page.figures import figures, to_json
-    from openjepa.mask_page.html import mask_settings, page
-    from openjepa.mask_page.sampling import built, sample
+    from openjepa.pages.masks.figures import figures, to_json
+    from openjepa.pages.masks.html import mask_settings, page
+    from openjepa.pages.masks.sampling import built, sample
 
     target, overrides = words_of(context, words)
     if target is None:

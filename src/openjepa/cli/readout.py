@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from openjepa.cli.arguments import words_of
 from openjepa.cli.compute import Device, ModelPrecision
 from openjepa.cli.output import AsJson, print_json, stderr, stdout
-from openjepa.cli.words import words_of
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
 
@@ -51,7 +51,7 @@ def _train(run: Path, overrides: list[str], device: str, precision: str) -> dict
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from openjepa import api
-    from openjepa.train.readout import ReadoutTraining
+    from openjepa.readout.training import ReadoutTraining
 
     console = stderr()
     steps = ReadoutTraining.load(overrides=overrides).steps

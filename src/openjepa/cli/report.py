@@ -1,115 +1,38 @@
-"""How results look in a terminal. Every colour stands beside a word or a number that says the same."""
+"""The verb `report`: one HTML page of a run or a study."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Annotated
 
-from openjepa.cli.output import stdout
-from openjepa.core.tables import folding_table
+import typer
 
-if TYPE_CHECKING:
-    from openjepa.evals.audit import Audit
-    from openjepa.evals.ledger import Ledger
-
-SHOWN_TEXT = 160  # characters of a text that name it in a table
-TREND = ("skill", "rank", "spread")
+from openjepa.cli.compute import Device, ModelPrecision
+from openjepa.cli.output import AsJson, print_json, stderr, stdout
 
 
-def print_verdict(record: Mapping[str, Any]) -> None:
-    """The verdict with its evidence and, if it is not healthy, what to change."""
-    from rich.text import Text
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="A run folder, or one of ablate or compare.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The page; default report.html in that folder.")] = None,
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """One page to read, keep or send: verdict, curves, ledger, embeddings, similarity, masks, how to repeat it.
 
-    from openjepa.train.hooks import verdict_style
+    The page of a study has its tables with intervals and corrected p-values, and quality against cost. It is a single
+    file that needs no network. What a run cannot show is left out with the reason. Nothing is trained.
 
-    console, kind = stdout(), record.get("kind")
-    line = Text("verdict: ").append(record["status"], style=verdict_style(record["status"]))
-    line.append(f" ({kind})" if kind else "").append(f": {record['evidence']}")
-    console.print(line, soft_wrap=True)
-    if (skill := record.get("skill")) is not None:
-        console.print(f"skill: {skill:.3f} (0 = no better than the best constant, 1 = perfect)", soft_wrap=True)
-    if record.get("advice"):
-        console.print(f"advice: {record['advice']}", soft_wrap=True, markup=False)
+    Examples:
+      openjepa report runs/first
+      openjepa report runs/objectives --out objectives.html
+      openjepa train t_jepa --report --out runs/live
+    """
+    from openjepa.pages.writing import write_report
 
-
-def print_ledger(ledger: Ledger) -> None:
-    """The table of all measures, and the one sentence that sums it up."""
-    console = stdout()
-    console.print(ledger.table())
-    console.print(ledger.sentence(), soft_wrap=True, markup=False)
-
-
-def print_peak_memory(peaks: Mapping[str, float]) -> None:
-    """One line on the memory of training and evaluation, in GB, as far as it is known."""
-    from openjepa.core.memory import listed_peaks
-
-    if peaks:
-        stdout().print(f"peak memory: {listed_peaks(peaks)}", soft_wrap=True)
-
-
-def print_audit(audit: Audit) -> None:
-    """Validation accuracy by encoder and layer (rows) and pooling (columns), then the chosen one on test."""
-    from rich.text import Text
-
-    poolings = list(dict.fromkeys(point.pooling for point in audit.points))
-    title = "Which latents? (mean accuracy on validation)"
-    table = folding_table(["encoder"], ["layer", *poolings], title=title)
-    for encoder, layer in dict.fromkeys(point[:2] for point in audit.points):
-        cells = []
-        for pooling in poolings:
-            point = next((p for p in audit.points if p == (encoder, layer, pooling)), None)
-            value = "-" if point is None else f"{audit.mean(point):.3f}"
-            cells.append(Text(f"{value} *", style="bold") if point == audit.chosen else Text(value))
-        table.add_row(encoder, "" if encoder == "embedding" else str(layer), *cells)
-    console = stdout()
-    console.print(table)
-    console.print(f"* best on validation: {audit.chosen.name}. On test, and only it:")
-    print_ledger(audit.test)
-
-
-def print_similar(result: Mapping[str, Any]) -> None:
-    """Every pair of texts with its cosine, and where that stands among random pairs."""
-    texts: Sequence[str] = result["texts"]
-    labels = result.get("labels") or [str(number) for number in range(1, len(texts) + 1)]
-    console = stdout()
-    for label, text in zip(labels, texts, strict=True):
-        console.print(f"{label}: {_cut(text)}", soft_wrap=True, markup=False)
-    few = result["percentile"] is None
-    table = folding_table(["pair"], ["cosine", "z"] if few else ["cosine", "z", "above random pairs"])
-    for i, j in _pairs(len(texts)):
-        cells = [f"{result['cosine'][i][j]:.3f}", f"{result['z'][i][j]:+.1f}"]
-        if not few:
-            cells.append(f"{result['percentile'][i][j]:.0f} %")
-        table.add_row(f"{labels[i]} - {labels[j]}", *cells)
-    console.print(table)
-    console.print(_random_pairs(result["random_pairs"], few), soft_wrap=True)
-
-
-def _random_pairs(random: Mapping[str, Any], few: bool) -> str:
-    """What cosines are to be compared with."""
-    found = f"random pairs: mean {random['mean']:.3f}, standard deviation {random['std']:.3f}"
-    counted = "z counts standard deviations above that mean"
-    if few:
-        return (
-            f"{found}, of only {random['pairs']} pairs of {random['texts']} texts: too few for percentages, "
-            f"--background FILE gives more; {counted}"
-        )
-    return f"{found} ({random['texts']} texts); {counted}"
-
-
-def print_trend(records: Sequence[Mapping[str, Any]]) -> None:
-    """Skill, rank and spread at every health check."""
-    table = folding_table([], ["step", *TREND], ["verdict"])
-    for record in records:
-        cells = [f"{value:.3g}" if (value := record.get(name)) is not None else "-" for name in TREND]
-        table.add_row(str(record["step"]), *cells, record["status"])
-    stdout().print(table)
-
-
-def _pairs(count: int) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(count) for j in range(i + 1, count)]
-
-
-def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_TEXT else line[: SHOWN_TEXT - 3] + "..."
+    with stderr().status("making the report"):
+        file = write_report(folder, out, device, precision)
+    if as_json:
+        print_json({"page": str(file), "bytes": file.stat().st_size})
+    else:
+        stdout().print(f"page: {file}", soft_wrap=True, markup=False)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from openjepa.cli.arguments import ConfigFile, Preset, words_of
 from openjepa.cli.output import AsJson, Interrupted, print_json, stderr, stdout
-from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 
 Seeds = Annotated[int, typer.Option("--seeds", help="Runs of every arm, with seeds counted up from train.seed.")]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openjepa.cli.arguments import ConfigFile, Preset, words_of
 from openjepa.cli.output import AsJson, Interrupted, print_json, remark, stderr, stdout
-from openjepa.cli.words import ConfigFile, Preset, words_of
 from openjepa.core.errors import UserError
 from openjepa.core.remarks import is_main_process
 
 if TYPE_CHECKING:
     from openjepa.api import Run
-    from openjepa.report.live import LiveReport
+    from openjepa.pages.run.live import LiveReport
 
 Words = Annotated[
     list[str] | None,
@@ -47,7 +47,7 @@ def train(
       openjepa train --resume runs/mine
     """
     from openjepa import api
-    from openjepa.cli.report import print_verdict
+    from openjepa.cli.printing import print_verdict
     from openjepa.core.configure import recipe_of
     from openjepa.core.rundir import default_folder
 
@@ -90,14 +90,14 @@ def train(
 
 
 def _live_report(folder: Path) -> LiveReport:
-    from openjepa.report.live import LiveReport
+    from openjepa.pages.run.live import LiveReport
 
     return LiveReport(folder, on_failure=remark)
 
 
 def _whole_report(run: Run) -> None:
     """The page with all its parts. Training and evaluation are done: whatever goes wrong here is a remark."""
-    from openjepa.report.writing import write_report
+    from openjepa.pages.writing import write_report
 
     try:
         with stderr().status("making the report"):
@@ -118,7 +118,7 @@ def _refuse_beside_resume(*given: Any) -> None:
 
 def _judge(run: Run, as_json: bool) -> dict[str, Any]:
     """Evaluate and add the results to the summary. What cannot be asked of this data is left out with a remark."""
-    from openjepa.cli.report import print_ledger, print_similar
+    from openjepa.cli.printing import print_ledger, print_similar
 
     parts: dict[str, Any] = {}
     try:
@@ -142,7 +142,7 @@ def _judge(run: Run, as_json: bool) -> dict[str, Any]:
 
 
 def _close(run: Run, summary: dict[str, Any]) -> None:
-    from openjepa.cli.report import print_peak_memory
+    from openjepa.cli.printing import print_peak_memory
 
     console = stdout()
     console.print(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openjepa.core.masks import Grid
 from openjepa.core.picture import Patches, Pieces
-from openjepa.data.tokenizer import TextTokenizer
+from openjepa.data.tokenizers.choice import TextTokenizer
 
 
 class HasIds(Protocol):

@@ -13,11 +13,11 @@ import numpy as np
 
 from openjepa.api import Run
 from openjepa.core.errors import UserError
-from openjepa.data.text_inputs import TextInputs
-from openjepa.data.unknown_tokens import UnknownTokens
+from openjepa.data.text.inputs import TextInputs
+from openjepa.data.tokenizers.unknown_tokens import UnknownTokens
 from openjepa.evals.features import inner_products, require_finite, unit_rows
 from openjepa.evals.similarity import RESOLUTION
-from openjepa.readouts import LatentReader
+from openjepa.readout.store import LatentReader
 
 MOST_CHARS = 4000  # of everything typed into one box
 EXAMPLE_CHARS = 240  # of an example; longer documents are cut at a word

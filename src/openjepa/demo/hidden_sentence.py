@@ -20,9 +20,9 @@ from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Row
 from openjepa.core.seeding import generator_for
-from openjepa.data.corpus import TokenRow
-from openjepa.data.masked_sentences import MaskedSentencesCollator
-from openjepa.data.masked_text import MaskedText
+from openjepa.data.text.corpus import TokenRow
+from openjepa.data.text.masked import MaskedText
+from openjepa.data.text.masked_sentences import MaskedSentencesCollator
 from openjepa.demo.answers import (
     MOST_CHARS,
     Chance,

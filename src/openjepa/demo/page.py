@@ -18,7 +18,7 @@ from openjepa.demo.hidden_sentence import HiddenSentence
 from openjepa.demo.panels import Panel, panels_of
 from openjepa.demo.questions import Questions
 from openjepa.demo.similar_texts import SimilarTexts
-from openjepa.train import checkpoint
+from openjepa.training import checkpoint
 
 FONT = ["system-ui", "sans-serif"]  # the reader's own; Gradio's default asks a server for one
 MONO = ["ui-monospace", "monospace"]

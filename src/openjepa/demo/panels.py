@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from openjepa.api import Run
 from openjepa.core.errors import UserError
-from openjepa.data.corpus import TokenizedCorpus
-from openjepa.data.masked_sentences import MaskedSentencesCollator
-from openjepa.data.question_batch import QuestionCollator, TokenizedQuestions
-from openjepa.data.rows import SentenceRows, TextRows
+from openjepa.data.questions.batches import QuestionCollator, TokenizedQuestions
+from openjepa.data.text.corpus import TokenizedCorpus
+from openjepa.data.text.masked_sentences import MaskedSentencesCollator
+from openjepa.data.text.rows import SentenceRows, TextRows
 from openjepa.demo.hidden_sentence import HiddenSentence
 from openjepa.demo.questions import Questions
 from openjepa.demo.similar_texts import SimilarTexts

@@ -16,7 +16,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Row
 from openjepa.core.seeding import generator_for
-from openjepa.data.question_batch import QuestionCollator, TokenizedQuestions
+from openjepa.data.questions.batches import QuestionCollator, TokenizedQuestions
 from openjepa.demo.answers import (
     Chance,
     Decoded,
@@ -31,7 +31,7 @@ from openjepa.demo.answers import (
     unknown_words,
     verdict_of,
 )
-from openjepa.readouts import require_readable
+from openjepa.readout.store import require_readable
 
 NEIGHBOURS = 8
 EXAMPLES = 5

@@ -10,7 +10,7 @@ import numpy as np
 
 from openjepa.api import Run
 from openjepa.core.errors import UserError
-from openjepa.data.rows import SentenceRows, TextRows
+from openjepa.data.text.rows import SentenceRows, TextRows
 from openjepa.demo.answers import (
     MOST_CHARS,
     Chance,

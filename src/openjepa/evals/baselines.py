@@ -15,8 +15,8 @@ from scipy import sparse
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.tasks import Benchmark, Classification, Prediction, Retrieval, Search, Similarity, Task, Triplets
-from openjepa.data.tfidf import vectorizer
 from openjepa.evals.features import Embedder, Labels
+from openjepa.tasks.tfidf import vectorizer
 
 
 def tfidf(corpus: Sequence[str]) -> Embedder:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from openjepa.core.errors import UserError
-from openjepa.data.tfidf import WORDS
+from openjepa.tasks.tfidf import WORDS
 
 K1, B = 1.2, 0.75  # Lucene's defaults, within the ranges that Robertson & Zaragoza recommend
 

@@ -20,7 +20,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
-from openjepa.data.text_inputs import ReadingReport
+from openjepa.data.text.inputs import ReadingReport
 from openjepa.evals.input_rows import InputRows
 
 Vectors = np.ndarray | sparse.csr_array  # [N, D]

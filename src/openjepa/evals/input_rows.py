@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from openjepa.core.batch import Batch
-from openjepa.data.text_inputs import ReadingReport, TextInputs
+from openjepa.data.text.inputs import ReadingReport, TextInputs
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
-from openjepa.data.text_inputs import ReadingReport
+from openjepa.data.text.inputs import ReadingReport
 from openjepa.evals.attentive import Places
 from openjepa.evals.features import embedder_of
 from openjepa.evals.input_rows import InputRows

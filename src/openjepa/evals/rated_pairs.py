@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from openjepa.core.errors import UserError
-from openjepa.data.delimited import Row, delimited_rows
-from openjepa.data.files import Kind, head_of, open_bytes
-from openjepa.data.records import Counts, Reading
-from openjepa.data.text_files import text_lines
+from openjepa.data.files.delimited import Row, delimited_rows
+from openjepa.data.files.discovery import Kind, head_of, open_bytes
+from openjepa.data.files.records import Counts, Reading
+from openjepa.data.files.texts import text_lines
 
 FIELDS = ("sentence1", "sentence2", "score")
 BENCHMARK = (5, 6, 4)  # the columns of these fields in the STS benchmark

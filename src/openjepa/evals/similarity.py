@@ -18,7 +18,7 @@ import torch
 from openjepa.core.errors import UserError
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Search, Similarity, Triplets, pool_table
-from openjepa.data.files import kind_of
+from openjepa.data.files.discovery import kind_of
 from openjepa.evals.features import Embedder, Vectors, cosine_rows, inner_products, require_finite, unit_rows
 from openjepa.evals.rated_pairs import read_rated_pairs
 from openjepa.evals.scores import Score

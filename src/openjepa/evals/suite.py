@@ -21,7 +21,7 @@ from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Benchmark, Classification, Prediction, Retrieval, Search, Similarity, Task, Triplets
-from openjepa.data.text_inputs import ReadingReport
+from openjepa.data.text.inputs import ReadingReport
 from openjepa.evals.alignment import retrieved
 from openjepa.evals.baselines import baselines_for
 from openjepa.evals.features import Embedder, Vectors, embedder_of, input_key, require_finite

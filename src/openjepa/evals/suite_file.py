@@ -29,16 +29,16 @@ from openjepa.core.config import BaseConfig
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.tasks import Task
 from openjepa.core.values import read_yaml
-from openjepa.data.beir import read_beir
-from openjepa.data.cache import file_versions
-from openjepa.data.files import files_behind
-from openjepa.data.hidden_sentences import hidden_sentence_tasks
-from openjepa.data.labelled import Columns, read_classification
-from openjepa.data.records import Counts, TxtRule
-from openjepa.data.sentences import SentencesConfig
-from openjepa.data.sources import DataConfig, documents, source_kind
-from openjepa.evals.outside import mteb_task
+from openjepa.data.files.discovery import files_behind
+from openjepa.data.files.records import Counts, TxtRule
+from openjepa.data.loading.cache import file_versions
+from openjepa.data.text.sentences import SentencesConfig
+from openjepa.data.text.sources import DataConfig, documents, source_kind
+from openjepa.evals.mteb import mteb_task
 from openjepa.evals.similarity import read_alignment_jsonl, read_similarity, read_triplets_jsonl
+from openjepa.tasks.beir import read_beir
+from openjepa.tasks.labelled import Columns, read_classification
+from openjepa.tasks.missing_sentence import hidden_sentence_tasks
 
 TAKEN = ("default", "study", "audit")  # names of other files in a run's evals/
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]

@@ -202,13 +202,13 @@ def block_size(grid: Grid, area: float, aspect: float) -> Grid:
 def part_of(grid: Grid, ratio: float, aspect: float) -> Grid:
     """Rows and columns of a block whose area is the nearest to this share of the grid that its number of rows permits.
 
-    The rows are as in `block_size`. Where one side is as long as the grid's, the other makes up for it. At least one
+    The rows are as in `block_size`. Where the columns are one or all of the grid, the rows make up for it. At least one
     row or column stays outside: the error is at most half the block's longer side, or the grid's shorter side there.
     """
     patches = ratio * grid[0] * grid[1]
     height, _ = block_size(grid, ratio, aspect)
     width = min(max(1, round(patches / height)), grid[1])
-    if width == grid[1]:
+    if width == grid[1] or patches < height:
         height = min(max(1, round(patches / width)), grid[0])
     if (height, width) == grid:
         return (height - 1, width) if width <= height else (height, width - 1)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.experiment import BuildContext
-from openjepa.core.rates import scale_lr
+from openjepa.core.lr_scale import scale_lr
 from openjepa.core.remarks import remark
 from openjepa.core.vocabulary import NamedEncoder, Vocabulary
 from openjepa.models.pretrained import PretrainedEncoder

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from openjepa.core import hub
-from openjepa.core.aside import replaced_folder
+from openjepa.core.atomic import replaced_folder
 from openjepa.core.encoder import Modality
 from openjepa.core.errors import UserError
 from openjepa.core.vocabulary import Vocabulary

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.core import hub
-from openjepa.core.aside import replaced_folder
+from openjepa.core.atomic import replaced_folder
 from openjepa.core.encoder import Modality
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.models.pretrained import attention_mask, load_model, quiet_transformers, save_model, unused_parameters

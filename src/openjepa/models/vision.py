@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from openjepa.core.experiment import BuildContext
-from openjepa.core.rates import scale_lr
+from openjepa.core.lr_scale import scale_lr
 from openjepa.models.pretrained_vision import PretrainedViT
 from openjepa.models.vit import ViT, ViTConfig
 

@@ -22,10 +22,10 @@ from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
-from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import Images, MaskedImageCollator, MaskedImages
-from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.image_tasks import image_experiment
+from openjepa.data.images.augment import AugmentConfig
+from openjepa.data.images.batches import Images, MaskedImageCollator, MaskedImages
+from openjepa.data.images.sources import ImageDataConfig
+from openjepa.experiments.images import image_experiment
 from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target

@@ -34,18 +34,13 @@ from openjepa.core.reading import Readable, Reading
 from openjepa.core.schedules import half_life_steps
 from openjepa.core.tasks import Task
 from openjepa.core.vocabulary import Vocabulary
-from openjepa.data.masked_sentences import PAD_TO, MaskedSentencesCollator
-from openjepa.data.masked_text import MaskedText, Tokens
-from openjepa.data.sentence_tasks import sentence_tasks
-from openjepa.data.sources import DataConfig
-from openjepa.data.text import (
-    SentenceRows,
-    SentencesConfig,
-    TokenizerConfig,
-    text_experiment,
-    text_tasks,
-    tokenizer_for,
-)
+from openjepa.data.text.masked import MaskedText, Tokens
+from openjepa.data.text.masked_sentences import PAD_TO, MaskedSentencesCollator
+from openjepa.data.text.rows import SentenceRows
+from openjepa.data.text.sentences import SentencesConfig
+from openjepa.data.text.sources import DataConfig
+from openjepa.data.tokenizers.text_tokenizer import TokenizerConfig
+from openjepa.experiments.text import text_experiment, tokenizer_for
 from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import SequencePredictorConfig, build_predictor
@@ -56,6 +51,8 @@ from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
 from openjepa.objectives.two_views import TwoViews
+from openjepa.tasks.sentences import sentence_tasks
+from openjepa.tasks.texts import text_tasks
 
 
 class Config(BaseConfig):

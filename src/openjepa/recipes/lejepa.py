@@ -27,10 +27,10 @@ from openjepa.core.encoder import Encoder
 from openjepa.core.errors import ConfigError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
-from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import Crops, Images, ImageViews, ViewCollator
-from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.image_tasks import image_experiment
+from openjepa.data.images.augment import AugmentConfig
+from openjepa.data.images.batches import Crops, Images, ImageViews, ViewCollator
+from openjepa.data.images.sources import ImageDataConfig
+from openjepa.experiments.images import image_experiment
 from openjepa.models.predictors import ProjectorConfig, build_projector
 from openjepa.models.vit import Projected, ViT, ViTConfig
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer, regularize_views

@@ -30,11 +30,10 @@ from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.reading import Readable, Reading
 from openjepa.core.seeding import generator_for
-from openjepa.data.numbers import same_answer
-from openjepa.data.question_batch import QuestionBatch, QuestionCollator, TokenizedQuestions, texts_of
-from openjepa.data.question_tasks import QuestionTasks
-from openjepa.data.questions import QuestionConfig, held_out_splits, questions
-from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
+from openjepa.data.questions.batches import QuestionBatch, QuestionCollator, TokenizedQuestions, texts_of
+from openjepa.data.questions.dataset import QuestionConfig, held_out_splits, questions
+from openjepa.data.questions.numbers import same_answer
+from openjepa.data.tokenizers.choice import TokenizerConfig, load_or_learn
 from openjepa.masking.attention import block_mask, block_places, segment_ids
 from openjepa.models.decoder import Decoder, DecoderConfig
 from openjepa.models.target import EMATarget, MomentumConfig
@@ -42,6 +41,7 @@ from openjepa.models.transformer import take
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.running import RunningSpace, Space
+from openjepa.tasks.questions import QuestionTasks
 
 PREDICTED = "the decoder's last-layer latent of [PRED], the last token: the predicted answer"
 

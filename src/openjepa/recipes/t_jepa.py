@@ -28,9 +28,11 @@ from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.schedules import half_life_steps
 from openjepa.core.vocabulary import Vocabulary
-from openjepa.data.masked_text import MaskedText, MaskedTextCollator
-from openjepa.data.sources import DataConfig
-from openjepa.data.text import TextRows, TokenizerConfig, text_experiment, tokenizer_for
+from openjepa.data.text.masked import MaskedText, MaskedTextCollator
+from openjepa.data.text.rows import TextRows
+from openjepa.data.text.sources import DataConfig
+from openjepa.data.tokenizers.text_tokenizer import TokenizerConfig
+from openjepa.experiments.text import text_experiment, tokenizer_for
 from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import PredictorConfig, build_predictor

@@ -37,16 +37,14 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.pairs import Pairs
 from openjepa.core.progress import Progress
-from openjepa.data.augment import AugmentConfig
-from openjepa.data.caption_batches import CaptionCollator, CaptionedBatch
-from openjepa.data.caption_figure import CaptionFigure
-from openjepa.data.caption_latents import FrozenPart, FrozenParts, with_latents
-from openjepa.data.caption_tasks import CaptionTasks
-from openjepa.data.captions import CaptionDataConfig, CaptionedImages, TextKind, require_captions
-from openjepa.data.image_batches import Images, MaskedImageCollator, mean_latents
-from openjepa.data.image_inputs import ImageInputs, image_embedding
-from openjepa.data.images import raw_pixels
-from openjepa.data.tokenizer import TokenizerConfig, load_or_learn
+from openjepa.data.captions.batches import CaptionCollator, CaptionedBatch
+from openjepa.data.captions.dataset import CaptionDataConfig, CaptionedImages, TextKind, require_captions
+from openjepa.data.captions.latents import FrozenPart, FrozenParts, with_latents
+from openjepa.data.images.augment import AugmentConfig
+from openjepa.data.images.batches import Images, MaskedImageCollator, mean_latents
+from openjepa.data.images.dataset import raw_pixels
+from openjepa.data.images.inputs import ImageInputs, image_embedding
+from openjepa.data.tokenizers.choice import TokenizerConfig, load_or_learn
 from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.caption_reader import CaptionReader, Context, build_reader
 from openjepa.models.cross_modal import CrossModal
@@ -61,6 +59,8 @@ from openjepa.objectives.latent import build_objective
 from openjepa.objectives.pairs import PairsConfig, build_pair_loss
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
+from openjepa.tasks.caption_figure import CaptionFigure
+from openjepa.tasks.captions import CaptionTasks
 
 TEXT_TARGETS = {
     None: "none: captions are read, never predicted",

@@ -22,9 +22,9 @@ from openjepa.core.batch import Batch
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.core.progress import Progress
-from openjepa.data.loader import train_batches
-from openjepa.train.optim import build_optimizer
-from openjepa.train.stages import freeze_all_but_predictor
+from openjepa.data.loading.loader import train_batches
+from openjepa.training.optim import build_optimizer
+from openjepa.training.stages import freeze_all_but_predictor
 
 COUNTED = 2  # batches whose FLOPs are counted
 SIZED = 20  # batches whose tokens are counted

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import read_json, write_json
-from openjepa.data.cache import file_versions
-from openjepa.data.files import files_behind
+from openjepa.data.files.discovery import files_behind
+from openjepa.data.loading.cache import file_versions
 from openjepa.evals.suite import require_texts
 from openjepa.evals.suite_file import Suite
 from openjepa.studies import plot, results, scoring

@@ -12,8 +12,8 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.locate import locate_recipe
 from openjepa.core.seeding import seed_global
 from openjepa.studies.cells import Arm
-from openjepa.train.optimizers import require_optimizer
-from openjepa.training_run import compute_threads
+from openjepa.training.optimizers import require_optimizer
+from openjepa.training.run import compute_threads
 
 
 @contextmanager

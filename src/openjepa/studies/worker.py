@@ -21,7 +21,7 @@ from openjepa.core.rundir import write_json
 from openjepa.evals.suite_file import Suite
 from openjepa.studies import scoring
 from openjepa.studies.cells import finished, stop_file
-from openjepa.training_run import compute_threads
+from openjepa.training.run import compute_threads
 
 
 def finish(path: Path, hooks: Sequence[Hook] = (), suite: Suite | None = None) -> None:

@@ -18,10 +18,10 @@ from openjepa.core.distributed import gather_rows
 from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
-from openjepa.data.augment import AugmentConfig
-from openjepa.data.image_batches import Images, ImageViews, two_view_collator
-from openjepa.data.image_records import ImageDataConfig
-from openjepa.data.image_tasks import image_experiment
+from openjepa.data.images.augment import AugmentConfig
+from openjepa.data.images.batches import Images, ImageViews, two_view_collator
+from openjepa.data.images.sources import ImageDataConfig
+from openjepa.experiments.images import image_experiment
 from openjepa.models.vit import Projected, ViT, ViTConfig
 from openjepa.objectives.contrast import nt_xent
 

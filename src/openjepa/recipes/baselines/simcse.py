@@ -20,9 +20,11 @@ from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Latents, Method, StepOutput
 from openjepa.core.vocabulary import Vocabulary
-from openjepa.data.sources import DataConfig
-from openjepa.data.text import TextRows, TokenizerConfig, text_experiment, tokenizer_for
-from openjepa.data.text_views import TextViews, TextViewsCollator
+from openjepa.data.text.rows import TextRows
+from openjepa.data.text.sources import DataConfig
+from openjepa.data.text.views import TextViews, TextViewsCollator
+from openjepa.data.tokenizers.text_tokenizer import TokenizerConfig
+from openjepa.experiments.text import text_experiment, tokenizer_for
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.transformer import mean_pool
 from openjepa.objectives.contrast import info_nce

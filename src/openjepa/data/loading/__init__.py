@@ -1,0 +1,1 @@
+"""What every kind of data shares: caches, held-out shares, batch plans and the loader."""

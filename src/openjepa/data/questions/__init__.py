@@ -1,0 +1,1 @@
+"""Questions with their answers: records, rows and batches."""

@@ -1,0 +1,99 @@
+"""Rows of whole sentences to batches in which some sentences are hidden.
+
+A sentence's closing [SEP] belongs to it, and what the tokenizer puts in front of a row belongs to its first sentence.
+Widths are rounded up, tokens to `PAD_TO`, sentences to `PAD_SENTENCES`: otherwise nearly every batch has sizes of its
+own, and on CPU a matrix product of new sizes costs more to prepare than to compute (half of each step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openjepa.core.experiment import Row
+from openjepa.core.picture import Pieces
+from openjepa.core.sizes import round_up
+from openjepa.data.pictures import text_pictures
+from openjepa.data.text.corpus import pad
+from openjepa.data.text.inputs import TextInputs
+from openjepa.data.text.masked import MaskedText, masked_text, positions_within
+from openjepa.data.text.rows import SentenceRows
+
+PAD_TO, PAD_SENTENCES = 8, 2
+
+
+@dataclass(frozen=True)
+class MaskedSentencesCollator:
+    """Rows made by `rows` to a batch whose segments are sentences; `masker` says which of them are hidden."""
+
+    rows: SentenceRows
+    masker: Callable[[int, torch.Generator], Tensor]
+
+    def __call__(self, rows: Sequence[Row]) -> MaskedText:
+        passages = [self.rows.passages(row.sample.ids) for row in rows]
+        document = [i for i, parts in enumerate(passages) for _ in parts]
+        ids = [*chain(*passages)]
+        numbers = [self._numbers(row) for row in ids]
+        hidden = [self.masker(_count(of), rows[i].generator) for of, i in zip(numbers, document, strict=True)]
+        return self._batch([row.index for row in rows], document, ids, numbers, hidden)
+
+    def whole(self, rows: Sequence[np.ndarray]) -> MaskedText:
+        """Rows of token ids [L_i] with nothing hidden, for embedding."""
+        each = range(len(rows))
+        numbers = [self._numbers(row) for row in rows]
+        shown = [torch.zeros(_count(of), dtype=torch.bool) for of in numbers]
+        return self._batch(each, each, rows, numbers, shown)
+
+    def inputs(self) -> TextInputs:
+        """How texts are read for embedding: in windows of whole sentences."""
+        tokenizer = self.rows.tokenizer
+        blank = self.rows.join([tokenizer.blank])
+        return TextInputs(tokenizer, self.rows.max_len, self.rows.windows, self.whole, blank)
+
+    def pictures(self, batch: MaskedText) -> list[Pieces]:
+        """What the rows of a batch look like, token by token."""
+        return text_pictures(self.rows.tokenizer, batch)
+
+    def _numbers(self, ids: np.ndarray) -> np.ndarray:
+        """[L] the number of each token's sentence in its row: how many [SEP] stand before it."""
+        ends = ids == self.rows.tokenizer.sep_id
+        ends[: len(self.rows.tokenizer.prefix)] = False
+        return np.concatenate([[0], np.cumsum(ends)[:-1]])
+
+    def _batch(
+        self,
+        keys: Sequence[int],
+        document: Sequence[int],
+        ids: Sequence[np.ndarray],
+        numbers: Sequence[np.ndarray],
+        hidden: Sequence[Tensor],
+    ) -> MaskedText:
+        """Rows of ids [L_i], passages of the documents `document` that have these `keys`; of each row the `numbers` of
+        its tokens' sentences [L_i], and which sentences are hidden [S_i]."""
+        width = min(round_up(max(map(len, ids)), PAD_TO), self.rows.max_len)
+        counts = torch.tensor([len(mask) for mask in hidden])  # [B]
+        before = counts.cumsum(0) - counts  # [B] sentences before each row in the batch
+        segments = [of + int(n) for of, n in zip(numbers, before, strict=True)]
+        row_document = torch.tensor(list(document))  # [B]
+        segment_document = row_document.repeat_interleave(counts)  # [N]
+        return masked_text(
+            keys=torch.tensor(list(keys))[row_document],
+            ids=pad(ids, self.rows.tokenizer.pad_id, width),
+            valid=pad([np.ones(len(row), dtype=bool) for row in ids], False, width),
+            segment=pad(segments, -1, width),
+            is_hidden=torch.cat(list(hidden)),
+            document=segment_document,
+            position=positions_within(segment_document[None])[0],
+            vocab=self.rows.tokenizer.vocab_size,
+            multiples=(PAD_TO, PAD_SENTENCES),
+        )
+
+
+def _count(numbers: np.ndarray) -> int:
+    """Sentences of a row, by the numbers of its tokens' sentences [L]."""
+    return int(numbers[-1]) + 1

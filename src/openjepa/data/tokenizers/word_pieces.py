@@ -1,0 +1,51 @@
+"""BERT's tokenizer from its vocab.txt: a word piece on every line, whose number is its id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from openjepa.core.errors import UserError
+from openjepa.data.tokenizers.text_tokenizer import SPECIALS
+
+
+def from_vocabulary(file: Path) -> Tokenizer:
+    """BERT's way of cutting and folding text; tokenizer_config.json beside the file may say what is folded.
+
+    Without it, case is folded unless the vocabulary has capital letters. Raises UserError if the file is none.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text ({error})") from error
+    vocab = {line.rstrip("\r"): number for number, line in enumerate(lines)}
+    if "[UNK]" not in vocab:
+        raise UserError(f"{file} is no vocabulary of BERT's kind: it has no [UNK]; it should hold one token a line")
+    told = _told(file.with_name("tokenizer_config.json"))
+    cased = any(token != token.lower() for token in vocab if not token.startswith("["))
+    backend = Tokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=told.get("tokenize_chinese_chars", True),
+        strip_accents=told.get("strip_accents"),
+        lowercase=told.get("do_lower_case", not cased),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    backend.add_special_tokens([name for name in SPECIALS if name in vocab])
+    if "[CLS]" in vocab and "[SEP]" in vocab:
+        backend.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
+    return backend
+
+
+def _told(file: Path) -> dict[str, Any]:
+    """What tokenizer_config.json says; nothing if there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error})") from error
+    return told if isinstance(told, dict) else {}

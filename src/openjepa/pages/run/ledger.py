@@ -1,0 +1,107 @@
+"""The ledger of an evaluation as a table, each gain with its interval drawn; and the audit of layers as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from openjepa.core.errors import UserError
+from openjepa.evals.ledger import NETWORKS, Ledger
+from openjepa.pages.parts.chart import interval
+from openjepa.pages.parts.document import heat_cell, left_out, table
+from openjepa.pages.run.logs import Logs
+
+COLOURS = {"better": 0, "worse": 5, "unclear": 7, "untested": 7, "control": 7}
+NAMES = {"run": "run", "init": "own start", "random": "random"}
+
+
+def ledgers(logs: Logs) -> str:
+    """Every evaluation in the run folder. Raises UserError if there is none."""
+    parts = []
+    for name, found in logs.evaluations.items():
+        if is_ledger(found):
+            parts.append(ledger_table(Ledger.from_json(found), name))
+        elif isinstance(found, Mapping) and {"chosen", "points", "test"} <= set(found):
+            parts.append(_audit(found))
+    if not parts:
+        raise UserError(f"this run is not evaluated; do so with: openjepa eval {logs.folder.path}")
+    return "".join(parts)
+
+
+def is_ledger(found: Any) -> bool:
+    """Whether a JSON file of `evals/` holds what `Ledger.to_json` writes."""
+    return (
+        isinstance(found, Mapping)
+        and bool(found)
+        and all(
+            isinstance(row, Mapping) and {*NETWORKS, "chance", "interval", "control"} <= set(row)
+            for row in found.values()
+        )
+    )
+
+
+def ledger_table(ledger: Ledger, name: str) -> str:
+    """The sentence, and one row a measure; the best network of a row in bold."""
+    columns = ledger.columns()
+    widest = max((abs(end) for m in ledger.measures.values() for end in m.interval or ()), default=1.0) or 1.0
+    rows = []
+    for title, measure in ledger.measures.items():
+        best = max(measure.values[column] for column in NETWORKS)
+        gain = measure.run_minus_init
+        low, high = measure.interval or (gain, gain)
+        cells = [_cell(measure.values.get(column), column in NETWORKS, best) for column in columns]
+        bar = interval(gain, low, high, widest, COLOURS[measure.verdict])
+        rows.append(
+            [
+                escape(title.replace("_", " ")),
+                *cells,
+                "-" if measure.chance is None else f"{measure.chance:.3f}",
+                f"{gain:+.3f}",
+                "-" if measure.interval is None else f"{low:+.3f} to {high:+.3f}",
+                bar,
+                f'<span class="{measure.verdict}">{measure.verdict}</span>',
+            ]
+        )
+    head = ["measure", *(escape(NAMES.get(column, column)) for column in columns), "chance", "gain", "95 %", "", ""]
+    title = "" if name == "default" else f"<h3>evaluation {escape(name)}</h3>"
+    note = (
+        '<p class="note">gain = run - own start, with its 95 % paired bootstrap interval over test items '
+        "(documents, if several questions are asked of one), drawn beside 0. Where it holds 0, nothing is claimed. "
+        "A control is what other measures are read against: no gain or loss.</p>"
+    )
+    return f"{title}<p>{_sentence(ledger)}</p>{table(head, rows, f'ledger {name}', 'dense')}{note}"
+
+
+def _sentence(ledger: Ledger) -> str:
+    sentence = ledger.sentence()
+    return f"<b>{escape(sentence[0].upper() + sentence[1:])}.</b>"
+
+
+def _cell(value: float | None, network: bool, best: float) -> str:
+    if value is None:
+        return "-"
+    return f"<b>{value:.3f}</b>" if network and value == best else f"{value:.3f}"
+
+
+def _audit(found: Mapping[str, Any]) -> str:
+    """Validation accuracy of every encoder and layer (rows) and pooling (columns)."""
+    points = found["points"]
+    if not points:
+        return left_out("the audit has no points")
+    poolings = list(dict.fromkeys(point["pooling"] for point in points))
+    chosen = tuple(found["chosen"][key] for key in ("encoder", "layer", "pooling"))
+    values = {(p["encoder"], p["layer"], p["pooling"]): p["validation"] for p in points}
+    low, high = min(values.values()), max(values.values())
+    rows = []
+    for encoder, layer in dict.fromkeys((p["encoder"], p["layer"]) for p in points):
+        cells = []
+        for pooling in poolings:
+            value = values.get((encoder, layer, pooling))
+            strength = 0.0 if value is None else (value - low) / max(high - low, 1e-9)
+            shown = "-" if value is None else f"{value:.3f}" + (" *" if (encoder, layer, pooling) == chosen else "")
+            cells.append(heat_cell(shown, strength))
+        rows.append([escape(f"{encoder} {layer}".strip()), *cells])
+    title = "<h3>which latents? mean accuracy on validation; * = chosen, and tested once below</h3>"
+    test = ledger_table(Ledger.from_json(found["test"]), "of the chosen latents, on test")
+    return title + table(["encoder, layer", *map(escape, poolings)], rows, "audit") + test

@@ -1,0 +1,35 @@
+"""A page of a run that is still training, made anew after each health check, from the log files alone.
+
+It is a hook: it only reads, and takes some milliseconds a check. What goes wrong in it is said once; training goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from openjepa.core.method import StepOutput
+from openjepa.core.progress import Progress
+from openjepa.core.rundir import RunDir
+from openjepa.pages.run.page import live_page
+from openjepa.pages.writing import PAGE, write_page
+
+
+class LiveReport:
+    """Keeps `report.html` in a run folder up to date. `on_failure` is told the first reason why it cannot."""
+
+    def __init__(self, folder: Path, on_failure: Callable[[str], None]) -> None:
+        self.run, self.on_failure = RunDir(folder), on_failure
+        self._drawn = 0  # bytes of health.jsonl that the page knows
+        self._failed = False
+
+    def __call__(self, progress: Progress, output: StepOutput, stats: dict[str, float]) -> None:
+        try:
+            known = self.run.health.stat().st_size if self.run.health.exists() else 0
+            if known != self._drawn:
+                write_page(live_page(self.run.path), self.run.path / PAGE)
+                self._drawn = known
+        except Exception as error:  # a page must never end a run: a full disk, a file that another program holds
+            if not self._failed:
+                self._failed = True
+                self.on_failure(f"the live report cannot be written: {error}")

@@ -1,0 +1,201 @@
+"""The page of one run. Each section is made alone; what a run cannot give is left out with the reason."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from openjepa import api
+from openjepa.core.errors import UserError
+from openjepa.core.locate import built_in_recipes, recipe_summary
+from openjepa.core.values import as_yaml
+from openjepa.pages.masks import html as mask_html
+from openjepa.pages.masks import sampling
+from openjepa.pages.parts.document import base_styles, details, document, left_out, style_sheet, table
+from openjepa.pages.run import similarity, space
+from openjepa.pages.run.curves import curves
+from openjepa.pages.run.ledger import ledgers
+from openjepa.pages.run.logs import Logs, read_logs
+from openjepa.pages.run.samples import Samples, held_out_samples
+from openjepa.pages.run.verdict import verdict
+from openjepa.training import checkpoint
+
+Section = tuple[str, str, Callable[[], str]]  # id, title, what makes it
+
+MASKED_ROWS, MASKED_SHOWN = 64, 3
+LIVE_REFRESH_S = 15
+
+
+def run_page(path: Path, device: str = "auto", precision: str = "auto") -> str:
+    """The whole page of a run folder; its networks run as `api.load` says. Raises UserError if it is none."""
+    logs, run = read_logs(path), api.load(path, device, precision)
+    samples = once(lambda: held_out_samples(run))
+    sections: list[Section] = [
+        *_from_logs(logs, run),
+        ("spectrum", "Spectrum", lambda: _sampled(samples, space.spectrum)),
+        ("map", "Map of the embeddings", lambda: _sampled(samples, space.maps)),
+        ("similarity", "Similarity", lambda: _similarity(logs, samples)),
+        ("neighbours", "Nearest neighbours", lambda: similarity.neighbours(samples())),
+        ("masks", "Masks", lambda: _masks(run)),
+        ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs)),
+    ]
+    return assemble(f"OpenJEPA: {logs.name}", header(logs), sections)
+
+
+def live_page(path: Path) -> str:
+    """What the logs alone say of a run that is training; a browser loads it anew by itself."""
+    logs = read_logs(path)
+    sections = [
+        *_from_logs(logs, api.load(path, "cpu")),
+        ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs)),
+    ]
+    note = (
+        f'<p class="note">Made during training, at step {logs.step} of {logs.total_steps}; it loads itself anew every '
+        f"{LIVE_REFRESH_S} s. Embeddings, similarity and masks follow at the end.</p>"
+    )
+    return assemble(f"OpenJEPA: {logs.name}", header(logs) + note, sections, LIVE_REFRESH_S)
+
+
+def _from_logs(logs: Logs, run: api.Run) -> list[Section]:
+    return [
+        ("verdict", "Verdict", lambda: verdict(logs, run.suggested_overrides())),
+        ("curves", "Curves", lambda: curves(logs)),
+        ("ledger", "Did training help?", lambda: ledgers(logs)),
+    ]
+
+
+def assemble(title: str, head: str, sections: Sequence[Section], refresh_s: int | None = None) -> str:
+    """A page of a header, links to its sections, and the sections. A UserError in one is the reason it is left out."""
+    links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in sections)
+    parts = [
+        '<a class="skip" href="#content">Skip to the content</a>',
+        f"<header>{head}</header>",
+        f'<nav aria-label="Sections">{links}</nav>',
+        '<main id="content">',
+        *(_section(*section) for section in sections),
+        "</main>",
+    ]
+    styles = [*base_styles(), mask_html.style(), style_sheet("openjepa.pages.run", "report.css")]
+    return document(title, parts, styles, refresh_s)
+
+
+def _section(name: str, heading: str, make: Callable[[], str]) -> str:
+    try:
+        inside = make()
+    except (UserError, OSError) as error:  # the data may have gone since
+        inside = left_out(str(error))
+    title = f'<h2 id="{name}-title">{escape(heading)}</h2>'
+    return f'<section id="{name}" aria-labelledby="{name}-title">{title}{inside}</section>'
+
+
+def header(logs: Logs) -> str:
+    """Name, recipe, data and what training took."""
+    summary, train = logs.summary, logs.config.get("train", {})
+    data = logs.config.get("data", {})
+    source = data.get("source") if isinstance(data, dict) else data
+    facts = [
+        ("recipe", _recipe(logs.recipe)),
+        ("data", _source(source)),
+        ("steps", f"{logs.step:,} of {logs.total_steps:,}"),
+        ("seed", str(train.get("seed", "-"))),
+    ]
+    if summary:
+        facts += [
+            ("training", f"{_clock(summary['train_s'])}, {summary['tokens_per_s']:,.0f} tokens/s"),
+            ("loss at the end", f"{summary['loss']:.4f}"),
+        ]
+    facts.append(("started", str(logs.environment.get("started", "-"))[:19].replace("T", " ")))
+    made = time.strftime("%Y-%m-%d %H:%M")
+    state = "" if logs.finished else " This run has not ended (or was interrupted)."
+    return f'<h1>{escape(logs.name)}</h1><p class="note">A training run, as of {made}.{state}</p>{fact_list(facts)}'
+
+
+def fact_list(facts: Sequence[tuple[str, str]]) -> str:
+    """Names and values (HTML) below the title of a page."""
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    return f'<dl class="facts">{listed}</dl>'
+
+
+def _recipe(name: str) -> str:
+    about = f": {recipe_summary(name)}" if name in built_in_recipes() else ""
+    return f"<b>{escape(name)}</b>{escape(about)}"
+
+
+def _source(source: Any) -> str:
+    synthetic = " (synthetic, made from known factors)" if source in ("stories", "scenes", "arithmetic") else ""
+    return f"{escape(str(source))}{synthetic}"
+
+
+def once(make: Callable[[], Samples]) -> Callable[[], Samples]:
+    """Called the first time, remembered then; a UserError as well, so that no section tries in vain again."""
+    made: list[Samples | UserError] = []
+
+    def ask() -> Samples:
+        if not made:
+            try:
+                made.append(make())
+            except UserError as error:
+                made.append(error)
+        if isinstance(made[0], UserError):
+            raise made[0]
+        return made[0]
+
+    return ask
+
+
+def _sampled(samples: Callable[[], Samples], draw: Callable[[Samples], str]) -> str:
+    found = samples()
+    return f'<p class="note">Of {escape(found.origin)}.</p>{draw(found)}'
+
+
+def _similarity(logs: Logs, samples: Callable[[], Samples]) -> str:
+    checked = logs.summary.get("semantic")
+    return (similarity.semantic_check(checked) if checked else "") + similarity.matrix(samples())
+
+
+def _masks(run: api.Run) -> str:
+    checkpoint.newest(run.folder.checkpoints)  # raises: to read the data of a run that never began may take minutes
+    sampled = sampling.sample(run.fresh(random_init=True), MASKED_SHOWN, MASKED_ROWS)
+    more = f'<p class="note">All figures: <code>openjepa masks {escape(str(run.path))}</code></p>'
+    return mask_html.settings(run.config) + mask_html.samples(sampled) + more
+
+
+def reproduce(logs: Logs) -> str:
+    """Commands, versions and the whole configuration."""
+    again = f"openjepa train --config {shlex.quote(str(logs.folder.config_file))} --out NEW"
+    config = as_yaml({"recipe": logs.recipe, **logs.config})
+    counted = details("What was counted", f"<pre>{escape(as_yaml(logs.notes))}</pre>") if logs.notes else ""
+    return (
+        f"{commands(logs.environment)}<p>The same configuration and seed, anew:</p><pre>{escape(again)}</pre>"
+        f"{versions(logs.environment)}{counted}{details('The whole configuration', f'<pre>{escape(config)}</pre>')}"
+    )
+
+
+def commands(environment: Mapping[str, Any]) -> str:
+    """How it was started, if that is known."""
+    if not environment.get("command"):
+        return ""
+    return f"<p>It was started with</p><pre>{escape(_command(environment))}</pre>"
+
+
+def versions(environment: Mapping[str, Any]) -> str:
+    """Packages and machine."""
+    rows = [[escape(name), escape(str(version))] for name, version in environment.get("versions", {}).items()]
+    rows += [[name, escape(str(environment[name]))] for name in ("python", "platform", "cpus") if name in environment]
+    return table(["", "version"], rows, "environment", "dense left") if rows else left_out("env.json is missing")
+
+
+def _command(environment: Mapping[str, Any]) -> str:
+    """The command line as a person would type it: the program by its name alone."""
+    program, space_between, rest = environment["command"].partition(" ")
+    name = Path(program).name
+    return f"{'openjepa' if name == '__main__.py' else name}{space_between}{rest}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes} min {second} s" if minutes else f"{second} s"

@@ -1,0 +1,226 @@
+"""Which sentence was hidden? Retrieval questions for methods that predict the latents of hidden sentences.
+
+Three pools, from hard to easy. `in_document`: every sentence of the same document, the visible ones too, so repeating
+what was seen is wrong. `among_hidden`: the hidden ones of the document only, so avoiding what was seen is no help.
+`elsewhere`: sentences of other documents. Beside the networks answer TF-IDF (the words of the visible sentences),
+`copy` (the run's own latent of the nearest visible sentence) and `place` (the mean latent of the sentences of the same
+number in rows of other documents: where a sentence stands, whatever it says).
+
+A prediction is partly what all sentences of its document share, and the visible ones are nearest to that. `less_seen`
+therefore asks `in_document` once more, with the mean of the visible sentences' latents taken from the prediction and
+from every candidate: what is predicted beyond what the document shows anyhow? Pointing away from that mean helps in
+both without any knowledge; `avoid` does nothing else, and is what a run has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openjepa.core.compute import device_of
+from openjepa.core.evaluating import once_per_method
+from openjepa.core.experiment import Row
+from openjepa.core.grouping import group_sums
+from openjepa.core.method import Method
+from openjepa.core.seeding import generator_for
+from openjepa.core.tasks import Retrieval, Vectors, pool_table
+from openjepa.data.text.corpus import TokenRow
+from openjepa.data.text.masked import MaskedText
+from openjepa.data.text.masked_sentences import MaskedSentencesCollator
+from openjepa.data.text.rows import SentenceRows
+
+ELSEWHERE = 99  # sentences of other documents in a pool
+ROWS_AT_ONCE, DOCUMENTS_AT_ONCE = 64, 16
+MOST_PASSAGES = 64  # of a whole document
+LEAST = 20  # questions below which a score would say nothing
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """All sentences of all rows, in reading order."""
+
+    row: np.ndarray  # [C] int64
+    document: np.ndarray  # [C] int64; a long one has several rows
+    number: np.ndarray  # [C] int64 within its row
+    hidden: np.ndarray  # [C] bool
+    texts: list[str]  # C
+
+    def of_row(self, row: int) -> np.ndarray:
+        """The sentences of a row, in order."""
+        return np.arange(*np.searchsorted(self.row, [row, row + 1]))
+
+
+def sentence_tasks(
+    rows: Any, collate: MaskedSentencesCollator, limit: int = 400, seed: int = 0, whole: bool = False
+) -> list[Retrieval]:
+    """The four questions on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
+
+    `whole` joins the rows of each document, up to 64 passages of it, whatever the length of a row in training.
+    The method needs `predict_from_context(batch)` [M, D] and `all_targets(batch)` [N, D], of the hidden sentences and
+    of all, in their order. A question is left out where fewer than 20 sentences can be asked for.
+    """
+    samples = _whole(rows, collate.rows, limit) if whole else [rows[i] for i in range(min(limit, len(rows)))]
+    asked = [Row(sample, generator_for(seed, "sentence tasks", i), i) for i, sample in enumerate(samples)]
+    step = DOCUMENTS_AT_ONCE if whole else max(1, ROWS_AT_ONCE // collate.rows.sentences.passages)
+    batches = [collate(asked[start : start + step]) for start in range(0, len(asked), step)]
+    found = _read(batches, [sample.document for sample in samples], collate.rows.tokenizer.decode)
+    queries = np.flatnonzero(found.hidden)  # [N], in the order of the predictions
+    shown = {row: _visible(found, row) for row in dict.fromkeys(found.row.tolist())}
+    contexts = [shown[row] for row in found.row[queries].tolist()]
+    pools = {
+        "in_document": [_document(found, query, hidden_only=False) for query in queries],
+        "among_hidden": [_document(found, query, hidden_only=True) for query in queries],
+        "elsewhere": [
+            elsewhere(found.texts, found.document, query, generator_for(seed, "elsewhere", int(query)))
+            for query in queries
+        ],
+    }
+    nearest = np.array([_nearest_visible(found, query) for query in queries], dtype=np.int64)  # [N]
+    answer = _answers(batches)
+    tasks = []
+    for name, others in pools.items():
+        kept = np.array([i for i, pool in enumerate(others) if len(pool)], dtype=np.int64)
+        if len(kept) < LEAST:
+            continue
+        task = Retrieval(
+            name=f"sentence_{name}",
+            pools=pool_table([np.concatenate([[queries[i]], others[i]]) for i in kept]),
+            vectors=lambda method, kept=kept: _some(answer(method), kept),
+            texts=([contexts[i] for i in kept], found.texts),
+            beside={
+                "copy": lambda method, kept=kept: _copied(answer(method), nearest[kept]),
+                "place": lambda method, kept=kept: _by_place(answer(method), found, queries[kept]),
+            },
+            measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
+            groups=found.document[queries[kept]],
+        )
+        tasks += _beside_what_was_seen(task, found) if name == "in_document" else [task]
+    return tasks
+
+
+@dataclass(frozen=True)
+class _VisibleMean:
+    """What the visible sentences of each document share, in the latents of a run."""
+
+    found: _Sentences
+    asked: np.ndarray  # [N] the sentence that each question asks for
+
+    def of(self, candidates: np.ndarray) -> np.ndarray:
+        """Their mean in the document of each sentence, [C, D] -> [C, D]."""
+        row, hidden = self.found.row, self.found.hidden  # [C]
+        sums, counts = group_sums(candidates[~hidden], row[~hidden], int(row[-1]) + 1)  # [R, D], [R]
+        return (sums / counts.clip(1)[:, None])[row]
+
+    def without(self, given: Vectors) -> Vectors:
+        """Predictions and candidates less that mean."""
+        mean = self.of(given.candidates)
+        return Vectors(given.predicted - mean[self.asked], given.candidates - mean)
+
+    def avoid(self, given: Vectors) -> Vectors:
+        """A guess that needs no learning: away from that mean."""
+        return Vectors(-self.of(given.candidates)[self.asked], given.candidates)
+
+
+def _beside_what_was_seen(task: Retrieval, found: _Sentences) -> list[Retrieval]:
+    """The question with its control, and once more with what the visible sentences share taken from both sides."""
+    seen = _VisibleMean(found, task.pools[:, 0])
+
+    def avoiding_less_seen(method: Method) -> Vectors:
+        given = task.vectors(method)
+        return seen.without(Vectors(np.zeros_like(given.predicted), given.candidates))
+
+    avoid = {"avoid": lambda method: seen.avoid(task.vectors(method))}
+    less = {"copy": lambda method: seen.without(task.beside["copy"](method)), "avoid": avoiding_less_seen}
+    return [
+        replace(task, beside={**task.beside, **avoid}),
+        replace(
+            task, name="sentence_less_seen", vectors=lambda method: seen.without(task.vectors(method)), beside=less
+        ),
+    ]
+
+
+def _by_place(given: Vectors, found: _Sentences, asked: np.ndarray) -> Vectors:
+    """A guess from a sentence's number in its row: the mean latent of that number in other documents' rows, else 0."""
+    everywhere, count = group_sums(given.candidates, found.number)  # [P, D], [P]
+    _, own = np.unique(np.stack([found.document, found.number]), axis=1, return_inverse=True)
+    own = own.ravel()  # [C] of the same number in the same document; numpy 2.0 alone keeps an axis more
+    here, own_count = group_sums(given.candidates, own)
+    number, own = found.number[asked], own[asked]  # [N]
+    others = (count[number] - own_count[own]).clip(1)[:, None]  # [N, 1]
+    return Vectors((everywhere[number] - here[own]) / others, given.candidates)
+
+
+def _whole(rows: Any, maker: SentenceRows, limit: int) -> list[TokenRow]:
+    """The first `limit` documents of a corpus, each as one row of at most MOST_PASSAGES passages."""
+    most = max(1, MOST_PASSAGES // maker.sentences.passages)  # rows
+    every = groupby((rows[i] for i in range(len(rows))), key=lambda row: row.document)
+    parts = [list(islice(own, most)) for _, own in islice(every, limit)]
+    joined = [maker.whole([row.ids for row in own]) for own in parts]
+    return [TokenRow(ids, maker.special(ids), own[0].document) for ids, own in zip(joined, parts, strict=True)]
+
+
+def _read(batches: Sequence[MaskedText], documents: Sequence[int], decode: Callable[[Any], str]) -> _Sentences:
+    row, numbers, hidden, texts = [], [], [], []
+    first = 0
+    for batch in batches:
+        is_hidden = set(batch.hidden_segments.tolist())
+        for segment, (at, document) in enumerate(zip(batch.row.tolist(), batch.document.tolist(), strict=True)):
+            row.append(first + document)
+            numbers.append(int(batch.position[segment]))
+            hidden.append(segment in is_hidden)
+            texts.append(decode(batch.ids[at, batch.segment[at] == segment].tolist()))
+        first += int(batch.document[-1]) + 1
+    return _Sentences(np.array(row), np.array(documents)[row], np.array(numbers), np.array(hidden), texts)
+
+
+def _visible(found: _Sentences, row: int) -> str:
+    return " ".join(found.texts[i] for i in found.of_row(row) if not found.hidden[i])
+
+
+def _nearest_visible(found: _Sentences, query: int) -> int:
+    """The visible sentence of the same row with the nearest number, the earlier of two."""
+    same = found.of_row(found.row[query])
+    visible = same[~found.hidden[same]]
+    return int(visible[np.abs(visible - query).argmin()])
+
+
+def _document(found: _Sentences, query: int, hidden_only: bool) -> np.ndarray:
+    """The other sentences of the document, without those of the same words."""
+    others = (i for i in found.of_row(found.row[query]) if found.hidden[i] or not hidden_only)
+    return np.array([i for i in others if found.texts[i] != found.texts[query]], dtype=np.int64)
+
+
+def elsewhere(texts: Sequence[str], document: np.ndarray, query: int, generator: torch.Generator) -> np.ndarray:
+    """Numbers of at most ELSEWHERE sentences that are not of the query's document [C] and not of its words."""
+    order = torch.randperm(len(texts), generator=generator).numpy()
+    others = (i for i in order[document[order] != document[query]] if texts[i] != texts[query])
+    return np.fromiter(islice(others, ELSEWHERE), dtype=np.int64)
+
+
+def _answers(batches: Sequence[MaskedText]) -> Callable[[Method], Vectors]:
+    """What a method predicts for the hidden sentences, and the latents of all sentences; asked once."""
+
+    def answer(method: Any) -> Vectors:
+        device = device_of(method)
+        predicted: list[Tensor] = []
+        candidates: list[Tensor] = []
+        for batch in (batch.to(device) for batch in batches):
+            candidates.append(method.all_targets(batch))
+            predicted.append(method.predict_from_context(batch))
+        return Vectors(*(torch.cat(parts).float().cpu().numpy() for parts in (predicted, candidates)))
+
+    return once_per_method(answer)
+
+
+def _copied(vectors: Vectors, nearest: np.ndarray) -> Vectors:
+    return Vectors(vectors.candidates[nearest], vectors.candidates)
+
+
+def _some(vectors: Vectors, kept: np.ndarray) -> Vectors:
+    return Vectors(vectors.predicted[kept], vectors.candidates)

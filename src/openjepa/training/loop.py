@@ -1,0 +1,207 @@
+"""The only training loop. Device, precision and DDP come from Fabric; everything else is visible here, in order:
+
+rates -> (forward, backward) x accumulate -> clip -> finite check -> step -> EMA -> log -> health -> checkpoint
+
+A non-finite gradient stops the run before it is applied. Hooks observe; nothing that training needs is a hook. What a
+log line holds is in `train.window`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
+
+from openjepa.core.batch import Batch
+from openjepa.core.config import TrainConfig
+from openjepa.core.errors import TrainingStopped
+from openjepa.core.experiment import Experiment
+from openjepa.core.method import Hook, Method, StepOutput
+from openjepa.core.progress import Progress
+from openjepa.core.rundir import RunDir
+from openjepa.core.seeding import seed_global
+from openjepa.data.loading.loader import TrainBatches, train_batches
+from openjepa.training import checkpoint
+from openjepa.training.finite import FiniteGuard
+from openjepa.training.optim import build_optimizer, set_rates, weight_decay_schedule
+from openjepa.training.stages import freeze_all_but_predictor, learning_rate
+from openjepa.training.window import LogWindow
+
+
+class Health(Protocol):
+    """What the loop needs of a health monitor: a verdict on demand."""
+
+    def check(
+        self,
+        method: Method,
+        progress: Progress,
+        to_device: Callable[[Batch], Batch],
+        autocast: Callable[[], AbstractContextManager[None]],
+    ) -> dict[str, Any]:
+        """Judge the method as it is now: a record with at least `status`, `score`, `evidence` and `advice`."""
+        ...
+
+
+@dataclass
+class Fit:
+    """What a training run leaves behind in memory."""
+
+    steps: int
+    train_s: float
+    tokens: int
+    loss: float = math.nan  # mean of the last log line
+    health: dict[str, Any] = field(default_factory=dict)
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Fabric for this config, without its greetings. More than one device means DDP (gloo on CPUs, NCCL on GPUs)."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    strategy = "ddp" if config.devices > 1 else "auto"
+    return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
+
+
+def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hook] = (), health: Health | None = None,
+        resume: bool = False) -> Fit:  # fmt: skip
+    """Train `experiment` into `run`. Raises TrainingStopped on a non-finite gradient, or collapse if so configured."""
+    config = experiment.train
+    alone = resume and checkpoint.newest_step(run.checkpoints) > config.joint_steps  # at it, the optimiser is of both
+    method, optimizer = _set_up(fabric, experiment, alone)
+    start, bookmark = 0, None
+    if resume:
+        newest = checkpoint.newest(run.checkpoints)
+        start, bookmark = checkpoint.load(newest, experiment.method, optimizer), checkpoint.load_bookmark(newest)
+    rates = learning_rate(config), weight_decay_schedule(config)
+    pin = fabric.device.type == "cuda"  # copies to the device overlap with computation
+    batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark, pin)
+    window, guard = LogWindow(fabric), FiniteGuard(fabric.device)
+    keeper = _Keeper(fabric, experiment, run, health, optimizer, batches, window)
+    if start == 0:
+        keeper.check(Progress(0, config.steps))
+    result = Fit(start, 0.0, 0)
+    window.restart()  # its clock
+    if resume:
+        window.restore(checkpoint.load_window(newest))
+    began = time.perf_counter()
+    for step in range(start, config.steps):
+        progress = Progress(step, config.steps)
+        if step == config.joint_steps:
+            method, optimizer = _set_up(fabric, experiment, alone=True)
+            keeper.optimizer = optimizer
+        lr, weight_decay = (rate(progress) for rate in rates)
+        set_rates(optimizer, lr, weight_decay)
+        seed_global(config.seed, "step", step, fabric.global_rank)
+        output = _forward_backward(fabric, method, batches, config.accumulate, progress, window)
+        norm = fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
+        assert norm is not None  # it is None for clipping by value only
+        guard.check(norm, experiment.method, step)
+        window.add_step(norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        experiment.method.after_step(progress)
+
+        done = Progress(step + 1, config.steps)
+        last = done.step == config.steps
+        logs, judged = (last or done.step % every == 0 for every in (config.log_every, config.health_every))
+        saved = last or (config.checkpoint_every > 0 and done.step % config.checkpoint_every == 0)
+        if logs or judged or saved:
+            guard.require()
+        if logs:
+            stats = window.close(lr, weight_decay)
+            result.tokens += int(stats["tokens"])
+            result.loss = stats["loss"]
+            for hook in hooks:
+                hook(done, output, stats)
+        aside_s = keeper.aside_s
+        if judged:
+            keeper.check(done)
+        if saved:
+            keeper.save(done)
+        window.skip(keeper.aside_s - aside_s)
+        keeper.stop_if_collapsed(done)
+    result.steps, result.health = config.steps, keeper.record
+    result.train_s = time.perf_counter() - began - keeper.aside_s
+    return result
+
+
+def _set_up(fabric: Fabric, experiment: Experiment, alone: bool) -> tuple[_FabricModule, torch.optim.Optimizer]:
+    """The method and a new optimiser, for this device and these ranks; `alone`: all but the predictor is frozen."""
+    if alone:
+        freeze_all_but_predictor(experiment.method)
+    method, optimizer = fabric.setup(experiment.method, build_optimizer(experiment.method, experiment.train))
+    method.train()
+    return method, optimizer
+
+
+def _forward_backward(
+    fabric: Fabric,
+    method: _FabricModule,
+    batches: Iterator[Batch],
+    accumulate: int,
+    progress: Progress,
+    window: LogWindow,
+) -> StepOutput:
+    """Gradients of the mean loss of the next `accumulate` batches; ranks talk to each other on the last one only."""
+    for micro in range(accumulate):
+        batch = replace(next(batches), progress=progress)
+        quiet = fabric.no_backward_sync(method) if micro < accumulate - 1 else contextlib.nullcontext()
+        with quiet:
+            output: StepOutput = method(batch.to(fabric.device))
+            fabric.backward(output.loss / accumulate)
+        window.add_batch(batch, output)
+    return output
+
+
+class _Keeper:
+    """Health checks and checkpoints at the right steps, and the time they take."""
+
+    def __init__(self, fabric: Fabric, experiment: Experiment, run: RunDir, health: Health | None,
+                 optimizer: torch.optim.Optimizer, batches: TrainBatches, window: LogWindow) -> None:  # fmt: skip
+        self.fabric, self.experiment, self.run, self.health, self.optimizer = fabric, experiment, run, health, optimizer
+        self.batches, self.window = batches, window
+        self.record: dict[str, Any] = {}
+        self.checked_step = -1
+        self.best_score = checkpoint.best_score(run.checkpoints)
+        self.aside_s = 0.0
+
+    def check(self, progress: Progress) -> None:
+        if self.health is None or self.checked_step == progress.step:
+            return
+        began, device = time.perf_counter(), self.fabric.device
+        self.record = self.health.check(
+            self.experiment.method, progress, lambda batch: batch.to(device), self.fabric.autocast
+        )
+        self.checked_step = progress.step
+        self.aside_s += time.perf_counter() - began
+
+    def save(self, progress: Progress) -> None:
+        self.check(progress)
+        began = time.perf_counter()
+        window = self.window.state()
+        if self.fabric.is_global_zero:
+            folder, config = self.run.checkpoints, self.experiment.train
+            bookmark = self.batches.bookmark(progress.step)
+            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark, window)
+            if self.record and self.record["score"] >= self.best_score:
+                self.best_score = self.record["score"]
+                checkpoint.mark_best(folder, progress.step, self.best_score)
+            checkpoint.prune(folder, config.keep_checkpoints)
+        self.fabric.barrier()
+        self.aside_s += time.perf_counter() - began
+
+    def stop_if_collapsed(self, progress: Progress) -> None:
+        stopping = self.experiment.train.on_collapse == "stop" and self.checked_step == progress.step
+        if stopping and self.record.get("status") == "collapsed":
+            self.save(progress)
+            raise TrainingStopped(
+                f"collapsed at step {progress.step} ({self.record['evidence']}); {self.record['advice']} "
+                f"The run up to here is kept in {self.run.path}"
+            )

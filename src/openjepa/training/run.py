@@ -1,0 +1,191 @@
+"""One training run into its folder: what is watched and written while it goes on, and the summary at its end.
+
+All ranks come here with the same folder. The main process writes logs, progress and summary; every rank takes part in
+the health checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.describe import settings_in_use
+from openjepa.core.experiment import Experiment, StreamedData
+from openjepa.core.memory import peak_memory
+from openjepa.core.method import Hook
+from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_jsonl, write_json
+from openjepa.data.files.records import counts_line
+from openjepa.data.loading.loader import eval_batches
+from openjepa.data.text.token_cache import UNKNOWN
+from openjepa.data.tokenizers.unknown_tokens import require_known
+from openjepa.evals.alignment import curve_point
+from openjepa.health.monitor import HealthMonitor, enough_batches
+from openjepa.training import checkpoint
+from openjepa.training.hooks import HealthObserver, Hooks, default_hooks
+
+
+def train_into(
+    folder: RunDir,
+    fabric: Any,
+    build: Callable[[], Experiment],
+    config: BaseConfig,
+    hooks: Sequence[Hook],
+    resume: bool,
+    progress: bool,
+) -> None:
+    """Train what `build` makes of `config`, from the newest checkpoint if `resume`.
+
+    Raises UserError if training has to stop.
+    """
+    with peak_memory() as peak:
+        experiment = _trained(folder, fabric, build, settings_in_use(config), hooks, resume, progress)
+    if fabric.is_global_zero:
+        memory = {} if peak.gb is None else {"training": round(peak.gb, 3)}
+        write_json(folder.summary, {**_summary(folder), "notes": _notes(experiment), PEAK_MEMORY: memory})
+
+
+def _trained(
+    folder: RunDir,
+    fabric: Any,
+    build: Callable[[], Experiment],
+    settings: Mapping[str, Any],
+    hooks: Sequence[Hook],
+    resume: bool,
+    progress: bool,
+) -> Experiment:
+    from openjepa.training.loop import fit
+
+    with fabric.rank_zero_first():  # the first build writes the assets, the other ranks read them
+        experiment = build()
+        experiment.method.to(fabric.device)  # what data sets ask frozen encoders is asked on the device of training
+        for rows in (experiment.train_data, experiment.eval_data):
+            if not isinstance(rows, StreamedData):
+                len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
+        if experiment.unknown is not None:
+            require_known(experiment.unknown())
+    resume = resume and bool(checkpoint.finished(folder.checkpoints))  # stopped before the first one: start over
+    main = fabric.is_global_zero
+    if main:
+        folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
+        if resume and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
+            Console(stderr=True).print(
+                f"the data are not those that the run began with: {counts_line(before)} then",
+                markup=False,
+                soft_wrap=True,
+            )
+        folder.add_notes(_notes(experiment))
+        if progress:
+            found = _on_data(experiment)
+            said = [f"data: {found}"] if found else []
+            said += _on_warmup(experiment.train)
+            for line in (*said, *experiment.remarks()):
+                Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    fabric.barrier()
+    with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
+        monitor = _health_monitor(experiment, folder, settings, observers.on_health)
+        try:
+            with compute_threads(experiment.train.threads):
+                fit(fabric, experiment, folder, observers.on_step, monitor, resume)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; go on with: openjepa train --resume {folder.path}") from None
+    return experiment
+
+
+def data_counts(experiment: Experiment) -> dict[str, int]:
+    """What the training data counted while it was made: rows kept, mended and dropped, by reason; empty if nothing."""
+    return dict(getattr(experiment.train_data, "counts", {}))  # optional part of the data set protocol
+
+
+def _notes(experiment: Experiment) -> dict[str, Any]:
+    counted, config = data_counts(experiment), experiment.train
+    notes: dict[str, Any] = {"data": counted} if counted else {}
+    if experiment.unknown is not None:
+        notes["unknown_share"] = round(experiment.unknown().share, 6)
+    if config.joint_steps < config.steps:
+        notes["predictor_alone_after_step"] = config.joint_steps
+    if config.fitted_warmup_steps != config.warmup_steps:
+        notes["warmup_steps"] = config.fitted_warmup_steps
+    return {**notes, **experiment.notes()}
+
+
+def _on_warmup(config: TrainConfig) -> list[str]:
+    """What is done about a warm-up that is longer than the run."""
+    if config.fitted_warmup_steps == config.warmup_steps:
+        return []
+    room = config.joint_steps or config.steps
+    return [
+        f"train.warmup_steps={config.warmup_steps} is more than the {room} steps there are: the learning rate rises in "
+        f"the first {config.fitted_warmup_steps}"
+    ]
+
+
+def _on_data(experiment: Experiment) -> str:
+    """Counts, the most frequent first (what was kept, as a rule), and the share of tokens that are [UNK]."""
+    line = counts_line({reason: count for reason, count in data_counts(experiment).items() if reason != UNKNOWN})
+    unknown = None if experiment.unknown is None else experiment.unknown()
+    if unknown is None or unknown.unknown_id is None:
+        return line
+    share = f"{100 * unknown.share:.2g} % of the tokens unknown"
+    return f"{line}, {share}" if line else share
+
+
+@contextlib.contextmanager
+def compute_threads(count: int) -> Generator[None]:
+    """torch on at most `count` CPU threads within the block; 0, or more than it had before, changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(count or before, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _summary(folder: RunDir) -> dict[str, Any]:
+    """The whole run in one object, from its logs: a resumed run's is that of an uninterrupted one."""
+    recipe, _ = folder.recipe_and_values()
+    rows, health = list(read_jsonl(folder.metrics)), list(read_jsonl(folder.health))[-1]
+    tokens, samples = (sum(row[name] for row in rows) for name in ("tokens", "samples"))
+    train_s = sum(row["tokens"] / row["tokens_per_s"] for row in rows)  # without health checks and checkpoints
+    return {
+        "recipe": recipe,
+        "steps": rows[-1]["step"],
+        "train_s": round(train_s, 2),
+        "tokens_per_s": round(tokens / train_s, 1),
+        "samples_per_s": round(samples / train_s, 2),
+        "loss": rows[-1]["loss"],
+        "skill": health.get("skill"),
+        "verdict": health["status"],
+        "health": health,
+    }
+
+
+@contextlib.contextmanager
+def _observers(folder: RunDir, experiment: Experiment, hooks: Sequence[Hook], progress: bool) -> Generator[Hooks]:
+    """The hooks of the main process: log files, progress, trackers and the caller's own."""
+    console = Console(stderr=True) if progress else None
+    with default_hooks(folder, console, experiment.train.loggers) as usual:
+        yield Hooks([*usual.on_step, *hooks], usual.on_health)
+
+
+def _nobody() -> contextlib.nullcontext[Hooks]:
+    return contextlib.nullcontext(Hooks([], []))
+
+
+def _health_monitor(
+    experiment: Experiment, folder: RunDir, settings: Mapping[str, Any], on_health: Sequence[HealthObserver]
+) -> HealthMonitor:
+    def write(record: Mapping[str, Any]) -> None:
+        for observer in on_health:
+            observer(record)
+
+    batches = enough_batches(eval_batches(experiment), experiment.train.health_samples)
+    watch = None if experiment.watch is None else partial(curve_point, experiment.watch())
+    monitor = HealthMonitor(batches, write, watch, settings)
+    monitor.restore(read_jsonl(folder.health))
+    return monitor

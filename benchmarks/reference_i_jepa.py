@@ -1,10 +1,10 @@
 """I-JEPA as public code writes it: the yardstick of `bench_step.py`. Plain on purpose; nothing trains with it.
 
 The student encodes every patch of the image, and those that are to be hidden are taken away from its latents before the
-predictor, which is told the hidden places, estimates the teacher's latents of them (smooth L1 on layer-normed targets).
-As there: fp32, I-JEPA's blocks drawn image by image in Python and cut to the shortest of the batch, AdamW with its
-defaults, EMA from a Python loop over parameters. I-JEPA's own code takes patches away before the student, but calls the
-predictor once a block; here it is called once for all of them.
+predictor, which is told the hidden positions, estimates the teacher's latents of them (smooth L1 on layer-normed
+targets). As there: fp32, I-JEPA's blocks drawn image by image in Python and cut to the shortest of the batch, AdamW
+with its defaults, EMA from a Python loop over parameters. I-JEPA's own code takes patches away before the student, but
+calls the predictor once a block; here it is called once for all of them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def transformer(dim: int, depth: int, heads: int) -> nn.TransformerEncoder:
     return nn.TransformerEncoder(layer, depth, nn.LayerNorm(dim), enable_nested_tensor=False)
 
 
-def places(side: int, dim: int) -> Tensor:
+def positions(side: int, dim: int) -> Tensor:
     """[side * side, dim] sines and cosines of rows and of columns."""
     rates = 10_000 ** (-torch.arange(dim // 4) / (dim // 4))
     angles = torch.arange(side)[:, None] * rates  # [side, dim / 4]
@@ -64,26 +64,26 @@ class Encoder(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, sizes.dim, sizes.patch, sizes.patch)
-        self.register_buffer("place", places(sizes.side, sizes.dim))
+        self.register_buffer("position", positions(sizes.side, sizes.dim))
         self.trunk = transformer(sizes.dim, sizes.depth, sizes.heads)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.trunk(self.patch(images).flatten(2).transpose(1, 2) + self.place)
+        return self.trunk(self.patch(images).flatten(2).transpose(1, 2) + self.position)
 
 
 class Predictor(nn.Module):
-    """Latents of the context [B, V, D] with their places [B, V], and hidden places [B, H] -> [B, H, D]."""
+    """Latents of the context [B, V, D] with their positions [B, V], and hidden positions [B, H] -> [B, H, D]."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         width = sizes.predictor_width
         self.enter, self.leave = nn.Linear(sizes.dim, width), nn.Linear(width, sizes.dim)
-        self.place, self.mask_token = nn.Embedding(sizes.side**2, width), nn.Parameter(torch.zeros(width))
+        self.position, self.mask_token = nn.Embedding(sizes.side**2, width), nn.Parameter(torch.zeros(width))
         self.trunk = transformer(width, sizes.predictor_depth, sizes.predictor_heads)
 
     def forward(self, context: Tensor, context_at: Tensor, hidden_at: Tensor) -> Tensor:
-        seen = self.enter(context) + self.place(context_at)
-        asked = self.mask_token + self.place(hidden_at)
+        seen = self.enter(context) + self.position(context_at)
+        asked = self.mask_token + self.position(hidden_at)
         return self.leave(self.trunk(torch.cat([seen, asked], 1))[:, context_at.shape[1] :])
 
 
@@ -101,7 +101,7 @@ class ReferenceIJEPA:
         self.draw = random.Random(0)
 
     def step(self, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """One optimiser step; returns the places of the context [B, V] and the hidden ones [B, H]."""
+        """One optimiser step; returns the positions of the context [B, V] and the hidden ones [B, H]."""
         pixels = torch.stack([torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1 for image in images])
         context_at, hidden_at = self.masks(len(images))
         latents = self.student(pixels)  # [B, N, D]
@@ -117,7 +117,7 @@ class ReferenceIJEPA:
         return context_at, hidden_at
 
     def masks(self, count: int) -> tuple[Tensor, Tensor]:
-        """Places of the context [B, V] and hidden ones [B, H] of each image, cut to the fewest of the batch."""
+        """Positions of the context [B, V] and hidden ones [B, H] of each image, cut to the fewest of the batch."""
         contexts, hiddens = [], []
         for _ in range(count):
             hidden: set[int] = set()
@@ -131,7 +131,7 @@ class ReferenceIJEPA:
         return context_at, hidden_at
 
     def block(self, area: tuple[float, float], aspect: tuple[float, float]) -> set[int]:
-        """The places of a random block."""
+        """The positions of a random block."""
         side, share, stretch = self.sizes.side, self.draw.uniform(*area), self.draw.uniform(*aspect)
         height = min(side, max(1, round(side * math.sqrt(share * stretch))))
         width = min(side, max(1, round(side * math.sqrt(share / stretch))))

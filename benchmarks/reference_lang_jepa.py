@@ -45,7 +45,7 @@ class Predictor(nn.Module):
     def __init__(self, dim: int, sizes: Sizes) -> None:
         super().__init__()
         self.enter = nn.Linear(dim, sizes.width)
-        self.place = nn.Embedding(sizes.length, sizes.width)
+        self.position = nn.Embedding(sizes.length, sizes.width)
         self.query = nn.Parameter(0.02 * torch.randn(sizes.width))
         block = nn.TransformerEncoderLayer(
             sizes.width, sizes.heads, 4 * sizes.width, 0.0, "gelu", batch_first=True, norm_first=True
@@ -55,8 +55,8 @@ class Predictor(nn.Module):
 
     def forward(self, context: Tensor, valid: Tensor, numbers: Tensor) -> Tensor:
         """context [M, T, D], valid [M, T], numbers of the sentences [M] -> [M, D]."""
-        seen = self.enter(context) + self.place(torch.arange(context.shape[1]))  # [M, T, W]
-        query = self.query + self.place(numbers)  # [M, W]
+        seen = self.enter(context) + self.position(torch.arange(context.shape[1]))  # [M, T, W]
+        query = self.query + self.position(numbers)  # [M, W]
         padding = F.pad(valid == 0, (0, 1))  # [M, T + 1], the query is no padding
         return self.leave(self.blocks(torch.cat([seen, query[:, None]], 1), src_key_padding_mask=padding)[:, -1])
 
@@ -83,7 +83,7 @@ class ReferenceLangJEPA:
     def step(self, documents: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
         """One optimiser step on documents, each a list of 2 or more sentences.
 
-        Returns which places of the rows were real: of the contexts and of the hidden sentences, each [M, T].
+        Returns which positions of the rows were real: of the contexts and of the hidden sentences, each [M, T].
         """
         contexts, sentences, numbers = self.pairs(documents)
         ids, valid = self.tokenized(contexts)  # [M, T]
@@ -118,6 +118,6 @@ class ReferenceLangJEPA:
 
 
 def mean(latents: Tensor, valid: Tensor) -> Tensor:
-    """latents [M, T, D], valid [M, T] -> [M, D] mean over the real places."""
+    """latents [M, T, D], valid [M, T] -> [M, D] mean over the real positions."""
     weight = valid[..., None].float()  # [M, T, 1]
     return (latents * weight).sum(1) / weight.sum(1)

@@ -3,8 +3,8 @@
 nanoJEPA's description has one masked pass, but its public code returns no mask, so there is no sound original of it to
 time. Followed is the public code of the method it builds on, LLM-JEPA, in its default: question and [PRED], the answer,
 and both together as language are three rows, each cut or padded to the longest allowed length; transformers' decoder
-(GPT-2's here), logits at every place of the language row, AdamW without fusion. fp32, a clipped gradient norm and last
-states from a Python loop over rows are nanoJEPA's. Neither has a teacher, so there is no loop over parameters.
+(GPT-2's here), logits at every position of the language row, AdamW without fusion. fp32, a clipped gradient norm and
+last states from a Python loop over rows are nanoJEPA's. Neither has a teacher, so there is no loop over parameters.
 
 Cheaper than there, so that what is gained is not overstated: the answer is read without gradient (nanoJEPA stops it,
 LLM-JEPA lets it through), only the language row passes the output head (LLM-JEPA: all three), and there is no dropout,
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from reference_parts import Padding, padded
 from torch import Tensor
 
-IGNORED = -100  # label of places that are asked for nothing
+IGNORED = -100  # label of positions that are asked for nothing
 
 
 class ReferenceNanoJEPA:
@@ -58,7 +58,7 @@ class ReferenceNanoJEPA:
     def step(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Tensor]:
         """One optimiser step on the token ids of each question [Q_i] and answer [A_i].
 
-        Returns which places of the three passes were real, each [B, T].
+        Returns which positions of the three passes were real, each [B, T].
         """
         questions = [np.append(question, self.pred_id) for question, _ in rows]
         answers = [answer for _, answer in rows]
@@ -80,7 +80,7 @@ class ReferenceNanoJEPA:
         return [question_valid, answer_valid, valid]
 
     def last_states(self, rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """The decoder's states at each row's last token [B, D], and which places were real [B, T]."""
+        """The decoder's states at each row's last token [B, D], and which positions were real [B, T]."""
         ids, valid = padded(rows, self.pad_id, self.length, self.padding)  # [B, T]
         states = self.model.transformer(input_ids=ids, attention_mask=valid).last_hidden_state  # [B, T, D]
         return torch.stack([state[int(real.sum()) - 1] for state, real in zip(states, valid, strict=True)]), valid

@@ -16,12 +16,12 @@ Padding = Literal["max", "batch"]  # rows as long as the longest allowed, or as 
 
 
 def padded(rows: Sequence[np.ndarray], fill: int, length: int, padding: Padding) -> tuple[Tensor, Tensor]:
-    """Rows [L_i] cut at `length` -> ids [B, T] int64 and which places are real [B, T] int64 (1 or 0)."""
+    """Rows [L_i] cut at `length` -> ids [B, T] int64 and which positions are real [B, T] int64 (1 or 0)."""
     kept = [row[:length] for row in rows]
     width = length if padding == "max" else max(len(row) for row in kept)
     ids = torch.full((len(kept), width), fill)
-    for place, row in zip(ids, kept, strict=True):
-        place[: len(row)] = torch.from_numpy(row.astype(np.int64))
+    for position, row in zip(ids, kept, strict=True):
+        position[: len(row)] = torch.from_numpy(row.astype(np.int64))
     lengths = torch.tensor([len(row) for row in kept])
     return ids, (torch.arange(width) < lengths[:, None]).long()
 

@@ -1,8 +1,9 @@
 """T-JEPA as the original writes it: the yardstick of `bench_step.py`. Plain on purpose; nothing trains with it.
 
 A DistilBERT student reads the text with [MASK] in spans, an EMA teacher reads it clean and in full, and a three-layer
-MLP predicts the teacher's latents at the masked places (mean squared error). As there: fp32, every text cut or padded
-to 128 tokens, masks from a Python loop over texts, AdamW with its defaults, EMA from a Python loop over parameters.
+MLP predicts the teacher's latents at the masked positions (mean squared error). As there: fp32, every text cut or
+padded to 128 tokens, masks from a Python loop over texts, AdamW with its defaults, EMA from a Python loop over
+parameters.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ReferenceTJEPA:
         self.student.train()
 
     def step(self, texts: Sequence[np.ndarray]) -> Tensor:
-        """One optimiser step on the token ids [L_i] of each text; returns which places were real [B, T]."""
+        """One optimiser step on the token ids [L_i] of each text; returns which positions were real [B, T]."""
         ids, valid = padded(texts, self.pad_id, LENGTH, self.padding)  # [B, T]
         hidden = torch.zeros_like(ids, dtype=torch.bool)  # [B, T]
         for row, text in zip(hidden, texts, strict=True):
@@ -63,12 +64,12 @@ class ReferenceTJEPA:
         return valid
 
     def hide_spans(self, row: Tensor, length: int) -> None:
-        """Set random spans of `row` [T] bool until MASK_RATIO of its first `length` places is hidden."""
+        """Set random spans of `row` [T] bool until MASK_RATIO of its first `length` positions is hidden."""
         wanted = max(1, int(MASK_RATIO * length))
         hidden = 0
         while hidden < wanted:
             start = self.draw.randrange(length)
-            for place in range(start, min(start + self.draw.randint(1, LONGEST_SPAN), length)):
-                if not row[place] and hidden < wanted:
-                    row[place] = True
+            for position in range(start, min(start + self.draw.randint(1, LONGEST_SPAN), length)):
+                if not row[position] and hidden < wanted:
+                    row[position] = True
                     hidden += 1

@@ -139,8 +139,8 @@ def with_encoder(recipe: ModuleType, asked: Asked, max_len: int, **values: Any) 
     return *made(recipe, asked, {"encoder": encoder, "invariance": 0.0, **values}), vocabulary
 
 
-def real_places(encoder: Any, valid: Tensor) -> Tensor:
-    """Which places are real, of those that a transformers encoder reads for `valid` [B, T]: texts may share rows."""
+def real_positions(encoder: Any, valid: Tensor) -> Tensor:
+    """Which positions are real, of those that a transformers encoder reads for `valid` [B, T]: texts may share rows."""
     packing = encoder.packing(valid)
     real = real_of(valid if packing is None else packing.segments)
     assert real is not None

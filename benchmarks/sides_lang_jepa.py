@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from reference_lang_jepa import ReferenceLangJEPA, Sizes
-from sides import DISTILBERT, Asked, Built, Recipe, our_side, real_places, shuffled, with_encoder
+from sides import DISTILBERT, Asked, Built, Recipe, our_side, real_positions, shuffled, with_encoder
 from stepping import Read, Side
 
 from openjepa.data.tokenizers.choice import TextTokenizer
@@ -29,7 +29,7 @@ def ours(asked: Asked) -> Built:
         teacher = hidden if config.teacher_reads == "alone" else batch.valid
         other_view = [hidden] if experiment.method.two_views.pulls else []
         encoder = experiment.method.student
-        encoded = [real_places(encoder, read) for read in (batch.visible_tokens.valid, teacher, *other_view)]
+        encoded = [real_positions(encoder, read) for read in (batch.visible_tokens.valid, teacher, *other_view)]
         return Read(len(batch.hidden_segments), encoded)
 
     return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reference_t_jepa import LENGTH, ReferenceTJEPA
-from sides import DISTILBERT, Asked, Built, Recipe, our_side, real_places, shuffled, with_encoder
+from sides import DISTILBERT, Asked, Built, Recipe, our_side, real_positions, shuffled, with_encoder
 from stepping import Read, Side
 
 from openjepa.data.tokenizers.choice import TextTokenizer
@@ -23,7 +23,7 @@ def ours(asked: Asked) -> Built:
         teacher = spans if config.teacher_reads == "spans" else batch.valid
         other_view = [spans] if experiment.method.two_views.pulls else []
         encoder = experiment.method.student
-        return Read(batch.tokens, [real_places(encoder, read) for read in (student, teacher, *other_view)])
+        return Read(batch.tokens, [real_positions(encoder, read) for read in (student, teacher, *other_view)])
 
     return Built(our_side(experiment, read), experiment.train_data, config, vocabulary)
 

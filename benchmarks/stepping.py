@@ -22,7 +22,7 @@ class Read(NamedTuple):
     """What one step has read."""
 
     items: int  # what speed counts: real tokens, hidden sentences, questions
-    encoded: Sequence[Tensor]  # of each encoder's input, which places were real: bool
+    encoded: Sequence[Tensor]  # of each encoder's input, which positions were real: bool
 
 
 Step = Callable[[], Read]
@@ -36,8 +36,8 @@ class Side:
     trained_parameters: int
     step_s: list[float] = field(default_factory=list)
     block_items_per_s: list[float] = field(default_factory=list)
-    real_places: int = 0
-    places: int = 0
+    real_positions: int = 0
+    positions: int = 0
 
     def run_block(self, seconds: float) -> None:
         """Steps for about `seconds`, at least one."""
@@ -48,8 +48,8 @@ class Side:
             self.step_s.append(time.perf_counter() - began)
             spent_s += self.step_s[-1]
             items += read.items
-            self.real_places += sum(int(mask.sum()) for mask in read.encoded)
-            self.places += sum(mask.numel() for mask in read.encoded)
+            self.real_positions += sum(int(mask.sum()) for mask in read.encoded)
+            self.positions += sum(mask.numel() for mask in read.encoded)
         self.block_items_per_s.append(items / spent_s)
 
     def summary(self, unit: str) -> dict[str, float]:
@@ -57,7 +57,7 @@ class Side:
             f"{unit}s_per_s": round(statistics.median(self.block_items_per_s), 2),
             "step_ms": round(1000 * statistics.median(self.step_s), 1),
             "steps": len(self.step_s),
-            "padding_share": round(1 - self.real_places / self.places, 3),
+            "padding_share": round(1 - self.real_positions / self.positions, 3),
             "trained_parameters": self.trained_parameters,
         }
 

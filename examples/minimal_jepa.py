@@ -1,6 +1,6 @@
 """A whole joint-embedding predictive architecture in about a hundred lines, on handwritten digits, with plain PyTorch.
 
-An image of 8 x 8 pixels is cut into 16 patches. The student sees half of them. A predictor, told the places of the
+An image of 8 x 8 pixels is cut into 16 patches. The student sees half of them. A predictor, told the positions of the
 other half, estimates not their pixels but their *latents*: what the teacher, a slow average of the student, makes of
 them when it sees the whole image. Besides, what the student makes of the two halves is pulled together, since they show
 the same digit, and kept from becoming the same for all digits. No label is used in training.
@@ -43,35 +43,37 @@ class Transformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Patches of pixels, with their places, to latents. What it is not given it cannot know."""
+    """Patches of pixels, with their positions, to latents. What it is not given it cannot know."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pixels, self.place = nn.Linear(PATCH * PATCH, DIM), nn.Embedding(PATCHES, DIM)
+        self.pixels, self.position = nn.Linear(PATCH * PATCH, DIM), nn.Embedding(PATCHES, DIM)
         self.trunk = Transformer(depth=2)
 
-    def forward(self, patches: Tensor, places: Tensor) -> Tensor:
-        """patches [B, T, 4], places [B, T] -> [B, T, D]."""
-        return self.trunk(self.pixels(patches) + self.place(places))
+    def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
+        """patches [B, T, 4], positions [B, T] -> [B, T, D]."""
+        return self.trunk(self.pixels(patches) + self.position(positions))
 
 
 class Predictor(nn.Module):
-    """Latents of the visible patches, and the places of the hidden ones, to latents of the hidden ones."""
+    """Latents of the visible patches, and the positions of the hidden ones, to latents of the hidden ones."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.mask_token, self.place = nn.Parameter(torch.zeros(DIM)), nn.Embedding(PATCHES, DIM)
+        self.mask_token, self.position = nn.Parameter(torch.zeros(DIM)), nn.Embedding(PATCHES, DIM)
         self.trunk, self.out = Transformer(depth=1), nn.Linear(DIM, DIM)
 
     def forward(self, seen: Tensor, seen_at: Tensor, hidden_at: Tensor) -> Tensor:
-        asked = self.mask_token + self.place(hidden_at)  # [B, H, D]: without the place, all would be one prediction
-        x = self.trunk(torch.cat([seen + self.place(seen_at), asked], 1))
+        asked = self.mask_token + self.position(
+            hidden_at
+        )  # [B, H, D]: without the position, all would be one prediction
+        x = self.trunk(torch.cat([seen + self.position(seen_at), asked], 1))
         return self.out(x[:, seen_at.shape[1] :])
 
 
-def take(x: Tensor, places: Tensor) -> Tensor:
-    """x [B, T, D], places [B, K] -> [B, K, D]."""
-    return x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))
+def take(x: Tensor, positions: Tensor) -> Tensor:
+    """x [B, T, D], positions [B, K] -> [B, K, D]."""
+    return x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def collapse(z: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ def main(steps: int = 400) -> dict[str, float]:
         batch = patches[torch.randint(TRAIN, (BATCH,))]  # [B, 16, 4]
         order = torch.rand(BATCH, PATCHES).argsort(1)  # each image hides patches of its own
         seen_at, hidden_at = order[:, :VISIBLE], order[:, VISIBLE:]
-        with torch.no_grad():  # the teacher sees everything; what all images have in common at a place is taken away
+        with torch.no_grad():  # the teacher sees everything; what all images have in common at a position is taken away
             everything = teacher(batch, torch.arange(PATCHES).expand(BATCH, -1))  # [B, 16, D]
             everything = (everything - everything.mean(0)) / (everything.std(0) + 1e-3)
             target = take(everything, hidden_at)  # [B, H, D]

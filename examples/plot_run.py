@@ -32,8 +32,8 @@ def draw(run: RunDir, out: Path) -> None:
     measures = read_json(run.summary)["eval"]
     width = 0.8 / len(COLUMNS)
     for shift, (column, color) in enumerate(COLUMNS.items()):
-        places = [i + (shift - 1.5) * width for i in range(len(measures))]
-        ledger.bar(places, [m.get(column, 0.0) for m in measures.values()], width, color=color, label=column)
+        positions = [i + (shift - 1.5) * width for i in range(len(measures))]
+        ledger.bar(positions, [m.get(column, 0.0) for m in measures.values()], width, color=color, label=column)
     chances = [m["chance"] for m in measures.values()]
     ledger.scatter(range(len(measures)), chances, marker="_", color="black", s=90, label="chance", zorder=3)
     ledger.set_xticks(range(len(measures)), list(measures), rotation=60, ha="right", fontsize=8)

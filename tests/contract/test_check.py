@@ -103,7 +103,7 @@ def all_of_short_rows(valid: Tensor, generator: torch.Generator) -> Tensor:
 @pytest.mark.parametrize(
     ("masker", "said"),
     [
-        (in_padding, r"[1-9]\d* hidden places are padding"),
+        (in_padding, r"[1-9]\d* hidden positions are padding"),
         (none_in_short_rows, r"[1-9]\d* rows hide nothing"),
         (all_of_short_rows, r"[1-9]\d* hide everything"),
     ],

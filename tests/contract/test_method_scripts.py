@@ -48,7 +48,7 @@ def page(name: str) -> ModuleType:
 
 def renamed(name: str) -> str:
     for ours, theirs in (
-        (r"\bplace\b", "position"),
+        (r"\bposition_embedding\b", "position"),
         (r"\bblocks\b", "layers"),
         (r"\bqkv\.", "self_attn.in_proj_"),
         (r"(layers\.\d+)\.out\.", r"\1.self_attn.out_proj."),
@@ -98,7 +98,7 @@ def text_encoder(new: Any, ours: Any) -> nn.Module:
 
 def predictor_sizes(ours: Any) -> tuple[int, int, int, int]:
     """Width, depth, heads, positions."""
-    return ours.enter.out_features, *depth_and_heads(ours.trunk), ours.place.num_embeddings
+    return ours.enter.out_features, *depth_and_heads(ours.trunk), ours.position_embedding.num_embeddings
 
 
 # ---- each recipe's batch as its page takes it ----

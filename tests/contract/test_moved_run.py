@@ -73,7 +73,7 @@ def test_moved_data_is_named_with_a_way_on(run: api.Run, tmp_path: Path, capsys:
     assert main(["eval", str(run.path)]) == 0
 
 
-def test_resume_takes_new_places_and_is_the_same_run(run: api.Run, tmp_path: Path, capfd) -> None:
+def test_resume_takes_new_positions_and_is_the_same_run(run: api.Run, tmp_path: Path, capfd) -> None:
     shutil.move(tmp_path / "home", tmp_path / "archive")
     half = tmp_path / "half"
     shutil.copytree(run.path, half)

@@ -36,7 +36,7 @@ def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return request.param, EVERY[request.param](tmp_path_factory.mktemp("assets"))
 
 
-def place_of(error: BaseException) -> str:
+def position_of(error: BaseException) -> str:
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "openjepa" in frame.filename]
     return Path(ours[-1].filename).name
 
@@ -50,7 +50,7 @@ def test_the_training_forward_waits_for_nothing(named: tuple[str, Experiment]) -
         try:
             assert method(moved).loss.device == DEVICE
         except WAITS as error:
-            waits_in = place_of(error)
+            waits_in = position_of(error)
         assert waits_in == STILL_WAIT.get(name)
         assert method.embed(moved).device == DEVICE
 

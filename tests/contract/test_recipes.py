@@ -91,7 +91,7 @@ def test_a_planted_defect_fails_its_law_alone(
 
 
 def test_no_row_knows_its_batch(experiment: Experiment) -> None:
-    """Longer neighbours pad a row's text, its context and its hidden places: its vectors stay what they were."""
+    """Longer neighbours pad a row's text, its context and its hidden positions: its vectors stay what they were."""
     rows = [Row(experiment.train_data[i], generator_for(0, "sample", 0, i), i) for i in range(12)]
     rows.sort(key=lambda row: len(row.sample.ids))
 

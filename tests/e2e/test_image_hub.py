@@ -32,7 +32,7 @@ from openjepa.data.images.dataset import ImageSet
 cfg = ImageDataConfig(source=sys.argv[1], streaming=sys.argv[2] == "true", size=16, column="img", label="animal",
                       eval_fraction=0.3)
 found = {split: ImageSet(cfg, split) for split in ("train", "eval")}
-rows = {s: [[images.place(i), images.labels[i], images[i].mean().item()] for i in range(len(images))]
+rows = {s: [[images.origin(i), images.labels[i], images[i].mean().item()] for i in range(len(images))]
         for s, images in found.items()}
 (task,) = image_tasks(cfg)
 print(json.dumps({"counts": found["train"].counts, "rows": rows, "classes": task.classes}))
@@ -75,5 +75,5 @@ def test_images_of_the_hub_are_read_and_broken_ones_counted(streaming: str, tmp_
     rows = found["rows"]["train"] + found["rows"]["eval"]
     assert sorted(mean for _, _, mean in rows) == [5.0 * i for i in range(sum(SHARDS)) if i != BROKEN]
     assert all(label == str(int(mean / 5) % 2) for _, label, mean in rows)
-    assert all(place.startswith(NAME) for place, _, _ in rows)
+    assert all(origin.startswith(NAME) for origin, _, _ in rows)
     assert min(len(part) for part in found["rows"].values()) > 3

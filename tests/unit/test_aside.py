@@ -14,7 +14,7 @@ def files(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in folder.iterdir()}
 
 
-def test_the_new_folder_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path: Path) -> None:
+def test_the_new_folder_takes_the_position_of_the_old_one_when_it_is_whole(tmp_path: Path) -> None:
     final = tmp_path / "deep" / "kept"
     for name in ("first", "second"):
         with replaced_folder(final) as folder:

@@ -13,7 +13,7 @@ from openjepa.masking.attention import (
     PRED,
     QUESTION,
     block_mask,
-    block_places,
+    block_positions,
     next_tokens,
     segment_ids,
 )
@@ -37,7 +37,7 @@ def test_a_small_case_in_full() -> None:
     ]
     expected = torch.tensor([[cell == "1" for cell in row] for row in allowed])
     assert torch.equal(block_mask(ROWS)[0], expected)
-    assert block_places(ROWS).tolist() == [[0, 1, 2, 0, 1, 3, 0], [0, 1, 0, 1, 2, 3, 2]]
+    assert block_positions(ROWS).tolist() == [[0, 1, 2, 0, 1, 3, 0], [0, 1, 0, 1, 2, 3, 2]]
     assert next_tokens(ROWS).tolist() == [
         [True, True, False, True, False, False],
         [True, False, True, True, True, False],
@@ -65,7 +65,7 @@ def decoder() -> Decoder:
 
 def states(decoder: Decoder, ids: Tensor, segments: Tensor = ROWS) -> Tensor:
     with torch.no_grad():
-        return decoder(ids, block_mask(segments), block_places(segments))
+        return decoder(ids, block_mask(segments), block_positions(segments))
 
 
 def some_ids() -> Tensor:
@@ -76,15 +76,15 @@ def test_a_token_changes_only_those_that_may_read_it(decoder: Decoder) -> None:
     """Through every layer: what the mask forbids stays bit-identical, what it allows moves."""
     ids = some_ids()
     before, mask = states(decoder, ids), block_mask(ROWS)
-    for place in range(ROWS.shape[1]):
+    for position in range(ROWS.shape[1]):
         other = ids.clone()
-        other[:, place] = (other[:, place] + 1) % VOCAB
+        other[:, position] = (other[:, position] + 1) % VOCAB
         moved = (states(decoder, other) != before).any(-1)  # [B, T]
-        assert torch.equal(moved, mask[:, :, place])
+        assert torch.equal(moved, mask[:, :, position])
 
 
 def test_one_pass_equals_separate_passes(decoder: Decoder) -> None:
-    """The question alone (with [PRED] behind it) and the answer alone, under a plain causal mask from place 0."""
+    """The question alone (with [PRED] behind it) and the answer alone, under a plain causal mask from position 0."""
     ids = some_ids()
     together = states(decoder, ids)
     for row, (question, answer) in enumerate(SIZES):
@@ -100,7 +100,7 @@ def test_one_pass_equals_separate_passes(decoder: Decoder) -> None:
             assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_places_that_go_on_are_not_separate_passes(decoder: Decoder) -> None:
+def test_positions_that_go_on_are_not_separate_passes(decoder: Decoder) -> None:
     """The known defect: the same answer gets another latent after another question."""
     ids = some_ids()
     ids[1, 2:4] = ids[0, 3:5]

@@ -19,7 +19,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.tasks import Classification, Triplets
 from openjepa.evals import attentive
-from openjepa.evals.layers import EMBEDDING, Point, place_features, pooled_features
+from openjepa.evals.layers import EMBEDDING, Point, pooled_features, position_features
 from openjepa.evals.sweep import audit
 from tests.tiny import build_image, build_tiny, build_views
 
@@ -96,9 +96,9 @@ def test_pooled_features_are_what_they_are_called(tmp_path: Path) -> None:
         for pooling, vector in expected.items():
             np.testing.assert_allclose(found[Point("student", layer, pooling)][0], vector.numpy(), atol=1e-5)
     np.testing.assert_allclose(found[EMBEDDING][0], embedding[0].numpy(), atol=1e-5)
-    places = place_features(experiment, TEXTS, "teacher", 1)
-    assert places.valid.sum(1).tolist() == [int(experiment.embedding.inputs([text]).valid.sum()) for text in TEXTS]
-    mean = (places.latents.astype(np.float32) * places.valid[..., None]).sum(1) / places.valid.sum(1)[:, None]
+    positions = position_features(experiment, TEXTS, "teacher", 1)
+    assert positions.valid.sum(1).tolist() == [int(experiment.embedding.inputs([text]).valid.sum()) for text in TEXTS]
+    mean = (positions.latents.astype(np.float32) * positions.valid[..., None]).sum(1) / positions.valid.sum(1)[:, None]
     np.testing.assert_allclose(mean, found[Point("teacher", 1, "mean")], atol=2e-2)
 
 

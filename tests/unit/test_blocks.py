@@ -72,13 +72,13 @@ def block_coverage(grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
 
     def along(length: int, block: int) -> np.ndarray:
         starts = np.arange(length - block + 1)[:, None]
-        places = np.arange(length)[None, :]
-        return ((starts <= places) & (places < starts + block)).mean(axis=0)
+        positions = np.arange(length)[None, :]
+        return ((starts <= positions) & (positions < starts + block)).mean(axis=0)
 
     return np.outer(along(grid[0], size[0]), along(grid[1], size[1]))
 
 
-def test_coverage_of_a_block_is_that_of_a_uniform_place() -> None:
+def test_coverage_of_a_block_is_that_of_a_uniform_position() -> None:
     """Closed form: no patch is favoured by an exclusive bound or a raster order."""
     grid, size = (8, 8), (3, 4)
     share = size[0] * size[1] / 64
@@ -177,8 +177,8 @@ def test_blocks_hide_the_configured_ratio_on_average(ratio: float, grid: tuple[i
     assert hiddens.mean() == pytest.approx(ratio, abs=0.04)  # of 64 patches, 2.5
 
 
-def test_a_block_may_lie_at_every_place_inside_the_grid() -> None:
-    """Each corner of the grid is reached, and every place is as likely as any other."""
+def test_a_block_may_lie_at_every_position_inside_the_grid() -> None:
+    """Each corner of the grid is reached, and every position is as likely as any other."""
     _, hiddens = draws(BlockMasker(0.25, (1.0, 1.0)), (6, 6))
     tops, lefts = hiddens.any(2).argmax(1), hiddens.any(1).argmax(1)
     counts = np.zeros((4, 4))

@@ -86,7 +86,9 @@ def test_a_picture_is_labelled_by_the_kind_of_its_largest_object(tmp_path: Path)
     assert len(task.train) + len(task.test) == 11
     for images, asked, labels in ((train.images, task.train, task.train_labels),
                                   (held_out.images, task.test, task.test_labels)):  # fmt: skip
-        by_pixels = {image.tobytes(): int(Path(place).stem) for image, place in zip(images, images.places, strict=True)}
+        by_pixels = {
+            image.tobytes(): int(Path(origin).stem) for image, origin in zip(images, images.origins, strict=True)
+        }
         assert [by_pixels[np.asarray(image).tobytes()] % 2 for image in asked] == list(labels)
 
 
@@ -110,7 +112,7 @@ def test_every_image_keeps_its_own_captions(tmp_path: Path) -> None:
     for images in both(cfg):
         for index in range(len(images)):
             assert images[index].image.shape == (SIZE, SIZE, 3)
-            seen[Path(images.images.place(index)).stem] = images[index].captions
+            seen[Path(images.images.origin(index)).stem] = images[index].captions
     assert seen == {f"{n:03}": [f"picture {n}, version {k}" for k in range(2)] for n in range(12)}
 
 
@@ -260,7 +262,7 @@ def test_file_names_that_lead_out_of_the_folder_are_refused(name: str, tmp_path:
     for captions in (written(tmp_path, annotations), str(tmp_path / "table.jsonl")):
         train, held_out = both(config(tmp_path, annotations, captions=captions))
         assert train.counts == {KEPT: 12, "image file outside of data.source": 1}
-        assert not any("secret" in place for images in (train, held_out) for place in images.images.places)
+        assert not any("secret" in origin for images in (train, held_out) for origin in images.images.origins)
 
 
 def test_objects_of_other_types_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -318,7 +320,7 @@ def test_captions_may_come_in_a_table(kind: str, tmp_path: Path) -> None:
     seen = {}
     for images in both(cfg):
         for index in range(len(images)):
-            name = str(Path(images.images.place(index)).relative_to(tmp_path / "photos"))
+            name = str(Path(images.images.origin(index)).relative_to(tmp_path / "photos"))
             seen[name] = images[index].captions
     assert seen == {name: [f'picture {name}, "version" {k}' for k in range(2)] for name in names}
     assert CaptionedImages(cfg, "train").counts == {
@@ -398,7 +400,7 @@ def scenes() -> CaptionedImages:
 def test_scenes_come_with_their_captions(scenes: CaptionedImages) -> None:
     world = Scenes("train", 60, pixels=SIZE)
     for index in range(0, len(scenes), 7):
-        number = int(scenes.images.place(index).split(":")[1])
+        number = int(scenes.images.origin(index).split(":")[1])
         assert np.array_equal(scenes[index].image, world.image(number))
         assert tuple(scenes[index].captions) == world.captions(number)
 

@@ -159,7 +159,7 @@ def test_an_empty_group_is_left_out() -> None:
 
 
 def test_a_bookmark_comes_back_equal(tmp_path: Path) -> None:
-    mark = Bookmark(draw=70, epoch=1, place=(2, 13, 120, 209))
+    mark = Bookmark(draw=70, epoch=1, offset=(2, 13, 120, 209))
     assert checkpoint.load_bookmark(checkpoint.save(tmp_path, 8, *trained(1), mark)) == mark
     assert checkpoint.load_bookmark(checkpoint.save(tmp_path, 9, *trained(1), Bookmark())) == Bookmark()
     assert checkpoint.load_bookmark(checkpoint.save(tmp_path, 10, *trained(1))) is None

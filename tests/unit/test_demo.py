@@ -123,7 +123,7 @@ def test_a_question_in_bytes_has_no_unknown_words(asked: Questions) -> None:
 
 
 def test_a_hidden_sentence_cannot_change_what_is_predicted_for_it(hidden: HiddenSentence) -> None:
-    """Its length can: the places of the sentences after it tell it. So the other sentence has the same words."""
+    """Its length can: the positions of the sentences after it tell it. So the other sentence has the same words."""
     first = hidden.ask(PARAGRAPH, 1)
     other = hidden.ask(PARAGRAPH.replace("The cat ran up a tree.", "A tree ran up the cat."), 1)
     np.testing.assert_allclose([m.cosine for m in first.elsewhere], [m.cosine for m in other.elsewhere], atol=1e-4)

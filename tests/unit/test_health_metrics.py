@@ -38,10 +38,10 @@ def rotation(dim: int) -> Tensor:
 
 def full_latents(count: int = 60, dim: int = 8) -> HealthSample:
     target = normal(count, dim)
-    rows, places = torch.arange(count) // 6, torch.arange(count) % 6
+    rows, positions = torch.arange(count) // 6, torch.arange(count) % 6
     predicted, copied = target + normal(count, dim, draw=1), normal(count, dim, draw=2)
     context = normal(10, dim, draw=3)
-    return HealthSample(predicted, target, context, rows, places, copied, context + 0.1 * normal(10, dim, draw=4))
+    return HealthSample(predicted, target, context, rows, positions, copied, context + 0.1 * normal(10, dim, draw=4))
 
 
 @pytest.mark.parametrize("k", [1, 4, 16])
@@ -117,15 +117,15 @@ def test_equal_rows_have_no_rank_and_no_spread_not_that_of_rounding(row: float) 
     assert uniformity(x) == pytest.approx(0, abs=1e-6)
 
 
-def test_position_share_is_one_for_position_only_and_zero_for_random_places() -> None:
-    places = torch.arange(400) % 10
+def test_position_share_is_one_for_position_only_and_zero_for_random_positions() -> None:
+    positions = torch.arange(400) % 10
     means = normal(10, 8)
-    assert position_share(means[places], places) == pytest.approx(1)
-    assert position_share(normal(400, 8, draw=1), places) == pytest.approx(0, abs=0.02)
-    mixed = position_share(means[places] * math.sqrt(3) + normal(400, 8, draw=1), places)
+    assert position_share(means[positions], positions) == pytest.approx(1)
+    assert position_share(normal(400, 8, draw=1), positions) == pytest.approx(0, abs=0.02)
+    mixed = position_share(means[positions] * math.sqrt(3) + normal(400, 8, draw=1), positions)
     between = 3 * means.var(0).sum().item()
     assert mixed == pytest.approx(between / (between + 8), abs=0.05)
-    assert position_share(normal(10, 8), torch.arange(10)) == 0  # every place once: nothing can be said
+    assert position_share(normal(10, 8), torch.arange(10)) == 0  # every position once: nothing can be said
 
 
 def test_teacher_distance_equal_unrelated_opposite_and_blind_to_offsets() -> None:
@@ -187,8 +187,10 @@ def test_nan_is_reported_not_hidden() -> None:
 def test_large_input_is_subsampled_alike_every_time_with_rows_kept_together() -> None:
     count = MOST_ROWS + 500
     target = normal(count, 4)
-    places = torch.arange(count) % 3
-    latents = HealthSample(target + places[:, None], target, target[:7], torch.arange(count), places, target, None)
+    positions = torch.arange(count) % 3
+    latents = HealthSample(
+        target + positions[:, None], target, target[:7], torch.arange(count), positions, target, None
+    )
     found = health(latents)
     assert found == health(latents)
     assert found["skill_copy"] == 0  # copied equals target row by row: nothing to gain, so alignment survived

@@ -46,32 +46,36 @@ def test_skill_does_not_change_under_a_common_scale_shift_or_rotation() -> None:
 
 @pytest.mark.parametrize("target", [torch.full((9, 4), 0.3), torch.zeros(9, 4), torch.ones(1, 4), torch.ones(0, 4)])
 def test_nothing_to_predict_is_no_skill(target: Tensor) -> None:
-    places = torch.zeros(len(target), dtype=torch.long)
-    assert skill(target, target) == skill_position(target, target, places) == skill_copy(target, target, target) == 0
+    positions = torch.zeros(len(target), dtype=torch.long)
+    assert skill(target, target) == skill_position(target, target, positions) == skill_copy(target, target, target) == 0
 
 
 def test_predicting_the_position_mean_has_skill_but_none_beyond_position() -> None:
-    places = torch.arange(2000) % 10
+    positions = torch.arange(2000) % 10
     means = 2 * normal(10, 8)
-    target = means[places] + normal(2000, 8, draw=1)
-    assert skill(means[places], target) > 0.5
-    assert skill_position(means[places], target, places) == pytest.approx(0, abs=0.01)
-    half = means[places] + 0.5 * (target - means[places])
-    assert skill_position(half, target, places) == pytest.approx(0.75, abs=0.01)
+    target = means[positions] + normal(2000, 8, draw=1)
+    assert skill(means[positions], target) > 0.5
+    assert skill_position(means[positions], target, positions) == pytest.approx(0, abs=0.01)
+    half = means[positions] + 0.5 * (target - means[positions])
+    assert skill_position(half, target, positions) == pytest.approx(0.75, abs=0.01)
 
 
 def test_rare_positions_are_no_strong_opponent_and_no_weak_one() -> None:
     target = normal(400, 8)
-    for places in (torch.arange(400), torch.arange(400) // 2, torch.arange(400) % 100):  # seen once, twice, four times
-        value = skill_position(0.8 * target, target, places)
+    for positions in (
+        torch.arange(400),
+        torch.arange(400) // 2,
+        torch.arange(400) % 100,
+    ):  # seen once, twice, four times
+        value = skill_position(0.8 * target, target, positions)
         assert value <= skill(0.8 * target, target)
         assert value == pytest.approx(0.96, abs=0.005)
 
 
 def test_latents_that_are_position_and_nothing_else_leave_nothing_to_know_beyond_it() -> None:
-    places = torch.arange(100) % 10
-    target = normal(10, 8)[places]
-    assert skill_position(target + 1e-3, target, places) == 0
+    positions = torch.arange(100) % 10
+    target = normal(10, 8)[positions]
+    assert skill_position(target + 1e-3, target, positions) == 0
     assert skill(target, target) == 1
 
 

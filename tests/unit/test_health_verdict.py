@@ -21,13 +21,13 @@ def normal(*shape: int, draw: int = 0) -> Tensor:
 
 
 def living(skill_noise: float = 0.7) -> HealthSample:
-    """A working encoder: content in rows and places, half of it predictable, a teacher close by."""
-    rows, places = torch.arange(B).repeat_interleave(PER_ROW), torch.arange(PER_ROW).repeat(B)
+    """A working encoder: content in rows and positions, half of it predictable, a teacher close by."""
+    rows, positions = torch.arange(B).repeat_interleave(PER_ROW), torch.arange(PER_ROW).repeat(B)
     context = normal(B, D)
-    target = context[rows] + 0.3 * normal(PER_ROW, D, draw=1)[places] + 0.8 * normal(B * PER_ROW, D, draw=2)
+    target = context[rows] + 0.3 * normal(PER_ROW, D, draw=1)[positions] + 0.8 * normal(B * PER_ROW, D, draw=2)
     predicted = target + skill_noise * normal(B * PER_ROW, D, draw=3)
     return HealthSample(
-        predicted, target, context, rows, places, target.roll(1, 0), context + 0.2 * normal(B, D, draw=4)
+        predicted, target, context, rows, positions, target.roll(1, 0), context + 0.2 * normal(B, D, draw=4)
     )
 
 

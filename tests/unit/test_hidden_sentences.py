@@ -58,7 +58,7 @@ def test_what_is_hidden_depends_on_the_document_alone() -> None:
     (other, _), _ = tasks(DOCUMENTS[::-1])
     assert other.queries == within.queries[::-1]
     hidden = [within.documents[own] for gains in within.gains for own in gains]
-    assert len({sentence.split()[0] for sentence in hidden}) > 1  # not always the same place
+    assert len({sentence.split()[0] for sentence in hidden}) > 1  # not always the same position
 
 
 def test_limits_take_the_same_documents_and_count_what_is_too_short() -> None:

@@ -290,9 +290,9 @@ def test_a_folder_of_images_is_split_labelled_and_counted(tmp_path: Path) -> Non
     assert train.counts == {"images": 40, "image cannot be decoded": 1, "left out: .txt": 1}
     assert set(train.labels) == {"cats", "dogs"}
     for images in (train, held_out):
-        number = int(Path(images.place(0)).stem)
+        number = int(Path(images.origin(0)).stem)
         assert np.array_equal(images[0], noise(number))
-        assert images.labels[0] == Path(images.place(0)).parent.name
+        assert images.labels[0] == Path(images.origin(0)).parent.name
     assert not {image.tobytes() for image in train.pixels} & {image.tobytes() for image in held_out.pixels}
 
 
@@ -308,7 +308,7 @@ def test_parquet_gives_the_same_pixels_as_files(tmp_path: Path) -> None:
     cfg = config(parquet_of(tmp_path / "a.parquet", broken=2), column="img", label="label")
     train, held_out = train_and_eval(cfg)
     assert train.counts == {"images": 40, "image cannot be decoded": 2}
-    number = int(train.place(0).rpartition(":")[2])
+    number = int(train.origin(0).rpartition(":")[2])
     assert np.array_equal(train[0], noise(number))
     assert train.labels[0] == str(number % 3)
     assert len(train) + len(held_out) == 40
@@ -410,14 +410,14 @@ def nested(path: Path, *files: str) -> Path:
     [(1, {"in", "out"}), (2, {"cats", "dogs"}), (-1, {"cats", "dogs"}), (-2, {"in", "out"})],
 )
 def test_the_folder_that_is_the_label_can_be_chosen(level: int, labels: set[str], tmp_path: Path) -> None:
-    files = [f"{animal}/{place}/{n}.png" for animal in ("cats", "dogs") for place in ("in", "out") for n in range(10)]
+    files = [f"{animal}/{origin}/{n}.png" for animal in ("cats", "dogs") for origin in ("in", "out") for n in range(10)]
     source = nested(tmp_path / "pets", *files)
     for pattern in (source, source / "*" / "*" / "*.png", source / "**" / "*.png"):
         sets = train_and_eval(config(pattern, label_level=level))
         assert {label for images in sets for label in images.labels} == labels
         at = {1: -2, 2: -3, -1: -3, -2: -2}[level]
-        assert all(Path(place).parts[at] == label for images in sets
-                   for place, label in zip(images.places, images.labels, strict=True))  # fmt: skip
+        assert all(Path(origin).parts[at] == label for images in sets
+                   for origin, label in zip(images.origins, images.labels, strict=True))  # fmt: skip
 
 
 def test_folders_of_different_depths_have_the_levels_that_all_have(tmp_path: Path) -> None:

@@ -45,14 +45,15 @@ def test_figures_of_a_known_mask() -> None:
     second = masks(".xx.......", padding=2)
     found = figures(Sampled((first, second), ([], [])))
     expected = {
-        "places": 8, "hidden_share": 3 / 8, "shown_share": 5 / 8, "unused_share": 0, "hidden_places": 3,
-        "shown_places": 5, "hidden_regions": 2, "region_places": 1.5, "block_overlap": 1 / 4, "epoch_overlap": 1 / 4,
+        "positions": 8, "hidden_share": 3 / 8, "shown_share": 5 / 8, "unused_share": 0, "hidden_positions": 3,
+        "shown_positions": 5, "hidden_regions": 2, "region_positions": 1.5, "block_overlap": 1 / 4,
+        "epoch_overlap": 1 / 4,
     }  # fmt: skip
     assert {name: found[name].mean for name in expected} == pytest.approx(expected)
     covered = coverage(first)
     assert covered["hidden"].tolist() == [0, 0, 1, 1, 0, 1, 0, 0, 0, 0]
     assert covered["rows"].tolist() == [1] * 8 + [0] * 2
-    assert to_json(found, Sampled((first, second), ([], [])))["figures"]["places"]["most"] == 8
+    assert to_json(found, Sampled((first, second), ([], [])))["figures"]["positions"]["most"] == 8
 
 
 def test_regions_of_a_grid_touch_by_sides_only() -> None:
@@ -97,11 +98,11 @@ def test_a_large_image_is_made_smaller() -> None:
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (125, 125)
 
 
-def test_bars_stand_for_their_places() -> None:
+def test_bars_stand_for_their_positions() -> None:
     hidden, rows = np.array([0.0, 0.5, 1.0, 0.25]), np.array([4, 4, 4, 2])
-    heights = [float(h) for h in re.findall(r'height="([\d.]+)"><title>', draw.place_chart(hidden, rows, "t"))]
+    heights = [float(h) for h in re.findall(r'height="([\d.]+)"><title>', draw.position_chart(hidden, rows, "t"))]
     assert heights == pytest.approx(draw.HEIGHT * hidden)
-    many = draw.place_chart(np.full(1000, 0.5), np.full(1000, 3), "t")
+    many = draw.position_chart(np.full(1000, 0.5), np.full(1000, 3), "t")
     assert 100 < many.count("hidden-bar") <= draw.BARS
 
 
@@ -188,7 +189,7 @@ def test_check_and_training_say_what_masks_cannot_follow(tmp_path: Path, capsys:
     words = [*coarse, "data.size=32", "encoder.patch=16", "mask.target_area=[0.9,1.0]", "train.steps=1"]
     main(["check", "i_jepa", *words, "--json"])
     checks = {row["name"]: row["detail"] for row in json.loads(capsys.readouterr().out)["checks"]}
-    assert "25.0% of 60 real places hidden" in checks["masks"]
+    assert "25.0% of 60 real positions hidden" in checks["masks"]
     assert "target_area=0.9 to 1 is not followed" in checks["masks"]
     assert main(["train", "i_jepa", *words, "--no-eval", "--out", str(tmp_path / "run")]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "is not followed" in line]

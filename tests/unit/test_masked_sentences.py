@@ -68,11 +68,11 @@ def test_masks_hide_the_asked_share_and_never_all(strategy: str, ratio: float) -
         hidden = mask(count, generator_for(0, "mask", count))
         assert hidden.shape == (count,)
         assert int(hidden.sum()) == min(max(1, round(ratio * count)), count - 1)
-        places = hidden.nonzero().squeeze(1)
+        positions = hidden.nonzero().squeeze(1)
         if strategy != "random":
-            assert torch.equal(places, torch.arange(int(places[0]), int(places[-1]) + 1))
+            assert torch.equal(positions, torch.arange(int(positions[0]), int(positions[-1]) + 1))
         if strategy == "next":
-            assert int(places[-1]) == count - 1
+            assert int(positions[-1]) == count - 1
 
 
 @pytest.mark.parametrize("strategy", ["random", "block"])
@@ -149,7 +149,8 @@ def test_a_last_sentence_without_room_is_counted(tokenizer: TextTokenizer) -> No
 
 
 LONG = tuple(
-    " ".join(f"In {place} sentence {n} is {'very ' * (n % 3)}short." for n in range(11)) for place in ("Rome", "Oslo")
+    " ".join(f"In {position} sentence {n} is {'very ' * (n % 3)}short." for n in range(11))
+    for position in ("Rome", "Oslo")
 )
 OF_THREE = SentencesConfig(passages=3)
 
@@ -186,7 +187,7 @@ def numbers_of(batch: MaskedText, part: Segments) -> list[list[int]]:
     return [batch.position[row[keep]].tolist() for row, keep in zip(part.number, part.valid, strict=True)]
 
 
-def test_passages_know_their_document_and_their_place_in_it(tokenizer: TextTokenizer) -> None:
+def test_passages_know_their_document_and_their_position_in_it(tokenizer: TextTokenizer) -> None:
     batch = long_batch(tokenizer)
     row_document = [0, 0, 0, 1, 1, 2, 3, 3, 3, 4, 4]
     assert batch.keys.tolist() == [9 + i for i in row_document]

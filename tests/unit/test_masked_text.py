@@ -30,7 +30,7 @@ def tokenizer() -> TextTokenizer:
 
 
 class Halves:
-    """Hides every second of the maskable places, and the first one."""
+    """Hides every second of the maskable positions, and the first one."""
 
     def __call__(self, valid: Tensor, generator: torch.Generator) -> Tensor:
         hidden = torch.zeros_like(valid)
@@ -39,11 +39,11 @@ class Halves:
 
 
 def any_masker(valid: Tensor, generator: torch.Generator) -> Tensor:
-    """At least one and not all of the places, at random."""
-    places = valid.nonzero().squeeze(1)
-    count = int(torch.randint(1, len(places), (1,), generator=generator))
+    """At least one and not all of the positions, at random."""
+    positions = valid.nonzero().squeeze(1)
+    count = int(torch.randint(1, len(positions), (1,), generator=generator))
     hidden = torch.zeros_like(valid)
-    hidden[places[torch.randperm(len(places), generator=generator)[:count]]] = True
+    hidden[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
     return hidden
 
 
@@ -157,7 +157,7 @@ def test_the_nearest_visible_token_is_the_nearest(batch: MaskedText) -> None:
 
 
 def test_masks_come_from_each_rows_own_generator(tokenizer: TextTokenizer) -> None:
-    """So a row's mask does not depend on its neighbours, nor on its place in the batch."""
+    """So a row's mask does not depend on its neighbours, nor on its position in the batch."""
     collate = MaskedTextCollator(tokenizer, any_masker)
     together, alone = collate(rows()), collate([rows()[2]])
     assert torch.equal(together.hidden[2, : LENGTHS[2]], alone.hidden[0])

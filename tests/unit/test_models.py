@@ -1,4 +1,4 @@
-"""Networks: what is not there changes nothing, places are what they are told, and the teacher trails in closed form."""
+"""Networks: what is not there changes nothing, positions are those given, and the teacher trails in closed form."""
 
 from __future__ import annotations
 
@@ -61,24 +61,24 @@ def test_the_amount_of_padding_changes_nothing(encoder: TextEncoder, ids: Tensor
     assert torch.allclose(wide[1, :6], alone[0], atol=TOLERANCE)
 
 
-def test_tokens_may_be_read_in_any_order_if_told_their_places(encoder: TextEncoder, ids: Tensor) -> None:
+def test_tokens_may_be_read_in_any_order_if_told_their_positions(encoder: TextEncoder, ids: Tensor) -> None:
     order = torch.stack([torch.randperm(T, generator=generator_for(0, i)) for i in range(B)])  # [B, T]
     full = torch.ones(B, T, dtype=torch.bool)
     there = encoder(take(ids, order), full, order)
     assert torch.allclose(there, take(encoder(ids, full), order), atol=TOLERANCE)
     unmoved = encoder(take(ids, order), full)
-    assert not torch.allclose(unmoved, there, atol=0.01)  # places do matter
+    assert not torch.allclose(unmoved, there, atol=0.01)  # positions do matter
 
 
-def test_places_default_to_the_natural_ones(encoder: TextEncoder, ids: Tensor, valid: Tensor) -> None:
-    places = torch.arange(T).expand(B, T)
-    assert torch.equal(encoder(ids, valid), encoder(ids, valid, places))
+def test_positions_default_to_the_natural_ones(encoder: TextEncoder, ids: Tensor, valid: Tensor) -> None:
+    positions = torch.arange(T).expand(B, T)
+    assert torch.equal(encoder(ids, valid), encoder(ids, valid, positions))
 
 
 def test_states_begin_with_the_words_and_end_in_the_output(encoder: TextEncoder, ids: Tensor, valid: Tensor) -> None:
     states = encoder.states(ids, valid)
     assert [state.shape for state in states] == [(B, T, D)] * 3
-    assert torch.equal(states[0], encoder.token(ids) + encoder.place.weight[:T])
+    assert torch.equal(states[0], encoder.token(ids) + encoder.position_embedding.weight[:T])
     assert torch.equal(states[-1], encoder(ids, valid))
     for left_out in (1, 2, 9):  # the words always stay
         below = encoder.states(ids, valid, None, left_out)
@@ -136,7 +136,7 @@ def test_what_is_added_to_scores_says_as_much_as_what_may_be_read(dtype: torch.d
     added = torch.zeros(2, 4, 6, 6).masked_fill(~may_attend, LOWEST)
     assert torch.equal(attend(q, k, v, added), attend(q, k, v, may_attend))
     nearer = torch.full((2, 4, 6, 6), LOWEST).diagonal_scatter(torch.zeros(2, 4, 6), dim1=2, dim2=3)
-    assert torch.allclose(attend(q, k, v, nearer), v)  # each place reads itself alone
+    assert torch.allclose(attend(q, k, v, nearer), v)  # each position reads itself alone
 
 
 def test_attention_in_bf16_never_sees_a_masked_value() -> None:
@@ -165,14 +165,14 @@ PREDICTORS: dict[str, Callable[[], nn.Module]] = {
 
 
 def predictor_inputs(shown: bool) -> dict[str, Tensor | None]:
-    """Context of 7, 5 and 3 tokens; 4, 3 and 1 hidden places."""
-    places = torch.stack([torch.randperm(T, generator=generator_for(0, "p", i)) for i in range(B)])  # [B, T]
+    """Context of 7, 5 and 3 tokens; 4, 3 and 1 hidden positions."""
+    positions = torch.stack([torch.randperm(T, generator=generator_for(0, "p", i)) for i in range(B)])  # [B, T]
     return {
         "context": normal(B, 6, D),
-        "context_places": places[:, :6],
+        "context_positions": positions[:, :6],
         "context_valid": torch.arange(6)[None, :] < torch.tensor([[6], [5], [3]]),
         "slots": normal(B, 4, D, address="slots") if shown else None,
-        "hidden_places": places[:, 6:],
+        "hidden_positions": positions[:, 6:],
         "hidden_valid": torch.arange(4)[None, :] < torch.tensor([[4], [3], [1]]),
     }
 
@@ -180,7 +180,7 @@ def predictor_inputs(shown: bool) -> dict[str, Tensor | None]:
 @pytest.mark.parametrize("shown", [False, True])
 @pytest.mark.parametrize("kind", PREDICTORS)
 def test_predictions_do_not_depend_on_padding(kind: str, shown: bool) -> None:
-    """Neither its content nor its amount, in the context or among the hidden places: rows do not know their batch."""
+    """Neither on its content nor its amount, in the context or among the hidden positions."""
     torch.manual_seed(0)
     predictor, given = PREDICTORS[kind]().eval(), predictor_inputs(shown)
     together = predictor(**given)
@@ -194,15 +194,15 @@ def test_predictions_do_not_depend_on_padding(kind: str, shown: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", PREDICTORS)
-def test_predictions_know_their_place(kind: str) -> None:
+def test_predictions_know_their_position(kind: str) -> None:
     torch.manual_seed(0)
     predicted = PREDICTORS[kind]().eval()(**predictor_inputs(shown=False))
     assert (predicted[0, 0] - predicted[0, 1]).abs().max() > 1e-4
 
 
 def test_linear_biases_in_closed_form() -> None:
-    places = torch.tensor([[0, 3, 1]])
-    biases = linear_biases(places, torch.tensor([True, True, False])[None, None, None], heads=2)  # [1, 2, 3, 3]
+    positions = torch.tensor([[0, 3, 1]])
+    biases = linear_biases(positions, torch.tensor([True, True, False])[None, None, None], heads=2)  # [1, 2, 3, 3]
     for head, slope in enumerate((2**-4, 2**-8)):
         assert biases[0, head, :, :2].tolist() == [[0, -3 * slope], [-3 * slope, 0], [-slope, -2 * slope]]
     assert (biases[..., 2] == LOWEST).all()
@@ -213,14 +213,14 @@ def test_with_alibi_the_nearest_counts_most_from_the_start() -> None:
     context = torch.stack([normal(1, 9, D)[0]] * 10)  # nine latents as they are, and with each of them changed
     for i in range(9):
         context[i + 1, i] += 5.0
-    places, asked = torch.arange(9).expand(10, -1), torch.zeros(10, 1, dtype=torch.int64)
+    positions, asked = torch.arange(9).expand(10, -1), torch.zeros(10, 1, dtype=torch.int64)
     moved = torch.zeros(9)
     for seed in range(60):
         torch.manual_seed(seed)
         predictor = AttentionPredictor(D, 8, 5, 1, 8, MAX_LEN, alibi=True).eval()
         with torch.no_grad():
             predictor.trunk.blocks[0].qkv.weight[:16].zero_()  # queries and keys say nothing: what is left is distance
-            out = predictor(context, places, torch.ones(10, 9, dtype=torch.bool), None, asked, asked == 0)[:, 0]
+            out = predictor(context, positions, torch.ones(10, 9, dtype=torch.bool), None, asked, asked == 0)[:, 0]
         moved += (out[1:] - out[:1]).norm(dim=1) / 60
     assert (moved[::2].diff() < 0).all()
     assert moved[0] > 1.5 * moved[4] > 1.5 * moved[8]

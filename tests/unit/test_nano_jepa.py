@@ -91,12 +91,12 @@ def in_rows_and_alone(method: NanoJEPA, batch: QuestionBatch) -> tuple[Tensor, T
 def test_an_answer_has_one_latent_whatever_its_question(
     batch: QuestionBatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The law that catches an answer which reads its question, and places that do not restart."""
+    """The law that catches an answer which reads its question, and positions that do not restart."""
     experiment = build_nano(tmp_path, "target_encoder=self")
     rows, alone = in_rows_and_alone(experiment.method, batch)
     assert torch.allclose(rows, alone, atol=1e-5)
     running = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
-    monkeypatch.setattr(nano_jepa, "block_places", lambda segments: running[: len(segments), : segments.shape[1]])
+    monkeypatch.setattr(nano_jepa, "block_positions", lambda segments: running[: len(segments), : segments.shape[1]])
     rows, alone = in_rows_and_alone(experiment.method, batch)
     assert (rows - alone).abs().max() > 1e-3
 
@@ -163,8 +163,8 @@ def test_token_loss_counts_each_block_by_itself(experiment: Experiment, batch: Q
         for row in range(batch.size):
             sep = int(batch.hidden[row].long().argmax()) - 1
             for first, last in ((0, sep), (sep + 1, int(batch.answer_at[row]))):
-                for place in range(first, last):
-                    logs += float((table @ states[row, place]).log_softmax(-1)[batch.ids[row, place + 1]])
+                for position in range(first, last):
+                    logs += float((table @ states[row, position]).log_softmax(-1)[batch.ids[row, position + 1]])
                     count += 1
         assert float(method(batch).terms["tokens"]) == pytest.approx(-logs / count, rel=1e-5)
 
@@ -193,12 +193,12 @@ def test_no_gradient_goes_through_the_target(tmp_path: Path) -> None:
 
 
 def test_the_teacher_reads_answers_as_the_decoder_does(experiment: Experiment, batch: QuestionBatch) -> None:
-    """A fresh copy gives the same target; the answer is taken from the row by its places, whatever its length."""
+    """A fresh copy gives the same target; the answer is taken from the row by its positions, whatever its length."""
     method = experiment.method
     with evaluating(method):
         answers = nano_jepa.at(method.read(batch), batch.answer_at)
         assert torch.allclose(method.targets(batch, answers), method.space(answers), atol=1e-5)
-    ids = batch.ids.gather(1, batch.answer_places)[batch.answer_valid]
+    ids = batch.ids.gather(1, batch.answer_positions)[batch.answer_valid]
     assert torch.equal(ids, batch.ids[batch.hidden])
 
 

@@ -142,7 +142,15 @@ def test_in_every_recipe_muon_gets_blocks_and_no_embedding_or_head(recipe: str, 
     blocks = {name for name, p in method.named_parameters() if ".blocks." in name and p.requires_grad and p.ndim == 2}
     assert blocks
     assert blocks <= names
-    ends = ("token.weight", "place.weight", "place", "stem.weight", "enter.weight", "leave.weight", "mask_token")
+    ends = (
+        "token.weight",
+        "position_embedding.weight",
+        "position_embedding",
+        "stem.weight",
+        "enter.weight",
+        "leave.weight",
+        "mask_token",
+    )
     assert not [name for name in names if name.endswith(ends) and ".blocks." not in name]
     embeddings = {p for m in method.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     assert not embeddings & hidden

@@ -42,7 +42,7 @@ def test_what_is_packed_comes_back_and_padding_is_zero() -> None:
 
 def test_sizes_are_few_and_rows_that_would_save_little_stay_as_they_are() -> None:
     assert len(Packing(VALID).at) == 128 == 2 * GRAIN  # for 95 real ones
-    assert len(Packing(VALID[:1]).at) == 40  # no more than there are places
+    assert len(Packing(VALID[:1]).at) == 40  # no more than there are positions
     assert packing_of(key_mask(VALID)) is not None
     assert packing_of(None) is None
     assert packing_of(key_mask(torch.ones(B, T, dtype=torch.bool))) is None

@@ -89,7 +89,7 @@ def test_each_side_is_predicted_from_the_other_alone() -> None:
     assert pairs.text_target is pairs.text
     assert torch.equal(pairs.text_from_image, other.text_from_image)
     assert torch.equal(pairs.image_from_text, between(images.flip(0), images, texts, reader).image_from_text)
-    # a row's place in a product may change its last bit, depending on the CPU
+    # a row's position in a product may change its last bit, depending on the CPU
     torch.testing.assert_close(pairs.image_from_text, other.image_from_text.flip(0))
 
 

@@ -57,9 +57,9 @@ def encoder(folder: Path) -> PretrainedEncoder:
 
 
 @KINDS
-def test_natural_places_are_the_default(kind: str, folders: dict[str, Path], ids: Tensor) -> None:
-    model, places = encoder(folders[kind]), torch.arange(T).expand(B, T)
-    assert torch.allclose(model(ids, ALL, places), model(ids, ALL), atol=TOLERANCE)
+def test_natural_positions_are_the_default(kind: str, folders: dict[str, Path], ids: Tensor) -> None:
+    model, positions = encoder(folders[kind]), torch.arange(T).expand(B, T)
+    assert torch.allclose(model(ids, ALL, positions), model(ids, ALL), atol=TOLERANCE)
 
 
 @KINDS
@@ -75,17 +75,17 @@ def test_the_wrapped_model_says_the_same(kind: str, folders: dict[str, Path], id
 @KINDS
 def test_dropping_the_last_tokens_is_a_shorter_text(kind: str, folders: dict[str, Path], ids: Tensor) -> None:
     model = encoder(folders[kind])
-    places = torch.arange(6).expand(B, 6)
-    assert torch.allclose(model(ids[:, :6], ALL[:, :6], places), model(ids[:, :6], ALL[:, :6]), atol=TOLERANCE)
+    positions = torch.arange(6).expand(B, 6)
+    assert torch.allclose(model(ids[:, :6], ALL[:, :6], positions), model(ids[:, :6], ALL[:, :6]), atol=TOLERANCE)
     padded = torch.arange(T).expand(B, T) < 6
     assert torch.allclose(model(ids, padded)[:, :6], model(ids[:, :6], ALL[:, :6]), atol=TOLERANCE)
 
 
 @KINDS
-def test_dropping_tokens_in_the_middle_keeps_the_others_in_place(
+def test_dropping_tokens_in_the_middle_keeps_the_others_in_position(
     kind: str, folders: dict[str, Path], ids: Tensor
 ) -> None:
-    """Tokens read alone at their places = the whole text with the others masked out of the attention."""
+    """Tokens read alone at their positions = the whole text with the others masked out of the attention."""
     model, kept = encoder(folders[kind]), torch.tensor([0, 1, 5, 6, 8]).expand(B, 5)
     masked = torch.zeros(B, T, dtype=torch.bool).scatter(1, kept, True)
     alone = model(take(ids, kept), ALL[:, :5], kept)

@@ -53,23 +53,23 @@ def test_all_patches_are_what_transformers_says_of_them(folder: Path, images: Te
 
 
 def test_latents_depend_on_nothing_that_is_not_read(folder: Path, images: Tensor) -> None:
-    places, model = torch.tensor([[0, 4], [2, 7], [8, 1]]), vit(folder)
+    positions, model = torch.tensor([[0, 4], [2, 7], [8, 1]]), vit(folder)
     with torch.no_grad():
-        seen = model(images, places)
-        hidden = torch.ones(B, 9, dtype=torch.bool).scatter(1, places, False).view(B, 1, 3, 3)
+        seen = model(images, positions)
+        hidden = torch.ones(B, 9, dtype=torch.bool).scatter(1, positions, False).view(B, 1, 3, 3)
         other = torch.where(hidden.repeat_interleave(8, 2).repeat_interleave(8, 3), torch.zeros(()), images)
-        assert torch.equal(seen, model(other, places))
-        assert not torch.allclose(seen, take(model(images), places), atol=1e-3)
+        assert torch.equal(seen, model(other, positions))
+        assert not torch.allclose(seen, take(model(images), positions), atol=1e-3)
 
 
 def test_padding_is_not_read(folder: Path, images: Tensor) -> None:
     model = vit(folder)
-    places = torch.tensor([[0, 4, 5], [2, 7, 0], [8, 0, 0]])
+    positions = torch.tensor([[0, 4, 5], [2, 7, 0], [8, 0, 0]])
     valid = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
     with torch.no_grad():
-        together = model(images, places, valid)
+        together = model(images, positions, valid)
         for row, count in enumerate((3, 2, 1)):
-            alone = model(images[row : row + 1], places[row : row + 1, :count])
+            alone = model(images[row : row + 1], positions[row : row + 1, :count])
             assert torch.allclose(together[row : row + 1, :count], alone, atol=1e-5)
 
 

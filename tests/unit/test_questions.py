@@ -126,10 +126,10 @@ def test_different_numbers_stay_different(first: str, second: str) -> None:
 
 
 @given(st.integers(-(10**12), 10**12), st.integers(0, 6), st.sampled_from([",", "{,}", r"\,", " ", "\u202f", ""]))
-def test_no_spelling_changes_the_number(units: int, places: int, gap: str) -> None:
-    """Against Python's own formatting: any number of `places` decimals, with any separator of thousands."""
-    value = Decimal(units).scaleb(-places)
-    read = plain_number(f"{value:,.{places}f}".replace(",", gap))
+def test_no_spelling_changes_the_number(units: int, origins: int, gap: str) -> None:
+    """Against Python's own formatting: any number of `origins` decimals, with any separator of thousands."""
+    value = Decimal(units).scaleb(-origins)
+    read = plain_number(f"{value:,.{origins}f}".replace(",", gap))
     assert read is not None
     assert Decimal(read) == value
     assert read == plain_number(read)
@@ -152,7 +152,7 @@ def test_jsonl_parquet_and_folder_agree(tmp_path: Path) -> None:
     assert sorted(pairs[0]) == sorted((f"Who is number {n}?", str(n)) for n in range(200))
 
 
-def test_bad_rows_are_counted_by_reason_with_the_first_place(tmp_path: Path) -> None:
+def test_bad_rows_are_counted_by_reason_with_the_first_origin(tmp_path: Path) -> None:
     bad = (
         {"answer": "#### 1"},
         {"question": "Why?"},

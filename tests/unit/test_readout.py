@@ -144,12 +144,12 @@ def test_no_state_reads_a_later_token(readout: Readout, latents: Tensor) -> None
     ids, _ = texts()
     states = readout(latents, ids)
     assert states.shape == (TEXTS, 6, 32)
-    for place in range(5):
+    for position in range(5):
         other = ids.clone()
-        other[:, place:] = (ids[:, place:] + 1) % VOCAB
+        other[:, position:] = (ids[:, position:] + 1) % VOCAB
         moved = readout(latents, other)
-        assert torch.equal(moved[:, : place + 1], states[:, : place + 1])
-        assert not torch.allclose(moved[:, place + 1], states[:, place + 1])
+        assert torch.equal(moved[:, : position + 1], states[:, : position + 1])
+        assert not torch.allclose(moved[:, position + 1], states[:, position + 1])
 
 
 def test_every_state_reads_the_latent_by_its_direction_alone(readout: Readout, latents: Tensor) -> None:
@@ -222,7 +222,7 @@ def test_samples_come_from_the_likeliest_tokens_and_follow_the_generator(readout
 
 
 @pytest.mark.parametrize("rows", [2, 3, 50])
-def test_shuffling_leaves_no_latent_in_its_place(rows: int) -> None:
+def test_shuffling_leaves_no_latent_in_its_position(rows: int) -> None:
     latents = torch.arange(1.0, rows + 1)[:, None]
     moved = shuffled(latents, generator_for(0, "shuffle"))
     assert (moved != latents).all()

@@ -161,16 +161,16 @@ def test_questions_of_one_document_are_drawn_together(tasks: dict[str, Retrieval
         assert all(score.groups is not None for score in evaluate(task, no_vectors, Words(truth), "run").values())  # ty: ignore
 
 
-def test_place_is_the_mean_of_the_same_number_in_other_documents(tasks: dict[str, Retrieval]) -> None:
+def test_position_is_the_mean_of_the_same_number_in_other_documents(tasks: dict[str, Retrieval]) -> None:
     task = tasks["sentence_in_document"]
     candidates, asked = task.vectors(Words(truth)).candidates, task.pools[:, 0]  # ty: ignore[invalid-argument-type]
     by_document = candidates.reshape(10, 2, 5, D)
-    for question, guess in zip(asked, task.beside["place"](Words(truth)).predicted, strict=True):  # ty: ignore
+    for question, guess in zip(asked, task.beside["position"](Words(truth)).predicted, strict=True):  # ty: ignore
         others = np.delete(by_document, question // 10, 0)  # [9, 2, 5, D]
         assert np.allclose(guess, others[:, :, question % 5].mean((0, 1)), atol=1e-5)
 
 
-def test_place_is_always_right_where_latents_say_nothing_but_their_place(tasks: dict[str, Retrieval]) -> None:
+def test_position_is_always_right_where_latents_say_nothing_but_their_position(tasks: dict[str, Retrieval]) -> None:
     task = tasks["sentence_in_document"]
-    assert right(task, Numbered(truth), by="place").all()
-    assert right(task, Words(truth), by="place").mean() < 0.5
+    assert right(task, Numbered(truth), by="position").all()
+    assert right(task, Words(truth), by="position").mean() < 0.5

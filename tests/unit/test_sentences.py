@@ -145,7 +145,7 @@ CASES = [
     "At 7:15 p.m. Tom came home. |He slept at 11 p.m. |Then it rained.",
     "Doors open at 6 p.m. Eastern and 3 p.m. Pacific.",
     "It is due on Jan. 4. |Sept. 9 is too late.",
-    # companies, places, streets
+    # companies, positions, streets
     "Ash, Birch & Co. makes desks. |Elm Inc. |It makes chairs.",
     "They climbed Mt. Rainier near St. Paul Ave. in Sept. 2011.",
     "Sammy Davis Jr. sang. |Ask Ken Jr. |They know.",

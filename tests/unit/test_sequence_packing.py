@@ -1,4 +1,4 @@
-"""Texts that share rows: every latent and every gradient is that of the text read by itself, in fewer places."""
+"""Texts that share rows: every latent and every gradient is that of the text read by itself, in fewer positions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from openjepa.core.seeding import generator_for
 from openjepa.models.attention import SHORT
 from openjepa.models.pretrained import PACKED, PretrainedEncoder
-from openjepa.models.sequence_packing import STEP, SequencePacking, best_fit, fewest_places
+from openjepa.models.sequence_packing import STEP, SequencePacking, best_fit, fewest_positions
 from openjepa.models.transformer import TextEncoder, key_mask
 
 T, VOCAB, ROOM = 12, 40, 200
@@ -45,13 +45,13 @@ def encoder_of(kind: str, folder: Path, **sizes: Any) -> PretrainedEncoder:
 
 
 def texts() -> Iterator[tuple[int, Tensor]]:
-    """Row and places of each text."""
+    """Row and positions of each text."""
     for row, numbers in enumerate(SEGMENTS):
         for number in sorted({int(n) for n in numbers if n >= 0}):
             yield row, (numbers == number).nonzero()[:, 0]
 
 
-def ids_and_places() -> tuple[Tensor, Tensor]:
+def ids_and_positions() -> tuple[Tensor, Tensor]:
     generator = generator_for(0, "sequence packing")
     ids = torch.randint(5, VOCAB, SEGMENTS.shape, generator=generator)
     return ids, torch.arange(T).expand_as(ids) + 3 * torch.arange(len(ids))[:, None]
@@ -76,7 +76,7 @@ def test_the_fullest_row_with_room_is_taken() -> None:
 
 
 def test_what_is_packed_comes_back_and_padding_is_zero() -> None:
-    packing, (ids, _) = SequencePacking(SEGMENTS, ROOM), ids_and_places()
+    packing, (ids, _) = SequencePacking(SEGMENTS, ROOM), ids_and_positions()
     assert packing.size == (1, STEP)  # for 30 tokens
     assert sorted(packing.segments[packing.segments >= 0].bincount().tolist()) == sorted(LENGTHS)
     packed = packing.pack(ids)
@@ -99,32 +99,32 @@ def test_rows_that_would_save_little_stay_as_they_are() -> None:
     assert SequencePacking(half, longest=50).size == (10, 64)  # never shorter than a row
 
 
-def test_the_length_with_the_fewest_places_is_taken() -> None:
+def test_the_length_with_the_fewest_positions_is_taken() -> None:
     lengths = [40, 40, 40, 20]
-    assert fewest_places(lengths, 40, ROOM)[0] == (1, 160)  # not 3 rows of 64 or 2 of 96: 192 places
-    assert fewest_places(lengths, 40, 150)[0] == (3, 64)  # of equally good ones the shortest
-    assert fewest_places(lengths, 40, 50)[0] == (4, 40)
-    assert fewest_places([STEP] * 3, STEP, ROOM)[0] == (3, STEP)
+    assert fewest_positions(lengths, 40, ROOM)[0] == (1, 160)  # not 3 rows of 64 or 2 of 96: 192 positions
+    assert fewest_positions(lengths, 40, 150)[0] == (3, 64)  # of equally good ones the shortest
+    assert fewest_positions(lengths, 40, 50)[0] == (4, 40)
+    assert fewest_positions([STEP] * 3, STEP, ROOM)[0] == (3, STEP)
 
 
 def test_no_row_gets_so_long_that_attention_is_slow() -> None:
-    assert fewest_places([144] * 2, 192, longest=512)[0] == (2, 192)  # 288 would do for both
-    assert fewest_places([100] * 5, SHORT, longest=512)[0] == (3, SHORT)
-    assert fewest_places([200] * 3, 300, longest=512)[0] == (3, 320)  # slow as they are, and no longer than need be
+    assert fewest_positions([144] * 2, 192, longest=512)[0] == (2, 192)  # 288 would do for both
+    assert fewest_positions([100] * 5, SHORT, longest=512)[0] == (3, SHORT)
+    assert fewest_positions([200] * 3, 300, longest=512)[0] == (3, 320)  # slow as they are, and no longer than need be
 
 
 @pytest.mark.parametrize("kind", sorted(PACKED))
 def test_latents_and_gradients_are_those_of_texts_by_themselves(kind: str, tmp_path: Path) -> None:
-    encoder, (ids, places) = encoder_of(kind, tmp_path), ids_and_places()
+    encoder, (ids, positions) = encoder_of(kind, tmp_path), ids_and_positions()
     assert encoder.packing(SEGMENTS[:1]) is None
     many = 4  # times the same rows
-    ids, places, segments = ids.repeat(many, 1), places.repeat(many, 1), SEGMENTS.repeat(many, 1)
+    ids, positions, segments = ids.repeat(many, 1), positions.repeat(many, 1), SEGMENTS.repeat(many, 1)
     packing = encoder.packing(segments)
     assert packing is not None
-    together = encoder.states(ids, segments, places)
+    together = encoder.states(ids, segments, positions)
     of_texts = [(row + copy * len(SEGMENTS), at) for copy in range(many) for row, at in texts()]
     apart = [
-        encoder.states(ids[row, at][None], torch.ones(1, len(at), dtype=torch.bool), places[row, at][None])
+        encoder.states(ids[row, at][None], torch.ones(1, len(at), dtype=torch.bool), positions[row, at][None])
         for row, at in of_texts
     ]
     weight = torch.randn(16, generator=generator_for(0, "weight"))
@@ -139,17 +139,17 @@ def test_latents_and_gradients_are_those_of_texts_by_themselves(kind: str, tmp_p
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
     assert not together[-1][segments < 0].any()
-    assert torch.equal(encoder(ids, segments, places), together[-1])
+    assert torch.equal(encoder(ids, segments, positions), together[-1])
 
 
-def test_a_model_that_is_told_no_places_reads_shared_rows_too(tmp_path: Path) -> None:
-    encoder, (ids, places) = encoder_of("distilbert", tmp_path), (one.repeat(4, 1) for one in ids_and_places())
-    told = encoder(ids, SEGMENTS.repeat(4, 1), places)
-    encoder.takes_places = False
-    torch.testing.assert_close(encoder(ids, SEGMENTS.repeat(4, 1), places), told)
+def test_a_model_that_is_told_no_positions_reads_shared_rows_too(tmp_path: Path) -> None:
+    encoder, (ids, positions) = encoder_of("distilbert", tmp_path), (one.repeat(4, 1) for one in ids_and_positions())
+    told = encoder(ids, SEGMENTS.repeat(4, 1), positions)
+    encoder.takes_positions = False
+    torch.testing.assert_close(encoder(ids, SEGMENTS.repeat(4, 1), positions), told)
 
 
-def test_rows_are_no_longer_than_the_model_has_places(tmp_path: Path) -> None:
+def test_rows_are_no_longer_than_the_model_has_positions(tmp_path: Path) -> None:
     encoder = encoder_of("distilbert", tmp_path, max_position_embeddings=40)
     valid = torch.arange(34) < torch.tensor([34] + [17] * 9)[:, None]
     packing = encoder.packing(valid)
@@ -188,15 +188,15 @@ def test_models_that_have_more_to_say_than_the_mask_read_their_rows_as_they_are(
 
 def test_segments_are_a_mask_of_who_may_read_whom() -> None:
     """Also to an encoder of our own, which leaves the padding out in its own way."""
-    ids, places = (one.repeat(8, 1) for one in ids_and_places())
+    ids, positions = (one.repeat(8, 1) for one in ids_and_positions())
     segments = SEGMENTS.repeat(8, 1)
     may_read, real = segments[:, :, None] == segments[:, None, :], segments >= 0
     assert torch.equal(key_mask(segments), key_mask(may_read))
     torch.manual_seed(0)
     own = TextEncoder(VOCAB, dim=16, depth=2, heads=2, max_len=40).eval()
-    for one, other in zip(own.states(ids, segments, places), own.states(ids, may_read, places), strict=True):
+    for one, other in zip(own.states(ids, segments, positions), own.states(ids, may_read, positions), strict=True):
         torch.testing.assert_close(one[real], other[real])
     read: list[int] = []
     own.trunk.blocks[0].qkv.register_forward_hook(lambda _, given, __: read.append(given[0].shape[:-1].numel()))
-    own(ids, segments, places), own(ids, may_read, places)
-    assert read == [256, real.numel()]  # for 240 tokens in 480 places
+    own(ids, segments, positions), own(ids, may_read, positions)
+    assert read == [256, real.numel()]  # for 240 tokens in 480 positions

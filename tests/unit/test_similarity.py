@@ -77,7 +77,7 @@ def test_random_pairs_never_pair_a_row_with_itself() -> None:
         random_pairs(np.eye(2), generator_for(0, "a"))
 
 
-def test_similar_gives_each_cosine_its_place_among_random_pairs() -> None:
+def test_similar_gives_each_cosine_its_position_among_random_pairs() -> None:
     near = noise(1)[0]
     opposite = -near
     background = noise(1000, seed=5)

@@ -84,7 +84,7 @@ def test_hostile_texts_are_counted_by_reason_and_never_lost(tmp_path: Path) -> N
     assert counts.first["empty"] == "a.jsonl:2"
 
 
-def test_lines_that_are_no_records_are_counted_with_the_first_place(tmp_path: Path) -> None:
+def test_lines_that_are_no_records_are_counted_with_the_first_position(tmp_path: Path) -> None:
     broken = (
         jsonl({"text": "a good one"}, {"body": "x y"}) + '{"text": "cut o\n[1, 2]\n' + "[" * 100_000 + "\n" + "9" * 5000
     )

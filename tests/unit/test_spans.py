@@ -1,4 +1,4 @@
-"""Span masks: an exact budget, in spans that keep apart, fair to every place, and a function of the generator."""
+"""Span masks: an exact budget, in spans that keep apart, fair to every position, and a function of the generator."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def runs(hidden: Tensor) -> list[int]:
     return [len(list(group)) for value, group in groupby(hidden.tolist()) if value]
 
 
-def hide_and_spans(masker: SpanMasker, places: int) -> tuple[int, int]:
+def hide_and_spans(masker: SpanMasker, positions: int) -> tuple[int, int]:
     """The documented budget, and the number of spans it is cut into."""
-    hide = min(max(1, round(masker.ratio * places)), places - 1)
-    return hide, min(max(1, round(hide / masker.mean_span)), places - hide + 1)
+    hide = min(max(1, round(masker.ratio * positions)), positions - 1)
+    return hide, min(max(1, round(hide / masker.mean_span)), positions - hide + 1)
 
 
 @settings(max_examples=200, deadline=None)
@@ -46,7 +46,7 @@ def test_the_budget_is_exact_and_spans_keep_apart(row: list[bool], ratio: float,
     assert not (hidden & ~valid).any()
     assert int(hidden.sum()) == hide
     assert 1 <= hide < int(valid.sum())
-    assert len(runs(hidden[valid])) == spans  # contiguous among valid places, and never side by side
+    assert len(runs(hidden[valid])) == spans  # contiguous among valid positions, and never side by side
     assert torch.equal(draw(masker, valid, seed), hidden)
     assert torch.equal(valid, torch.tensor(row))  # the caller's tensor is left alone
 
@@ -55,7 +55,7 @@ def test_special_tokens_and_padding_are_never_hidden() -> None:
     valid = torch.tensor([False] + [True] * 9 + [False] + [True] * 5 + [False] * 8)
     hidden = torch.stack([draw(SpanMasker(0.6, 3), valid, i) for i in range(300)])
     assert not hidden[:, ~valid].any()
-    assert hidden[:, valid].any(0).all()  # and every other place is, now and then
+    assert hidden[:, valid].any(0).all()  # and every other position is, now and then
 
 
 def test_other_generators_give_other_masks() -> None:
@@ -64,20 +64,20 @@ def test_other_generators_give_other_masks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "ratio", "mean_span"), [(12, 0.3, 2.0), (9, 0.5, 1.0), (10, 0.4, 4.0), (2, 0.5, 4.0)]
+    ("positions", "ratio", "mean_span"), [(12, 0.3, 2.0), (9, 0.5, 1.0), (10, 0.4, 4.0), (2, 0.5, 4.0)]
 )
 def test_every_slot_between_visible_tokens_is_equally_likely_to_hold_a_span(
-    places: int, ratio: float, mean_span: float
+    positions: int, ratio: float, mean_span: float
 ) -> None:
     """The fair bound at the edges: V visible tokens leave V + 1 slots, the ones before the first and after the last
     token among them, and each holds one of the S spans with probability S / (V + 1).
 
-    So the first and the last place, which only one slot can reach, are hidden with exactly this probability.
+    So the first and the last position, which only one slot can reach, are hidden with exactly this probability.
     """
-    masker, valid, draws = SpanMasker(ratio, mean_span), torch.ones(places, dtype=torch.bool), 1500
-    hide, spans = hide_and_spans(masker, places)
-    expected = spans / (places - hide + 1)
-    taken = torch.zeros(places - hide + 1)
+    masker, valid, draws = SpanMasker(ratio, mean_span), torch.ones(positions, dtype=torch.bool), 1500
+    hide, spans = hide_and_spans(masker, positions)
+    expected = spans / (positions - hide + 1)
+    taken = torch.zeros(positions - hide + 1)
     first = last = 0
     for i in range(draws):
         hidden = draw(masker, valid, i)
@@ -90,7 +90,7 @@ def test_every_slot_between_visible_tokens_is_equally_likely_to_hold_a_span(
     assert abs(last / draws - expected) <= bound
 
 
-def test_places_are_hidden_symmetrically_and_never_avoided() -> None:
+def test_positions_are_hidden_symmetrically_and_never_avoided() -> None:
     masker, valid, draws = SpanMasker(0.4, 4), torch.ones(20, dtype=torch.bool), 2000
     rate = torch.stack([draw(masker, valid, i) for i in range(draws)]).float().mean(0)  # [20]
     bound = 4.5 * math.sqrt(2 * 0.25 / draws)  # of a difference of two rates
@@ -119,10 +119,10 @@ def test_compositions_are_uniform() -> None:
     assert sum((n - 300) ** 2 / 300 for n in counts.values()) < 30  # chi-square, 9 degrees of freedom: 1 in 2000
 
 
-@pytest.mark.parametrize("places", [0, 1])
-def test_rows_without_room_are_an_error(places: int) -> None:
+@pytest.mark.parametrize("positions", [0, 1])
+def test_rows_without_room_are_an_error(positions: int) -> None:
     with pytest.raises(ValueError, match="at least 2"):
-        draw(SpanMasker(), torch.arange(6) < places)
+        draw(SpanMasker(), torch.arange(6) < positions)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, math.nan])

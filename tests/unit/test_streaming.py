@@ -187,11 +187,11 @@ def test_reading_starts_at_the_bookmark(cfg: DataConfig, monkeypatch: pytest.Mon
     expected = [facts(next(straight)) for _ in range(last + 1)][-1]
     mark = straight.bookmark(last)
     assert mark is not None
-    assert mark.place is not None
+    assert mark.offset is not None
     read: list[Document] = []
     monkeypatch.setattr(streaming, "documents", lambda *args: (read.append(d) or d for d in documents(*args)))
     assert facts(next(train_batches(exp, last, bookmark=mark))) == expected
-    assert read[0].position == mark.place[:2]
+    assert read[0].position == mark.offset[:2]
     assert read[0].position.shard == 2  # the two files before it are not opened
 
 
@@ -208,12 +208,12 @@ def test_bookmarks_of_batches_made_ahead_are_not_taken(cfg: DataConfig, workers:
     """Data loading processes run ahead of the loop, the bookmark must not."""
     steps = batches_in_an_epoch(cfg)
     batches = train_batches(experiment(cfg, steps=steps, workers=workers), 0)
-    places = [window.first for window in windows_of(cfg)]
+    offsets = [window.first for window in windows_of(cfg)]
     for step in range(steps):
         batch, mark = next(batches), batches.bookmark(step)
         assert mark is not None
-        assert mark.place is not None
-        assert mark.place[3] == max(first for first in places if first <= min(batch.keys.tolist()))
+        assert mark.offset is not None
+        assert mark.offset[3] == max(first for first in offsets if first <= min(batch.keys.tolist()))
 
 
 def test_memory_holds_two_windows_and_a_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

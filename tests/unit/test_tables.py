@@ -110,7 +110,7 @@ def test_80_columns_cut_nothing(show: Callable[[], None], monkeypatch: pytest.Mo
     assert characters(show, 80, monkeypatch) == whole
 
 
-def test_tables_are_made_in_one_place() -> None:
+def test_tables_are_made_in_one_position() -> None:
     """So that the next one folds too."""
     makers = [file.relative_to(SOURCES).as_posix() for file in SOURCES.rglob("*.py") if "add_column" in names(file)]
     assert makers == ["core/tables.py"]

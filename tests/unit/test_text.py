@@ -170,11 +170,11 @@ def test_rows_of_a_wrapping_tokenizer_are_each_wrapped(source: DataConfig, bert_
         assert np.flatnonzero(row.special).tolist() == [0, len(row.ids) - 1]
 
 
-def test_places_and_labels_follow_the_rows(source: DataConfig, tokenizer: TextTokenizer) -> None:
+def test_origins_and_labels_follow_the_rows(source: DataConfig, tokenizer: TextTokenizer) -> None:
     train, _ = train_and_eval(source, TextRows(tokenizer, 16))
-    by_place = {document.id: document for document in documents(source)}
+    by_origin = {document.id: document for document in documents(source)}
     for i in range(0, len(train), 7):
-        document = by_place[train.place(i)]
+        document = by_origin[train.origin(i)]
         assert tokenizer.decode(train[i].ids).split()[0].strip("#") in document.text
         assert train.labels[i] == document.label
 

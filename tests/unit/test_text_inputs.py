@@ -13,7 +13,7 @@ from openjepa.core.experiment import Experiment
 from openjepa.data.text.inputs import ReadingReport, TextInputs
 from openjepa.evals.features import embed_all
 from openjepa.evals.input_rows import InputRows
-from openjepa.evals.layers import EMBEDDING, Point, place_features, pooled_features
+from openjepa.evals.layers import EMBEDDING, Point, pooled_features, position_features
 from openjepa.recipes import lang_jepa
 from openjepa.recipes.baselines import mlm, simcse
 from tests.tiny import TINY, build_nano, build_tiny
@@ -101,10 +101,10 @@ def test_layers_read_long_texts_as_the_embedding_does(tmp_path: Path) -> None:
     found = pooled_features(experiment, [SHORT, LONG])
     last = max(point.layer for point in found if point.encoder == "student")
     np.testing.assert_allclose(found[Point("student", last, "mean")], found[EMBEDDING], atol=1e-5)
-    places = place_features(experiment, [SHORT, LONG], "student", last)
+    positions = position_features(experiment, [SHORT, LONG], "student", last)
     [windows] = inputs_of(experiment).windows([LONG])
-    assert places.valid[1].sum() == sum(map(len, windows))
-    largest = places.latents[1][places.valid[1]].max(axis=0)
+    assert positions.valid[1].sum() == sum(map(len, windows))
+    largest = positions.latents[1][positions.valid[1]].max(axis=0)
     np.testing.assert_allclose(found[Point("student", last, "max")][1], largest, atol=5e-3)
 
 

@@ -1,4 +1,4 @@
-"""The image encoder: hidden patches are as if they were not there, places are what they are told, sizes are checked."""
+"""The image encoder: hidden patches are as if they were not there, positions are those given, sizes are checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from openjepa.core.errors import ConfigError
 from openjepa.core.seeding import generator_for
 from openjepa.models.transformer import take
-from openjepa.models.vit import ViT, ViTConfig, conv_stem, patchify, sincos_places
+from openjepa.models.vit import ViT, ViTConfig, conv_stem, patchify, sincos_positions
 
 B, PIXELS, PATCH, N = 3, 16, 4, 16
 TOLERANCE = 1e-5
@@ -73,7 +73,7 @@ def test_the_content_of_hidden_patches_changes_nothing(settings: dict, images: T
 
 @pytest.mark.parametrize("settings", VARIANTS)
 def test_padding_changes_nothing(settings: dict, images: Tensor, order: Tensor) -> None:
-    """Rows with 6, 4 and 1 patches, padded with places that hold something."""
+    """Rows with 6, 4 and 1 patches, padded with positions that hold something."""
     encoder = vit(**settings)
     valid = torch.arange(6)[None, :] < torch.tensor([[6], [4], [1]])
     together = encoder(images, order[:, :6], valid)
@@ -88,7 +88,7 @@ def test_patches_may_be_read_in_any_order(settings: dict, images: Tensor, order:
     assert torch.allclose(encoder(images, order), take(encoder(images), order), atol=TOLERANCE)
 
 
-def test_places_matter(images: Tensor) -> None:
+def test_positions_matter(images: Tensor) -> None:
     encoder = vit()
     turned = unpatchify(patchify(images, PATCH).roll(1, dims=1), (4, 4), PATCH)
     assert not torch.allclose(encoder(turned).mean(1), encoder(images).mean(1), atol=1e-3)
@@ -101,26 +101,28 @@ def test_states_begin_with_the_patches_and_end_in_the_output(images: Tensor) -> 
     assert torch.equal(states[-1], encoder(images))
 
 
-def test_sincos_places_in_closed_form() -> None:
-    places = sincos_places((3, 5), 8)
-    assert places.shape == (15, 8)
+def test_sincos_positions_in_closed_form() -> None:
+    positions = sincos_positions((3, 5), 8)
+    assert positions.shape == (15, 8)
     y, x = 2, 4
     slow = 10_000.0**-0.5
     expected = [f(v * w) for v in (y, x) for f in (math.sin, math.cos) for w in (1.0, slow)]
-    assert torch.allclose(places[y * 5 + x], torch.tensor(expected), atol=1e-6)
-    assert torch.allclose(places.square().sum(1), torch.full((15,), 4.0))  # sin^2 + cos^2 for each rate
-    assert torch.unique(places, dim=0).shape[0] == 15
+    assert torch.allclose(positions[y * 5 + x], torch.tensor(expected), atol=1e-6)
+    assert torch.allclose(positions.square().sum(1), torch.full((15,), 4.0))  # sin^2 + cos^2 for each rate
+    assert torch.unique(positions, dim=0).shape[0] == 15
 
 
 def test_another_grid_is_laid_over_the_same_area() -> None:
     """Its cells have the mean coordinates of the cells that they cover; of the grid itself, rows and columns."""
-    assert torch.equal(sincos_places((4, 6), 8, (4, 6)), sincos_places((4, 6), 8))
-    places = sincos_places((2, 2), 8, (4, 6)).view(2, 2, 8)
+    assert torch.equal(sincos_positions((4, 6), 8, (4, 6)), sincos_positions((4, 6), 8))
+    positions = sincos_positions((2, 2), 8, (4, 6)).view(2, 2, 8)
     slow = 10_000.0**-0.5
     for (row, y), (column, x) in itertools.product(enumerate((0.5, 2.5)), enumerate((1.0, 4.0))):
         expected = [f(v * w) for v in (y, x) for f in (math.sin, math.cos) for w in (1.0, slow)]
-        torch.testing.assert_close(places[row, column], torch.tensor(expected))
-    finer = sincos_places((3, 1), 8, (1, 1))  # three rows of a single patch: a third of a patch apart, about its centre
+        torch.testing.assert_close(positions[row, column], torch.tensor(expected))
+    finer = sincos_positions(
+        (3, 1), 8, (1, 1)
+    )  # three rows of a single patch: a third of a patch apart, about its centre
     torch.testing.assert_close(finer[:, 0], torch.tensor([-1 / 3, 0, 1 / 3]).sin())
 
 
@@ -145,20 +147,20 @@ def test_images_of_other_sizes_are_read_patch_by_patch(settings: dict, size: tup
 def test_equal_patches_differ_by_their_positions_on_any_grid() -> None:
     encoder = vit()
     tokens = encoder.tokens(torch.zeros(1, 3, 8, 12), None, None)[0]  # [6, D] grey patches
-    torch.testing.assert_close(tokens - encoder.stem(torch.zeros(3 * PATCH**2)), sincos_places((2, 3), 16, (4, 4)))
+    torch.testing.assert_close(tokens - encoder.stem(torch.zeros(3 * PATCH**2)), sincos_positions((2, 3), 16, (4, 4)))
 
 
 def test_sincos_products_depend_on_the_distance_alone() -> None:
-    grid = sincos_places((6, 6), 32).view(6, 6, 32)
+    grid = sincos_positions((6, 6), 32).view(6, 6, 32)
     assert torch.allclose((grid[0, 1] * grid[2, 4]).sum(), (grid[3, 2] * grid[5, 5]).sum(), atol=1e-4)
 
 
-def test_sincos_places_are_not_trained() -> None:
-    assert "place" not in dict(vit().named_parameters())
+def test_sincos_positions_are_not_trained() -> None:
+    assert "position_embedding" not in dict(vit().named_parameters())
 
 
 @pytest.mark.parametrize("patch", [2, 3, 4, 6, 8, 12, 16])
-def test_a_conv_stem_shrinks_each_patch_to_one_place(patch: int) -> None:
+def test_a_conv_stem_shrinks_each_patch_to_one_position(patch: int) -> None:
     assert conv_stem(patch, 32)(torch.randn(1, 3, 48, 48)).shape == (1, 32, 48 // patch, 48 // patch)
 
 

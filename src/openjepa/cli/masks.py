@@ -28,7 +28,7 @@ def masks(
     """What does a recipe hide? Writes one HTML page with masks over real samples, and figures over 512 of them.
 
     Texts and images are shown with their context and what is to be predicted, as training draws them in two epochs;
-    beside them how often each place is chosen, shares, the smallest context, and overlaps of blocks and of epochs, and
+    beside them how often each position is chosen, shares, the smallest context, and overlaps of blocks and of epochs, and
     a remark where the masks are not as the settings ask.
     Nothing is trained; settings can be tried out.
 
@@ -64,6 +64,6 @@ def masks(
         f"{name.removesuffix('_share')} {found[name].mean:.1%} ({found[name].least:.0%} to {found[name].most:.0%})"
         for name in ("hidden_share", "shown_share")
     ]
-    smallest = f"smallest context {found['shown_places'].least:.0f} of {found['places'].most:.0f} places"
+    smallest = f"smallest context {found['shown_positions'].least:.0f} of {found['positions'].most:.0f} positions"
     stdout().print(", ".join([*shares, smallest]), soft_wrap=True)
     stdout().print(f"page: {file}", soft_wrap=True, markup=False)

@@ -29,7 +29,7 @@ class Row(NamedTuple):
     index: int
 
 
-Place = tuple[int, ...]  # where a window of a stream begins; it means something to its stream only
+Offset = tuple[int, ...]  # where a window of a stream begins; it means something to its stream only
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Window:
     rows: Sequence[Any]  # samples
     lengths: np.ndarray | None  # [N] int32, tokens of each row, for bucketed batches
     first: int  # the rows are numbered on from here; the first row of an epoch is 0
-    place: Place
+    offset: Offset
 
 
 @runtime_checkable
 class StreamedData(Protocol):
     """Training data without `len` and `[i]`: windows of rows, always the same ones in the same order."""
 
-    def windows(self, start: Place | None = None) -> Iterator[Window]:
-        """One epoch; with `start`, the place of one of its windows, only that one and those after it."""
+    def windows(self, start: Offset | None = None) -> Iterator[Window]:
+        """One epoch; with `start`, the offset of one of its windows, only that one and those after it."""
         ...
 
 
@@ -94,7 +94,7 @@ class Experiment:
     baselines: Mapping[str, Callable[[Sequence[Any]], np.ndarray]] = field(default_factory=dict)
     watch: Callable[[], Retrieval] | None = None  # asked at every health check, for curves over training
     readable: Readable | None = None  # what a readout turns back into text, if anything
-    pictures: Callable[[Any], Sequence[Picture]] | None = None  # how the rows of a batch look, place by place
+    pictures: Callable[[Any], Sequence[Picture]] | None = None  # how the rows of a batch look, offset by offset
     # pictures of what the method predicts, by name: (method, file to draw to)
     figures: Mapping[str, Callable[[Method, Path], None]] = field(default_factory=dict)
     unknown: Callable[[], Any] | None = None  # texts only: the `data.unknown_tokens.UnknownTokens` of the training data

@@ -1,6 +1,6 @@
-"""What the rows of a batch look like to people, place by place, so that pages can show any recipe's masks.
+"""What the rows of a batch look like to people, position by position, so that pages can show any recipe's masks.
 
-A place is what a mask counts: a token of a text, a patch of an image.
+A position is what a mask counts: a token of a text, a patch of an image.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from openjepa.core.masks import Grid
 
 @dataclass(frozen=True)
 class Pieces:
-    """A text, cut into its places."""
+    """A text, cut into its positions."""
 
-    texts: Sequence[str]  # [N] text of each place, with a space in front where a word begins; anything on padding
+    texts: Sequence[str]  # [N] text of each position, with a space in front where a word begins; anything on padding
 
 
 @dataclass(frozen=True)
 class Patches:
-    """An image; its places are the cells of a grid in raster order."""
+    """An image; its positions are the cells of a grid in raster order."""
 
     pixels: np.ndarray  # [H, W, 3] uint8
     grid: Grid

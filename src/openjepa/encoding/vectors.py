@@ -59,12 +59,12 @@ def _records(source: str, column: str, txt: TxtRule, counts: Counts) -> Iterator
 
 
 def _row(record: Record, counts: Counts) -> TextRow:
-    text = None if record.text is UNUSABLE else clean_text(record.text, "text", record.place, counts)
+    text = None if record.text is UNUSABLE else clean_text(record.text, "text", record.origin, counts)
     if text:
-        counts.add(KEPT, record.place)
+        counts.add(KEPT, record.origin)
     elif text == "":
-        counts.add("empty", record.place)
-    return TextRow(record.place, text or None)
+        counts.add("empty", record.origin)
+    return TextRow(record.origin, text or None)
 
 
 def count_rows(source: str, txt: TxtRule = "lines") -> int | None:

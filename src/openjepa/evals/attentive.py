@@ -1,12 +1,12 @@
-"""Probes that may look where they like: a learned query for each question attends over frozen latents of all places.
+"""Probes that may look where they like: a learned query for each question attends over frozen latents of all positions.
 
     weights = softmax over t of (query . x_t)      pooled = sum of weights_t x_t      logits = W pooled + b
 
 With one query this is cross-attention of a learned token with keys and values of its own (as in V-JEPA, Bardes et al.
-2024): the key matrix is absorbed by the query, the value matrix by W. Over a single place it is a linear probe, so all
-poolings are judged by one and the same training. Many questions on the same inputs are learned together, and share
-nothing but the pass. Early choice: of all epochs, each question keeps the weights that do best on held-out rows.
-Cost on one core: 40 epochs on 2000 x 36 places of 128 dimensions with 10 questions, 19 s; on one place, 2 s.
+2024): the key matrix is absorbed by the query, the value matrix by W. Over a single position it is a linear probe, so
+all poolings are judged by one and the same training. Many questions on the same inputs are learned together, and share
+nothing but the pass. Early choice: of all epochs, each question keeps the weights that do best on held-out rows. Cost
+on one core: 40 epochs on 2000 x 36 positions of 128 dimensions with 10 questions, 19 s; on one place, 2 s.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ DECAY = 0.05
 
 
 @dataclass(frozen=True)
-class Places:
-    """Latents of N inputs at T places each."""
+class Positions:
+    """Latents of N inputs at T positions each."""
 
     latents: np.ndarray  # [N, T, D]
     valid: np.ndarray  # [N, T] bool
 
     @classmethod
-    def single(cls, vectors: np.ndarray) -> Places:
+    def single(cls, vectors: np.ndarray) -> Positions:
         """One vector an input [N, D]."""
         return cls(vectors[:, None], np.ones((len(vectors), 1), dtype=bool))
 
@@ -54,13 +54,15 @@ class Probe(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, places: Places, rows: np.ndarray, classes: Sequence[int], generator: torch.Generator) -> None:
+    def __init__(
+        self, positions: Positions, rows: np.ndarray, classes: Sequence[int], generator: torch.Generator
+    ) -> None:
         super().__init__()
-        kept = places.latents[rows][places.valid[rows]].astype(np.float32)  # [n, D]
+        kept = positions.latents[rows][positions.valid[rows]].astype(np.float32)  # [n, D]
         deviation = kept.std(0)
         self.register_buffer("mean", torch.from_numpy(kept.mean(0)))
         self.register_buffer("deviation", torch.from_numpy(np.where(deviation > 0, deviation, 1)))
-        dim, heads = kept.shape[1], HEADS if places.latents.shape[1] > 1 else 1
+        dim, heads = kept.shape[1], HEADS if positions.latents.shape[1] > 1 else 1
         self.query = nn.ParameterList(0.1 * torch.randn(heads, dim, generator=generator) for _ in classes)
         self.head = nn.ModuleList(nn.Linear(heads * dim, count) for count in classes)
         for layer in self.head:
@@ -79,18 +81,18 @@ class Probe(nn.Module):
             pooled = torch.einsum("bkht,btd->bkhd", scores.softmax(-1), x).flatten(2)  # [B, K, H D]
         return [layer(pooled[:, number]) for number, layer in enumerate(self.head)]
 
-    def right(self, places: Places, labels: np.ndarray) -> np.ndarray:
+    def right(self, positions: Positions, labels: np.ndarray) -> np.ndarray:
         """labels [N, K] -> [N, K] 1.0 where the answer is right."""
         with torch.no_grad():
             found = [
-                torch.stack([logits.argmax(1) for logits in self(*places.rows(rows))], 1).numpy()
-                for rows in np.array_split(np.arange(len(places)), -(-len(places) // BATCH))
+                torch.stack([logits.argmax(1) for logits in self(*positions.rows(rows))], 1).numpy()
+                for rows in np.array_split(np.arange(len(positions)), -(-len(positions) // BATCH))
             ]
         return (np.concatenate(found) == labels).astype(np.float64)
 
 
 def fit_probe(
-    places: Places, labels: np.ndarray, classes: Sequence[int], held_out: np.ndarray, seed: int = 0
+    positions: Positions, labels: np.ndarray, classes: Sequence[int], held_out: np.ndarray, seed: int = 0
 ) -> tuple[Probe, np.ndarray]:
     """A probe of labels [N, K], learned on the rows that are not `held_out` [N] bool.
 
@@ -98,15 +100,15 @@ def fit_probe(
     """
     generator = generator_for(seed, "attentive probe")
     rows = np.flatnonzero(~held_out)
-    probe, answers = Probe(places, rows, classes, generator), torch.from_numpy(labels)
+    probe, answers = Probe(positions, rows, classes, generator), torch.from_numpy(labels)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=LR, weight_decay=DECAY, foreach=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, EPOCHS)
-    asked, kept = Places(places.latents[held_out], places.valid[held_out]), _parts(probe)
+    asked, kept = Positions(positions.latents[held_out], positions.valid[held_out]), _parts(probe)
     best = np.full(len(classes), -1.0)  # [K]
     for _ in range(EPOCHS):
         order = rows[torch.randperm(len(rows), generator=generator).numpy()]
         for some in np.array_split(order, -(-len(order) // BATCH)):
-            logits = probe(*places.rows(some))
+            logits = probe(*positions.rows(some))
             loss = torch.stack([F.cross_entropy(one, answers[some, k]) for k, one in enumerate(logits)]).sum()
             optimizer.zero_grad()
             loss.backward()

@@ -1,4 +1,4 @@
-"""What can be read off a network besides its embedding: each encoder, each layer, each way to pool the places."""
+"""What can be read off a network besides its embedding: each encoder, each layer, each way to pool the positions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.data.text.inputs import ReadingReport
-from openjepa.evals.attentive import Places
+from openjepa.evals.attentive import Positions
 from openjepa.evals.features import embedder_of
 from openjepa.evals.input_rows import InputRows
 from openjepa.models.pooling import pooled
@@ -83,7 +83,7 @@ def vectors_at(
     return found[point]
 
 
-def place_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, layer: int) -> Places:
+def position_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, layer: int) -> Positions:
     """Latents of all positions [N, T, D] of one layer, in half precision: there may be a gigabyte of them.
 
     The windows of a long text stand one after another.
@@ -103,16 +103,16 @@ def place_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, 
     for owner, part in zip(read.owner, parts, strict=True):
         latents[owner, filled[owner] : filled[owner] + len(part)] = part
         filled[owner] += len(part)
-    return Places(latents, np.arange(latents.shape[1]) < lengths[:, None])
+    return Positions(latents, np.arange(latents.shape[1]) < lengths[:, None])
 
 
-def point_features(experiment: Experiment, inputs: Sequence[Any], point: Point) -> Places:
+def point_features(experiment: Experiment, inputs: Sequence[Any], point: Point) -> Positions:
     """The features of one point."""
     if point == EMBEDDING:
-        return Places.single(embedder_of(experiment)(inputs))
+        return Positions.single(embedder_of(experiment)(inputs))
     if point.pooling == "attentive":
-        return place_features(experiment, inputs, point.encoder, point.layer)
-    return Places.single(pooled_features(experiment, inputs, encoder=point.encoder)[point])
+        return position_features(experiment, inputs, point.encoder, point.layer)
+    return Positions.single(pooled_features(experiment, inputs, encoder=point.encoder)[point])
 
 
 def _vectors(experiment: Experiment, batch: Batch, encoder: str | None) -> dict[Point, Tensor]:

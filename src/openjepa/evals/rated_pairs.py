@@ -39,8 +39,8 @@ def read_rated_pairs(path: Path, kind: Kind) -> list[RatedPair]:
             at = tuple(_index(header.fields or [], field, f"{path} line {header.line}") for field in FIELDS)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    for reason, place in counts.first.items():
-        raise UserError(f"cannot read {path}: {reason} ({place})")
+    for reason, origin in counts.first.items():
+        raise UserError(f"cannot read {path}: {reason} ({origin})")
     return [_pair(row, at, f"{path} line {row.line}") for row in rows]
 
 

@@ -20,15 +20,15 @@ from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Classification, Task
-from openjepa.evals.attentive import Places, fit_probe
+from openjepa.evals.attentive import Positions, fit_probe
 from openjepa.evals.baselines import majority
 from openjepa.evals.features import input_key
-from openjepa.evals.layers import EMBEDDING, Point, place_features, point_features, pooled_features
+from openjepa.evals.layers import EMBEDDING, Point, point_features, pooled_features, position_features
 from openjepa.evals.ledger import LEVEL, Ledger, Measure
 from openjepa.evals.probes import HELD_OUT
 from openjepa.evals.scores import Score, difference_interval
 
-Features = Callable[[Sequence[Any]], Places]
+Features = Callable[[Sequence[Any]], Positions]
 OnProbe = Callable[[int, int, str], None]  # probes done, probes in all, and what is probed now
 
 
@@ -78,7 +78,7 @@ class _Group:
         """[N, K] int64 of `train` or `test`."""
         return np.stack([np.asarray(getattr(task, f"{part}_labels"), dtype=np.int64) for task in self.tasks], 1)
 
-    def validate(self, features: Places, seed: int) -> dict[str, float]:
+    def validate(self, features: Positions, seed: int) -> dict[str, float]:
         _, accuracy = fit_probe(features, self.labels("train"), self.classes, self.held_out, seed)
         return {task.name: float(value) for task, value in zip(self.tasks, accuracy, strict=True)}
 
@@ -109,13 +109,13 @@ def audit(
         count.points = list(pooled)
         for point, vectors in pooled.items():
             count.begin(point.name)
-            points.setdefault(point, {}).update(group.validate(Places.single(vectors), seed))
+            points.setdefault(point, {}).update(group.validate(Positions.single(vectors), seed))
     for point in _best_layers(points):
         points[point] = {}
         for group in groups:
             count.begin(point.name)
-            places = place_features(run, group.tasks[0].train, point.encoder, point.layer)
-            points[point] |= group.validate(places, seed)
+            positions = position_features(run, group.tasks[0].train, point.encoder, point.layer)
+            points[point] |= group.validate(positions, seed)
     chosen = max(points, key=lambda point: _mean(points[point]))
     return Audit(points, chosen, _tested(groups, networks, chosen, seed, count))
 
@@ -148,7 +148,7 @@ def _tested(
     run = networks["run"]
     columns["embedding"] = lambda inputs: point_features(run, inputs, EMBEDDING)
     for name, embed in run.baselines.items():
-        columns[name] = lambda inputs, embed=embed: Places.single(embed(inputs))
+        columns[name] = lambda inputs, embed=embed: Positions.single(embed(inputs))
     scores: dict[str, dict[str, Score]] = {}
     for name, features in columns.items():
         scores[name] = {}

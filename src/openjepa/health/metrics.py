@@ -45,7 +45,7 @@ class HealthSample:
 
 
 def health(latents: HealthSample) -> dict[str, float]:
-    """Every metric that these latents allow, by name. At most 2048 rows of each kind are used, at addressed places.
+    """Every metric that these latents allow, by name. At most 2048 rows of each kind are used, at addressed positions.
 
     `rank_cap` = min(N, D) bounds the ranks; with N < 4 D they are mostly about N. `nonfinite` is the share of
     NaN or infinite values; where it is above 0, the metrics that touch them are NaN.
@@ -183,9 +183,9 @@ def std(x: Tensor) -> float:
     return float(x.double().std(dim=0).mean()) if x.shape[0] > 1 else 0.0
 
 
-def position_share(x: Tensor, places: Tensor) -> float:
-    """Variance of x [M, D] explained by `places` [M] alone, in [0, 1], lower better; 1 = knows only where it is."""
-    share = 1 - within_share(x, places)
+def position_share(x: Tensor, positions: Tensor) -> float:
+    """Variance of x [M, D] explained by `positions` [M] alone, in [0, 1], lower better; 1 = knows only where it is."""
+    share = 1 - within_share(x, positions)
     return share if math.isnan(share) else min(1.0, max(0.0, share))
 
 

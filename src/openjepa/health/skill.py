@@ -2,7 +2,7 @@
 
 A JEPA's loss is a distance in a space that moves, so its value says little. Skill is that distance relative to what a
 trivial predictor pays on the same targets: 1 = perfect, 0 = no better, negative = worse. Three trivial
-predictors: the best constant, the best guess from the position alone, and a copy of the nearest visible place.
+predictors: the best constant, the best guess from the position alone, and a copy of the nearest visible position.
 All functions take [M, D] rows on any device in any precision, compute in fp64 and return a float; with nothing to
 predict (fewer than two rows, constant targets, a trivial predictor without error) skill is 0.
 """
@@ -24,31 +24,31 @@ def skill(predicted: Tensor, target: Tensor) -> float:
     return _relative(_error(predicted, target), _error(_mean_row(target), target), target)
 
 
-def skill_position(predicted: Tensor, target: Tensor, places: Tensor) -> float:
-    """Skill against the best guess from `places` [M] int64 alone. Range (-inf, 1], higher better; never above `skill`.
+def skill_position(predicted: Tensor, target: Tensor, positions: Tensor) -> float:
+    """Skill against the best guess from `positions` [M] int64 alone. Range (-inf, 1], higher better; at most `skill`.
 
-    The guess for a row is the mean of the *other* targets at its place, shrunk to the mean of all other targets by the
-    weight kappa = within-place / between-place variance (the best linear predictor of a random effect): a place seen
-    once or twice says little, and is not allowed to look like knowledge.
+    The guess for a row is the mean of the *other* targets at its position, shrunk to the mean of all other targets by
+    the weight kappa = within-position / between-position variance (the best linear predictor of a random effect): a
+    position seen once or twice says little, and is not allowed to look like knowledge.
     """
     predicted, target = predicted.double(), target.double()
     count = target.shape[0]
     if count < 2:
         return 0.0
-    unexplained = within_share(target, places)
+    unexplained = within_share(target, positions)
     kappa = unexplained / max(1 - unexplained, 1e-6)
-    _, index = places.unique(return_inverse=True)  # [M] -> 0..P-1
-    others = index.bincount()[index].unsqueeze(1) - 1  # [M, 1] other rows at the same place
-    at_place = target.new_zeros(int(index.max()) + 1, target.shape[1]).index_add_(0, index, target)[index] - target
+    _, index = positions.unique(return_inverse=True)  # [M] -> 0..P-1
+    others = index.bincount()[index].unsqueeze(1) - 1  # [M, 1] other rows at the same position
+    at_position = target.new_zeros(int(index.max()) + 1, target.shape[1]).index_add_(0, index, target)[index] - target
     elsewhere = (target.sum(dim=0) - target) / (count - 1)  # [M, D]
     weight = others / (others + kappa).clamp(min=1e-12)
-    guess = weight * at_place / others.clamp(min=1) + (1 - weight) * elsewhere  # [M, D]
+    guess = weight * at_position / others.clamp(min=1) + (1 - weight) * elsewhere  # [M, D]
     trivial = min(_error(guess, target), _error(_mean_row(target), target))
     return _relative(_error(predicted, target), trivial, target)
 
 
 def skill_copy(predicted: Tensor, target: Tensor, copied: Tensor) -> float:
-    """Skill against repeating `copied` [M, D], the latent of the nearest visible place. Range (-inf, 1], higher better.
+    """Skill against repeating `copied` [M, D], latents of the nearest visible position. Range (-inf, 1], higher better.
 
     A model of smooth signals can have high skill and no skill over copying: it learned that neighbours are alike.
     """

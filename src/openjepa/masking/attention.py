@@ -2,14 +2,14 @@
 
     row        q q q [SEP]  a a  [PRED]  . .          query reads key:  q  a  P  .
     segment    0 0 0   0    1 1    2     3 3          question          causal
-    place      0 1 2   3    0 1    4     0 0          answer               causal
+    position      0 1 2   3    0 1    4     0 0          answer               causal
                                                       [PRED]            all    self
                                                       padding                    self
 
 Two things decide whether this equals separate passes. The mask: an answer that reads the question, or a [PRED] that
-reads the answer, makes the task trivial (and the curves beautiful). The places: an answer starts at place 0 whatever
-the length of its question, or the same answer would have another latent in every row. Padding reads itself, since a
-softmax over nothing is NaN. Idea of the block mask: LLM-JEPA, Huang et al. 2025.
+reads the answer, makes the task trivial (and the curves beautiful). The positions: an answer starts at position 0
+whatever the length of its question, or the same answer would have another latent in every row. Padding reads itself,
+since a softmax over nothing is NaN. Idea of the block mask: LLM-JEPA, Huang et al. 2025.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QUESTION, ANSWER, PRED, PADDING = range(4)  # segment ids; [SEP] is the question
 
 
 def segment_ids(valid: Tensor, hidden: Tensor, pred_at: Tensor | None) -> Tensor:
-    """valid, hidden (the answer's tokens) [B, T] bool, place of [PRED] in each row [B] (None: there is none) -> [B, T].
+    """valid, hidden (the answer's tokens) [B, T] bool, position of [PRED] in each row [B] (None: none) -> [B, T].
 
     int64, one of QUESTION, ANSWER, PRED and PADDING.
     """
@@ -40,11 +40,11 @@ def block_mask(segments: Tensor) -> Tensor:
     return within | ((query == PRED) & (key == QUESTION)) | itself
 
 
-def block_places(segments: Tensor) -> Tensor:
-    """segments [B, T] -> [B, T] int64 places: the answer restarts at 0, [PRED] goes on where the question ends."""
+def block_positions(segments: Tensor) -> Tensor:
+    """segments [B, T] -> [B, T] int64 positions: the answer restarts at 0, [PRED] goes on where the question ends."""
     question, answer = segments == QUESTION, segments == ANSWER
-    places = torch.where(question, question.cumsum(1) - 1, 0) + torch.where(answer, answer.cumsum(1) - 1, 0)
-    return torch.where(segments == PRED, question.sum(1, keepdim=True), places)
+    positions = torch.where(question, question.cumsum(1) - 1, 0) + torch.where(answer, answer.cumsum(1) - 1, 0)
+    return torch.where(segments == PRED, question.sum(1, keepdim=True), positions)
 
 
 def next_tokens(segments: Tensor) -> Tensor:

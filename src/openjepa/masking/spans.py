@@ -2,11 +2,11 @@
 
 The budget is exact: round(ratio * real length), never less than 1, never everything. It is cut into spans by two random
 compositions, one of the hidden tokens into spans and one of the visible tokens into gaps, so nothing is rejected or
-retried, every place can be hidden, and two spans never touch. Places that are not valid are skipped as if absent.
+retried, every position can be hidden, and two spans never touch. Positions that are not valid are skipped as if absent.
 
-Each of the V + 1 slots before, between and after the V visible tokens holds one of the S spans with probability
-S / (V + 1). The first and last places, which one slot alone can reach, are therefore hidden with that probability: less
-often than a place in the middle (0.16 against 0.4 for 100 tokens, ratio 0.4 and spans of 4).
+Each of the V + 1 slots before, between and after the V visible tokens holds one of the S spans with probability S / (V
++ 1). The first and last positions, which one slot alone can reach, are therefore hidden with that probability: less
+often than a position in the middle (0.16 against 0.4 for 100 tokens, ratio 0.4 and spans of 4).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MaskConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class SpanMasker:
-    """Hides `ratio` of the valid places in spans of `mean_span` places on average.
+    """Hides `ratio` of the valid positions in spans of `mean_span` positions on average.
 
     The text analogue of I-JEPA's multi-block masks (Assran et al. 2023, sec. 3); `mean_span=1` hides single tokens
     (no two neighbours). Raises ConfigError for a ratio outside (0, 1) or a span below 1.
@@ -54,8 +54,8 @@ class SpanMasker:
 
     def __call__(self, valid: Tensor, generator: torch.Generator) -> Tensor:
         """valid [N] bool with at least 2 True -> hidden [N] bool with 1 <= hidden < valid."""
-        places = valid.nonzero().squeeze(1)  # [V]
-        count = len(places)
+        positions = valid.nonzero().squeeze(1)  # [V]
+        count = len(positions)
         if count < 2:
             raise ValueError("a row needs at least 2 maskable tokens; shorter ones are dropped when tokenising")
         hide = min(max(1, round(self.ratio * count)), count - 1)
@@ -68,7 +68,7 @@ class SpanMasker:
         starts = torch.cumsum(gaps[:-1], 0) + torch.cumsum(lengths, 0) - lengths  # [S]
         within = torch.arange(hide) - torch.repeat_interleave(torch.cumsum(lengths, 0) - lengths, lengths)  # [hide]
         hidden = torch.zeros_like(valid)
-        hidden[places[torch.repeat_interleave(starts, lengths) + within]] = True
+        hidden[positions[torch.repeat_interleave(starts, lengths) + within]] = True
         return hidden
 
 

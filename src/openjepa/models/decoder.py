@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from openjepa.core.config import BaseConfig
 from openjepa.models.transformer import TextEncoder
 
-INIT_STD = 0.02  # GPT-2's, of words and places alike: which number comes first decides a problem
+INIT_STD = 0.02  # GPT-2's, of words and positions alike: which number comes first decides a problem
 RESIDUAL = ("out.weight", "mlp.2.weight")  # what adds to the residual stream: smaller the deeper, as in GPT-2
 
 

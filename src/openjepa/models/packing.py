@@ -16,13 +16,13 @@ from torch.autograd import Function
 
 from openjepa.core.sizes import round_up
 
-WORTH = 0.9  # rows are packed if at most this share of their places is left
+WORTH = 0.9  # rows are packed if at most this share of their positions is left
 PACKING_DEVICES = frozenset({"cpu"})
 GRAIN = 64  # tokens; sizes are rounded up to it: on CPU a matrix product of a new size has to be prepared first
 
 
 class Packing:
-    """The real tokens of rows `valid` [B, T], filled up with padding to N, a multiple of GRAIN (at most all places)."""
+    """The real tokens of rows `valid` [B, T], padded to N, a multiple of GRAIN (at most all positions)."""
 
     def __init__(self, valid: Tensor) -> None:
         self.valid, self.shape = valid, valid.shape
@@ -30,7 +30,7 @@ class Packing:
 
     @cached_property
     def at(self) -> Tensor:
-        """[N] their places in the flat rows, real ones first."""
+        """[N] their positions in the flat rows, real ones first."""
         return self.valid.flatten().argsort(stable=True, descending=True)[: self.size]
 
     def pack(self, x: Tensor) -> Tensor:
@@ -59,12 +59,12 @@ def packing_of(may_attend: Tensor | None, real: Tensor | None = None) -> Packing
 
 
 def take_rows(x: Tensor, at: Tensor) -> Tensor:
-    """The rows of x [N, D] at places [K] that are all different -> [K, D]."""
+    """The rows of x [N, D] at positions [K] that are all different -> [K, D]."""
     return _Take.apply(x, at)
 
 
 def put_rows(x: Tensor, at: Tensor, rows: int) -> Tensor:
-    """The inverse of `take_rows`: x [K, D] at places [K] of `rows` rows -> [rows, D], 0 elsewhere."""
+    """The inverse of `take_rows`: x [K, D] at positions [K] of `rows` rows -> [rows, D], 0 elsewhere."""
     return _Put.apply(x, at, rows)
 
 

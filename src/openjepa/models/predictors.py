@@ -1,9 +1,9 @@
 """Predictors: from the latents of what is visible to the latents of what is hidden. Each is told WHERE it predicts.
 
-Both share one signature, so a recipe can swap them:
-`predictor(context [B, V, D], context_places [B, V], context_valid [B, V], slots [B, H, D] | None, hidden_places [B, H],
-hidden_valid [B, H]) -> [B, H, out_dim]`. `slots` are the encoder's own latents at the hidden places if it was given
-[MASK] there. Rows with fewer hidden places than H are padded: no prediction depends on what the padding holds.
+Both share one signature, so a recipe can swap them: `predictor(context [B, V, D], context_positions [B, V],
+context_valid [B, V], slots [B, H, D] | None, hidden_positions [B, H], hidden_valid [B, H]) -> [B, H, out_dim]`. `slots`
+are the encoder's own latents at the hidden positions if it was given [MASK] there. Rows with fewer hidden positions
+than H are padded: no prediction depends on what the padding holds.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class PredictorConfig(BaseConfig):
 
 
 class SequencePredictorConfig(PredictorConfig):
-    """The same where places are in line, as in a text."""
+    """The same where positions are in line, as in a text."""
 
     alibi: bool = False
-    """attention falls off with the distance of two places, in each head at a rate of its own; nothing else is known of
-    places, so rows may become longer than in training (attention predictor)"""
+    """attention falls off with the distance of two positions, in each head at a rate of its own; nothing else is known
+    of positions, so rows may become longer than in training (attention predictor)"""
 
 
 def build_predictor(config: PredictorConfig, dim: int, out_dim: int, max_len: int) -> nn.Module:
     """The configured predictor from latents of width `dim` to latents of width `out_dim`.
 
-    Raises ConfigError for `alibi` where there is no attention over places.
+    Raises ConfigError for `alibi` where there is no attention over positions.
     """
     alibi = isinstance(config, SequencePredictorConfig) and config.alibi
     if alibi and config.kind == "mlp":
@@ -97,27 +97,27 @@ def predict_everywhere(predictor: nn.Module, latents: Tensor) -> Tensor:
 
 
 class MLPPredictor(nn.Module):
-    """The original T-JEPA's predictor: a three-layer bottleneck on each slot, told its place.
+    """The original T-JEPA's predictor: a three-layer bottleneck on each slot, told its position.
 
     Where tokens are dropped there is no slot, and it starts from the mean of the context instead.
     """
 
     def __init__(self, dim: int, hidden: int, out_dim: int, max_len: int) -> None:
         super().__init__()
-        self.place = nn.Embedding(max_len, dim)
-        nn.init.normal_(self.place.weight, std=0.02)
+        self.position_embedding = nn.Embedding(max_len, dim)
+        nn.init.normal_(self.position_embedding.weight, std=0.02)
         self.layers = mlp([dim, hidden, hidden, out_dim])
 
-    def forward(self, context: Tensor, context_places: Tensor, context_valid: Tensor, slots: Tensor | None,
-                hidden_places: Tensor, hidden_valid: Tensor) -> Tensor:  # fmt: skip
+    def forward(self, context: Tensor, context_positions: Tensor, context_valid: Tensor, slots: Tensor | None,
+                hidden_positions: Tensor, hidden_valid: Tensor) -> Tensor:  # fmt: skip
         start = mean_pool(context, context_valid)[:, None] if slots is None else slots  # [B, 1 or H, D]
-        return self.layers(start + self.place(hidden_places))
+        return self.layers(start + self.position_embedding(hidden_positions))
 
 
 class AttentionPredictor(nn.Module):
-    """A narrow transformer over the context and a positioned mask token per hidden place (I-JEPA, Assran et al. 2023).
+    """A narrow transformer over the context and a positioned mask token per hidden position (Assran et al. 2023).
 
-    `alibi=True` replaces embedded places by their distances (`linear_biases`): no place is too far or new.
+    `alibi=True` replaces embedded positions by their distances (`linear_biases`): no position is too far or new.
     """
 
     def __init__(self, dim: int, width: int, out_dim: int, depth: int, heads: int, max_len: int,
@@ -125,35 +125,35 @@ class AttentionPredictor(nn.Module):
         super().__init__()
         self.heads, self.alibi = heads, alibi
         self.enter = nn.Linear(dim, width)
-        self.place = None if alibi else nn.Embedding(max_len, width)
+        self.position_embedding = None if alibi else nn.Embedding(max_len, width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
-        if self.place is not None:
-            nn.init.normal_(self.place.weight, std=0.02)
+        if self.position_embedding is not None:
+            nn.init.normal_(self.position_embedding.weight, std=0.02)
         self.trunk = Trunk(width, depth, heads)
         self.leave = nn.Linear(width, out_dim)
 
-    def forward(self, context: Tensor, context_places: Tensor, context_valid: Tensor, slots: Tensor | None,
-                hidden_places: Tensor, hidden_valid: Tensor) -> Tensor:  # fmt: skip
-        seen = self._placed(self.enter(context), context_places)  # [B, V, W]
-        queries = self._placed(self.mask_token.expand(*hidden_places.shape, -1), hidden_places)  # [B, H, W]
+    def forward(self, context: Tensor, context_positions: Tensor, context_valid: Tensor, slots: Tensor | None,
+                hidden_positions: Tensor, hidden_valid: Tensor) -> Tensor:  # fmt: skip
+        seen = self._placed(self.enter(context), context_positions)  # [B, V, W]
+        queries = self._placed(self.mask_token.expand(*hidden_positions.shape, -1), hidden_positions)  # [B, H, W]
         if slots is not None:
             queries = queries + self.enter(slots)
         mask = key_mask(torch.cat([context_valid, hidden_valid], 1))  # [B, 1, 1, V + H]
         if self.alibi:
-            mask = linear_biases(torch.cat([context_places, hidden_places], 1), mask, self.heads)
+            mask = linear_biases(torch.cat([context_positions, hidden_positions], 1), mask, self.heads)
         out = self.trunk(torch.cat([seen, queries.to(seen.dtype)], 1), mask)  # [B, V + H, W]
         return self.leave(out[:, seen.shape[1] :])
 
-    def _placed(self, x: Tensor, places: Tensor) -> Tensor:
-        return x if self.place is None else x + self.place(places)
+    def _placed(self, x: Tensor, positions: Tensor) -> Tensor:
+        return x if self.position_embedding is None else x + self.position_embedding(positions)
 
 
-def linear_biases(places: Tensor, may_attend: Tensor, heads: int) -> Tensor:
-    """What is added to attention's scores, [B, H, T, T]: the less, the farther apart two `places` [B, T] are.
+def linear_biases(positions: Tensor, may_attend: Tensor, heads: int) -> Tensor:
+    """What is added to attention's scores, [B, H, T, T]: the less, the farther apart two `positions` [B, T] are.
 
     Head h of H falls by 2^(-8 h / H) a step (ALiBi, Press et al. 2022, section 3). The lowest score where nothing
     `may_attend`, bool, broadcastable.
     """
-    slopes = 2.0 ** (-8 * torch.arange(1, heads + 1, device=places.device) / heads)  # [H]
-    distance = (places[:, None, :, None] - places[:, None, None, :]).abs()  # [B, 1, T, T]
+    slopes = 2.0 ** (-8 * torch.arange(1, heads + 1, device=positions.device) / heads)  # [H]
+    distance = (positions[:, None, :, None] - positions[:, None, None, :]).abs()  # [B, 1, T, T]
     return (-slopes[:, None, None] * distance).masked_fill(~may_attend, LOWEST)

@@ -1,7 +1,7 @@
 """Any `transformers` text encoder, by hub id or local folder, behind the interface of `TextEncoder`.
 
 The only file that imports transformers models. Encoders that take `position_ids` can read visible tokens only, at their
-true places. Where there is no such argument, the difference of position embeddings is added to the word embeddings,
+true positions. Where there is no such argument, the difference of position embeddings is added to the word embeddings,
 which the model's own layer then completes to the true position.
 
 Where transformers would choose its "sdpa" attention, the same attention is computed by `attend`, which knows when the
@@ -35,7 +35,7 @@ from openjepa.models.transformer import key_mask
 
 LIMIT_FILE = "sentence_bert_config.json"
 ATTENTION = "openjepa"  # name under which `attention` is registered with transformers
-# families in which places and the mask are all that decides who reads whom: neither causal, nor windows, nor a bias
+# families in which positions and the mask are all that decides who reads whom: neither causal, nor windows, nor a bias
 PACKED = frozenset({"albert", "bert", "camembert", "distilbert", "electra", "nomic_bert", "roberta", "xlm-roberta"})
 BEYOND_ATTEND = ("position_bias", "softcap", "cache")  # arguments of transformers' sdpa that `attend` does not have
 
@@ -62,30 +62,30 @@ class PretrainedEncoder(nn.Module):
         self.model: Any = load_model(name, weights, vocab, setting)
         config = self.model.config
         self.dim: int = config.hidden_size if hasattr(config, "hidden_size") else config.dim
-        self.first_place = first_place(self.model)
-        self.room: int = config.max_position_embeddings - self.first_place  # tokens of a row, whatever `max_len`
+        self.first_position = first_position(self.model)
+        self.room: int = config.max_position_embeddings - self.first_position  # tokens of a row, whatever `max_len`
         self.own_max_len: int = min(sentence_limit(name) or self.room, self.room)
         self.max_len: int = min(max_len or self.own_max_len, self.room)
-        self.takes_places = "position_ids" in inspect.signature(self.model.forward).parameters
+        self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
         for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
 
-    def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
+    def states(self, ids: Tensor, valid: Tensor, positions: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
         """Embeddings and the latents of every layer, each [B, T, D]; arguments as for `TextEncoder.states`.
 
         The model computes all layers, also those that `skip_top` leaves out.
         """
-        states, packing = self._read(ids, valid, places)
+        states, packing = self._read(ids, valid, positions)
         kept = states[: max(1, len(states) - skip_top)]
         return list(kept) if packing is None else [packing.unpack(state) for state in kept]
 
-    def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, valid: Tensor, positions: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""
-        states, packing = self._read(ids, valid, places)
+        states, packing = self._read(ids, valid, positions)
         return states[-1] if packing is None else packing.unpack(states[-1])
 
     def packing(self, valid: Tensor) -> SequencePacking | None:
-        """How to read the same texts in fewer places; None if there is no way, or none that is worth it."""
+        """How to read the same texts in fewer positions; None if there is no way, or none that is worth it."""
         config = self.model.config
         reads_as_told = config._attn_implementation == ATTENTION and not getattr(config, "is_decoder", False)
         if valid.ndim == 3 or config.model_type not in PACKED or not reads_as_told or not packs(valid):
@@ -94,23 +94,23 @@ class PretrainedEncoder(nn.Module):
         return packing if packing.worth else None
 
     def _read(
-        self, ids: Tensor, valid: Tensor, places: Tensor | None
+        self, ids: Tensor, valid: Tensor, positions: Tensor | None
     ) -> tuple[tuple[Tensor, ...], SequencePacking | None]:
         """Embeddings and all layers, each [B, T, D]; or packed [R, W, D], and how."""
         packing = self.packing(valid)
-        if places is None and (self.takes_places or packing is not None):
-            places = torch.arange(ids.shape[1], device=ids.device)  # [T]
-        if places is not None:
-            places = places.expand_as(ids)  # [B, T]
-        if packing is not None and places is not None:
-            ids, valid, places = packing.pack(ids), packing.segments, packing.pack(places)  # each [R, W]
+        if positions is None and (self.takes_positions or packing is not None):
+            positions = torch.arange(ids.shape[1], device=ids.device)  # [T]
+        if positions is not None:
+            positions = positions.expand_as(ids)  # [B, T]
+        if packing is not None and positions is not None:
+            ids, valid, positions = packing.pack(ids), packing.segments, packing.pack(positions)  # each [R, W]
         inputs: dict[str, Any] = {"attention_mask": self._mask(valid), "output_hidden_states": True}
-        if places is None:
+        if positions is None:
             inputs["input_ids"] = ids
-        elif self.takes_places:
-            inputs |= {"input_ids": ids, "position_ids": places + self.first_place}
+        elif self.takes_positions:
+            inputs |= {"input_ids": ids, "position_ids": positions + self.first_position}
         else:
-            inputs["inputs_embeds"] = self._moved_embeddings(ids, places)
+            inputs["inputs_embeds"] = self._moved_embeddings(ids, positions)
         return self.model(**inputs).hidden_states, packing
 
     def _mask(self, valid: Tensor) -> Tensor:
@@ -118,10 +118,10 @@ class PretrainedEncoder(nn.Module):
             return valid.long()
         return attention_mask(self.model.config, key_mask(valid))
 
-    def _moved_embeddings(self, ids: Tensor, places: Tensor) -> Tensor:
+    def _moved_embeddings(self, ids: Tensor, positions: Tensor) -> Tensor:
         table = self.model.embeddings
         natural = torch.arange(ids.shape[1], device=ids.device)  # [T]
-        return table.word_embeddings(ids) + table.position_embeddings(places) - table.position_embeddings(natural)
+        return table.word_embeddings(ids) + table.position_embeddings(positions) - table.position_embeddings(natural)
 
     def keep(self, folder: Path, weights: bool) -> None:
         """Write all that the model can be rebuilt from without the hub: config, limit, and its weights or not."""
@@ -170,14 +170,14 @@ def load_model(name: str, weights: bool, vocab: Vocabulary | None = None, settin
         _require_repository(name, setting)
     from transformers import AutoConfig, AutoModel
 
-    place = str(folder) if folder.is_dir() else name
+    location = str(folder) if folder.is_dir() else name
     try:
         with hub.reaching(), quiet_transformers():
             if weights:
-                model, loaded = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True)
+                model, loaded = AutoModel.from_pretrained(location, dtype=torch.float32, output_loading_info=True)
                 _require_all(model, loaded["missing_keys"], f"{setting}={name!r}")
                 return with_fast_attention(_grown(model, vocab))
-            config = AutoConfig.from_pretrained(place)
+            config = AutoConfig.from_pretrained(location)
             if vocab is not None:
                 config.vocab_size, config.pad_token_id = vocab
             return with_fast_attention(AutoModel.from_config(config, dtype=torch.float32))
@@ -276,7 +276,7 @@ def attention_mask(config: Any, may_read: Tensor) -> Tensor:
     return torch.zeros(may_read.shape, device=may_read.device).masked_fill(~may_read, torch.finfo(torch.float32).min)
 
 
-def first_place(model: Any) -> int:
+def first_position(model: Any) -> int:
     """Where the model counts a text's first token: 0, or behind the padding id in RoBERTa's family."""
     table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     return table.padding_idx + 1 if isinstance(table, nn.Embedding) and table.padding_idx is not None else 0

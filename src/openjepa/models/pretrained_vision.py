@@ -1,7 +1,7 @@
 """A ViT of the `transformers` library, by hub id or local folder, behind the interface of `ViT`.
 
-Patches are embedded and given their places, those that are not read are taken out, and only then come the layers: what
-is hidden costs nothing and cannot leak. The [CLS] token is always read and never returned.
+Patches are embedded and given their positions, those that are not read are taken out, and only then come the layers:
+what is hidden costs nothing and cannot leak. The [CLS] token is always read and never returned.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ class PretrainedViT(nn.Module):
         for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
 
-    def states(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:
+    def states(self, images: Tensor, positions: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:
         """Embeddings and the latents of every layer, the last one normed, each [B, V, D]; arguments as `ViT.states`."""
-        states = list(self._layer_by_layer(images, places, valid))
+        states = list(self._layer_by_layer(images, positions, valid))
         states[-1] = self.model.layernorm(states[-1])
         return [state[:, 1:] for state in states]
 
-    def forward(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, positions: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, V, D]; no other layer's are kept."""
-        (last,) = deque(self._layer_by_layer(images, places, valid), maxlen=1)
+        (last,) = deque(self._layer_by_layer(images, positions, valid), maxlen=1)
         return self.model.layernorm(last)[:, 1:]
 
-    def _layer_by_layer(self, images: Tensor, places: Tensor | None, valid: Tensor | None) -> Iterator[Tensor]:
+    def _layer_by_layer(self, images: Tensor, positions: Tensor | None, valid: Tensor | None) -> Iterator[Tensor]:
         """Embeddings, then the latents of every layer, with [CLS] and not normed: each [B, 1 + V, D]."""
         table = self.model.embeddings
         pixels = (images * 0.5 + 0.5 - self.mean) / self.std
         x = table.patch_embeddings(pixels) + table.position_embeddings[:, 1:]  # [B, N, D]
-        x = x if places is None else take(x, places)  # [B, V, D]
+        x = x if positions is None else take(x, positions)  # [B, V, D]
         first = (table.cls_token + table.position_embeddings[:, :1]).expand(len(x), -1, -1)
         x = table.dropout(torch.cat([first, x], 1))  # [B, 1 + V, D]
         mask = None

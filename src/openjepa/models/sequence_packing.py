@@ -23,25 +23,25 @@ LENGTHS = 6  # of rows, that are tried
 class SequencePacking:
     """The texts of `segments` [B, T] in R rows of W tokens.
 
-    A text is the tokens of one row with the same number; negative numbers are padding. See `fewest_places` for W.
+    A text is the tokens of one row with the same number; negative numbers are padding. See `fewest_positions` for W.
     """
 
     def __init__(self, segments: Tensor, longest: int) -> None:
         self.shape = segments.shape
-        self.source = (segments >= 0).flatten().nonzero()[:, 0]  # [N] flat places of the real tokens
+        self.source = (segments >= 0).flatten().nonzero()[:, 0]  # [N] flat positions of the real tokens
         number = segments.flatten()[self.source].unique(return_inverse=True)[1]  # [N], from 0
         text = self.source // max(1, self.shape[1]) * len(number) + number  # [N], rows share none
         _, text, length = text.unique(return_inverse=True, return_counts=True)  # [N], [M]
-        self.size, start = fewest_places(length.tolist(), self.shape[1], longest)
+        self.size, start = fewest_positions(length.tolist(), self.shape[1], longest)
         order = text.argsort(stable=True)  # [N] text by text
-        nth = torch.empty_like(text)  # [N] place of each token in its text
+        nth = torch.empty_like(text)  # [N] position of each token in its text
         nth[order] = torch.arange(len(text), device=text.device) - (length.cumsum(0) - length)[text[order]]
-        self.target = torch.tensor(start, dtype=torch.long, device=text.device)[text] + nth  # [N] places in the rows
+        self.target = torch.tensor(start, dtype=torch.long, device=text.device)[text] + nth  # [N] positions in the rows
         self.segments = self._put(text, -1)  # [R, W] the number of each token's text; -1 on padding
 
     @property
     def worth(self) -> bool:
-        """Whether the new rows are clearly fewer places than the old ones."""
+        """Whether the new rows are clearly fewer positions than the old ones."""
         return 0 < self.size[0] * self.size[1] <= WORTH * self.shape.numel()
 
     def pack(self, x: Tensor) -> Tensor:
@@ -58,8 +58,8 @@ class SequencePacking:
         return values.new_full((rows * width,), padding).scatter(0, self.target, values).view(rows, width)
 
 
-def fewest_places(lengths: Sequence[int], least: int, longest: int) -> tuple[tuple[int, int], list[int]]:
-    """Rows and their length that need the fewest places for texts of `lengths`, and where each text starts in them.
+def fewest_positions(lengths: Sequence[int], least: int, longest: int) -> tuple[tuple[int, int], list[int]]:
+    """Rows and their length that need the fewest positions for texts of `lengths`, and where each text starts in them.
 
     Tried are LENGTHS lengths from `least` on, up to `longest` and to SHORT, beyond which attention is slow; if `least`
     is beyond it, that alone.

@@ -74,35 +74,37 @@ class Trunk(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Token ids to latents, from scratch. Reads any subset of a text's tokens as long as it is told their places."""
+    """Token ids to latents, from scratch. Reads any subset of a text's tokens as long as it is told their positions."""
 
     modality: Modality = "text"
 
     def __init__(self, vocab: int, dim: int, depth: int, heads: int, max_len: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dim, self.max_len = dim, max_len
-        self.token, self.place = nn.Embedding(vocab, dim), nn.Embedding(max_len, dim)
+        self.token, self.position_embedding = nn.Embedding(vocab, dim), nn.Embedding(max_len, dim)
         nn.init.normal_(self.token.weight, std=0.02)
-        nn.init.normal_(self.place.weight, std=0.004)  # a fifth of the words: texts of one length must not look alike
+        nn.init.normal_(
+            self.position_embedding.weight, std=0.004
+        )  # a fifth of the words: texts of one length must not look alike
         self.drop = nn.Dropout(dropout)
         self.trunk = Trunk(dim, depth, heads, dropout=dropout)
 
-    def states(self, ids: Tensor, valid: Tensor, places: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
-        """ids, valid, places [B, T] (places default to 0..T-1) -> depth + 1 latents, each [B, T, D].
+    def states(self, ids: Tensor, valid: Tensor, positions: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
+        """ids, valid, positions [B, T] (positions default to 0..T-1) -> depth + 1 latents, each [B, T, D].
 
-        The words with their places come first, then the output of every block, the last one normed. The top `skip_top`
-        are left out, and not computed.
-        `valid` [B, T] bool says which tokens are real; int64 is the number of each token's segment, which reads itself
-        only (negative = padding); [B, T, T] bool says which token may read which.
+        The words with their positions come first, then the output of every block, the last one normed. The top
+        `skip_top` are left out, and not computed. `valid` [B, T] bool says which tokens are real; int64 is the number
+        of each token's segment, which reads itself only (negative = padding); [B, T, T] bool says which token may read
+        which.
         """
-        if places is None:
-            places = torch.arange(ids.shape[1], device=ids.device)  # [T]
-        x = self.drop(self.token(ids) + self.place(places))  # [B, T, D]
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)  # [T]
+        x = self.drop(self.token(ids) + self.position_embedding(positions))  # [B, T, D]
         return [x, *self.trunk.states(x, key_mask(valid), skip_top, real_of(valid))]
 
-    def forward(self, ids: Tensor, valid: Tensor, places: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, valid: Tensor, positions: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""
-        return self.states(ids, valid, places)[-1]
+        return self.states(ids, valid, positions)[-1]
 
 
 def key_mask(valid: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ def real_of(valid: Tensor) -> Tensor | None:
 
 
 def mean_pool(x: Tensor, valid: Tensor) -> Tensor:
-    """x [B, T, D], valid [B, T] -> [B, D] fp32 mean over the valid places."""
+    """x [B, T, D], valid [B, T] -> [B, D] fp32 mean over the valid positions."""
     weight = valid.to(torch.float32)[..., None]  # [B, T, 1]
     return (x.float() * weight).sum(1) / weight.sum(1).clamp_min(1.0)
 
@@ -143,7 +145,7 @@ def segment_mean(x: Tensor, segment: Tensor, position: Tensor, count: int) -> Te
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
-    """x [B, T, D] or [B, T], index [B, K] -> the chosen places [B, K, D] or [B, K]."""
+    """x [B, T, D] or [B, T], index [B, K] -> the chosen positions [B, K, D] or [B, K]."""
     if x.ndim == 2:
         return x.gather(1, index)
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

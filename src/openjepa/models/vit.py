@@ -23,7 +23,7 @@ from openjepa.core.errors import ConfigError
 from openjepa.core.masks import Grid
 from openjepa.models.transformer import Trunk, key_mask, take
 
-LONGEST_PERIOD = 10_000.0  # of sin-cos places, over 2 pi, in patches
+LONGEST_PERIOD = 10_000.0  # of sin-cos positions, over 2 pi, in patches
 
 
 class ViTConfig(BaseConfig):
@@ -49,11 +49,11 @@ class ViT(nn.Module):
     """Images to latents of their patches. Raises ConfigError for sizes that do not fit together.
 
     `grid` is that of square images of `pixels` x `pixels`. Images of other sizes are read too, square or not, if they
-    are made of whole patches: their grid is laid over the same area (see `sincos_places`).
+    are made of whole patches: their grid is laid over the same area (see `sincos_positions`).
     """
 
     modality: Modality = "image"
-    place: Tensor
+    position_embedding: Tensor
 
     def __init__(self, config: ViTConfig, pixels: int) -> None:
         super().__init__()
@@ -68,41 +68,41 @@ class ViT(nn.Module):
             self.stem = nn.Linear(3 * config.patch**2, config.dim)
         else:
             self.stem = conv_stem(config.patch, config.dim)
-        self.register_buffer("place", sincos_places(self.grid, config.dim))
+        self.register_buffer("position_embedding", sincos_positions(self.grid, config.dim))
         self.trunk = Trunk(config.dim, config.depth, config.heads, dropout=config.dropout)
 
-    def states(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:
-        """images [B, 3, H, W], places [B, V] of the patches to read (None: all) -> depth + 1 latents [B, V, D].
+    def states(self, images: Tensor, positions: Tensor | None = None, valid: Tensor | None = None) -> list[Tensor]:
+        """images [B, 3, H, W], positions [B, V] of the patches to read (None: all) -> depth + 1 latents [B, V, D].
 
-        The patches with their places come first, then the output of every block, the last one normed. `valid` [B, V] is
-        False where a row has fewer patches than V. No latent depends on any patch that is not read.
+        The patches with their positions come first, then the output of every block, the last one normed. `valid` [B, V]
+        is False where a row has fewer patches than V. No latent depends on any patch that is not read.
         """
-        x = self.tokens(images, places, valid)  # [B, V, D]
+        x = self.tokens(images, positions, valid)  # [B, V, D]
         return [x, *self.trunk.states(x, None if valid is None else key_mask(valid))]
 
-    def forward(self, images: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, positions: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, V, D]."""
-        return self.states(images, places, valid)[-1]
+        return self.states(images, positions, valid)[-1]
 
-    def tokens(self, images: Tensor, places: Tensor | None, valid: Tensor | None) -> Tensor:
-        """What the trunk reads, [B, V, D]: stem and place of each chosen patch."""
-        positions = self.positions_of(images)  # [N, D]
+    def tokens(self, images: Tensor, positions: Tensor | None, valid: Tensor | None) -> Tensor:
+        """What the trunk reads, [B, V, D]: stem and position of each chosen patch."""
+        embedding = self.position_embeddings(images)  # [N, D]
         if isinstance(self.stem, nn.Linear):
             pixels = patchify(images, self.patch)  # [B, N, 3 P P]
-            found = self.stem(pixels if places is None else take(pixels, places))
+            found = self.stem(pixels if positions is None else take(pixels, positions))
         else:
-            if places is not None:
-                images = images * self._shown(images, places, valid)
+            if positions is not None:
+                images = images * self._shown(images, positions, valid)
             found = self.stem(images).flatten(2).transpose(1, 2)  # [B, N, D]
-            found = found if places is None else take(found, places)
-        return found + (positions if places is None else positions[places])
+            found = found if positions is None else take(found, positions)
+        return found + (embedding if positions is None else embedding[positions])
 
-    def positions_of(self, images: Tensor) -> Tensor:
+    def position_embeddings(self, images: Tensor) -> Tensor:
         """[N, D] position embeddings of the patches of `images` [B, 3, H, W], of this ViT's grid or of another."""
         grid = self.grid_of(images)
         if grid == self.grid:
-            return self.place
-        return sincos_places(grid, self.dim, self.grid, self.place.device)
+            return self.position_embedding
+        return sincos_positions(grid, self.dim, self.grid, self.position_embedding.device)
 
     def grid_of(self, images: Tensor) -> Grid:
         """Rows and columns of the patches of `images` [B, 3, H, W]. Raises ConfigError if they are not whole."""
@@ -111,12 +111,12 @@ class ViT(nn.Module):
             raise ConfigError(f"images of {height} x {width} pixels cannot be cut into patches of {self.patch}")
         return height // self.patch, width // self.patch
 
-    def _shown(self, images: Tensor, places: Tensor, valid: Tensor | None) -> Tensor:
+    def _shown(self, images: Tensor, positions: Tensor, valid: Tensor | None) -> Tensor:
         """[B, 1, H, W], 1 on the pixels of the given patches of `images` and 0 elsewhere."""
         rows, columns = self.grid_of(images)
-        real = torch.ones_like(places) if valid is None else valid.long()  # [B, V]
-        shown = places.new_zeros(len(places), rows * columns).scatter_reduce(1, places, real, "amax")  # [B, N]
-        shown = shown.view(-1, 1, rows, columns).to(self.place.dtype)
+        real = torch.ones_like(positions) if valid is None else valid.long()  # [B, V]
+        shown = positions.new_zeros(len(positions), rows * columns).scatter_reduce(1, positions, real, "amax")  # [B, N]
+        shown = shown.view(-1, 1, rows, columns).to(self.position_embedding.dtype)
         return shown.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
 
 
@@ -154,8 +154,8 @@ def conv_stem(patch: int, dim: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(channels, dim, 1))
 
 
-def sincos_places(grid: Grid, dim: int, area: Grid | None = None, device: torch.device | str = "cpu") -> Tensor:
-    """[H * W, dim] fixed places: for row y and column x, sines and cosines of y w_k, then of x w_k.
+def sincos_positions(grid: Grid, dim: int, area: Grid | None = None, device: torch.device | str = "cpu") -> Tensor:
+    """[H * W, dim] fixed positions: for row y and column x, sines and cosines of y w_k, then of x w_k.
 
     The rates are w_k = 10000^(-4 k / dim).
     Each quarter of the width holds one of sin y, cos y, sin x, cos x (Vaswani et al. 2017; two-dimensional as in MAE).
@@ -170,7 +170,7 @@ def sincos_places(grid: Grid, dim: int, area: Grid | None = None, device: torch.
     spans = zip(grid, area or grid, strict=True)
     rows, columns = (_centres(cells, span, device) for cells, span in spans)  # [H], [W]
     y, x = torch.meshgrid(rows, columns, indexing="ij")  # each [H, W]
-    angles = [place.flatten()[:, None] * rates for place in (y, x)]  # each [H * W, dim / 4]
+    angles = [position.flatten()[:, None] * rates for position in (y, x)]  # each [H * W, dim / 4]
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
 
 

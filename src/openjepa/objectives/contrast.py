@@ -56,7 +56,7 @@ def similarities(predicted: Tensor, pool: Tensor, kind: Similarity) -> Tensor:
 
 
 def tell_apart(similar: Tensor, answer: Tensor, among: Tensor, temperature: float) -> Tensor:
-    """Which was meant? Similarities [M, N], places of the targets [M], candidates [M, N] bool -> [M] in nats.
+    """Which was meant? Similarities [M, N], positions of the targets [M], candidates [M, N] bool -> [M] in nats.
 
     -log softmax of that of the target among those of all candidates; 0 is perfect, the log of their number is chance.
     It pays for what a distance hardly sees, since it is little of the variance: which of many that are alike.

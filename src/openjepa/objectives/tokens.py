@@ -27,7 +27,7 @@ class TokenHead(nn.Module):
         """latents [M, D] -> [M, D] fp32, the mean output embedding under the predicted distribution.
 
         What a token model "predicts" in a latent space: of `embeddings`, it explains nothing where the distribution is
-        the same for every place (skill 0), and all where it is certain and right (skill 1).
+        the same for every position (skill 0), and all where it is certain and right (skill 1).
         """
         probabilities = self.vocabulary(self.transform(latents)).float().softmax(-1)  # [M, V]
         return probabilities @ self.vocabulary.weight.float()

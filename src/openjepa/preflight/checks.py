@@ -105,13 +105,13 @@ def masks_are_sound(batch: Batch, ratio: float | None, remarks: Sequence[str] = 
     if not isinstance(hidden, Tensor) or not isinstance(valid, Tensor):
         return True, "the batch has no `hidden` and `valid` masks to look at"
     if bool((hidden & ~valid).any()):
-        return False, f"{int((hidden & ~valid).sum())} hidden places are padding; mask real places only"
+        return False, f"{int((hidden & ~valid).sum())} hidden positions are padding; mask real positions only"
     counts, sizes = hidden.sum(1), valid.sum(1)  # [B]
     empty, full = int((counts == 0).sum()), int((counts >= sizes).sum())
     if empty or full:
         return False, f"{empty} rows hide nothing and {full} hide everything; every row needs at least one of each"
     realised = float(counts.sum() / sizes.sum())
-    text = f"{realised:.1%} of {int(sizes.sum())} real places hidden, {int(counts.min())}-{int(counts.max())} a row"
+    text = f"{realised:.1%} of {int(sizes.sum())} real positions hidden, {int(counts.min())}-{int(counts.max())} a row"
     text = "; ".join([text, *remarks])
     if ratio is not None and abs(realised - ratio) > MASK_TOLERANCE:
         return False, f"{text}, but the config says {ratio:.1%}"
@@ -130,7 +130,7 @@ def nothing_leaks(method: Method, batch: Batch) -> tuple[bool, str]:
 
 
 def positions_matter(method: Method, batch: Batch) -> tuple[bool, str]:
-    """Predictions of one row differ from place to place."""
+    """Predictions of one row differ from position to position."""
     spread = position_sensitivity(method, batch)
     if spread is None:
         return True, "no row has two predictions, or inspect gives no rows"

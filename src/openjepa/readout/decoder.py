@@ -37,7 +37,7 @@ class ReadoutConfig(BaseConfig):
 
 
 class Aims(NamedTuple):
-    """What a readout should say at each of T = min(L, max_len) + 1 places."""
+    """What a readout should say at each of T = min(L, max_len) + 1 positions."""
 
     ids: Tensor  # [M, T] int64, the text's tokens and the end
     real: Tensor  # [M, T] bool, False after the end
@@ -54,15 +54,21 @@ class Readout(nn.Module):
         super().__init__()
         self.latent_dim, self.max_len, self.end = latent_dim, config.max_len, vocab
         self.enter = nn.Sequential(nn.LayerNorm(latent_dim), nn.Linear(latent_dim, config.dim))
-        self.token, self.place = nn.Embedding(vocab + 1, config.dim), nn.Embedding(config.max_len + 1, config.dim)
-        for table in (self.token, self.place):
+        self.token, self.position_embedding = (
+            nn.Embedding(vocab + 1, config.dim),
+            nn.Embedding(config.max_len + 1, config.dim),
+        )
+        for table in (self.token, self.position_embedding):
             nn.init.normal_(table.weight, std=0.02)
         self.trunk = Trunk(config.dim, config.depth, config.heads)
         self.leave = nn.Linear(config.dim, vocab + 1)
 
     def forward(self, latents: Tensor, ids: Tensor) -> Tensor:
         """latents [M, D], ids [M, L], L <= max_len -> states [M, L + 1, W]; state t knows the latent and t tokens."""
-        x = torch.cat([self.enter(latents)[:, None], self.token(ids)], 1) + self.place.weight[: ids.shape[1] + 1]
+        x = (
+            torch.cat([self.enter(latents)[:, None], self.token(ids)], 1)
+            + self.position_embedding.weight[: ids.shape[1] + 1]
+        )
         length = x.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()  # [L + 1, L + 1]
         return self.trunk(x, causal)
@@ -76,9 +82,9 @@ class Readout(nn.Module):
         lengths = valid.sum(1, keepdim=True)  # [M, 1]
         whole = lengths <= self.max_len  # [M, 1]
         kept = ids[:, : self.max_len]
-        place = torch.arange(kept.shape[1] + 1, device=ids.device)  # [T]
-        ended = F.pad(kept, (0, 1)).masked_fill(place >= lengths, self.end)  # [M, T]
-        return Aims(ended, (place <= lengths) & (whole | (place < self.max_len)), whole[:, 0])
+        position = torch.arange(kept.shape[1] + 1, device=ids.device)  # [T]
+        ended = F.pad(kept, (0, 1)).masked_fill(position >= lengths, self.end)  # [M, T]
+        return Aims(ended, (position <= lengths) & (whole | (position < self.max_len)), whole[:, 0])
 
     def loss(self, latents: Tensor, ids: Tensor, valid: Tensor) -> Tensor:
         """Cross-entropy in nats a token, mean over the tokens of all texts (ids, valid [M, L]), their ends included."""
@@ -96,7 +102,7 @@ class Readout(nn.Module):
         return torch.zeros_like(aims.real).masked_scatter(aims.real, likeliest == aims.ids[aims.real])
 
     def greedy(self, latents: Tensor) -> Tensor:
-        """latents [M, D] -> ids [M, L] of the likeliest token at each place; `end` from each text's end on."""
+        """latents [M, D] -> ids [M, L] of the likeliest token at each position; `end` from each text's end on."""
         return self._decode(latents, lambda logits: logits.argmax(-1))
 
     def sample(

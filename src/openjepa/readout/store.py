@@ -47,7 +47,7 @@ class LatentReader:
         self, latents: Tensor | np.ndarray, temperature: float = 0.0, top_k: int | None = None, seed: int = 0
     ) -> list[str]:
         """[M, D] -> M texts, greedy; with a `temperature` above 0 drawn, from the `top_k` likeliest tokens if given."""
-        rows = torch.as_tensor(latents).to(self.readout.place.weight)  # [M, D]
+        rows = torch.as_tensor(latents).to(self.readout.position_embedding.weight)  # [M, D]
         if temperature > 0:
             ids = self.readout.sample(rows, generator_for(seed, "readout sample"), temperature, top_k)
         else:

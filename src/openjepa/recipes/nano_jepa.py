@@ -1,7 +1,7 @@
 """nanoJEPA: one small decoder reads a question and predicts the latent of its answer, without having seen it.
 
 A row is question, [SEP], answer, [PRED]. One causal pass reads all of it, but the mask keeps three parts apart: the
-question, the answer (blind to the question, its places restart at 0), and [PRED], which reads the whole question and
+question, the answer (blind to the question, its positions restart at 0), and [PRED], which reads the whole question and
 nothing of the answer (`masking.attention`). The state at [PRED] is the prediction and, afterwards, the question's
 embedding; the state at the answer's last token is the target, without gradient. Next-token cross-entropy within
 question and answer keeps it a language model, as in LLM-JEPA (Huang et al. 2025).
@@ -34,7 +34,7 @@ from openjepa.data.questions.batches import QuestionBatch, QuestionCollator, Tok
 from openjepa.data.questions.dataset import QuestionConfig, held_out_splits, questions
 from openjepa.data.questions.numbers import same_answer
 from openjepa.data.tokenizers.choice import TokenizerConfig, load_or_learn
-from openjepa.masking.attention import block_mask, block_places, segment_ids
+from openjepa.masking.attention import block_mask, block_positions, segment_ids
 from openjepa.models.decoder import Decoder, DecoderConfig
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import take
@@ -157,7 +157,7 @@ class NanoJEPA(Method[QuestionBatch]):
         ids, valid = ids.to(self.space.mean.device), valid.to(self.space.mean.device)
         segments = segment_ids(valid, valid, None)  # [N, A]
         reader = self.decoder if self.teacher is None else self.teacher
-        states = reader(ids, block_mask(segments), block_places(segments))  # [N, A, D]
+        states = reader(ids, block_mask(segments), block_positions(segments))  # [N, A, D]
         return self.space(at(states, valid.sum(1) - 1))
 
     def inspect(self, batch: QuestionBatch) -> Inspection:
@@ -172,15 +172,15 @@ class NanoJEPA(Method[QuestionBatch]):
             self.teacher.update(self.decoder, progress)
 
 
-def at(states: Tensor, places: Tensor) -> Tensor:
+def at(states: Tensor, positions: Tensor) -> Tensor:
     """states [B, T, D], one place in each row [B] -> [B, D]."""
-    return take(states, places[:, None])[:, 0]
+    return take(states, positions[:, None])[:, 0]
 
 
 def question_inputs(batch: QuestionBatch) -> EncoderInputs:
     """What the decoder reads of whole rows, with or without answers: each part as its mask allows."""
     segments = segment_ids(batch.valid, batch.hidden, batch.pred_at)  # [B, T]
-    return EncoderInputs((batch.ids, block_mask(segments), block_places(segments)), batch.valid)
+    return EncoderInputs((batch.ids, block_mask(segments), block_positions(segments)), batch.valid)
 
 
 def read_back(method: NanoJEPA, batch: QuestionBatch) -> Reading:

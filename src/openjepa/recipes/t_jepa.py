@@ -1,8 +1,8 @@
 """T-JEPA: predict the latents of hidden text spans from the tokens around them.
 
-The student encodes the visible tokens, a predictor told the places of the hidden ones estimates their latents, and an
-EMA teacher that reads the clean text provides the targets. After training, the mean of the student's token latents is
-the text's embedding. A token is never reconstructed.
+The student encodes the visible tokens, a predictor told the positions of the hidden ones estimates their latents, and
+an EMA teacher that reads the clean text provides the targets. After training, the mean of the student's token latents
+is the text's embedding. A token is never reconstructed.
 
 Two choices decide whether meaning comes (measured in docs/lab-log.md). The teacher reads each hidden span alone
 (`teacher_reads=spans`): a target then holds nothing that the context shows, so surface cannot be copied. And the

@@ -61,16 +61,16 @@ def read_beir(folder: Path, name: str, split: str, limit: int, counts: Counts) -
 def _texts(file: Path, counts: Counts) -> Iterator[tuple[str, str]]:
     """(id, title and text) of each row; the first one of an id, and none without words."""
     seen: set[str] = set()
-    for place, line in _lines(file):
+    for origin, line in _lines(file):
         try:
             row = json.loads(line)
             id_, text = str(row["_id"]), " ".join(str(row.get(key) or "") for key in ("title", "text")).strip()
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{place} is no JSON object with _id and text") from None
+            raise UserError(f"{origin} is no JSON object with _id and text") from None
         if id_ in seen:
-            counts.add(f"id given twice in {file.name}", place)
+            counts.add(f"id given twice in {file.name}", origin)
         elif not text:
-            counts.add(f"row without a text in {file.name}", place)
+            counts.add(f"row without a text in {file.name}", origin)
         else:
             seen.add(id_)
             yield id_, text
@@ -79,23 +79,23 @@ def _texts(file: Path, counts: Counts) -> Iterator[tuple[str, str]]:
 def _judgements(file: Path, counts: Counts) -> dict[str, dict[str, float]]:
     """Query -> document -> score; the first one where a pair is judged twice."""
     judged: dict[str, dict[str, float]] = {}
-    for number, (place, line) in enumerate(_lines(file)):
+    for number, (origin, line) in enumerate(_lines(file)):
         try:
             query, document, score = line.rstrip("\r\n").split("\t")
             value = float(score)
         except ValueError:
             if number == 0:  # the header
                 continue
-            raise UserError(f"{place} must be query-id, corpus-id and a score, separated by tabs") from None
+            raise UserError(f"{origin} must be query-id, corpus-id and a score, separated by tabs") from None
         if document in judged.setdefault(query, {}):
-            counts.add("pair judged twice", place)
+            counts.add("pair judged twice", origin)
         else:
             judged[query][document] = value
     return judged
 
 
 def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, each with its place."""
+    """Lines that are not blank, each with its origin."""
     try:
         with file.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):

@@ -40,7 +40,7 @@ def object_tasks(train: ImageSet, held_out: ImageSet, files: tuple[Path, Path], 
 
 def labelled(images: ImageSet, kinds: dict[str, str]) -> list[Labelled]:
     """Images [S, S, 3] that have a kind, found by the name of their file, each with it."""
-    names = [Path(place).name for place in images.places]
+    names = [Path(origin).name for origin in images.origins]
     return [(image, kinds[name]) for image, name in zip(images.pixels, names, strict=True) if name in kinds]
 
 

@@ -3,8 +3,8 @@
 Three pools, from hard to easy. `in_document`: every sentence of the same document, the visible ones too, so repeating
 what was seen is wrong. `among_hidden`: the hidden ones of the document only, so avoiding what was seen is no help.
 `elsewhere`: sentences of other documents. Beside the networks answer TF-IDF (the words of the visible sentences),
-`copy` (the run's own latent of the nearest visible sentence) and `place` (the mean latent of the sentences of the same
-number in rows of other documents: where a sentence stands, whatever it says).
+`copy` (the run's own latent of the nearest visible sentence) and `position` (the mean latent of the sentences of the
+same number in rows of other documents: where a sentence stands, whatever it says).
 
 A prediction is partly what all sentences of its document share, and the visible ones are nearest to that. `less_seen`
 therefore asks `in_document` once more, with the mean of the visible sentences' latents taken from the prediction and
@@ -95,7 +95,7 @@ def sentence_tasks(
             texts=([contexts[i] for i in kept], found.texts),
             beside={
                 "copy": lambda method, kept=kept: _copied(answer(method), nearest[kept]),
-                "place": lambda method, kept=kept: _by_place(answer(method), found, queries[kept]),
+                "position": lambda method, kept=kept: _by_position(answer(method), found, queries[kept]),
             },
             measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
             groups=found.document[queries[kept]],
@@ -145,7 +145,7 @@ def _beside_what_was_seen(task: Retrieval, found: _Sentences) -> list[Retrieval]
     ]
 
 
-def _by_place(given: Vectors, found: _Sentences, asked: np.ndarray) -> Vectors:
+def _by_position(given: Vectors, found: _Sentences, asked: np.ndarray) -> Vectors:
     """A guess from a sentence's number in its row: the mean latent of that number in other documents' rows, else 0."""
     everywhere, count = group_sums(given.candidates, found.number)  # [P, D], [P]
     _, own = np.unique(np.stack([found.document, found.number]), axis=1, return_inverse=True)

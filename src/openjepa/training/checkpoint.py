@@ -63,7 +63,7 @@ def load_bookmark(checkpoint: Path) -> Bookmark | None:
     if not file.exists():
         return None
     kept = json.loads(file.read_text())
-    return Bookmark(kept["draw"], kept["epoch"], kept["place"] and tuple(kept["place"]))
+    return Bookmark(kept["draw"], kept["epoch"], kept["offset"] and tuple(kept["offset"]))
 
 
 def load_window(checkpoint: Path) -> dict[str, Any]:

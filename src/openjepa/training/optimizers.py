@@ -160,7 +160,7 @@ def hidden_matrices(method: nn.Module) -> set[Tensor]:
 
 
 def _trainable(module: nn.Module) -> dict[str, Tensor]:
-    """Trainable parameters of a module itself, without those of its members; tables of places and the like are none."""
+    """Trainable weights and biases of a module itself: not those of its members, nor tables such as a mask token."""
     own = dict(module.named_parameters(recurse=False))
     return {name: p for name, p in own.items() if p.requires_grad and (name.endswith("weight") or name == "bias")}
 

@@ -51,13 +51,13 @@ def _is_usable(row: Any, keys: Mapping[str, Kinds], section: str, file: Path, co
     if not isinstance(row, dict):
         counts.add(f"{section}: a {type(row).__name__} where an object should be", file.name)
         return False
-    place = f"{file.name}:{section} {row.get('id', row.get('image_id'))}"
+    origin = f"{file.name}:{section} {row.get('id', row.get('image_id'))}"
     for key, kinds in keys.items():
         if key not in row:
-            counts.add(f"{section}: without {key!r}", place)
+            counts.add(f"{section}: without {key!r}", origin)
             return False
         value = row[key]
         if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not ANYTHING):
-            counts.add(f"{section}: {key!r} is {'null' if value is None else f'a {type(value).__name__}'}", place)
+            counts.add(f"{section}: {key!r} is {'null' if value is None else f'a {type(value).__name__}'}", origin)
             return False
     return True

@@ -145,12 +145,12 @@ def captioned(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Rec
     assert isinstance(cfg, CaptionDataConfig)
     require_captions(cfg)
     annotations = cfg.captions if source == cfg.source else cfg.eval_captions
-    kind, place = source_kind(source, WORLD)
+    kind, location = source_kind(source, WORLD)
     if kind == "world":
         found = _scenes(cfg, counts)
     elif annotations is not None:
         columns = (cfg.column, cfg.label or CAPTION_COLUMN)
-        found = captions_in(Path(annotations).expanduser(), Path(place).expanduser(), columns, counts)
+        found = captions_in(Path(annotations).expanduser(), Path(location).expanduser(), columns, counts)
     else:
         if any(file.suffix.lower() in SUFFIXES for file in image_files(source) or ()):  # no table: files without a text
             raise _without_captions("data.captions" if source == cfg.source else "data.eval_captions", source)
@@ -160,7 +160,7 @@ def captioned(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Rec
         if texts:
             yield record._replace(label=texts)
         else:
-            counts.add("image without a caption", record.place)
+            counts.add("image without a caption", record.origin)
 
 
 def require_captions(cfg: CaptionDataConfig) -> None:
@@ -194,8 +194,8 @@ def _scenes(cfg: ImageDataConfig, counts: Counts) -> Iterator[Record]:
 def _usable(record: Record, counts: Counts) -> Iterator[str]:
     """Clean captions of a record; what is no text or empty is counted."""
     for value in record.label if isinstance(record.label, list | tuple) else [record.label]:
-        text = clean_text(value, "caption", record.place, counts)
+        text = clean_text(value, "caption", record.origin, counts)
         if text:
             yield " ".join(text.split())
         elif text == "" and (value is not None or isinstance(record.label, list | tuple)):
-            counts.add("empty caption", record.place)
+            counts.add("empty caption", record.origin)

@@ -77,21 +77,21 @@ def table_records(table: Path, folder: Path, columns: tuple[str, str], counts: C
     """The images that a table names. Raises UserError if it lacks one of the columns."""
     captions: dict[Path, list[Any]] = {}
     for row in read_files([table], Reading(*columns, hints=HINTS), counts):
-        file = file_within(folder, row.text, row.place, counts)
+        file = file_within(folder, row.text, row.origin, counts)
         if file is not None:
             captions.setdefault(file, []).extend(row.label if isinstance(row.label, list) else [row.label])
     for file, texts in captions.items():
         yield Record(file, texts, str(file))
 
 
-def file_within(folder: Path, name: Any, place: str, counts: Counts) -> Path | None:
+def file_within(folder: Path, name: Any, origin: str, counts: Counts) -> Path | None:
     """The file of this name in `folder`; None (counted) for what is no name, or leads out of the folder."""
     if not isinstance(name, str) or not name.strip():
         found = "is missing" if name is None or isinstance(name, str) else f"is a {type(name).__name__}"
-        counts.add(f"file name of an image {found}", place)
+        counts.add(f"file name of an image {found}", origin)
         return None
     written = PureWindowsPath(name.strip())  # reads both kinds of slashes, and drives
     if written.anchor or ".." in written.parts:
-        counts.add(OUTSIDE, place)
+        counts.add(OUTSIDE, origin)
         return None
     return folder / name.strip()

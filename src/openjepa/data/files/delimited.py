@@ -48,19 +48,19 @@ def read_delimited(file: Path, name: str, kind: Kind, reading: Reading, counts: 
         return
     at = [_index(header, column, name, key) for column, key in zip(reading.columns, reading.hints, strict=False)]
     for row in rows:
-        place = f"{name}:{row.line}"
+        origin = f"{name}:{row.line}"
         fields = row.fields
         if fields is not None and len(fields) > len(header):
-            counts.add(TOO_MANY, place)
+            counts.add(TOO_MANY, origin)
             fields = None
         if fields is None:
-            yield Record(UNUSABLE, None, place)
+            yield Record(UNUSABLE, None, origin)
             continue
         if len(fields) < len(header):
-            counts.add(TOO_FEW, place)
+            counts.add(TOO_FEW, origin)
             fields = fields + [""] * (len(header) - len(fields))
         text, *label = (fields[index] for index in at)
-        yield Record(text, (label[0] or None) if label else None, place)
+        yield Record(text, (label[0] or None) if label else None, origin)
 
 
 def _index(header: Sequence[str], column: str, name: str, key: str) -> int:

@@ -82,39 +82,39 @@ class _Rows:
     def of_values(self, file: Path) -> Iterator[Record]:
         with open_bytes(file) as stream:
             for number, raw in enumerate(values(stream, self.reading.max_bytes, self._unclosed)):
-                place = f"{self.name}:{number}"
+                origin = f"{self.name}:{number}"
                 if raw is None:
-                    self.counts.add(self.reading.too_long("JSON value"), place)
-                yield self._record(None if raw is None else decoded(raw, place, self.counts), "value", place)
+                    self.counts.add(self.reading.too_long("JSON value"), origin)
+                yield self._record(None if raw is None else decoded(raw, origin, self.counts), "value", origin)
 
-    def _record(self, text: str | None, what: str, place: str) -> Record:
+    def _record(self, text: str | None, what: str, origin: str) -> Record:
         if text is None:
-            return Record(UNUSABLE, None, place)
+            return Record(UNUSABLE, None, origin)
         row = parsed(text)
         if isinstance(row, str):
             self._has_column()
-            return Record(row, None, place)
+            return Record(row, None, origin)
         if row is NOT_JSON or not isinstance(row, dict):
-            self.counts.add(f"{what} is not JSON" if row is NOT_JSON else f"{what} is not a JSON object", place)
-            return Record(UNUSABLE, None, place)
+            self.counts.add(f"{what} is not JSON" if row is NOT_JSON else f"{what} is not a JSON object", origin)
+            return Record(UNUSABLE, None, origin)
         value = pick(row, self.reading.column)
         if value is MISSING:
-            self._lacks_column(row, f"{what} without column {self.reading.column!r}", place)
-            return Record(UNUSABLE, None, place)
+            self._lacks_column(row, f"{what} without column {self.reading.column!r}", origin)
+            return Record(UNUSABLE, None, origin)
         if value is not None or self.reading.column in row:  # else the object that should hold it is null
             self._has_column()
         label = MISSING if self.reading.label is None else pick(row, self.reading.label)
-        return Record(value, None if label is MISSING else label, place)
+        return Record(value, None if label is MISSING else label, origin)
 
     def _has_column(self) -> None:
         self.found = True
         self.counts.merge(self.without)
         self.without.clear()
 
-    def _lacks_column(self, row: dict[str, Any], reason: str, place: str) -> None:
+    def _lacks_column(self, row: dict[str, Any], reason: str, origin: str) -> None:
         if len(self.other_columns) < LISTED:
             self.other_columns.update(dict.fromkeys(column_names(row)))
-        (self.counts if self.found else self.without).add(reason, place)
+        (self.counts if self.found else self.without).add(reason, origin)
 
     def _unclosed(self) -> None:
         self.counts.add("JSON array without an end", self.name)

@@ -1,6 +1,6 @@
 """Raw records of local files, of the Hugging Face hub and of the story world, one at a time in constant memory.
 
-A reader yields `Record`s and counts what it could not read, with the place of the first case; it never raises for a
+A reader yields `Record`s and counts what it could not read, with the origin of the first case; it never raises for a
 bad line and never loses one silently. What nobody could use at all (no file, a corrupt archive, an unreachable hub)
 is a UserError. Judging the texts themselves (empty, too short, held out) is the job of `sources`.
 
@@ -60,7 +60,7 @@ def read_files(files: Iterable[Path], reading: Reading, counts: Counts) -> Itera
 
 
 def name_of(file: Path, reading: Reading) -> str:
-    """What the places of a file's records begin with: its name, or its path within the folder that was given."""
+    """What the origins of a file's records begin with: its name, or its path within the folder that was given."""
     if reading.root is not None and file.is_relative_to(reading.root):
         return file.relative_to(reading.root).as_posix()
     return file.name
@@ -117,7 +117,7 @@ def hub_shards(
 
 
 def _read_hub(
-    name: str, place: str, rows: Any, column: str, label: str | None, hints: Hints, skip: int
+    name: str, origin: str, rows: Any, column: str, label: str | None, hints: Hints, skip: int
 ) -> Iterator[Record]:
     iterator = _from_hub(name, hints, lambda: iter(rows.skip(skip) if skip else rows))
     for number in range(skip, 2**63):
@@ -129,7 +129,7 @@ def _read_hub(
             for value, wanted, key in ((text, column, hints.column), (found, label, hints.label)):
                 if value is MISSING:
                     raise NoColumnError(name, str(wanted), column_names(row), key)
-        yield Record(*(None if value is MISSING else value for value in (text, found)), f"{place}:{number}")
+        yield Record(*(None if value is MISSING else value for value in (text, found)), f"{origin}:{number}")
 
 
 def _from_hub(name: str, hints: Hints, ask: Callable[[], Any]) -> Any:

@@ -34,9 +34,9 @@ class Counts(Counter[str]):
         super().__init__()
         self.first: dict[str, str] = {}
 
-    def add(self, reason: str, place: str) -> None:
+    def add(self, reason: str, origin: str) -> None:
         self[reason] += 1
-        self.first.setdefault(reason, place)
+        self.first.setdefault(reason, origin)
 
     @property
     def reasons(self) -> str:
@@ -50,11 +50,11 @@ class Counts(Counter[str]):
 
 
 class Record(NamedTuple):
-    """A text as found, whatever its type is, with its label and its place ("corpus.jsonl:17")."""
+    """A text as found, whatever its type is, with its label and its origin ("corpus.jsonl:17")."""
 
     text: Any
     label: Any
-    place: str
+    origin: str
 
 
 class Hints(NamedTuple):

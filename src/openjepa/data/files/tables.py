@@ -161,14 +161,14 @@ def read_xlsx(file: Path, name: str, reading: Reading, counts: Counts) -> Iterat
         for sheet in book.worksheets:
             rows = sheet.iter_rows(values_only=True)
             header = ["" if cell is None else str(cell).strip() for cell in next(rows, ())]
-            place = f"{name}:{sheet.title}"
+            origin = f"{name}:{sheet.title}"
             missing = [pair for pair in zip(reading.columns, reading.hints, strict=False) if pair[0] not in header]
             if missing:
-                without = without or NoColumnError(place, missing[0][0], filter(None, header), missing[0][1])
-                counts.add(f"sheet without column {missing[0][0]!r}", place)
+                without = without or NoColumnError(origin, missing[0][0], filter(None, header), missing[0][1])
+                counts.add(f"sheet without column {missing[0][0]!r}", origin)
             else:
                 found = True
-                yield from _sheet_rows(rows, header, place, reading)
+                yield from _sheet_rows(rows, header, origin, reading)
         book.close()
     except UserError:
         raise
@@ -178,9 +178,9 @@ def read_xlsx(file: Path, name: str, reading: Reading, counts: Counts) -> Iterat
         raise without
 
 
-def _sheet_rows(rows: Iterator[tuple], header: list[str], place: str, reading: Reading) -> Iterator[Record]:
+def _sheet_rows(rows: Iterator[tuple], header: list[str], origin: str, reading: Reading) -> Iterator[Record]:
     at = [header.index(column) for column in reading.columns]
     for number, row in enumerate(rows, start=2):
         if any(cell is not None for cell in row):
             text, *label = (row[index] if index < len(row) else None for index in at)
-            yield Record(text, label[0] if label else None, f"{place}:{number}")
+            yield Record(text, label[0] if label else None, f"{origin}:{number}")

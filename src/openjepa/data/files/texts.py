@@ -44,20 +44,20 @@ def text_lines(stream: BinaryIO, name: str, reading: Reading, counts: Counts) ->
     Bytes that are not UTF-8 become U+FFFD and are counted.
     """
     for number, raw in enumerate(raw_lines(stream, reading.max_bytes), start=1):
-        place = f"{name}:{number}"
+        origin = f"{name}:{number}"
         if raw is None:
-            counts.add(reading.too_long("line"), place)
+            counts.add(reading.too_long("line"), origin)
             yield number, None
         else:
-            yield number, decoded(raw, place, counts, "utf-8-sig" if number == 1 else "utf-8")
+            yield number, decoded(raw, origin, counts, "utf-8-sig" if number == 1 else "utf-8")
 
 
-def decoded(raw: bytes, place: str, counts: Counts, encoding: str = "utf-8") -> str:
+def decoded(raw: bytes, origin: str, counts: Counts, encoding: str = "utf-8") -> str:
     """Bytes as text; what is not UTF-8 becomes U+FFFD and is counted."""
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError:
-        counts.add(NOT_UTF8, place)
+        counts.add(NOT_UTF8, origin)
         return raw.decode(errors="replace")
 
 
@@ -103,9 +103,9 @@ def paragraphs(stream: BinaryIO, name: str, reading: Reading, counts: Counts) ->
         yield _paragraph(paragraph, f"{name}:{start}")
 
 
-def _paragraph(paragraph: list[str], place: str) -> Record:
+def _paragraph(paragraph: list[str], origin: str) -> Record:
     """The lines as one record; without any, they were too long, which is counted."""
-    return Record("\n".join(paragraph) if paragraph else UNUSABLE, None, place)
+    return Record("\n".join(paragraph) if paragraph else UNUSABLE, None, origin)
 
 
 def _whole(file: Path, name: str, reading: Reading, counts: Counts) -> Record:

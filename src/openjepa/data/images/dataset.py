@@ -52,7 +52,7 @@ class _Files:
 
     @property
     def rows(self) -> Path:
-        """JSON: {"labels": [...], "places": [...]}; a label is text, a list of texts or null."""
+        """JSON: {"labels": [...], "origins": [...]}; a label is text, a list of texts or null."""
         return self.folder / f"{self.split}.json"
 
 
@@ -95,13 +95,13 @@ class ImageSet(Dataset[np.ndarray]):
         return self._rows()["labels"]
 
     @property
-    def places(self) -> list[str]:
+    def origins(self) -> list[str]:
         """[N] where each image comes from, e.g. "train.parquet:17"."""
-        return self._rows()["places"]
+        return self._rows()["origins"]
 
-    def place(self, index: int) -> str:
+    def origin(self, index: int) -> str:
         """Where image `index` comes from."""
-        return self.places[index]
+        return self.origins[index]
 
     @property
     def key(self) -> str:
@@ -154,7 +154,7 @@ def build(folder: Path, cfg: ImageDataConfig, read: Read = records) -> None:
             if not rows[split]:
                 raise _nothing_in(split, cfg, counts)
             labels = [_label(row.label) for row in rows[split]]
-            text = json.dumps({"labels": labels, "places": [row.place for row in rows[split]]})
+            text = json.dumps({"labels": labels, "origins": [row.origin for row in rows[split]]})
             _Files(aside, split).rows.write_text(text, encoding="utf-8")
         (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
 
@@ -180,15 +180,15 @@ def _decoded(pixels: int, found: Iterator[Record], counts: Counts, limit: int) -
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             while chunk := list(islice(found, CHUNK)):
                 own = [Counts() for _ in chunk]  # counted in order afterwards, so that `first` is the first
-                images = pool.map(lambda row, c: decode(row.text, pixels, row.place, c), chunk, own)
+                images = pool.map(lambda row, c: decode(row.text, pixels, row.origin, c), chunk, own)
                 for image, record, found_there in zip(images, chunk, own, strict=True):
                     for reason in found_there:
-                        counts.add(reason, record.place)
+                        counts.add(reason, record.origin)
                     if image is not None:
                         yield image, record._replace(text=None)
 
     for image, record in islice(usable(), limit or None):
-        counts.add(KEPT, record.place)
+        counts.add(KEPT, record.origin)
         yield image, record
 
 

@@ -2,7 +2,7 @@
 
 Files from elsewhere lie about their sizes, stop in the middle or hold thousands of frames. A picture's header is read
 first and what is too large to be honest is refused before a pixel is decoded; whatever a decoder throws at a broken
-file becomes a count with the place of the first case. Upside-down photographs (EXIF) are turned, transparent ones laid
+file becomes a count with the origin of the first case. Upside-down photographs (EXIF) are turned, transparent ones laid
 on white, animated ones stop at their first frame. Grey of 10 to 32 bits is scaled by its range (`bit_depth`).
 """
 
@@ -33,7 +33,7 @@ SUFFIXES = (
 )
 
 
-def decode(value: Any, pixels: int, place: str, counts: Counts) -> np.ndarray | None:
+def decode(value: Any, pixels: int, origin: str, counts: Counts) -> np.ndarray | None:
     """`value` as [pixels, pixels, 3] uint8, or None if it cannot be used, with the reason counted.
 
     It may be a path, the bytes of a file, a mapping with "bytes" or "path" (as Hugging Face data sets store images), a
@@ -43,13 +43,13 @@ def decode(value: Any, pixels: int, place: str, counts: Counts) -> np.ndarray | 
         return value
     try:
         with _open(value) as image:
-            return _usable(image, pixels, place, counts)
+            return _usable(image, pixels, origin, counts)
     except Image.DecompressionBombError:
-        counts.add("image is a decompression bomb", place)
+        counts.add("image is a decompression bomb", origin)
     except FileNotFoundError:
-        counts.add("image file is missing", place)
+        counts.add("image file is missing", origin)
     except Exception:  # decoders of broken files raise nearly anything: OSError, SyntaxError, struct.error, ...
-        counts.add("image cannot be decoded", place)
+        counts.add("image cannot be decoded", origin)
     return None
 
 
@@ -78,33 +78,33 @@ def _open(value: Any) -> Image.Image:
     raise ValueError(f"a {type(value).__name__} is no image")
 
 
-def _usable(image: Image.Image, pixels: int, place: str, counts: Counts) -> np.ndarray | None:
+def _usable(image: Image.Image, pixels: int, origin: str, counts: Counts) -> np.ndarray | None:
     width, height = image.size
     if width * height > MOST_PIXELS:
-        counts.add("image is a decompression bomb", place)
+        counts.add("image is a decompression bomb", origin)
         return None
     if min(width, height) < LEAST_SIDE:
-        counts.add(f"image below {LEAST_SIDE} pixels", place)
+        counts.add(f"image below {LEAST_SIDE} pixels", origin)
         return None
     if getattr(image, "is_animated", False):
-        counts.add("mended: animated, first frame taken", place)
+        counts.add("mended: animated, first frame taken", origin)
         image.seek(0)
     bits, halved = declared_bits(image), keeps_upper_byte(image)
     image.draft("RGB", (2 * pixels, 2 * pixels))  # JPEG can be decoded at a fraction of its size
     image = ImageOps.exif_transpose(image)
-    if halved and not _is_bright_enough(image, place, counts):
+    if halved and not _is_bright_enough(image, origin, counts):
         return None
-    rgb = _as_rgb(image, bits, place, counts)
+    rgb = _as_rgb(image, bits, origin, counts)
     return np.asarray(ImageOps.fit(rgb, (pixels, pixels), Image.Resampling.BICUBIC))
 
 
-def _is_bright_enough(image: Image.Image, place: str, counts: Counts) -> bool:
+def _is_bright_enough(image: Image.Image, origin: str, counts: Counts) -> bool:
     """Whether the upper bytes of colours of 16 bits still show the picture; either answer is counted."""
     most = max(int(most) for _, most in _extrema(image.convert("RGB")))
     if most < 2 ** (COLOUR_BITS - 8):
-        counts.add(f"colours of 16 bits, of which {COLOUR_BITS} or fewer are used: save the image with 8", place)
+        counts.add(f"colours of 16 bits, of which {COLOUR_BITS} or fewer are used: save the image with 8", origin)
         return False
-    counts.add(WIDE, place)
+    counts.add(WIDE, origin)
     return True
 
 
@@ -113,31 +113,31 @@ def _extrema(image: Image.Image) -> tuple[tuple[float, float], ...]:
     return found
 
 
-def _as_rgb(image: Image.Image, bits: int | None, place: str, counts: Counts) -> Image.Image:
+def _as_rgb(image: Image.Image, bits: int | None, origin: str, counts: Counts) -> Image.Image:
     """Any mode as 8-bit RGB; `bits` are those of a grey sample that are in use, if the file says it."""
     if image.mode == "RGB":
         return image
     if image.mode == "CMYK":
-        counts.add("mended: CMYK", place)
+        counts.add("mended: CMYK", origin)
         return image.convert("RGB")
     if is_wide(image):
-        counts.add(WIDE, place)
-        return Image.fromarray(to_8_bits(_clean(image, place, counts), bits, image.mode == "F")).convert("RGB")
+        counts.add(WIDE, origin)
+        return Image.fromarray(to_8_bits(_clean(image, origin, counts), bits, image.mode == "F")).convert("RGB")
     if image.has_transparency_data:
-        counts.add("mended: transparent, laid on white", place)
+        counts.add("mended: transparent, laid on white", origin)
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(ground, layer).convert("RGB")
     return image.convert("RGB")  # grey, palette, YCbCr, ...
 
 
-def _clean(image: Image.Image, place: str, counts: Counts) -> np.ndarray:
+def _clean(image: Image.Image, origin: str, counts: Counts) -> np.ndarray:
     """Values of a wide grey image, [H, W] float32, finite and not below 0; what is set to 0 is counted."""
     values = np.asarray(image, dtype=np.float32)
     if not np.isfinite(values).all():
-        counts.add("mended: values that are no numbers, set to 0", place)
+        counts.add("mended: values that are no numbers, set to 0", origin)
         values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
     if values.min(initial=0) < 0:
-        counts.add("mended: values below 0, set to 0", place)
+        counts.add("mended: values below 0, set to 0", origin)
         values = values.clip(0)
     return values

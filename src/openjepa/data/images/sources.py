@@ -71,19 +71,19 @@ class ImageDataConfig(BaseConfig):
 
 
 def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Record]:
-    """Every image of one source, undecoded, with its label and place. Raises UserError if it cannot be read."""
-    kind, place = source_kind(source, WORLD, READABLE)
+    """Every image of one source, undecoded, with its label and origin. Raises UserError if it cannot be read."""
+    kind, location = source_kind(source, WORLD, READABLE)
     if kind == "world":
         yield from _scenes(cfg)
     elif kind == "files":
-        files = _readable_files(place, counts)
+        files = _readable_files(location, counts)
         pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
         tables = [file for file in files if file.suffix.lower() == ".parquet"]
-        for file, label in zip(pictures, folder_labels(pictures, source_root(place), cfg.label_level), strict=True):
+        for file, label in zip(pictures, folder_labels(pictures, source_root(location), cfg.label_level), strict=True):
             yield Record(file, label, str(file))
         yield from read_files(tables, Reading(cfg.column, cfg.label, hints=HINTS), counts)
     else:
-        name, _, config = place.partition(":")
+        name, _, config = location.partition(":")
         for read in hub_shards(
             name, config or None, cfg.split, cfg.streaming, cfg.column, cfg.label, HINTS, images=True
         ):
@@ -95,8 +95,8 @@ def image_files(source: str) -> list[Path] | None:
 
     None if `source` names no files. Raises UserError if it names none that can be read.
     """
-    kind, place = source_kind(source, WORLD, READABLE)
-    return _readable_files(place) if kind == "files" else None
+    kind, location = source_kind(source, WORLD, READABLE)
+    return _readable_files(location) if kind == "files" else None
 
 
 def _readable_files(pattern: str, counts: Counts | None = None) -> list[Path]:

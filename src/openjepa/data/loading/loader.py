@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import Experiment, Place, Row, StreamedData, Window
+from openjepa.core.experiment import Experiment, Offset, Row, StreamedData, Window
 from openjepa.core.seeding import generator_for, seed_for
 from openjepa.data.loading.plan import plan_epoch
 
@@ -38,7 +38,7 @@ class Bookmark:
 
     draw: int = 0  # number of its first batch since step 0
     epoch: int = 0
-    place: Place | None = None  # None = the start of the epoch
+    offset: Offset | None = None  # None = the start of the epoch
 
 
 class TrainBatches(Iterator[Batch]):
@@ -83,10 +83,10 @@ class _Course:
         """Of the batches from the first on, planned from the bookmark on."""
         data, cfg = self.experiment.train_data, self.experiment.train
         end, mark = cfg.steps * cfg.accumulate, self.bookmarks[0]
-        draw, place = mark.draw, mark.place
+        draw, offset = mark.draw, mark.offset
         for epoch in count(mark.epoch):
-            for window in _windows(data, place):
-                self.bookmarks.append(Bookmark(draw, epoch, window.place))
+            for window in _windows(data, offset):
+                self.bookmarks.append(Bookmark(draw, epoch, window.offset))
                 # a stream's windows are shuffled apart; a data set that is no stream is one window with the run's seed
                 seed = seed_for(cfg.seed, "window", window.first) if isinstance(data, StreamedData) else cfg.seed
                 sizes = len(window.rows), cfg.batch_tokens, cfg.batch_size
@@ -96,7 +96,7 @@ class _Course:
                     draw += 1
                     if draw == end:
                         return
-            place = None
+            offset = None
 
     def _address(self, draw: int, epoch: int, window: Window, rows: np.ndarray) -> _Address:
         samples = None if window.rows is self.experiment.train_data else [window.rows[i] for i in rows.tolist()]
@@ -129,11 +129,11 @@ def train_batches(
     return TrainBatches(_Course(exp, start_step * exp.train.accumulate, rank, world, [bookmark or Bookmark()], pin))
 
 
-def _windows(data: Any, start: Place | None) -> Iterator[Window]:
+def _windows(data: Any, start: Offset | None) -> Iterator[Window]:
     """The windows of an epoch; a data set that is no stream is one window."""
     if isinstance(data, StreamedData):
         return _ahead(data.windows(start))
-    return iter([Window(data, _rows_of(data)[0], first=0, place=())])
+    return iter([Window(data, _rows_of(data)[0], first=0, offset=())])
 
 
 def _ahead(windows: Iterator[Window]) -> Iterator[Window]:

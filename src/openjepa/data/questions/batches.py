@@ -46,8 +46,8 @@ class QuestionBatch(Batch):
     valid: Tensor  # [B, T] bool, False on padding
     hidden: Tensor  # [B, T] bool, True on the answer
     followed: Tensor  # [B, T] bool, True where the next token is of the same part, question or answer
-    pred_at: Tensor  # [B] int64, place of [PRED], the last valid one
-    answer_places: Tensor  # [B, A] int64, places of the answer's tokens; A = the longest answer
+    pred_at: Tensor  # [B] int64, position of [PRED], the last valid one
+    answer_positions: Tensor  # [B, A] int64, positions of the answer's tokens; A = the longest answer
     answer_valid: Tensor  # [B, A] bool
     real_tokens: int  # unpadded tokens in the batch
     vocab: int  # ids are below it
@@ -62,12 +62,12 @@ class QuestionBatch(Batch):
 
     @property
     def answer_at(self) -> Tensor:
-        """[B] int64, place of the answer's last token (in a row without answer: of [SEP])."""
+        """[B] int64, position of the answer's last token (in a row without answer: of [SEP])."""
         return self.pred_at - 1
 
     def answers(self) -> tuple[Tensor, Tensor]:
         """Tokens of each answer alone [B, A], and which are real [B, A]."""
-        return self.ids.gather(1, self.answer_places), self.answer_valid
+        return self.ids.gather(1, self.answer_positions), self.answer_valid
 
 
 class TokenizedQuestions(Dataset[QuestionRow]):
@@ -174,7 +174,7 @@ class QuestionCollator:
             hidden=is_answer,
             followed=up_to(asked - 1, ids.shape[1]) | (is_answer & up_to(pred_at - 1, ids.shape[1])),
             pred_at=pred_at,
-            answer_places=torch.minimum(asked[:, None] + torch.arange(longest), pred_at[:, None]),
+            answer_positions=torch.minimum(asked[:, None] + torch.arange(longest), pred_at[:, None]),
             answer_valid=up_to(pred_at - asked, longest),
             real_tokens=int(valid.sum()),
             vocab=self.tokenizer.vocab_size,

@@ -149,12 +149,12 @@ def _usable(cfg: QuestionConfig, counts: Counts) -> Iterator[Question]:
 def _records(cfg: QuestionConfig, counts: Counts) -> Iterator[Record]:
     """Rows with the question as the text and the answer as the label."""
     columns = (cfg.question_column, cfg.answer_column)
-    kind, place = source_kind(cfg.source, WORLD)
+    kind, location = source_kind(cfg.source, WORLD)
     if kind == "hub":
-        name, _, config = place.partition(":")
+        name, _, config = location.partition(":")
         (read,) = hub_shards(name, config or None, cfg.split, False, *columns, HINTS)
         return read(0)
-    files = find_files(place, counts, HINTS, cfg.split)
+    files = find_files(location, counts, HINTS, cfg.split)
     tables = [file for file in files if kind_of(file) not in WITHOUT_COLUMNS]
     for file in files:
         if kind_of(file) in WITHOUT_COLUMNS:
@@ -162,9 +162,9 @@ def _records(cfg: QuestionConfig, counts: Counts) -> Iterator[Record]:
     if not tables:
         kinds = ", ".join(sorted({extension(file) for file in files}))
         raise UserError(
-            f"data.source {place} has only {kinds} files; questions and answers need columns (.jsonl, .csv, .parquet)"
+            f"data.source {location} has only {kinds} files; questions and answers need columns: .jsonl, .csv, .parquet"
         )
-    root = Path(place).expanduser()
+    root = Path(location).expanduser()
     return read_files(tables, Reading(*columns, hints=HINTS, root=root if root.is_dir() else None), counts)
 
 
@@ -172,18 +172,18 @@ def _clean(record: Record, answer: Literal["final", "worked"], counts: Counts) -
     """The row as a Question, or None with the reason counted."""
     texts = []
     for name, value in (("question", record.text), ("answer", record.label)):
-        text = clean_text(value, name, record.place, counts)
+        text = clean_text(value, name, record.origin, counts)
         if text is None:
             return None
         if not text:
-            counts.add(f"{name} is missing or empty", record.place)
+            counts.add(f"{name} is missing or empty", record.origin)
             return None
         texts.append(text)
     if answer == "final":
         written, texts[1] = _after_mark(texts[1]), final_answer(texts[1])
         if written != texts[1]:
-            counts.add(REWRITTEN, record.place)
+            counts.add(REWRITTEN, record.origin)
         if not texts[1]:
-            counts.add(f"answer has nothing after {FINAL}", record.place)
+            counts.add(f"answer has nothing after {FINAL}", record.origin)
             return None
-    return Question(*texts, record.place)
+    return Question(*texts, record.origin)

@@ -88,7 +88,7 @@ class TokenizedCorpus(Dataset[TokenRow]):
         counts = self.counts
         return UnknownTokens(self.maker.tokenizer, counts[TOKENS], counts[UNKNOWN])
 
-    def place(self, index: int) -> str:
+    def origin(self, index: int) -> str:
         """Where row `index` comes from, e.g. "corpus.jsonl:17"."""
         self._open()
         return self._table["id"][index].as_py()
@@ -175,7 +175,7 @@ def pad_rows(rows: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
 
 
 def up_to(lengths: Tensor, width: int) -> Tensor:
-    """[B] -> [B, width] bool, True on the first `lengths` places."""
+    """[B] -> [B, width] bool, True on the first `lengths` origins."""
     return torch.arange(width, device=lengths.device)[None, :] < lengths[:, None]
 
 

@@ -194,9 +194,9 @@ def source_key(cfg: DataConfig) -> dict[str, Any]:
     when it changes on the hub, delete the cache.
     """
     key = cfg.model_dump(exclude={"shuffle_window", "world_documents"})
-    kind, place = source_kind(cfg.source)
+    kind, location = source_kind(cfg.source)
     if kind == "files":
-        key["files"] = file_versions(find_files(place, Counts(), split=cfg.split))
+        key["files"] = file_versions(find_files(location, Counts(), split=cfg.split))
     elif kind == "world":
         from openjepa.data.worlds import stories
 
@@ -226,57 +226,57 @@ def _records(cfg: DataConfig, counts: Counts, start: Position) -> Iterator[tuple
 
 def _shards(cfg: DataConfig, counts: Counts) -> Sequence[Callable[[int], Iterator[Record]]]:
     """How each shard is read, from a record on whose number is given."""
-    kind, place = source_kind(cfg.source)
+    kind, location = source_kind(cfg.source)
     if kind == "world":
         return [partial(read_stories, cfg.generated_documents, cfg.label)]
     if kind == "hub":
-        name, _, config = place.partition(":")
+        name, _, config = location.partition(":")
         return hub_shards(name, config or None, cfg.split, cfg.streaming, cfg.column, cfg.label)
 
-    root = Path(place).expanduser()
+    root = Path(location).expanduser()
     reading = Reading(cfg.column, cfg.label, cfg.txt, cfg.max_line_mb, root=root if root.is_dir() else None)
 
     def read_file(file: Path, skip: int) -> Iterator[Record]:
         return islice(read_files([file], reading, counts), skip, None)
 
-    return [partial(read_file, file) for file in find_files(place, counts, split=cfg.split)]
+    return [partial(read_file, file) for file in find_files(location, counts, split=cfg.split)]
 
 
 def _clean(record: Record, position: Position, min_words: int, counts: Counts) -> Document | None:
     """The record as a Document, or None with the reason counted."""
-    text = clean_text(record.text, "text", record.place, counts)
+    text = clean_text(record.text, "text", record.origin, counts)
     if text is None:
         return None
     if not text:
-        counts.add("empty", record.place)
+        counts.add("empty", record.origin)
         return None
     words = sum(1 for _ in islice(WORD.finditer(text), min_words))
     if words < min_words:
-        counts.add("no words" if not words else f"fewer than {min_words} words", record.place)
+        counts.add("no words" if not words else f"fewer than {min_words} words", record.origin)
         return None
-    return Document(text, None if record.label is None else str(record.label), record.place, position)
+    return Document(text, None if record.label is None else str(record.label), record.origin, position)
 
 
-def clean_text(value: Any, name: str, place: str, counts: Counts) -> str | None:
+def clean_text(value: Any, name: str, origin: str, counts: Counts) -> str | None:
     """A value as stripped text without NULs, in valid Unicode: "" if it is missing, None (counted) if it is no text.
 
     Bytes are UTF-8; chat messages are their contents, see `chat_text`.
     """
     text = "" if value is None else value
     if isinstance(text, bytes):
-        text = decoded(text, place, counts)
+        text = decoded(text, origin, counts)
     if isinstance(text, list):
         joined = chat_text(text)
         text = text if joined is None else joined
     if not isinstance(text, str):
-        counts.add(f"{name} is a {type(text).__name__}", place)
+        counts.add(f"{name} is a {type(text).__name__}", origin)
         return None
     if "\0" in text:
-        counts.add("mended: NUL characters", place)
+        counts.add("mended: NUL characters", origin)
         text = text.replace("\0", "")
     try:
         text.encode()
     except UnicodeEncodeError:  # a JSON escape like \ud83d alone
-        counts.add("mended: half a surrogate pair", place)
+        counts.add("mended: half a surrogate pair", origin)
         text = text.encode(errors="replace").decode()
     return text.strip()

@@ -2,7 +2,7 @@
 
 The training documents, in the source's order, are cut into windows of `data.shuffle_window`. The loader shuffles and
 batches each window as it does an epoch of a cached corpus; a row has the same number, tokens and randomness in both. So
-the batches are a function of (documents, seed), and the place where a window begins is all that resuming needs.
+the batches are a function of (documents, seed), and the offset where a window begins is all that resuming needs.
 
 Every rank reads and tokenises everything and takes its own rows of each batch: ranks agree without a word, share no
 document, and reading costs each what it would cost one alone. The price of streaming is in the shuffling: a document
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import Place, Window
+from openjepa.core.experiment import Offset, Window
 from openjepa.data.text.corpus import TokenRow, viewed
 from openjepa.data.text.rows import RowMaker
 from openjepa.data.text.sources import START, Counts, DataConfig, Position, documents
@@ -52,7 +52,7 @@ class StreamedCorpus:
     def __init__(self, cfg: DataConfig, maker: RowMaker) -> None:
         self.cfg, self.maker = cfg, maker
 
-    def windows(self, start: Place | None = None) -> Iterator[Window]:
+    def windows(self, start: Offset | None = None) -> Iterator[Window]:
         """One epoch, or the rest of one. Raises UserError if there is no row to train on."""
         begin = _Begin(*start) if start else _Begin()
         counts = Counts()

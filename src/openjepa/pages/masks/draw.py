@@ -12,12 +12,12 @@ from openjepa.pages.parts.images import png_uri
 
 DEEPEST = 0.36  # opacity of the strongest colour in a heat map: the numbers on it stay readable
 NUMBERED = 12  # heat maps of more rows or columns carry no numbers
-BARS = 128  # of a chart at most; more places share one
+BARS = 128  # of a chart at most; more positions share one
 HEIGHT, LEFT, BOTTOM = 150, 46, 22  # of a chart's area, and the room for its labels
 
 
 def text_sample(picture: Pieces, valid: np.ndarray, hidden: np.ndarray, shown: np.ndarray) -> str:
-    """One text; neighbouring places of one kind are one mark."""
+    """One text; neighbouring positions of one kind are one mark."""
     parts: list[tuple[str, str]] = []
     for text, is_real, is_hidden, is_shown in zip(picture.texts, valid, hidden, shown, strict=False):
         if is_real:
@@ -50,7 +50,7 @@ def _png(picture: Patches, keep: np.ndarray | None) -> str:
 
 
 def strip(valid: np.ndarray, hidden: np.ndarray, shown: np.ndarray) -> str:
-    """The bare places of a row nobody can picture."""
+    """The bare positions of a row nobody can picture."""
     count = int(valid.sum())
     kinds = ["hidden" if h else "shown" if s else "unused" for h, s in zip(hidden[:count], shown[:count], strict=True)]
     cells = "".join(f'<rect class="{kind}" x="{i}" width="0.9" height="1"/>' for i, kind in enumerate(kinds))
@@ -62,8 +62,8 @@ def heat_map(share: np.ndarray, grid: tuple[int, int], kind: str, title: str) ->
     rows, columns = grid
     largest = max(float(share.max()), 1e-9)
     cells = []
-    for place, value in enumerate(share):
-        y, x = divmod(place, columns)
+    for position, value in enumerate(share):
+        y, x = divmod(position, columns)
         at = f'x="{20 * x}" y="{20 * y}" width="19" height="19" rx="2"'
         tip = f"<title>row {y + 1}, column {x + 1}: {value:.1%}</title>"
         cells.append(
@@ -78,8 +78,8 @@ def heat_map(share: np.ndarray, grid: tuple[int, int], kind: str, title: str) ->
     )
 
 
-def place_chart(hidden: np.ndarray, rows: np.ndarray, title: str) -> str:
-    """Share of the rows that hide each place [N] as bars, and the share of the rows that reach it as a line."""
+def position_chart(hidden: np.ndarray, rows: np.ndarray, title: str) -> str:
+    """Share of the rows that hide each position [N] as bars, and the share of the rows that reach it as a line."""
     per_bar = -(-len(hidden) // BARS)
     starts = np.arange(0, len(hidden), per_bar)
     weight = np.add.reduceat(rows, starts)
@@ -93,7 +93,7 @@ def place_chart(hidden: np.ndarray, rows: np.ndarray, title: str) -> str:
     points = " ".join(f"{LEFT + (i + 0.5) * wide:.1f},{HEIGHT * (1 - r):.1f}" for i, r in enumerate(reach))
     line = f'<polyline class="reach" points="{points}"/>'
     labels = [(LEFT, "1", "start"), (LEFT + 720, str(len(hidden)), "end")]
-    return _chart(bars, line, labels, title, "place; the line: share of the samples that reach it")
+    return _chart(bars, line, labels, title, "position; the line: share of the samples that reach it")
 
 
 def histogram(shares: np.ndarray, title: str) -> str:
@@ -101,7 +101,7 @@ def histogram(shares: np.ndarray, title: str) -> str:
     counts = np.histogram(shares, bins=20, range=(0, 1))[0] / len(shares)
     bars = [(value, f"{5 * i} to {5 * i + 5} %: {value:.1%} of the samples") for i, value in enumerate(counts)]
     labels = [(LEFT, "0 %", "start"), (LEFT + 360, "50 %", "middle"), (LEFT + 720, "100 %", "end")]
-    return _chart(bars, "", labels, title, "part of their places")
+    return _chart(bars, "", labels, title, "part of their positions")
 
 
 def _chart(
@@ -129,4 +129,4 @@ def _chart(
 
 def _range(start: int, per_bar: int, count: int) -> str:
     last = min(start + per_bar, count)
-    return f"place {start + 1}" if last == start + 1 else f"places {start + 1} to {last}"
+    return f"position {start + 1}" if last == start + 1 else f"positions {start + 1} to {last}"

@@ -1,4 +1,4 @@
-"""What masks have in common over many samples: shares, regions, overlaps, and how often each place is chosen."""
+"""What masks have in common over many samples: shares, regions, overlaps, and how often each position is chosen."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Figure(NamedTuple):
 
 
 def figures(sampled: Sampled) -> dict[str, Figure]:
-    """All figures by name; shares are parts of a row's real places, in [0, 1]."""
+    """All figures by name; shares are parts of a row's real positions, in [0, 1]."""
     first = sampled.epochs[0]
-    count = first.valid.sum(1)  # [R] real places
+    count = first.valid.sum(1)  # [R] real positions
     hidden, shown = first.hidden.sum(1), first.shown.sum(1)  # [R]
     regions = region_counts(first.hidden, sampled.grid)  # [R]
     found = {
-        "places": _figure(count, "places of a sample: tokens or patches"),
-        "hidden_share": _figure(hidden / count, "of the places are to be predicted"),
-        "shown_share": _figure(shown / count, "of the places are read by the context encoder"),
-        "unused_share": _figure((count - hidden - shown) / count, "of the places are neither shown nor hidden"),
-        "hidden_places": _figure(hidden, "places to be predicted"),
-        "shown_places": _figure(shown, "places of the context; the least is the smallest context"),
+        "positions": _figure(count, "positions of a sample: tokens or patches"),
+        "hidden_share": _figure(hidden / count, "of the positions are to be predicted"),
+        "shown_share": _figure(shown / count, "of the positions are read by the context encoder"),
+        "unused_share": _figure((count - hidden - shown) / count, "of the positions are neither shown nor hidden"),
+        "hidden_positions": _figure(hidden, "positions to be predicted"),
+        "shown_positions": _figure(shown, "positions of the context; the least is the smallest context"),
         "hidden_regions": _figure(regions, "hidden regions that do not touch"),
-        "region_places": _figure(hidden / regions, "places of a hidden region"),
+        "region_positions": _figure(hidden / regions, "positions of a hidden region"),
     }
     if first.times_hidden is not None and first.times_hidden.max() > 1:
         overlap = 1 - hidden / first.times_hidden.sum(1)  # [R]
@@ -54,15 +54,15 @@ def epoch_overlap(first: Masks, second: Masks) -> dict[str, Figure]:
     a, b = first.hidden[same, :width], second.hidden[same, :width]  # [R, N]
     count = first.valid[same].sum(1)
     p, q = a.sum(1) / count, b.sum(1) / count
-    both = "hidden in two epochs / hidden in either: 1 = always the same places"
+    both = "hidden in two epochs / hidden in either: 1 = always the same positions"
     return {
         "epoch_overlap": _figure((a & b).sum(1) / (a | b).sum(1), both),
-        "epoch_overlap_by_chance": _figure(p * q / (p + q - p * q), "the same of random places of the same number"),
+        "epoch_overlap_by_chance": _figure(p * q / (p + q - p * q), "the same of random positions of the same number"),
     }
 
 
 def coverage(masks: Masks) -> dict[str, np.ndarray]:
-    """{"hidden", "shown": share of the rows that have the place [N], "rows": how many rows have it [N]}."""
+    """{"hidden", "shown": share of the rows that have the position [N], "rows": how many rows have it [N]}."""
     rows = masks.valid.sum(0)
     share = {name: getattr(masks, name).sum(0) / np.maximum(rows, 1) for name in ("hidden", "shown")}
     return {**share, "rows": rows}

@@ -34,7 +34,7 @@ def page(
         *(f"<p><b>Note:</b> {escape(remark)}.</p>" for remark in remarks),
         "<h2>Samples</h2>",
         samples(sampled),
-        "<h2>How often each place is chosen</h2>",
+        "<h2>How often each position is chosen</h2>",
         _coverage(sampled),
         "<h2>Figures</h2>",
         _table(found),
@@ -111,7 +111,7 @@ def _coverage(sampled: Sampled) -> str:
         ]
         charts = f'<div class="row">{"".join(parts)}</div>'
     else:
-        charts = draw.place_chart(covered["hidden"], covered["rows"], "Samples that hide each place")
+        charts = draw.position_chart(covered["hidden"], covered["rows"], "Samples that hide each position")
     shares = first.hidden.sum(1) / first.valid.sum(1)  # [R]
     return charts + draw.histogram(shares, "Share of the samples by how much of them is hidden")
 

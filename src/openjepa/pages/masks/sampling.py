@@ -28,12 +28,12 @@ AT_ONCE = 64  # rows in a batch
 
 @dataclass(frozen=True)
 class Masks:
-    """R rows of N places in one epoch; rows shorter than N end in places that are not valid."""
+    """R rows of N positions in one epoch; rows shorter than N end in positions that are not valid."""
 
     valid: np.ndarray  # [R, N] bool
     hidden: np.ndarray  # [R, N] bool, to be predicted
     shown: np.ndarray  # [R, N] bool, what the context encoder reads
-    times_hidden: np.ndarray | None  # [R, N] how many hidden blocks hold each place, where the recipe counts that
+    times_hidden: np.ndarray | None  # [R, N] how many hidden blocks hold each position, where the recipe counts that
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Sampled:
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of the places, if these are patches of an image."""
+        """Rows and columns of the positions, if these are patches of an image."""
         first = self.pictures[0][0] if self.pictures[0] else None
         return first.grid if isinstance(first, Patches) else None
 

@@ -97,13 +97,13 @@ def looking_back(valid: Tensor) -> Tensor:
 
 
 def second_half(valid: Tensor, generator: torch.Generator) -> Tensor:
-    """valid [N] with at least 2 True -> hidden [N]: the later half of the valid places, and all after the first such.
+    """valid [N] with at least 2 True -> hidden [N]: every position from the middle of the valid ones on.
 
     `generator` is what every masker is given; nothing is drawn.
     """
-    places = valid.nonzero().squeeze(1)
+    positions = valid.nonzero().squeeze(1)
     hidden = torch.zeros_like(valid)
-    hidden[places[(len(places) + 1) // 2 :]] = True
+    hidden[positions[(len(positions) + 1) // 2 :]] = True
     return hidden
 
 

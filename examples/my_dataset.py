@@ -94,7 +94,7 @@ class PieceEncoder(nn.Module):
 
     def forward(self, pieces, at):
         """The pieces [B, N, W] at positions [B, K] -> their latents [B, K, D]."""
-        return self.layers(self.enter(oj.take(pieces, at)) + self.position(at))
+        return self.layers(self.enter(oj.gather_positions(pieces, at)) + self.position(at))
 
 
 class WaveJEPA(oj.Method[WaveBatch]):
@@ -117,7 +117,7 @@ class WaveJEPA(oj.Method[WaveBatch]):
         return self.predict(batch, self.encode_context(batch))
 
     def forward(self, batch):
-        latents = oj.take(self.teacher(batch.pieces, batch.all_at), batch.hidden_at).flatten(0, 1)  # [M, D]
+        latents = oj.gather_positions(self.teacher(batch.pieces, batch.all_at), batch.hidden_at).flatten(0, 1)  # [M, D]
         target = oj.make_targets(oj.TargetConfig(norm="standardize"), [latents])
         context = self.encode_context(batch)
         predicted = self.predict(batch, context)

@@ -22,7 +22,7 @@ def draw(run: RunDir, out: Path) -> None:
     """Three panels: held-out skill, effective rank, and every measure of the run's summary."""
     health = list(read_jsonl(run.health))
     steps = [row["step"] for row in health]
-    figure, (skill, rank, ledger) = plt.subplots(1, 3, figsize=(13, 4.2), width_ratios=[1, 1, 2.4])
+    figure, (skill, rank, scorecard) = plt.subplots(1, 3, figsize=(13, 4.2), width_ratios=[1, 1, 2.4])
     skill.plot(steps, [row["skill"] for row in health], color=COLUMNS["run"], marker="o", ms=3)
     skill.axhline(0, color="#888", lw=0.8)
     skill.set(title="Skill on held-out text", xlabel="step", ylim=(-0.25, 1))
@@ -33,12 +33,12 @@ def draw(run: RunDir, out: Path) -> None:
     width = 0.8 / len(COLUMNS)
     for shift, (column, color) in enumerate(COLUMNS.items()):
         positions = [i + (shift - 1.5) * width for i in range(len(measures))]
-        ledger.bar(positions, [m.get(column, 0.0) for m in measures.values()], width, color=color, label=column)
+        scorecard.bar(positions, [m.get(column, 0.0) for m in measures.values()], width, color=color, label=column)
     chances = [m["chance"] for m in measures.values()]
-    ledger.scatter(range(len(measures)), chances, marker="_", color="black", s=90, label="chance", zorder=3)
-    ledger.set_xticks(range(len(measures)), list(measures), rotation=60, ha="right", fontsize=8)
-    ledger.set(title="Evaluation beside its baselines (synthetic stories)", ylim=(0, 1.05))
-    for axis in (skill, rank, ledger):
+    scorecard.scatter(range(len(measures)), chances, marker="_", color="black", s=90, label="chance", zorder=3)
+    scorecard.set_xticks(range(len(measures)), list(measures), rotation=60, ha="right", fontsize=8)
+    scorecard.set(title="Evaluation beside its baselines (synthetic stories)", ylim=(0, 1.05))
+    for axis in (skill, rank, scorecard):
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.legend(fontsize=9, ncols=5, loc="lower left", bbox_to_anchor=(0.03, 0.05), frameon=False)

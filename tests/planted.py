@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from openjepa.core.experiment import Experiment, Row
+from openjepa.core.experiment import Experiment, Sample
 from openjepa.data.text.masked import MaskedText, Tokens
 from openjepa.preflight.checks import check_experiment, failed
 
@@ -18,7 +18,7 @@ STILL = ("momentum.start=1", "momentum.final=1")  # settings of a teacher that d
 def failing(experiment: Experiment, change: Callable[[Any], Any] = lambda batch: batch) -> list[str]:
     """Names of the laws that fail on the changed batches."""
 
-    def collate(rows: Sequence[Row]) -> Any:
+    def collate(rows: Sequence[Sample]) -> Any:
         return change(experiment.collate(rows))
 
     return [result.name for result in failed(check_experiment(replace(experiment, collate=collate)))]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
-from openjepa.core.experiment import Experiment, Row
+from openjepa.core.experiment import Experiment, Sample
 from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
@@ -46,7 +46,7 @@ def hide(valid: Tensor, generator: torch.Generator) -> Tensor:
     return torch.zeros_like(valid).index_fill(0, chosen, True)
 
 
-def collate(rows: Sequence[Row], masker: Callable[[Tensor, torch.Generator], Tensor] = hide) -> Words:
+def collate(rows: Sequence[Sample], masker: Callable[[Tensor, torch.Generator], Tensor] = hide) -> Words:
     ids = nn.utils.rnn.pad_sequence([row.sample for row in rows], batch_first=True)  # [B, T]
     lengths = torch.tensor([len(row.sample) for row in rows])  # [B]
     valid = torch.arange(ids.shape[1]) < lengths[:, None]  # [B, T]

@@ -13,7 +13,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.embedding import Embedding, EncoderInputs
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import BuildContext, Experiment, Row
+from openjepa.core.experiment import BuildContext, Experiment, Sample
 from openjepa.core.method import Inspection, Latents, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.tasks import classification
@@ -26,7 +26,7 @@ from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import gather_positions, mean_pool
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
@@ -53,7 +53,7 @@ __all__ = [
     "PredictorConfig",
     "Progress",
     "RegularizerConfig",
-    "Row",
+    "Sample",
     "SpanMasker",
     "StepOutput",
     "TargetConfig",
@@ -66,9 +66,9 @@ __all__ = [
     "build_objective",
     "build_predictor",
     "classification",
+    "gather_positions",
     "make_targets",
     "mean_pool",
-    "take",
     "target_layers",
     "text_experiment",
     "tokenizer_for",

@@ -31,12 +31,12 @@ from openjepa.data.text.sources import DataConfig, held_out_texts
 from openjepa.encoding.files import embed_file
 from openjepa.encoding.inputs import as_images, as_texts
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
-from openjepa.evals.ledger import Ledger
 from openjepa.evals.networks import Networks
+from openjepa.evals.scorecard import Scorecard
 from openjepa.evals.similarity import similar
-from openjepa.evals.suite import ledger_of, require_texts
+from openjepa.evals.suite import require_texts, scorecard_of
 from openjepa.evals.suite_file import Suite
-from openjepa.evals.sweep import Audit, audit, best_vectors
+from openjepa.evals.sweep import Sweep, best_vectors, sweep
 from openjepa.health.treatment import treat
 from openjepa.tasks.examples import semantic_trio
 from openjepa.training import checkpoint
@@ -147,8 +147,8 @@ class Run:
         return vectors_at(self.experiment, items, at, batch_size, report)
 
     def best_point(self) -> Point:
-        """Where `audit` found the best vectors, by validation. Raises UserError if there was no audit."""
-        file = self.folder.evals / "audit.json"
+        """Where `sweep` found the best vectors, by validation. Raises UserError if there was no sweep."""
+        file = self.folder.evals / "sweep.json"
         if not file.exists():
             raise UserError(f"{self.path} was not audited; openjepa eval {self.path} --sweep finds the best latents")
         return best_vectors(read_json(file))
@@ -221,7 +221,7 @@ class Run:
 
     def evaluate(
         self, tasks: Sequence[Task] | None = None, name: str = "default", long: LongTexts = "windows"
-    ) -> Ledger:
+    ) -> Scorecard:
         """Score the run beside its initialisation, a random one and TF-IDF; kept in `evals/<name>.json`.
 
         `tasks` defaults to the recipe's own; `long` as for `encode`. Raises UserError if there are none.
@@ -234,7 +234,7 @@ class Run:
             )
         return self._scored(lambda: [asked], name, long)
 
-    def evaluate_suite(self, suite: Suite | str | Path, long: LongTexts = "windows") -> Ledger:
+    def evaluate_suite(self, suite: Suite | str | Path, long: LongTexts = "windows") -> Scorecard:
         """`evaluate` on the tasks of a suite file, with TF-IDF (and BM25) of each task's own words.
 
         Raises UserError if the suite is not in order, or if the run embeds no texts.
@@ -243,16 +243,16 @@ class Run:
         require_texts(self.experiment, self.recipe)
         return self._scored(opened.groups.values, opened.name, long)
 
-    def _scored(self, groups: Callable[[], Iterable[Sequence[Task]]], name: str, long: LongTexts) -> Ledger:
-        """The ledger of all tasks of these groups, which is kept; says what a user has to know of what was read."""
+    def _scored(self, groups: Callable[[], Iterable[Sequence[Task]]], name: str, long: LongTexts) -> Scorecard:
+        """The scorecard of all tasks of these groups, which is kept; says what a user has to know of what was read."""
         networks, report = self.networks(), self.reading(long)
         with peak_memory() as peak:
-            ledger = Ledger.joined(ledger_of(tasks, networks, report) for tasks in groups())
-        write_json(self.folder.evals / f"{name}.json", ledger.to_json())
+            scorecard = Scorecard.joined(scorecard_of(tasks, networks, report) for tasks in groups())
+        write_json(self.folder.evals / f"{name}.json", scorecard.to_json())
         self._keep_peak(peak)
         if report is not None:
             report.warn()
-        return ledger
+        return scorecard
 
     def _keep_peak(self, peak: PeakMemory) -> None:
         if peak.gb is not None and self.folder.summary.exists():
@@ -281,16 +281,16 @@ class Run:
         others = {"init": self.fresh, "random": partial(self.fresh, random_init=True, seed=-1)}
         return Networks(lambda: self.experiment, others)
 
-    def audit(self, on_probe: Callable[[int, int, str], None] | None = None) -> Audit:
-        """Probe every encoder, layer and pooling; the best on validation is tested once. Kept in `evals/audit.json`.
+    def sweep(self, on_probe: Callable[[int, int, str], None] | None = None) -> Sweep:
+        """Probe every encoder, layer and pooling; the best on validation is tested once. Kept in `evals/sweep.json`.
 
         `on_probe` is called before each probe with (probes done, probes in all, what is probed).
         Raises UserError if the data has no labels, or if the recipe does not say which encoders it has.
         """
         with peak_memory() as peak:
-            found = audit(self.tasks(), self.networks(), on_probe=on_probe)
+            found = sweep(self.tasks(), self.networks(), on_probe=on_probe)
         self._keep_peak(peak)
-        write_json(self.folder.evals / "audit.json", found.to_json())
+        write_json(self.folder.evals / "sweep.json", found.to_json())
         return found
 
     def tasks(self) -> list[Task]:

@@ -13,7 +13,7 @@ import torch
 from openjepa import api
 from openjepa.core.errors import ConfigError
 from openjepa.core.evaluating import evaluating
-from openjepa.core.experiment import Experiment, Row
+from openjepa.core.experiment import Experiment, Sample
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.data.images.batches import MaskedImages
@@ -44,8 +44,8 @@ def test_every_law_holds(experiment: Experiment) -> None:
 
 
 def test_no_row_knows_its_batch(experiment: Experiment) -> None:
-    def rows(count: int) -> list[Row]:
-        return [Row(experiment.train_data[i], generator_for(0, "sample", 0, i), i) for i in range(count)]
+    def rows(count: int) -> list[Sample]:
+        return [Sample(experiment.train_data[i], generator_for(0, "sample", 0, i), i) for i in range(count)]
 
     method = experiment.method
     together, alone = experiment.collate(rows(12)), experiment.collate(rows(2))
@@ -131,6 +131,6 @@ def test_a_run_is_trained_judged_and_used(tmp_path: Path) -> None:
     (task, *_) = run.tasks()
     small = replace(task, train=task.train[:60], train_labels=task.train_labels[:60],
                     test=task.test[:30], test_labels=task.test_labels[:30])  # fmt: skip
-    ledger = run.evaluate([small]).to_json()
-    assert {"run", "init", "random", "pixels", "chance"} <= set(ledger["shape_knn"])
-    assert "tfidf" not in ledger["shape_knn"]
+    scorecard = run.evaluate([small]).to_json()
+    assert {"run", "init", "random", "pixels", "chance"} <= set(scorecard["shape_knn"])
+    assert "tfidf" not in scorecard["shape_knn"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from openjepa.core.evaluating import evaluating
-from openjepa.core.experiment import Experiment, Row
+from openjepa.core.experiment import Experiment, Sample
 from openjepa.core.seeding import generator_for
 from openjepa.data.loading.loader import eval_batches, train_batches
 from openjepa.health.monitor import look
@@ -92,11 +92,11 @@ def test_a_planted_defect_fails_its_law_alone(
 
 def test_no_row_knows_its_batch(experiment: Experiment) -> None:
     """Longer neighbours pad a row's text, its context and its hidden positions: its vectors stay what they were."""
-    rows = [Row(experiment.train_data[i], generator_for(0, "sample", 0, i), i) for i in range(12)]
+    rows = [Sample(experiment.train_data[i], generator_for(0, "sample", 0, i), i) for i in range(12)]
     rows.sort(key=lambda row: len(row.sample.ids))
 
-    def fresh(chosen: list[Row]) -> list[Row]:
-        return [Row(row.sample, generator_for(0, "sample", 0, row.index), row.index) for row in chosen]
+    def fresh(chosen: list[Sample]) -> list[Sample]:
+        return [Sample(row.sample, generator_for(0, "sample", 0, row.index), row.index) for row in chosen]
 
     method = experiment.method
     together, alone = experiment.collate(fresh(rows)), experiment.collate(fresh(rows[:3]))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from openjepa import api
 from openjepa.core.errors import ConfigError
 from openjepa.core.evaluating import evaluating
-from openjepa.core.experiment import Experiment, Row
+from openjepa.core.experiment import Experiment, Sample
 from openjepa.core.locate import built_in_recipes
 from openjepa.core.method import Latents, StepOutput
 from openjepa.core.pairs import Pairs
@@ -29,7 +29,7 @@ from openjepa.data.loading.loader import eval_batches, train_batches
 from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.data.worlds.scenes import Scenes
 from openjepa.evals.features import embed_all
-from openjepa.evals.ledger import Ledger
+from openjepa.evals.scorecard import Scorecard
 from openjepa.evals.suite import evaluate
 from openjepa.health.monitor import look
 from openjepa.models.target import EMATarget, Frozen
@@ -57,9 +57,9 @@ def experiment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return build_vl(tmp_path_factory.mktemp("assets"), *VARIANTS[request.param])
 
 
-def rows_of(experiment: Experiment, count: int) -> list[Row]:
+def rows_of(experiment: Experiment, count: int) -> list[Sample]:
     data: Any = experiment.train_data
-    return [Row(data[i], generator_for(0, "sample", 0, i), i) for i in range(count)]
+    return [Sample(data[i], generator_for(0, "sample", 0, i), i) for i in range(count)]
 
 
 def test_the_recipe_is_listed() -> None:
@@ -197,9 +197,9 @@ def test_an_embedding_of_a_frozen_run_reads_the_whole_image(tmp_path: Path) -> N
 
 
 def test_the_table_says_what_the_probes_read() -> None:
-    table = Ledger({}, "the mean of something").table()
+    table = Scorecard({}, "the mean of something").table()
     assert "probes read the mean of something" in str(table.caption)
-    assert "probes read" not in str(Ledger({}).table().caption)
+    assert "probes read" not in str(Scorecard({}).table().caption)
 
 
 # --- frozen encoders of transformers, and what is kept of them
@@ -450,9 +450,9 @@ def test_a_run_is_trained_judged_and_used(run: api.Run) -> None:
     captions, factor, *_ = run.tasks()
     small = replace(factor, train=factor.train[:60], train_labels=factor.train_labels[:60],
                     test=factor.test[:30], test_labels=factor.test_labels[:30])  # fmt: skip
-    ledger = run.evaluate([captions, small]).to_json()
-    assert {"run", "init", "random", "pixels", "chance"} <= set(ledger["shape_knn"])
-    assert {"run", "init", "random", "chance"} <= set(ledger["captions_gap"])
+    scorecard = run.evaluate([captions, small]).to_json()
+    assert {"run", "init", "random", "pixels", "chance"} <= set(scorecard["shape_knn"])
+    assert {"run", "init", "random", "chance"} <= set(scorecard["captions_gap"])
     peaks = run.summary()["peak_memory_gb"]
     assert set(peaks) == {"training", "evaluation"}
     assert all(0.05 < gb < 64 for gb in peaks.values())

@@ -66,10 +66,10 @@ def test_a_study_leaves_results_a_table_a_figure_and_a_run_for_each_cell(ablatio
 
 def test_scores_are_those_of_an_evaluation_of_the_same_run(ablation: Path) -> None:
     run = api.load(cells(ablation)["base seed-0"])
-    ledger = run.evaluate(name="again").to_json()
+    scorecard = run.evaluate(name="again").to_json()
     arm = read_json(ablation / "results.json")["arms"][0]
     for name in ("topic_knn", "topic_logistic"):
-        assert arm["measures"][name]["by_seed"][0] == pytest.approx(ledger[name]["run"])
+        assert arm["measures"][name]["by_seed"][0] == pytest.approx(scorecard[name]["run"])
     assert arm["skill_by_seed"]["0"] == run.summary()["skill"]
     assert arm["tokens"] == pytest.approx(sum(row["tokens"] for row in read_jsonl(run.folder.metrics)), rel=0.1)
 

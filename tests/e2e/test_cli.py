@@ -26,7 +26,7 @@ from openjepa.core.configure import configure
 from openjepa.core.describe import describe
 from openjepa.core.locate import built_in_recipes
 from openjepa.core.rundir import read_jsonl
-from openjepa.evals.ledger import Ledger, Measure
+from openjepa.evals.scorecard import Measure, Scorecard
 from openjepa.training import checkpoint
 from openjepa.training.checkpoint import WEIGHTS
 from openjepa.training.hooks import CsvHook
@@ -312,7 +312,7 @@ def test_a_sweep_names_the_best_latents_and_keeps_them(run: Path, capsys: pytest
     best = max(point["validation"] for point in result["points"])
     assert result["chosen"]["validation"] == best
     assert {point["encoder"] for point in result["points"]} == {"embedding", "student", "teacher"}
-    assert json.loads((run / "evals" / "audit.json").read_text())["chosen"] == result["chosen"]
+    assert json.loads((run / "evals" / "sweep.json").read_text())["chosen"] == result["chosen"]
     assert main(["eval", str(run), "--sweep"]) == 0
     shown = capsys.readouterr().out
     assert "best on validation" in shown
@@ -325,7 +325,7 @@ def test_the_best_vectors_of_a_sweep_can_be_exported(
     best = {"encoder": "teacher", "layer": 0, "pooling": "max", "validation": 0.9}
     learned = best | {"layer": 1, "pooling": "attentive", "validation": 1.0}
     plain = {"encoder": "embedding", "layer": 0, "pooling": "mean", "validation": 0.5}
-    (run / "evals" / "audit.json").write_text(json.dumps({"points": [plain, learned, best]}))
+    (run / "evals" / "sweep.json").write_text(json.dumps({"points": [plain, learned, best]}))
     (tmp_path / "texts.txt").write_text("soup and bread\nthe wind\n")
     command = ["embed", run, tmp_path / "texts.txt", "--out", tmp_path / "v.npy"]
     assert answer(capsys, *command)["latents"] == "embedding"
@@ -336,7 +336,7 @@ def test_the_best_vectors_of_a_sweep_can_be_exported(
     layers = opened.experiment.method.encoders()["teacher"].states(batch.ids, batch.valid)
     expected = layers[0].masked_fill(~batch.valid[..., None], -float("inf")).amax(1)
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected.detach().numpy(), atol=1e-5)
-    (run / "evals" / "audit.json").unlink()
+    (run / "evals" / "sweep.json").unlink()
     assert main([str(word) for word in (*command, "--best")]) == 2
     assert "--sweep finds the best latents" in capsys.readouterr().err
 
@@ -346,8 +346,8 @@ def test_eval_fails_where_training_hurt_and_only_there(
     run: Path, monkeypatch: pytest.MonkeyPatch, interval: tuple[float, float], code: int
 ) -> None:
     values = {"run": 0.4, "init": 0.6, "random": 0.5, "tfidf": 0.7}
-    ledger = Ledger({"topic_knn": Measure(values, 0.5, interval)})
-    monkeypatch.setattr(Run, "evaluate", lambda *arguments: ledger)
+    scorecard = Scorecard({"topic_knn": Measure(values, 0.5, interval)})
+    monkeypatch.setattr(Run, "evaluate", lambda *arguments: scorecard)
     assert main(["eval", str(run), "--fail-if-worse"]) == code
 
 

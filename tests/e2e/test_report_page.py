@@ -17,7 +17,7 @@ from tests.e2e.test_cli import TINY, answer, corpus
 from tests.unit.test_report import FETCHES
 
 MOST_BYTES = 5_000_000
-SECTIONS = ["verdict", "curves", "ledger", "spectrum", "map", "similarity", "neighbours", "masks", "reproduce"]
+SECTIONS = ["verdict", "curves", "scorecard", "spectrum", "map", "similarity", "neighbours", "masks", "reproduce"]
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's
 MISSING = [] if importlib.util.find_spec("playwright") else ["playwright"]
 if not (CHROMIUM.exists() or shutil.which("chromium")):

@@ -145,14 +145,14 @@ def test_every_column_of_a_retrieval_chooses_in_the_same_pools() -> None:
         raise AssertionError("a retrieval asks the method, not for vectors of texts")
 
     columns = {"run": no_vectors, "init": no_vectors, "random": no_vectors, "tfidf": tfidf_for([TASK])}
-    ledger = run_suite([TASK], columns, methods)
-    assert list(ledger.measures) == ["words_top1", "words_mrr", "words_aligned"]
-    top1 = ledger.measures["words_top1"]
+    scorecard = run_suite([TASK], columns, methods)
+    assert list(scorecard.measures) == ["words_top1", "words_mrr", "words_aligned"]
+    top1 = scorecard.measures["words_top1"]
     assert top1.values["run"] == 1
     assert top1.values["tfidf"] == 0.75  # no word of the last text is a candidate: a tie, which is no answer
     assert top1.values["first"] == 0.25
     assert top1.chance == 0.25
-    assert ledger.measures["words_aligned"].values["run"] == 1
+    assert scorecard.measures["words_aligned"].values["run"] == 1
     assert methods["run"].training
 
 

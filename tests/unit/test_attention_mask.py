@@ -12,9 +12,9 @@ from openjepa.masking.attention import (
     PADDING,
     PRED,
     QUESTION,
-    block_mask,
-    block_positions,
     next_tokens,
+    question_answer_mask,
+    question_answer_positions,
     segment_ids,
 )
 from openjepa.models.decoder import Decoder, DecoderConfig
@@ -36,8 +36,8 @@ def test_a_small_case_in_full() -> None:
         "......1",
     ]
     expected = torch.tensor([[cell == "1" for cell in row] for row in allowed])
-    assert torch.equal(block_mask(ROWS)[0], expected)
-    assert block_positions(ROWS).tolist() == [[0, 1, 2, 0, 1, 3, 0], [0, 1, 0, 1, 2, 3, 2]]
+    assert torch.equal(question_answer_mask(ROWS)[0], expected)
+    assert question_answer_positions(ROWS).tolist() == [[0, 1, 2, 0, 1, 3, 0], [0, 1, 0, 1, 2, 3, 2]]
     assert next_tokens(ROWS).tolist() == [
         [True, True, False, True, False, False],
         [True, False, True, True, True, False],
@@ -51,9 +51,9 @@ def test_segments_come_from_what_a_batch_says() -> None:
 
 
 def test_no_token_reads_nothing_and_nobody_reads_padding() -> None:
-    mask = block_mask(torch.full((1, 4), X))
+    mask = question_answer_mask(torch.full((1, 4), X))
     assert torch.equal(mask[0], torch.eye(4, dtype=torch.bool))
-    others = block_mask(ROWS) & ~torch.eye(ROWS.shape[1], dtype=torch.bool)
+    others = question_answer_mask(ROWS) & ~torch.eye(ROWS.shape[1], dtype=torch.bool)
     assert not others[(ROWS == X)[:, None, :].expand_as(others)].any()
 
 
@@ -65,7 +65,7 @@ def decoder() -> Decoder:
 
 def states(decoder: Decoder, ids: Tensor, segments: Tensor = ROWS) -> Tensor:
     with torch.no_grad():
-        return decoder(ids, block_mask(segments), block_positions(segments))
+        return decoder(ids, question_answer_mask(segments), question_answer_positions(segments))
 
 
 def some_ids() -> Tensor:
@@ -75,7 +75,7 @@ def some_ids() -> Tensor:
 def test_a_token_changes_only_those_that_may_read_it(decoder: Decoder) -> None:
     """Through every layer: what the mask forbids stays bit-identical, what it allows moves."""
     ids = some_ids()
-    before, mask = states(decoder, ids), block_mask(ROWS)
+    before, mask = states(decoder, ids), question_answer_mask(ROWS)
     for position in range(ROWS.shape[1]):
         other = ids.clone()
         other[:, position] = (other[:, position] + 1) % VOCAB
@@ -105,7 +105,7 @@ def test_positions_that_go_on_are_not_separate_passes(decoder: Decoder) -> None:
     ids = some_ids()
     ids[1, 2:4] = ids[0, 3:5]
     with torch.no_grad():
-        running = decoder(ids, block_mask(ROWS), torch.arange(ROWS.shape[1]).expand_as(ROWS))
+        running = decoder(ids, question_answer_mask(ROWS), torch.arange(ROWS.shape[1]).expand_as(ROWS))
     restarted = states(decoder, ids)
     assert torch.allclose(restarted[0, 4], restarted[1, 3], atol=1e-5)
     assert (running[0, 4] - running[1, 3]).abs().max() > 1e-3

@@ -16,9 +16,9 @@ from openjepa.masking.blocks import (
     PatchMaskConfig,
     PatchMasker,
     RandomMasker,
-    block_mask,
     block_size,
     build_masker,
+    drawn_block,
     off_target,
 )
 
@@ -83,7 +83,7 @@ def test_coverage_of_a_block_is_that_of_a_uniform_position() -> None:
     grid, size = (8, 8), (3, 4)
     share = size[0] * size[1] / 64
     uniform = np.random.default_rng(0).random((20_000, 4)).tolist()
-    masks = [block_mask(grid, (share, share), (size[0] / size[1],) * 2, row) for row in uniform]
+    masks = [drawn_block(grid, (share, share), (size[0] / size[1],) * 2, row) for row in uniform]
     assert block_size(grid, share, size[0] / size[1]) == size
     found, expected = np.mean(masks, axis=0), block_coverage(grid, size)
     assert expected.mean() == pytest.approx(share)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import BuildContext, Row
+from openjepa.core.experiment import BuildContext, Sample
 from openjepa.core.method import Latents
 from openjepa.core.seeding import generator_for
 from openjepa.data.captions.batches import CaptionCollator, CaptionedBatch
@@ -436,7 +436,7 @@ def collate(tokenizer: TextTokenizer) -> CaptionCollator:
 
 
 def batch_of(images: CaptionedImages, collate: CaptionCollator, epoch: int = 0) -> CaptionedBatch:
-    return collate([Row(images[i], generator_for(0, "sample", epoch, i), i) for i in range(10)])
+    return collate([Sample(images[i], generator_for(0, "sample", epoch, i), i) for i in range(10)])
 
 
 def test_a_batch_holds_one_caption_of_each_image(scenes: CaptionedImages, collate: CaptionCollator) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.masks import Grid
 from openjepa.core.seeding import generator_for
 from openjepa.data.images.augment import AugmentConfig
@@ -23,7 +23,7 @@ def masked(grid: Grid, ratio: float = 0.6) -> MaskedImages:
     """Images of this many patches; a share of them is hidden, the rest is shown."""
     size = (grid[0] * PATCH, grid[1] * PATCH, 3)
     images = [np.random.default_rng(i).integers(0, 256, size, dtype=np.uint8) for i in range(B)]
-    rows = [Row(image, generator_for(0, "mask", i), i) for i, image in enumerate(images)]
+    rows = [Sample(image, generator_for(0, "mask", i), i) for i, image in enumerate(images)]
     return MaskedImageCollator(grid, RandomMasker(ratio), AugmentConfig())(rows)
 
 

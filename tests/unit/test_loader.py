@@ -19,7 +19,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
 from openjepa.core.errors import ConfigError, UserError
-from openjepa.core.experiment import Experiment, Row
+from openjepa.core.experiment import Experiment, Sample
 from openjepa.data.loading.loader import eval_batches, plan_epoch, train_batches
 from tests.work import calls
 
@@ -55,7 +55,7 @@ class Drawn(Batch):
     noise: Tensor  # [B] first draw of each row's generator
 
 
-def collate(rows: Sequence[Row]) -> Drawn:
+def collate(rows: Sequence[Sample]) -> Drawn:
     assert all(row.sample == row.index for row in rows)
     noise = torch.stack([torch.rand((), generator=row.generator) for row in rows])
     return Drawn(keys=torch.tensor([row.index for row in rows]), noise=noise)

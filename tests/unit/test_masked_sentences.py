@@ -17,7 +17,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
 from openjepa.core.errors import ConfigError
-from openjepa.core.experiment import Experiment, Row
+from openjepa.core.experiment import Experiment, Sample
 from openjepa.core.seeding import generator_for
 from openjepa.data.files.readers import Counts
 from openjepa.data.loading.loader import eval_batches, train_batches
@@ -31,7 +31,7 @@ from openjepa.data.text.transforms import ViewsConfig
 from openjepa.data.tokenizers.choice import TextTokenizer, TokenizerConfig, train_tokenizer
 from openjepa.experiments.text import train_and_eval
 from openjepa.masking.sentences import SentenceMasker
-from openjepa.models.transformer import TextEncoder, segment_mean, take
+from openjepa.models.transformer import TextEncoder, gather_positions, segment_mean
 
 TEXTS = (
     "A cat sat down. It was warm outside. The dog slept.",
@@ -58,7 +58,7 @@ def made(rows: SentenceRows, *texts: str) -> tuple[list[list[np.ndarray]], Count
 def batch_of(rows: SentenceRows, strategy: str = "random", ratio: float = 0.5) -> MaskedText:
     found = [row for document in made(rows, *TEXTS)[0] for row in document]
     collate = MaskedSentencesCollator(rows, SentenceMasker(strategy, ratio))  # ty: ignore[invalid-argument-type]
-    return collate([Row(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), i) for i, r in enumerate(found)])
+    return collate([Sample(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), i) for i, r in enumerate(found)])
 
 
 @pytest.mark.parametrize(("strategy", "ratio"), product(["random", "block", "next"], [0.01, 0.3, 0.5, 0.99]))
@@ -179,7 +179,9 @@ def long_batch(tokenizer: TextTokenizer, max_len: int = 82) -> MaskedText:
     rows = SentenceRows(tokenizer, OF_THREE, max_len)
     found = [row for document in made(rows, LONG[0], TEXTS[2], LONG[1])[0] for row in document]
     collate = MaskedSentencesCollator(rows, SentenceMasker())
-    return collate([Row(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), 9 + i) for i, r in enumerate(found)])
+    return collate(
+        [Sample(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), 9 + i) for i, r in enumerate(found)]
+    )
 
 
 def numbers_of(batch: MaskedText, part: Segments) -> list[list[int]]:
@@ -225,7 +227,7 @@ def test_sentences_are_numbered_through_rows_and_documents(documents: list[list[
     found = [row for document in made(rows, *texts)[0] for row in document]
     assume(found)
     collate = MaskedSentencesCollator(rows, SentenceMasker())
-    batch = collate([Row(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), i) for i, r in enumerate(found)])
+    batch = collate([Sample(TokenRow(r, rows.special(r), i), generator_for(0, "m", i), i) for i, r in enumerate(found)])
     sentences = [np.split(row, np.flatnonzero(row == tokenizer.sep_id) + 1)[:-1] for row in found]  # of each document
     assert [
         batch.ids[row][batch.segment[row] == segment].tolist() for segment, row in enumerate(batch.row.tolist())
@@ -337,7 +339,7 @@ def test_sentences_read_alone_equal_separate_passes(rows: SentenceRows) -> None:
     batch = batch_of(rows)
     hidden = batch.hidden_tokens
     with torch.no_grad():
-        together = encoder(take(batch.ids, hidden.at), *hidden.as_texts)  # [B, H, D]
+        together = encoder(gather_positions(batch.ids, hidden.at), *hidden.as_texts)  # [B, H, D]
         for segment in batch.hidden_segments.tolist():
             row = int(batch.row[segment])
             own = batch.ids[row, batch.segment[row] == segment][None]
@@ -370,7 +372,7 @@ def test_a_part_holds_the_tokens_that_all_tokens_have_of_its_sentences(rows: Sen
         assert torch.equal(part.as_texts[1][mine], everything.as_texts[1][all_of_them])
     assert part.segment[part.valid].unique().tolist() == numbers.tolist()
     states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
-    of_part = segment_mean(take(states, part.at), *part.as_texts, len(batch.row))  # [N, D]
+    of_part = segment_mean(gather_positions(states, part.at), *part.as_texts, len(batch.row))  # [N, D]
     of_all = segment_mean(states, *everything.as_texts, len(batch.row))
     assert torch.equal(of_part[numbers], of_all[numbers])
     others = torch.ones(len(batch.row), dtype=torch.bool)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.seeding import generator_for
 from openjepa.data.text.corpus import TokenRow
 from openjepa.data.text.masked import MaskedText, MaskedTextCollator, positions_of, positions_within
 from openjepa.data.tokenizers.choice import train_tokenizer
 from openjepa.data.tokenizers.text_tokenizer import TextTokenizer, TokenizerConfig
-from openjepa.models.transformer import take
+from openjepa.models.transformer import gather_positions
 
 MASKS = st.tuples(st.integers(1, 5), st.integers(1, 12)).flatmap(lambda shape: arrays(np.bool_, shape))
 LENGTHS = [14, 3, 9, 14, 5]
@@ -51,22 +51,22 @@ def all_maskable(valid: Tensor, generator: torch.Generator) -> Tensor:
     return valid
 
 
-def rows_with(mask: np.ndarray) -> list[Row]:
+def rows_with(mask: np.ndarray) -> list[Sample]:
     """Rows of which tokens can be hidden where `mask` [B, T]."""
     ids = np.random.default_rng(0).integers(5, 200, mask.shape).astype(np.int32)
     return [
-        Row(TokenRow(row, ~maskable, i), generator_for(0, "mask", i), i)
+        Sample(TokenRow(row, ~maskable, i), generator_for(0, "mask", i), i)
         for i, (row, maskable) in enumerate(zip(ids, mask, strict=True))
     ]
 
 
-def rows(wrapped: bool = True, seed: int = 0) -> list[Row]:
+def rows(wrapped: bool = True, seed: int = 0) -> list[Sample]:
     made = []
     for i, length in enumerate(LENGTHS):
         ids = torch.randint(5, 200, (length,), generator=generator_for(seed, "ids", i)).numpy().astype(np.int32)
         special = np.zeros(length, dtype=bool)
         special[0] = wrapped
-        made.append(Row(TokenRow(ids, special, i), generator_for(seed, "mask", i), 100 + i))
+        made.append(Sample(TokenRow(ids, special, i), generator_for(seed, "mask", i), 100 + i))
     return made
 
 
@@ -101,7 +101,7 @@ def test_segments_are_the_hidden_spans_in_the_order_of_the_hidden_tokens(batch: 
     """What lets a latent per token become one per span without a search."""
     hidden = batch.hidden_tokens
     assert torch.equal(hidden.segment[hidden.valid], batch.segment[batch.hidden])
-    assert torch.equal(take(batch.ids, hidden.at)[hidden.valid], batch.ids[batch.hidden])
+    assert torch.equal(gather_positions(batch.ids, hidden.at)[hidden.valid], batch.ids[batch.hidden])
     assert torch.equal(batch.segment >= 0, batch.hidden)
     assert batch.hidden_segments.tolist() == list(range(len(batch.row)))
     assert (batch.visible_tokens.segment == -1).all()

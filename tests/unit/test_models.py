@@ -22,7 +22,7 @@ from openjepa.models.predictors import (
     linear_biases,
 )
 from openjepa.models.target import EMATarget
-from openjepa.models.transformer import Block, TextEncoder, Trunk, mean_pool, take
+from openjepa.models.transformer import Block, TextEncoder, Trunk, gather_positions, mean_pool
 
 B, T, D, VOCAB, MAX_LEN = 3, 10, 16, 50, 24
 TOLERANCE = 1e-6
@@ -64,9 +64,9 @@ def test_the_amount_of_padding_changes_nothing(encoder: TextEncoder, ids: Tensor
 def test_tokens_may_be_read_in_any_order_if_told_their_positions(encoder: TextEncoder, ids: Tensor) -> None:
     order = torch.stack([torch.randperm(T, generator=generator_for(0, i)) for i in range(B)])  # [B, T]
     full = torch.ones(B, T, dtype=torch.bool)
-    there = encoder(take(ids, order), full, order)
-    assert torch.allclose(there, take(encoder(ids, full), order), atol=TOLERANCE)
-    unmoved = encoder(take(ids, order), full)
+    there = encoder(gather_positions(ids, order), full, order)
+    assert torch.allclose(there, gather_positions(encoder(ids, full), order), atol=TOLERANCE)
+    unmoved = encoder(gather_positions(ids, order), full)
     assert not torch.allclose(unmoved, there, atol=0.01)  # positions do matter
 
 
@@ -153,8 +153,8 @@ def test_mean_pool_and_take() -> None:
     assert torch.equal(mean_pool(x, torch.zeros(1, 4, dtype=torch.bool)), torch.zeros(1, 3))  # nothing: no NaN
     assert mean_pool(x.bfloat16(), torch.ones(1, 4, dtype=torch.bool)).dtype == torch.float32
     at = torch.tensor([[3, 0]])
-    assert torch.equal(take(x, at), x[:, [3, 0]])
-    assert torch.equal(take(x[..., 0], at), x[:, [3, 0], 0])
+    assert torch.equal(gather_positions(x, at), x[:, [3, 0]])
+    assert torch.equal(gather_positions(x[..., 0], at), x[:, [3, 0], 0])
 
 
 PREDICTORS: dict[str, Callable[[], nn.Module]] = {

@@ -22,7 +22,7 @@ from openjepa.data.loading.loader import train_batches
 from openjepa.data.questions.batches import QuestionBatch, TokenizedQuestions
 from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.evals.suite import evaluate
-from openjepa.masking.attention import block_mask, next_tokens, segment_ids
+from openjepa.masking.attention import next_tokens, question_answer_mask, segment_ids
 from openjepa.objectives.running import RunningSpace
 from openjepa.preflight.checks import check_experiment, failed
 from openjepa.recipes import nano_jepa
@@ -76,7 +76,9 @@ def test_an_embedding_that_reads_padding_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_a_mask_builder_that_returns_all_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nano_jepa, "block_mask", lambda segments: torch.ones_like(block_mask(segments)))
+    monkeypatch.setattr(
+        nano_jepa, "question_answer_mask", lambda segments: torch.ones_like(question_answer_mask(segments))
+    )
     assert "no leak" in [result.name for result in failed(check_experiment(build_nano(tmp_path)))]
 
 
@@ -96,7 +98,9 @@ def test_an_answer_has_one_latent_whatever_its_question(
     rows, alone = in_rows_and_alone(experiment.method, batch)
     assert torch.allclose(rows, alone, atol=1e-5)
     running = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
-    monkeypatch.setattr(nano_jepa, "block_positions", lambda segments: running[: len(segments), : segments.shape[1]])
+    monkeypatch.setattr(
+        nano_jepa, "question_answer_positions", lambda segments: running[: len(segments), : segments.shape[1]]
+    )
     rows, alone = in_rows_and_alone(experiment.method, batch)
     assert (rows - alone).abs().max() > 1e-3
 
@@ -225,9 +229,9 @@ def test_running_space_standardizes_with_kept_statistics() -> None:
     assert torch.equal(space(rows[:5]), space(rows)[:5])
     assert torch.equal(space.mean, before)
     assert not space(rows.requires_grad_()).requires_grad
-    raw, centred = RunningSpace(3, "raw"), RunningSpace(3, "centered")
+    raw, centered = RunningSpace(3, "raw"), RunningSpace(3, "centered")
     assert torch.equal(raw(rows.detach()), rows.detach())
-    assert torch.allclose(centred(rows.detach()), rows.detach() - rows.detach().mean(0), atol=1e-5)
+    assert torch.allclose(centered(rows.detach()), rows.detach() - rows.detach().mean(0), atol=1e-5)
 
 
 def test_pools_hold_the_right_answer_first_and_prefer_near_ones() -> None:

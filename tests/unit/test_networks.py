@@ -13,7 +13,7 @@ from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.core.tasks import Answers, Classification, Prediction
 from openjepa.evals.networks import Networks
-from openjepa.evals.suite import ledger_of
+from openjepa.evals.suite import scorecard_of
 from tests.tiny import build_vl
 
 
@@ -49,8 +49,8 @@ def test_of_initialisation_and_random_network_one_at_a_time_is_in_memory(tmp_pat
         return {"told": Answers(np.ones(4), 0.0)}
 
     tasks = [Classification("shade", images, labels, images, labels, ("even", "odd")), Prediction("told", ask)]
-    ledger = ledger_of(tasks, built.networks())
-    assert set(ledger.measures) == {"shade_knn", "shade_logistic", "told"}
+    scorecard = scorecard_of(tasks, built.networks())
+    assert set(scorecard.measures) == {"shade_knn", "shade_logistic", "told"}
     assert built.order == ["init", "random"]
     assert built.living == [[], []]  # the initialisation is gone when the random network is built
     assert asked[0]() is built.run.method

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.seeding import generator_for
 from openjepa.data.text.corpus import TokenRow
 from openjepa.data.text.masked import MaskedText, MaskedTextCollator
 from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.models.pretrained import PretrainedEncoder
-from openjepa.models.transformer import TextEncoder, key_mask, take
+from openjepa.models.transformer import TextEncoder, gather_positions, key_mask
 
 
 def all_maskable(valid: Tensor, generator: torch.Generator) -> Tensor:
@@ -32,7 +32,7 @@ def batch() -> MaskedText:
     for number, row in enumerate(rows):
         ids = drawn.integers(5, 50, len(row)).astype(np.int32)
         samples.append(TokenRow(ids, np.array([letter == "." for letter in row]), number))
-    return collate([Row(sample, generator_for(0, "unused"), sample.document) for sample in samples])
+    return collate([Sample(sample, generator_for(0, "unused"), sample.document) for sample in samples])
 
 
 def test_who_reads_whom_and_where() -> None:
@@ -79,7 +79,7 @@ def test_packed_spans_have_the_latents_of_texts_of_their_own(kind: str, tmp_path
     valid = torch.arange(ids.shape[1]) < torch.tensor([len(text) for text in texts])[:, None]
     assert valid.sum(1).tolist() == [2, 4, 1, 1, 3, 1, 1, 2, 3]
     alone = encoder.states(ids, valid)  # each [N, L, D]
-    packed = encoder.states(take(spans.ids, hidden.at), *hidden.as_texts)  # each [B, H, D]
+    packed = encoder.states(gather_positions(spans.ids, hidden.at), *hidden.as_texts)  # each [B, H, D]
     assert len(alone) == len(packed) == 3
     for one, row in zip(alone, packed, strict=True):
         torch.testing.assert_close(row[hidden.valid], one[valid])

@@ -17,7 +17,7 @@ from openjepa.core.seeding import generator_for
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.pretrained import LIMIT_FILE, PretrainedEncoder
-from openjepa.models.transformer import TextEncoder, take
+from openjepa.models.transformer import TextEncoder, gather_positions
 
 VOCAB, B, T = 40, 2, 9
 OWN = Vocabulary(VOCAB, 0)
@@ -88,9 +88,11 @@ def test_dropping_tokens_in_the_middle_keeps_the_others_in_position(
     """Tokens read alone at their positions = the whole text with the others masked out of the attention."""
     model, kept = encoder(folders[kind]), torch.tensor([0, 1, 5, 6, 8]).expand(B, 5)
     masked = torch.zeros(B, T, dtype=torch.bool).scatter(1, kept, True)
-    alone = model(take(ids, kept), ALL[:, :5], kept)
-    assert torch.allclose(alone, take(model(ids, masked, torch.arange(T).expand(B, T)), kept), atol=TOLERANCE)
-    assert not torch.allclose(alone, model(take(ids, kept), ALL[:, :5]), atol=1e-3)
+    alone = model(gather_positions(ids, kept), ALL[:, :5], kept)
+    assert torch.allclose(
+        alone, gather_positions(model(ids, masked, torch.arange(T).expand(B, T)), kept), atol=TOLERANCE
+    )
+    assert not torch.allclose(alone, model(gather_positions(ids, kept), ALL[:, :5]), atol=1e-3)
 
 
 @KINDS

@@ -13,7 +13,7 @@ from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.experiment import BuildContext
 from openjepa.core.seeding import generator_for
 from openjepa.models.pretrained_vision import PretrainedViT
-from openjepa.models.transformer import take
+from openjepa.models.transformer import gather_positions
 from openjepa.models.vision import VisionConfig, build_vision
 
 PIXELS, B = 24, 3
@@ -59,7 +59,7 @@ def test_latents_depend_on_nothing_that_is_not_read(folder: Path, images: Tensor
         hidden = torch.ones(B, 9, dtype=torch.bool).scatter(1, positions, False).view(B, 1, 3, 3)
         other = torch.where(hidden.repeat_interleave(8, 2).repeat_interleave(8, 3), torch.zeros(()), images)
         assert torch.equal(seen, model(other, positions))
-        assert not torch.allclose(seen, take(model(images), positions), atol=1e-3)
+        assert not torch.allclose(seen, gather_positions(model(images), positions), atol=1e-3)
 
 
 def test_padding_is_not_read(folder: Path, images: Tensor) -> None:

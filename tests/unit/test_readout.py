@@ -17,9 +17,9 @@ from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
 from openjepa.core.errors import TrainingStopped, UserError
-from openjepa.core.experiment import Experiment, Row
+from openjepa.core.experiment import Experiment, Sample
 from openjepa.core.method import Method, StepOutput
-from openjepa.core.reading import Readable, Reading
+from openjepa.core.reading import ReadoutSource, TextLatents
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loading.loader import eval_batches
 from openjepa.data.questions.numbers import same_answer
@@ -68,14 +68,14 @@ def texts() -> tuple[Tensor, Tensor]:
 
 
 def toy(poisoned: bool = False) -> Experiment:
-    def read(method: Toy, batch: Numbers) -> Reading:
+    def read(method: Toy, batch: Numbers) -> TextLatents:
         assert not method.training
         assert not torch.is_grad_enabled()
         ids, valid = texts()
         target = method.embed(batch) * (torch.nan if poisoned else 1.0)
-        return Reading(target, method.predict_from_context(batch), ids[batch.keys], valid[batch.keys])
+        return TextLatents(target, method.predict_from_context(batch), ids[batch.keys], valid[batch.keys])
 
-    def collate(rows: Sequence[Row]) -> Numbers:
+    def collate(rows: Sequence[Sample]) -> Numbers:
         return Numbers(keys=torch.tensor([row.sample for row in rows]))
 
     seed_global(0, "toy")
@@ -86,7 +86,7 @@ def toy(poisoned: bool = False) -> Experiment:
         collate=collate,
         embedding=Embedding(lambda inputs: collate([])),
         train=TrainConfig(batch_size=TEXTS, accelerator="cpu"),
-        readable=Readable(read, lambda ids: " ".join(map(str, ids)), VOCAB),
+        readable=ReadoutSource(read, lambda ids: " ".join(map(str, ids)), VOCAB),
     )
 
 
@@ -117,13 +117,13 @@ def test_a_number_may_be_spelled_otherwise() -> None:
     ids = torch.tensor([row + [0] * (5 - len(row)) for row in tokens])
     valid = torch.arange(5) < torch.tensor([[len(row)] for row in tokens])
     latents = torch.zeros(len(answers), WIDTH)
-    reading = Reading(latents, latents, ids, valid)
+    reading = TextLatents(latents, latents, ids, valid)
 
     def decode(ids: Sequence[int]) -> str:
         return "".join("," if token == 10 else str(token) for token in ids)
 
     def exact(same: Callable[[str, str], bool] | None) -> float:
-        readable = Readable(lambda method, batch: reading, decode, VOCAB, same)
+        readable = ReadoutSource(lambda method, batch: reading, decode, VOCAB, same)
         measures, count = compare(Speaker(), Speaker(), [reading], readable)
         assert count == 4
         return measures["target_exact_match"]["readout"]

@@ -17,16 +17,16 @@ from openjepa.core.errors import UserError
 from openjepa.core.method import StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.tasks import Classification
-from openjepa.evals.ledger import Ledger, Measure
+from openjepa.evals.scorecard import Measure, Scorecard
 from openjepa.health import signs
 from openjepa.health.metrics import effective_rank
 from openjepa.pages.run import page, samples, similarity, space
 from openjepa.pages.run.curves import curves
-from openjepa.pages.run.ledger import is_ledger, ledger_table
 from openjepa.pages.run.live import LiveReport
 from openjepa.pages.run.logs import read_logs, series
 from openjepa.pages.run.page import live_page
 from openjepa.pages.run.samples import CLASSES, OTHERS, Factor, Samples, explained
+from openjepa.pages.run.scorecard import is_scorecard, scorecard_table
 from openjepa.pages.run.verdict import in_words, verdict
 from openjepa.pages.study import study_page
 from openjepa.pages.writing import write_report
@@ -193,33 +193,33 @@ def test_series_skips_what_is_missing_or_not_finite() -> None:
     assert series(rows, "x") == [(1, 2.0), (5, 1.0)]
 
 
-def test_a_ledger_keeps_its_numbers_and_its_words() -> None:
-    ledger = Ledger(
+def test_a_scorecard_keeps_its_numbers_and_its_words() -> None:
+    scorecard = Scorecard(
         {
             "a_knn": Measure({"run": 0.9, "init": 0.5, "random": 0.4, "<t>": 0.95}, 0.1, (0.3, 0.5)),
             "b_knn": Measure({"run": 0.3, "init": 0.4, "random": 0.35}, 0.1, (-0.2, 0.01)),
         }
     )
-    shown = ledger_table(ledger, "default")
+    shown = scorecard_table(scorecard, "default")
     assert "<b>0.900</b>" in shown
     assert "+0.400" in shown
     assert "+0.300 to +0.500" in shown
     assert '<span class="better">better</span>' in shown
     assert '<span class="unclear">unclear</span>' in shown
     assert "<t>" not in shown
-    assert is_ledger(ledger.to_json())
-    assert not is_ledger({"chosen": {}, "points": [], "test": {}})
-    assert not is_ledger({})
+    assert is_scorecard(scorecard.to_json())
+    assert not is_scorecard({"chosen": {}, "points": [], "test": {}})
+    assert not is_scorecard({})
 
 
 def test_a_page_of_logs_has_every_section_or_says_why_not_and_fetches_nothing(folder: Path) -> None:
     page = live_page(folder)
-    assert re.findall(r'<section id="(\w+)"', page) == ["verdict", "curves", "ledger", "reproduce"]
+    assert re.findall(r'<section id="(\w+)"', page) == ["verdict", "curves", "scorecard", "reproduce"]
     assert "Left out: this run is not evaluated" in page
     assert 'http-equiv="refresh"' in page
     assert "<b>.txt" not in page
     assert not FETCHES.search(page)
-    assert all(f'href="#{name}"' in page for name in ("verdict", "curves", "ledger", "reproduce", "content"))
+    assert all(f'href="#{name}"' in page for name in ("verdict", "curves", "scorecard", "reproduce", "content"))
 
 
 def test_without_a_checkpoint_or_logs_the_page_explains_what_is_missing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sklearn.metrics import ndcg_score
 from openjepa.core.errors import UserError
 from openjepa.core.tasks import Search
 from openjepa.evals.baselines import tfidf_for
-from openjepa.evals.ledger import Ledger
+from openjepa.evals.scorecard import Scorecard
 from openjepa.evals.search import CUT, MEASURES, answers_in, ndcg, recall, reciprocal_rank, searched, top1
 from openjepa.evals.suite import run_suite
 
@@ -98,16 +98,16 @@ def test_a_collapsed_encoder_finds_nothing() -> None:
     assert found["find_mrr"].items.tolist() == [0.25, 0.25]
 
 
-def test_a_ledger_has_networks_and_both_baselines_of_words() -> None:
+def test_a_scorecard_has_networks_and_both_baselines_of_words() -> None:
     task = search()
     columns = dict.fromkeys(("run", "init", "random"), compass) | {"tfidf": tfidf_for([task])}
-    ledger = run_suite([task], columns)
-    assert ledger.columns() == ["run", "init", "random", "tfidf", "bm25"]
-    assert ledger.measures["find_ndcg10"].values["bm25"] == pytest.approx(
+    scorecard = run_suite([task], columns)
+    assert scorecard.columns() == ["run", "init", "random", "tfidf", "bm25"]
+    assert scorecard.measures["find_ndcg10"].values["bm25"] == pytest.approx(
         (1 + 1 / np.log2(5)) / 2
     )  # a tie of two zeros
-    assert ledger.measures["find_ndcg10"].interval == (0.0, 0.0)
-    assert Ledger.from_json(ledger.to_json()) == ledger
+    assert scorecard.measures["find_ndcg10"].interval == (0.0, 0.0)
+    assert Scorecard.from_json(scorecard.to_json()) == scorecard
 
 
 @pytest.mark.parametrize(

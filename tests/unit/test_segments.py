@@ -21,7 +21,7 @@ from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
 from openjepa.core.sizes import round_up
 from openjepa.data.text.masked import MaskedText, Segments, Tokens, masked_text
-from openjepa.models.transformer import take
+from openjepa.models.transformer import gather_positions
 from tests.batches import assert_same, tensors_of, values_of
 
 VOCAB = 50
@@ -124,13 +124,13 @@ def test_every_token_is_visible_or_hidden_and_of_its_segment(layout: Layout) -> 
         assert (part.segment[~part.valid] == -1).all()
         assert_padded_at_the_end(part.valid, layout.multiples[0], at_most=layout.width)
         assert ((part.at >= 0) & (part.at < layout.width)).all()  # padding can be gathered with, too
-        assert take(batch.ids, part.at)[part.valid].tolist() == [int(batch.ids[r, t]) for r, t, _ in wanted]
+        assert gather_positions(batch.ids, part.at)[part.valid].tolist() == [int(batch.ids[r, t]) for r, t, _ in wanted]
         found += listed
     assert sorted(found) == layout.tokens
     everything = batch.all_tokens
     assert torch.equal(everything.valid, batch.valid)
     assert torch.equal(everything.segment, batch.segment)
-    assert torch.equal(take(batch.ids, everything.at), batch.ids)
+    assert torch.equal(gather_positions(batch.ids, everything.at), batch.ids)
 
 
 @settings(deadline=None)

@@ -137,8 +137,8 @@ def test_less_seen_does_not_see_what_all_latents_share(tasks: dict[str, Retrieva
 
 def test_avoid_points_away_from_the_mean_of_the_visible_sentences(tasks: dict[str, Retrieval]) -> None:
     task, method = tasks["sentence_less_seen"], Words(hint)
-    plain, centred = tasks["sentence_in_document"].vectors(method), task.vectors(method)  # ty: ignore
-    mean = (plain.candidates - centred.candidates)[task.pools[:, 0]]  # [N, D]
+    plain, centered = tasks["sentence_in_document"].vectors(method), task.vectors(method)  # ty: ignore
+    mean = (plain.candidates - centered.candidates)[task.pools[:, 0]]  # [N, D]
     avoiding = task.beside["avoid"](method)  # ty: ignore[invalid-argument-type]
     assert np.allclose(avoiding.predicted, -mean, atol=1e-6)
     plainly = tasks["sentence_in_document"].beside["avoid"](method)  # ty: ignore[invalid-argument-type]

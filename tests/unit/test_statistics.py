@@ -69,7 +69,7 @@ def test_holm_keeps_the_order_and_lies_between_none_and_bonferroni() -> None:
     assert (np.diff(corrected[np.argsort(p)]) >= 0).all()
 
 
-def test_one_seed_gives_the_interval_of_the_ledger() -> None:
+def test_one_seed_gives_the_interval_of_the_scorecard() -> None:
     first, second = Score(normal(200) + 0.2, 0.0), Score(normal(200, draw=1), 0.0)
     expected = difference_interval(first, second, generator_for(0, "b"), resamples=500)
     assert paired_interval([first], [second], generator_for(0, "b"), resamples=500) == pytest.approx(expected)

@@ -19,7 +19,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import Experiment, Row, StreamedData, Window
+from openjepa.core.experiment import Experiment, Sample, StreamedData, Window
 from openjepa.data.loading.loader import train_batches
 from openjepa.data.text import streaming
 from openjepa.data.text.corpus import TokenizedCorpus, TokenRow
@@ -58,7 +58,7 @@ class Drawn(Batch):
     noise: Tensor  # [B] first draw of each row's generator
 
 
-def collate(rows: Sequence[Row]) -> Drawn:
+def collate(rows: Sequence[Sample]) -> Drawn:
     noise = torch.stack([torch.rand((), generator=row.generator) for row in rows])
     keys = torch.tensor([row.index for row in rows])
     return Drawn(keys=keys, ids=[row.sample.ids.tolist() for row in rows], noise=noise)

@@ -18,7 +18,7 @@ from openjepa.core.errors import ConfigError, UserError
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Classification, Search, Similarity
 from openjepa.data.text.sources import is_held_out
-from openjepa.evals.ledger import Ledger
+from openjepa.evals.scorecard import Scorecard
 from openjepa.evals.scores import Score
 from openjepa.evals.statistics import difference
 from openjepa.evals.suite import run_suite
@@ -186,9 +186,9 @@ def test_triplets_from_a_file(folder: Path) -> None:
     ]
     lines(folder / "triplets.jsonl", rows)
     (tasks,) = opened(folder, {"kind": "triplets", "name": "near", "file": "triplets.jsonl"}).groups.values()
-    ledger = run_suite(tasks, dict.fromkeys(("run", "init", "random", "zeros"), lengths))
-    assert ledger.measures["near"].values["run"] == 0.5
-    assert ledger.measures["near"].chance == 0.5
+    scorecard = run_suite(tasks, dict.fromkeys(("run", "init", "random", "zeros"), lengths))
+    assert scorecard.measures["near"].values["run"] == 0.5
+    assert scorecard.measures["near"].chance == 0.5
 
 
 def by_length(texts: Sequence[str]) -> np.ndarray:
@@ -210,10 +210,12 @@ def test_an_alignment_looks_for_the_second_text_among_those_of_other_first_texts
         assert [task.documents[number] for number in gains] == [task.documents[pool[0]]]
         assert len(set(pool)) == 100
         assert not right & {task.documents[number] for number in pool[1:]}
-    ledger = run_suite(tasks, dict.fromkeys(("run", "init", "random", "zeros"), by_length))
-    assert ledger.measures["qa_top1"].chance == pytest.approx(0.01)
-    assert ledger.measures["qa_top1"].values["run"] == pytest.approx(121 / 122)  # all but "other", which is five long
-    assert ledger.measures["qa_mrr"].values["run"] > 0.99
+    scorecard = run_suite(tasks, dict.fromkeys(("run", "init", "random", "zeros"), by_length))
+    assert scorecard.measures["qa_top1"].chance == pytest.approx(0.01)
+    assert scorecard.measures["qa_top1"].values["run"] == pytest.approx(
+        121 / 122
+    )  # all but "other", which is five long
+    assert scorecard.measures["qa_mrr"].values["run"] > 0.99
 
 
 @pytest.mark.parametrize(
@@ -233,9 +235,9 @@ def test_rows_that_cannot_be_asked_are_named(folder: Path, kind: str, row: dict,
 def test_a_measure_has_one_task(folder: Path) -> None:
     (first,) = opened(folder, STS).groups.values()
     columns = dict.fromkeys(("run", "init", "random", "zeros"), lambda texts: np.zeros((len(texts), 2)))
-    ledger = run_suite(first, columns)
+    scorecard = run_suite(first, columns)
     with pytest.raises(UserError, match="the same name: pairs"):
-        Ledger.joined([ledger, ledger])
+        Scorecard.joined([scorecard, scorecard])
 
 
 class StandIn(ModuleType):
@@ -281,14 +283,14 @@ def lengths(texts: Sequence[str]) -> np.ndarray:
 @pytest.mark.usefixtures("stand_in")
 def test_a_task_of_mteb_is_asked_of_networks_alone_and_claims_nothing(folder: Path) -> None:
     (tasks,) = opened(folder, {"kind": "mteb", "task": "Pairs"}).groups.values()
-    ledger = run_suite(
+    scorecard = run_suite(
         tasks, dict.fromkeys(("run", "init", "random"), lengths) | {"init": lambda t: lengths(t)[:, ::-1]}
     )
-    measure = ledger.measures["Pairs_main"]
+    measure = scorecard.measures["Pairs_main"]
     assert measure.values["run"] == pytest.approx(4 / np.sqrt(2 * 10))
     assert (measure.chance, measure.interval, measure.verdict) == (None, None, "untested")
-    assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
-    assert ledger.table().row_count == 1
+    assert Scorecard.from_json(json.loads(json.dumps(scorecard.to_json()))) == scorecard
+    assert scorecard.table().row_count == 1
     with pytest.raises(UserError, match="mteb has no task 'Other'"):
         _ = opened(folder, {"kind": "mteb", "task": "Other"}).groups
 

@@ -15,8 +15,8 @@ from rich.console import Console
 import openjepa
 from openjepa.cli import align, configs, evaluate, printing, readout
 from openjepa.core.tables import folding_table
-from openjepa.evals.ledger import Ledger, Measure
-from openjepa.evals.sweep import Audit, Point
+from openjepa.evals.scorecard import Measure, Scorecard
+from openjepa.evals.sweep import Point, Sweep
 from openjepa.studies.results import SKILL
 from openjepa.studies.table import tables
 
@@ -24,15 +24,15 @@ LONG, WIDE = "a-rather-long-name_of_a.measure=[0.125,0.25]", -1234567.891
 SOURCES = Path(openjepa.__file__).parent
 
 
-def ledger() -> Ledger:
+def scorecard() -> Scorecard:
     values = dict.fromkeys(("run", "init", "random", "tfidf", "pixels"), WIDE)
-    return Ledger({f"{LONG}{i}": Measure(values, WIDE, (WIDE, -WIDE)) for i in range(2)})
+    return Scorecard({f"{LONG}{i}": Measure(values, WIDE, (WIDE, -WIDE)) for i in range(2)})
 
 
-def audit() -> Audit:
+def sweep() -> Sweep:
     points = [Point(encoder, layer, pooling) for encoder in ("student", "teacher") for layer in (1, 12)
               for pooling in ("mean", "first", "attentive", "everything else")]  # fmt: skip
-    return Audit({point: {LONG: WIDE} for point in points}, points[0], ledger())
+    return Sweep({point: {LONG: WIDE} for point in points}, points[0], scorecard())
 
 
 def study() -> dict[str, Any]:
@@ -79,8 +79,8 @@ def of_a_study() -> None:
 
 
 SHOWN = {
-    "ledger": lambda: printing.print_ledger(ledger()),
-    "audit": lambda: printing.print_audit(audit()),
+    "scorecard": lambda: printing.print_scorecard(scorecard()),
+    "sweep": lambda: printing.print_sweep(sweep()),
     "study": of_a_study,
     "align": aligned,
     "readout": read,

@@ -20,7 +20,7 @@ import pytest
 from openjepa.core.errors import UserError
 from openjepa.data.files import json_values
 from openjepa.data.files.readers import read_files
-from openjepa.data.files.records import Counts, Reading, counts_line
+from openjepa.data.files.records import Counts, ReaderOptions, counts_line
 from openjepa.data.files.texts import html_text, markdown_text
 from openjepa.data.text.sources import DataConfig, documents, source_key
 from openjepa.encoding.vectors import count_rows, text_rows
@@ -395,7 +395,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     }
     (tmp_path / name).write_bytes(content[name])
     del rows, content
-    records = read_files([tmp_path / name], Reading(), Counts())
+    records = read_files([tmp_path / name], ReaderOptions(), Counts())
     count, peak = with_peak_mb(lambda: sum(1 for _ in records))
     assert (count, peak < 5) == (20_000, True)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from openjepa.core.errors import ConfigError
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.seeding import generator_for
 from openjepa.data.images.augment import AugmentConfig
 from openjepa.data.images.batches import Crops, ImageViews, ViewCollator
@@ -69,7 +69,7 @@ def collate(global_count: int, local_count: int) -> ImageViews:
     crop, local = AugmentConfig(area=(0.5, 1.0)), AugmentConfig(area=(0.1, 0.2))
     collator = ViewCollator((3, 3), Crops(global_count, crop, S), Crops(local_count, local, S // 3))
     images = torch.randint(0, 256, (B, S, S, 3), generator=generator_for(0, "images")).to(torch.uint8).numpy()
-    return collator([Row(image, generator_for(0, "sample", 0, i), i) for i, image in enumerate(images)])
+    return collator([Sample(image, generator_for(0, "sample", 0, i), i) for i, image in enumerate(images)])
 
 
 def test_views_come_in_two_sizes_and_all_differ() -> None:

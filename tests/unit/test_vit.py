@@ -11,7 +11,7 @@ from torch import Tensor
 
 from openjepa.core.errors import ConfigError
 from openjepa.core.seeding import generator_for
-from openjepa.models.transformer import take
+from openjepa.models.transformer import gather_positions
 from openjepa.models.vit import ViT, ViTConfig, conv_stem, patchify, sincos_positions
 
 B, PIXELS, PATCH, N = 3, 16, 4, 16
@@ -58,7 +58,7 @@ def test_visible_only_is_masked_attention_over_all(images: Tensor, order: Tensor
     encoder, visible = vit(), order[:, :6]
     shown = torch.zeros(B, N, dtype=torch.bool).scatter(1, visible, True)
     over_all = encoder(images, torch.arange(N).expand(B, N), shown)  # [B, N, D]
-    assert torch.allclose(encoder(images, visible), take(over_all, visible), atol=TOLERANCE)
+    assert torch.allclose(encoder(images, visible), gather_positions(over_all, visible), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("settings", VARIANTS)
@@ -85,7 +85,7 @@ def test_padding_changes_nothing(settings: dict, images: Tensor, order: Tensor) 
 @pytest.mark.parametrize("settings", VARIANTS)
 def test_patches_may_be_read_in_any_order(settings: dict, images: Tensor, order: Tensor) -> None:
     encoder = vit(**settings)
-    assert torch.allclose(encoder(images, order), take(encoder(images), order), atol=TOLERANCE)
+    assert torch.allclose(encoder(images, order), gather_positions(encoder(images), order), atol=TOLERANCE)
 
 
 def test_positions_matter(images: Tensor) -> None:

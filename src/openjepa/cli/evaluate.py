@@ -19,7 +19,7 @@ from openjepa.core.tables import folding_table
 if TYPE_CHECKING:
     from openjepa.api import Run
     from openjepa.data.text.inputs import LongTexts
-    from openjepa.evals.ledger import Ledger
+    from openjepa.evals.scorecard import Scorecard
     from openjepa.evals.suite_file import Suite
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
@@ -71,7 +71,7 @@ def evaluate(
       openjepa eval runs/first --sts stsb=sts-dev.csv --fail-if-worse
     """
     from openjepa import api
-    from openjepa.cli.printing import print_ledger, print_peak_memory
+    from openjepa.cli.printing import print_peak_memory, print_scorecard
 
     opened = api.load(run, device, precision)
     if sweep:
@@ -82,26 +82,26 @@ def evaluate(
     drawn = opened.draw() if figures else []
     read = None if suite is None else read_suite(suite)
     with stderr().status("evaluating the run beside its initialisation, a random one and baselines without learning"):
-        ledger = _evaluated(opened, sts or [], long) if read is None else opened.evaluate_suite(read, long)
+        scorecard = _evaluated(opened, sts or [], long) if read is None else opened.evaluate_suite(read, long)
     if as_json:
         print_json(
             {
                 "run": str(run),
-                "sentence": ledger.sentence(),
-                "eval": ledger.to_json(),
+                "sentence": scorecard.sentence(),
+                "eval": scorecard.to_json(),
                 "figures": [str(file) for file in drawn],
                 "notes": {} if read is None else read.notes,
                 "peak_memory_gb": opened.peak_memory(),
             }
         )
     else:
-        print_ledger(ledger)
+        print_scorecard(scorecard)
         print_peak_memory(opened.peak_memory())
         for file in drawn:
             stdout().print(f"figure: {file}", markup=False, soft_wrap=True)
-    if fail_if_worse and (untested := ledger.untested()):
+    if fail_if_worse and (untested := scorecard.untested()):
         remark(f"not judged, as they come without test items, or of too few documents: {', '.join(untested)}")
-    if fail_if_worse and (worse := ledger.worse()):
+    if fail_if_worse and (worse := scorecard.worse()):
         remark(f"worse than its own initialisation: {', '.join(worse)}")
         raise typer.Exit(FAILED)
 
@@ -116,7 +116,7 @@ def read_suite(file: Path) -> Suite:
     return suite
 
 
-def _evaluated(run: Run, sts: Sequence[str], long: LongTexts) -> Ledger:
+def _evaluated(run: Run, sts: Sequence[str], long: LongTexts) -> Scorecard:
     from openjepa.evals.similarity import read_similarity
 
     files = named_files(sts)
@@ -144,18 +144,18 @@ def named_files(given: Sequence[str]) -> dict[str, Path]:
 
 
 def _sweep(run: Run, more_asked: bool, as_json: bool) -> None:
-    from openjepa.cli.printing import print_audit, print_peak_memory
+    from openjepa.cli.printing import print_peak_memory, print_sweep
 
     if more_asked:
         raise UserError(
             "--sweep is a question of its own: give no --suite, --sts, --figures or --fail-if-worse beside it"
         )
     with ProbeProgress(stderr()) as progress:
-        audit = run.audit(progress)
+        found = run.sweep(progress)
     if as_json:
-        print_json({"run": str(run.path), **audit.to_json()})
+        print_json({"run": str(run.path), **found.to_json()})
     else:
-        print_audit(audit)
+        print_sweep(found)
         print_peak_memory(run.peak_memory())
 
 

@@ -28,9 +28,8 @@ def masks(
     """What does a recipe hide? Writes one HTML page with masks over real samples, and figures over 512 of them.
 
     Texts and images are shown with their context and what is to be predicted, as training draws them in two epochs;
-    beside them how often each position is chosen, shares, the smallest context, and overlaps of blocks and of epochs, and
-    a remark where the masks are not as the settings ask.
-    Nothing is trained; settings can be tried out.
+    beside them how often each position is chosen, shares, the smallest context, and overlaps of blocks and of epochs,
+    and a remark where the masks are not as the settings ask. Nothing is trained; settings can be tried out.
 
     Examples:
       openjepa masks i_jepa

@@ -9,8 +9,8 @@ from openjepa.cli.output import stdout
 from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
-    from openjepa.evals.ledger import Ledger
-    from openjepa.evals.sweep import Audit
+    from openjepa.evals.scorecard import Scorecard
+    from openjepa.evals.sweep import Sweep
 
 SHOWN_TEXT = 160  # characters of a text that name it in a table
 TREND = ("skill", "rank", "spread")
@@ -32,11 +32,11 @@ def print_verdict(record: Mapping[str, Any]) -> None:
         console.print(f"advice: {record['advice']}", soft_wrap=True, markup=False)
 
 
-def print_ledger(ledger: Ledger) -> None:
+def print_scorecard(scorecard: Scorecard) -> None:
     """The table of all measures, and the one sentence that sums it up."""
     console = stdout()
-    console.print(ledger.table())
-    console.print(ledger.sentence(), soft_wrap=True, markup=False)
+    console.print(scorecard.table())
+    console.print(scorecard.sentence(), soft_wrap=True, markup=False)
 
 
 def print_peak_memory(peaks: Mapping[str, float]) -> None:
@@ -47,24 +47,24 @@ def print_peak_memory(peaks: Mapping[str, float]) -> None:
         stdout().print(f"peak memory: {listed_peaks(peaks)}", soft_wrap=True)
 
 
-def print_audit(audit: Audit) -> None:
+def print_sweep(sweep: Sweep) -> None:
     """Validation accuracy by encoder and layer (rows) and pooling (columns), then the chosen one on test."""
     from rich.text import Text
 
-    poolings = list(dict.fromkeys(point.pooling for point in audit.points))
+    poolings = list(dict.fromkeys(point.pooling for point in sweep.points))
     title = "Which latents? (mean accuracy on validation)"
     table = folding_table(["encoder"], ["layer", *poolings], title=title)
-    for encoder, layer in dict.fromkeys(point[:2] for point in audit.points):
+    for encoder, layer in dict.fromkeys(point[:2] for point in sweep.points):
         cells = []
         for pooling in poolings:
-            point = next((p for p in audit.points if p == (encoder, layer, pooling)), None)
-            value = "-" if point is None else f"{audit.mean(point):.3f}"
-            cells.append(Text(f"{value} *", style="bold") if point == audit.chosen else Text(value))
+            point = next((p for p in sweep.points if p == (encoder, layer, pooling)), None)
+            value = "-" if point is None else f"{sweep.mean(point):.3f}"
+            cells.append(Text(f"{value} *", style="bold") if point == sweep.chosen else Text(value))
         table.add_row(encoder, "" if encoder == "embedding" else str(layer), *cells)
     console = stdout()
     console.print(table)
-    console.print(f"* best on validation: {audit.chosen.name}. On test, and only it:")
-    print_ledger(audit.test)
+    console.print(f"* best on validation: {sweep.chosen.name}. On test, and only it:")
+    print_scorecard(sweep.test)
 
 
 def print_similar(result: Mapping[str, Any]) -> None:

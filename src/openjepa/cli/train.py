@@ -118,17 +118,17 @@ def _refuse_beside_resume(*given: Any) -> None:
 
 def _judge(run: Run, as_json: bool) -> dict[str, Any]:
     """Evaluate and add the results to the summary. What cannot be asked of this data is left out with a remark."""
-    from openjepa.cli.printing import print_ledger, print_similar
+    from openjepa.cli.printing import print_scorecard, print_similar
 
     parts: dict[str, Any] = {}
     try:
         with stderr().status(
             "evaluating the run beside its initialisation, a random one and baselines without learning"
         ):
-            ledger = run.evaluate()
-        parts["eval"] = ledger.to_json()
+            scorecard = run.evaluate()
+        parts["eval"] = scorecard.to_json()
         if not as_json:
-            print_ledger(ledger)
+            print_scorecard(scorecard)
     except UserError as error:
         remark(f"no evaluation: {error}")
     if run.compares_texts:

@@ -17,11 +17,11 @@ from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
 from openjepa.core.method import Method, predictor_of
 from openjepa.core.picture import Picture
-from openjepa.core.reading import Readable
+from openjepa.core.reading import ReadoutSource
 from openjepa.core.tasks import Retrieval, Task
 
 
-class Row(NamedTuple):
+class Sample(NamedTuple):
     """One sample on its way into a batch, with the randomness that belongs to it."""
 
     sample: Any
@@ -56,7 +56,7 @@ class BuildContext:
     """What `build` needs besides the config."""
 
     assets: Path  # folder of files that belong to the model (tokenizer, base encoder); filled on the first build
-    random_init: bool = False  # True: ignore pretrained weights, for the ledger's random baseline
+    random_init: bool = False  # True: ignore pretrained weights, for the scorecard's random baseline
 
     def kept(self, name: str, weights: bool) -> str | None:
         """The folder of a base model that an earlier build kept in the assets; None if it lacks what is needed."""
@@ -84,16 +84,16 @@ class Experiment:
     method: Method
     train_data: Dataset | StreamedData  # item i -> sample, perhaps with `lengths` [N] (tokens) for bucketed batches
     eval_data: Dataset  # held out from training
-    collate: Callable[[Sequence[Row]], Batch]
+    collate: Callable[[Sequence[Sample]], Batch]
     embedding: Embedding  # how inputs of a user become vectors: what is embedded, swept and exported
     train: TrainConfig
     mask_ratio: float | None = None  # of a row that is hidden on average, where a setting says so; `check` compares
     pad_to: int = 1  # `collate` pads rows to a multiple of it; those who plan batches of so many tokens count with it
     tasks: Callable[[], list[Task]] = no_tasks  # what `eval` asks by default; made only when asked
-    # vectors of inputs that take no learning, by column of the ledger; none = TF-IDF, where tasks show texts
+    # vectors of inputs that take no learning, by column of the scorecard; none = TF-IDF, where tasks show texts
     baselines: Mapping[str, Callable[[Sequence[Any]], np.ndarray]] = field(default_factory=dict)
     watch: Callable[[], Retrieval] | None = None  # asked at every health check, for curves over training
-    readable: Readable | None = None  # what a readout turns back into text, if anything
+    readable: ReadoutSource | None = None  # what a readout turns back into text, if anything
     pictures: Callable[[Any], Sequence[Picture]] | None = None  # how the rows of a batch look, offset by offset
     # pictures of what the method predicts, by name: (method, file to draw to)
     figures: Mapping[str, Callable[[Method, Path], None]] = field(default_factory=dict)

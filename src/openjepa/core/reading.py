@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextLatents:
     """The M hidden texts of one batch: sentences of a document, or the answer to each question."""
 
     target: Tensor  # [M, D] their latents as the target encoder gives them
@@ -20,10 +20,10 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Readable:
+class ReadoutSource:
     """How latents and their texts are read off a batch, and how tokens become text."""
 
-    read: Callable[[Any, Any], Reading]  # (method, batch); called in eval mode and without gradients
+    read: Callable[[Any, Any], TextLatents]  # (method, batch); called in eval mode and without gradients
     decode: Callable[[Sequence[int]], str]
     vocab: int  # ids are below it
     # whether a decoded text says the same as the right one; None = only if it is that text, token by token

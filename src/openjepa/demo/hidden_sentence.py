@@ -18,7 +18,7 @@ from torch import Tensor
 from openjepa.api import Run
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.seeding import generator_for
 from openjepa.data.text.corpus import TokenRow
 from openjepa.data.text.masked import MaskedText
@@ -145,7 +145,7 @@ class HiddenSentence:
         generator = generator_for(0, "demo")
         tokens = [self.rows.join(self._tokens(document)) for document in documents]
         rows = [TokenRow(ids, self.rows.special(ids), n) for n, ids in enumerate(tokens)]
-        return collate([Row(row, generator, row.document) for row in rows]).to(self.run.compute.device)
+        return collate([Sample(row, generator, row.document) for row in rows]).to(self.run.compute.device)
 
     def _tokens(self, sentences: Sequence[str]) -> list[np.ndarray]:
         return self.rows.tokenizer.encode_content(sentences)

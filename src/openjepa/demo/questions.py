@@ -14,7 +14,7 @@ import numpy as np
 from openjepa.api import Run
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.seeding import generator_for
 from openjepa.data.questions.batches import QuestionCollator, TokenizedQuestions
 from openjepa.demo.answers import (
@@ -69,7 +69,7 @@ class Questions:
         rows = list(islice(held_out.rows, QUESTIONS))
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
-            batch = collate([Row(row, generator_for(0, "demo"), number) for number, row in enumerate(part)])
+            batch = collate([Sample(row, generator_for(0, "demo"), number) for number, row in enumerate(part)])
             with evaluating(run.experiment.method, run.compute):
                 reading = self.readable.read(run.experiment.method, batch.to(run.compute.device))
             found = reading.target.float().cpu().numpy()  # [M, D]

@@ -20,7 +20,7 @@ from openjepa.core.errors import UserError
 from openjepa.data.files.discovery import COMPRESSED, find_files, head_of, kind_of
 from openjepa.data.files.json_values import is_a_value_a_line
 from openjepa.data.files.readers import read_files
-from openjepa.data.files.records import UNUSABLE, Counts, Hints, Reading, Record, TxtRule
+from openjepa.data.files.records import UNUSABLE, Counts, Hints, ReaderOptions, Record, TxtRule
 from openjepa.data.files.texts import lines
 from openjepa.data.text.sources import clean_text
 
@@ -52,7 +52,7 @@ def text_rows(
 
 def _records(source: str, column: str, txt: TxtRule, counts: Counts) -> Iterator[Record]:
     root = Path(source).expanduser()
-    reading = Reading(column, txt=txt, hints=HINTS, root=root if root.is_dir() else None, every_record=True)
+    reading = ReaderOptions(column, txt=txt, hints=HINTS, root=root if root.is_dir() else None, every_record=True)
     if source == STDIN:
         return lines(sys.stdin.buffer, "stdin", reading, counts)
     return read_files(find_files(source, counts, HINTS), reading, counts)

@@ -70,7 +70,7 @@ def vectors_at(
     batch_size: int = AT_ONCE,
     report: ReadingReport | None = None,
 ) -> np.ndarray:
-    """[N, D] float32 at a point without learned pooling: for use, where an audit says that it is better.
+    """[N, D] float32 at a point without learned pooling: for use, where a sweep says that it is better.
 
     `report` as for `embed_all`. Raises UserError if the recipe has no such latents.
     """

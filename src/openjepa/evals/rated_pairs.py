@@ -15,7 +15,7 @@ from typing import NamedTuple
 from openjepa.core.errors import UserError
 from openjepa.data.files.delimited import Row, delimited_rows
 from openjepa.data.files.discovery import Kind, head_of, open_bytes
-from openjepa.data.files.records import Counts, Reading
+from openjepa.data.files.records import Counts, ReaderOptions
 from openjepa.data.files.texts import text_lines
 
 FIELDS = ("sentence1", "sentence2", "score")
@@ -35,7 +35,9 @@ def read_rated_pairs(path: Path, kind: Kind) -> list[RatedPair]:
         if _is_benchmark(head_of(path)):
             rows, at = _benchmark_rows(path, counts), BENCHMARK
         else:
-            header, *rows = list(delimited_rows(path, path.name, kind, Reading(FIELDS[0]), counts)) or [Row(1, [])]
+            header, *rows = list(delimited_rows(path, path.name, kind, ReaderOptions(FIELDS[0]), counts)) or [
+                Row(1, [])
+            ]
             at = tuple(_index(header.fields or [], field, f"{path} line {header.line}") for field in FIELDS)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
@@ -51,7 +53,7 @@ def _is_benchmark(head: bytes) -> bool:
 
 def _benchmark_rows(path: Path, counts: Counts) -> list[Row]:
     with open_bytes(path) as stream:
-        lines = list(text_lines(stream, path.name, Reading(), counts))
+        lines = list(text_lines(stream, path.name, ReaderOptions(), counts))
     return [Row(number, line.rstrip("\r\n").split("\t")) for number, line in lines if line and line.strip()]
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from openjepa.evals.ledger import LEVEL
+from openjepa.evals.scorecard import LEVEL
 from openjepa.evals.scores import DRAWS_AT_ONCE, Score, difference_draws, middle, shared_groups, totals
 
 RESAMPLES = 2000  # of a bootstrap: the ends of a 95 % interval then move by some hundredths of its length

@@ -1,4 +1,4 @@
-"""Asks every task of every column with the same code and writes the answers into one ledger.
+"""Asks every task of every column with the same code and writes the answers into one scorecard.
 
 Tasks that share a list of inputs (the factors of one corpus) embed it once a column. Embedding aside, the cost is that
 of the probes: ten factors of 4 to 96 classes on 2000 / 1000 texts take a network's column (128 dimensions) 1.5 s, and
@@ -25,9 +25,9 @@ from openjepa.data.text.inputs import ReadingReport
 from openjepa.evals.alignment import retrieved
 from openjepa.evals.baselines import baselines_for
 from openjepa.evals.features import Embedder, Vectors, embedder_of, input_key, require_finite
-from openjepa.evals.ledger import LEVEL, NETWORKS, Ledger, Measure
 from openjepa.evals.networks import Methods
 from openjepa.evals.probes import knn, logistic
+from openjepa.evals.scorecard import LEVEL, NETWORKS, Measure, Scorecard
 from openjepa.evals.scores import Score, difference_interval
 from openjepa.evals.search import WORDS as BM25
 from openjepa.evals.search import searched
@@ -159,7 +159,9 @@ def _evaluate(task: Classification | Triplets | Similarity, embedder: Embedder) 
             return {task.name: spearman(embedder, task)}
 
 
-def ledger_of(tasks: Sequence[Task], networks: Mapping[str, Experiment], report: ReadingReport | None = None) -> Ledger:
+def scorecard_of(
+    tasks: Sequence[Task], networks: Mapping[str, Experiment], report: ReadingReport | None = None
+) -> Scorecard:
     """All tasks for the networks `run`, `init` and `random`, and for what needs no learning; see `run_suite`.
 
     `report` counts what the run reads of texts, and says for all three whether long ones are cut.
@@ -168,8 +170,8 @@ def ledger_of(tasks: Sequence[Task], networks: Mapping[str, Experiment], report:
     columns |= baselines_for(networks["run"], tasks)
     run = networks["run"]
     reads_vectors = any(isinstance(task, Classification | Triplets | Similarity | Search) for task in tasks)
-    ledger = run_suite(tasks, columns, Methods(networks), compute=run.compute)
-    return replace(ledger, embedding=run.embedding.note if reads_vectors else "")
+    scorecard = run_suite(tasks, columns, Methods(networks), compute=run.compute)
+    return replace(scorecard, embedding=run.embedding.note if reads_vectors else "")
 
 
 def _embedder_by_name(networks: Mapping[str, Experiment], name: str, report: ReadingReport | None) -> Embedder:
@@ -188,7 +190,7 @@ def run_suite(
     methods: Mapping[str, Method] | None = None,
     seed: int = 0,
     compute: Compute = ON_CPU,
-) -> Ledger:
+) -> Scorecard:
     """All tasks for all columns: `run`, `init` (the run's own start), `random` and at least one baseline (`tfidf`).
 
     `methods` are the networks themselves by column, for tasks that are `Prediction`s or `Retrieval`s; these may add
@@ -196,10 +198,10 @@ def run_suite(
     Raises UserError naming the task if it is malformed, and the column if its vectors are not finite.
     """
     extra = {name for task in tasks for name in own_columns(task)} - set(columns)
-    assert set(NETWORKS) <= set(columns), "a ledger needs the columns run, init and random"
+    assert set(NETWORKS) <= set(columns), "a scorecard needs the columns run, init and random"
     baselines = [*(name for name in columns if name not in NETWORKS), *sorted(extra)]
     asked_elsewhere = all(isinstance(task, Benchmark) for task in tasks)
-    assert baselines or asked_elsewhere, "a ledger needs a baseline that learns no representation"
+    assert baselines or asked_elsewhere, "a scorecard needs a baseline that learns no representation"
     if not tasks:
         raise UserError("there is nothing to evaluate: the list of tasks is empty")
     if len({task.name for task in tasks}) < len(tasks):
@@ -211,7 +213,7 @@ def run_suite(
         embedder = columns.get(column, no_vectors)
         method = (methods or {}).get
         scores[column] = score_column(asked, column, embedder, method(network), compute)  # no name keeps it alive
-    return Ledger({name: _measure(name, scores, seed) for name in scores["run"]})
+    return Scorecard({name: _measure(name, scores, seed) for name in scores["run"]})
 
 
 def require_texts(experiment: Experiment, recipe: str) -> None:
@@ -233,7 +235,7 @@ def score_column(
 
 def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:
     run, init = scores["run"][name], scores["init"][name]
-    generator = generator_for(seed, "ledger", name)
+    generator = generator_for(seed, "scorecard", name)
     interval = difference_interval(run, init, generator, level=LEVEL) if run.can_be_redrawn else None
     return Measure(
         values={column: found[name].value for column, found in scores.items() if name in found},

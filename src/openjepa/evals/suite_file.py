@@ -40,7 +40,7 @@ from openjepa.tasks.beir import read_beir
 from openjepa.tasks.labelled import Columns, read_classification
 from openjepa.tasks.missing_sentence import hidden_sentence_tasks
 
-TAKEN = ("default", "study", "audit")  # names of other files in a run's evals/
+TAKEN = ("default", "study", "sweep")  # names of other files in a run's evals/
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 

@@ -1,4 +1,4 @@
-"""A representation audit: which encoder, layer and pooling should be used? Validation chooses, test answers.
+"""A representation sweep: which encoder, layer and pooling should be used? Validation chooses, test answers.
 
 Every point (`evals.layers`) is probed by the same training (`evals.attentive`) on the same rows. The accuracies on
 held-out *training* rows, averaged over the tasks, choose a point; only that one is then asked about the test rows,
@@ -24,8 +24,8 @@ from openjepa.evals.attentive import Positions, fit_probe
 from openjepa.evals.baselines import majority
 from openjepa.evals.features import input_key
 from openjepa.evals.layers import EMBEDDING, Point, point_features, pooled_features, position_features
-from openjepa.evals.ledger import LEVEL, Ledger, Measure
 from openjepa.evals.probes import HELD_OUT
+from openjepa.evals.scorecard import LEVEL, Measure, Scorecard
 from openjepa.evals.scores import Score, difference_interval
 
 Features = Callable[[Sequence[Any]], Positions]
@@ -33,19 +33,19 @@ OnProbe = Callable[[int, int, str], None]  # probes done, probes in all, and wha
 
 
 @dataclass(frozen=True)
-class Audit:
+class Sweep:
     """Validation accuracy of every point on every task, the chosen point, and its answers on test."""
 
     points: dict[Point, dict[str, float]]  # in [0, 1], by task
     chosen: Point
-    test: Ledger  # of the chosen point; `embedding` is the run's embedding under the same probe
+    test: Scorecard  # of the chosen point; `embedding` is the run's embedding under the same probe
 
     def mean(self, point: Point) -> float:
         """Validation accuracy of a point over all tasks: what chooses."""
         return _mean(self.points[point])
 
     def to_json(self) -> dict[str, Any]:
-        """{"chosen": a point, "points": [{"encoder", "layer", "pooling", "validation", "tasks"}], "test": ledger}."""
+        """JSON: the chosen point; {encoder, layer, pooling, validation, tasks} of each; the scorecard of the test."""
         rows = [
             {**point._asdict(), "validation": self.mean(point), "tasks": tasks} for point, tasks in self.points.items()
         ]
@@ -54,9 +54,9 @@ class Audit:
 
 
 def best_vectors(found: Mapping[str, Any]) -> Point:
-    """The point that is best on validation, of what `Audit.to_json` wrote, among those that are vectors.
+    """The point that is best on validation, of what `Sweep.to_json` wrote, among those that are vectors.
 
-    Learned pooling is none: it ends in a probe for the labels of the audit.
+    Learned pooling is none: it ends in a probe for the labels of the sweep.
     """
     rows = [row for row in found["points"] if row["pooling"] != "attentive"]
     best = max(rows, key=lambda row: row["validation"])
@@ -93,12 +93,12 @@ class _Group:
         }
 
 
-def audit(
+def sweep(
     tasks: Sequence[Task], networks: Mapping[str, Experiment], seed: int = 0, on_probe: OnProbe | None = None
-) -> Audit:
+) -> Sweep:
     """Sweep the network `run` over `tasks` (classifications; others are passed over), then test the best point.
 
-    `networks` are those of a ledger: run, init and random. `on_probe` is called before each probe that is fitted.
+    `networks` are those of a scorecard: run, init and random. `on_probe` is called before each probe that is fitted.
     Raises UserError if there is nothing to classify, or if the recipe does not say which encoders it has.
     """
     groups = _groups([task for task in tasks if isinstance(task, Classification)], seed)
@@ -117,12 +117,12 @@ def audit(
             positions = position_features(run, group.tasks[0].train, point.encoder, point.layer)
             points[point] |= group.validate(positions, seed)
     chosen = max(points, key=lambda point: _mean(points[point]))
-    return Audit(points, chosen, _tested(groups, networks, chosen, seed, count))
+    return Sweep(points, chosen, _tested(groups, networks, chosen, seed, count))
 
 
 @dataclass
 class _Probes:
-    """Counts the probes of an audit: one a point and group of tasks, and one a column of the test."""
+    """Counts the probes of an sweep: one a point and group of tasks, and one a column of the test."""
 
     groups: int
     columns: int
@@ -141,7 +141,7 @@ class _Probes:
 
 def _tested(
     groups: Sequence[_Group], networks: Mapping[str, Experiment], chosen: Point, seed: int, count: _Probes
-) -> Ledger:
+) -> Scorecard:
     columns: dict[str, Features] = {
         name: (lambda inputs, name=name: point_features(networks[name], inputs, chosen)) for name in networks
     }
@@ -159,7 +159,7 @@ def _tested(
     for task, score in scores["run"].items():
         interval = difference_interval(score, scores["init"][task], generator_for(seed, "audit", task), level=LEVEL)
         measures[task] = Measure({name: found[task].value for name, found in scores.items()}, score.chance, interval)
-    return Ledger(measures)
+    return Scorecard(measures)
 
 
 def _groups(tasks: Sequence[Classification], seed: int) -> list[_Group]:

@@ -83,15 +83,15 @@ def health(latents: HealthSample) -> dict[str, float]:
 
 
 def _embedding_metrics(context: Tensor) -> dict[str, float]:
-    centred = singular_values(_centre(context))  # the one decomposition that the centred metrics share
+    centered = singular_values(_centre(context))  # the one decomposition that the centered metrics share
     cap = min(context.shape)
-    rank = rank_of(centred)
+    rank = rank_of(centered)
     return {
         "rank": rank,
         "rank_cap": float(cap),
         "rank_frac": rank / max(1, cap),
         "rank_raw": effective_rank(context, centre=False),
-        "top_share": top_share(centred),
+        "top_share": top_share(centered),
         "spread": spread(context),
         "mean_cosine": mean_cosine(context),
         "uniformity": uniformity(context),
@@ -121,14 +121,14 @@ def rank_of(singular: Tensor) -> float:
 def effective_rank(x: Tensor, centre: bool = True) -> float:
     """Number of dimensions that x [N, D] really uses, in [0, min(N, D)], higher better; 0 = all rows equal.
 
-    Not centred it is RankMe, which a common offset of all rows pulls down to 1. Invariant to rotation and scale.
+    Not centered it is RankMe, which a common offset of all rows pulls down to 1. Invariant to rotation and scale.
     Source: Roy & Vetterli 2007; RankMe, Garrido et al. 2023, eq. 1-2 (whose 1e-7 only guards log 0).
     """
     return rank_of(singular_values(_centre(x) if centre else x))
 
 
 def top_share(singular: Tensor) -> float:
-    """Share of the variance on the first principal axis, from centred singular values. [1 / cap, 1], lower better.
+    """Share of the variance on the first principal axis, from centered singular values. [1 / cap, 1], lower better.
 
     0 if there is no variance.
     """
@@ -190,7 +190,7 @@ def position_share(x: Tensor, positions: Tensor) -> float:
 
 
 def teacher_distance(student: Tensor, teacher: Tensor) -> float:
-    """E |s - t|^2 / (Var s + Var t) for centred [B, C] embeddings of the same rows, in [0, 2].
+    """E |s - t|^2 / (Var s + Var t) for centered [B, C] embeddings of the same rows, in [0, 2].
 
     0 = equal up to an offset, 1 = unrelated. Healthy is small: a teacher far from its student lags behind it.
     """
@@ -229,8 +229,8 @@ def _centre(x: Tensor) -> Tensor:
     x = x.double()
     if x.shape[0] == 0:
         return x
-    centred = x - x.mean(dim=0)
-    return torch.zeros_like(x) if centred.square().sum() <= NEGLIGIBLE * x.square().sum() else centred
+    centered = x - x.mean(dim=0)
+    return torch.zeros_like(x) if centered.square().sum() <= NEGLIGIBLE * x.square().sum() else centered
 
 
 def _subsample(latents: HealthSample) -> HealthSample:

@@ -31,7 +31,7 @@ TEACHER_FAR = 0.5  # half-way to unrelated; in 160 steps of T-JEPA an EMA from 0
 
 
 @dataclass(frozen=True)
-class Reading:
+class CheckMetrics:
     """Metrics now and at step 0. A metric that is missing or NaN reads as None, and fires no rule."""
 
     now: Mapping[str, float]
@@ -59,10 +59,10 @@ class Reading:
         return now / start if now is not None and start else None
 
 
-Evidence = Callable[[Reading], str | None]
+Evidence = Callable[[CheckMetrics], str | None]
 
 
-def non_finite(m: Reading) -> str | None:
+def non_finite(m: CheckMetrics) -> str | None:
     """NaN or infinity anywhere."""
     share = m("nonfinite")
     return f"{share:.1%} of the latents are NaN or infinite" if share else None
@@ -71,7 +71,7 @@ def non_finite(m: Reading) -> str | None:
 def position_only(limit: float) -> Evidence:
     """Position explains more than `limit` of the targets, and predictions know nothing beyond it."""
 
-    def evidence(m: Reading) -> str | None:
+    def evidence(m: CheckMetrics) -> str | None:
         share, beyond = m("position_share"), m("skill_position")
         if m.early or share is None or share <= limit or (beyond is not None and beyond > POSITION_SKILL):
             return None
@@ -81,25 +81,25 @@ def position_only(limit: float) -> Evidence:
     return evidence
 
 
-def _spread_limit(m: Reading, of: str) -> float:
+def _spread_limit(m: CheckMetrics, of: str) -> float:
     """The relative limit is for a cloud that shrinks; one that keeps its std while its mean grows is a cone."""
     shrunk = m.at_start(f"{of}std") is not None and m.fell(f"{of}std")
     return max(SPREAD_DEAD, min(SPREAD_FALLEN, 0.1 * (m.at_start(f"{of}spread") or 0.0))) if shrunk else SPREAD_DEAD
 
 
-def _dead_spread(m: Reading, of: str = "") -> bool:
+def _dead_spread(m: CheckMetrics, of: str = "") -> bool:
     value = m(f"{of}spread")
     return value is not None and value < _spread_limit(m, of)
 
 
-def _low_rank(m: Reading, share: float, fewest: float) -> bool:
+def _low_rank(m: CheckMetrics, share: float, fewest: float) -> bool:
     rank, cap = m("rank"), m("rank_cap")
     if rank is None or cap is None or cap < RANK_LEAST_CAP:
         return False
     return rank < max(share * cap, fewest)
 
 
-def predictor_absorbed(m: Reading) -> str | None:
+def predictor_absorbed(m: CheckMetrics) -> str | None:
     """Predictions are varied, the encoder's embeddings are dead or have lost their rank."""
     rank, std = m("predicted_rank_frac"), m("predicted_std")
     low_rank = _low_rank(m, RANK_COLLAPSED, RANK_FEWEST_COLLAPSED) and m.fell("rank_frac")
@@ -113,7 +113,7 @@ def predictor_absorbed(m: Reading) -> str | None:
     )
 
 
-def complete(m: Reading) -> str | None:
+def complete(m: CheckMetrics) -> str | None:
     """All embeddings, or all targets, are alike."""
     for of, what in (("", "embeddings"), ("target_", "targets")):
         if _dead_spread(m, of):
@@ -125,7 +125,7 @@ def complete(m: Reading) -> str | None:
 def token_uniform(limit: float) -> Evidence:
     """Parts of a row differ less than `limit` of the variance, and less than half as much as at the start."""
 
-    def evidence(m: Reading) -> str | None:
+    def evidence(m: CheckMetrics) -> str | None:
         share = m("within_row_share")
         if share is None or share >= limit or not m.fell("within_row_share"):
             return None
@@ -138,7 +138,7 @@ def token_uniform(limit: float) -> Evidence:
 def shrunk(limit: float) -> Evidence:
     """Norm and std both below `limit` of step 0: a mean that was taken away does not count."""
 
-    def evidence(m: Reading) -> str | None:
+    def evidence(m: CheckMetrics) -> str | None:
         norm, std = m.ratio("scale"), m.ratio("std")
         if norm is None or norm >= limit or (std is not None and std >= limit):
             return None
@@ -147,7 +147,7 @@ def shrunk(limit: float) -> Evidence:
     return evidence
 
 
-def exploded(m: Reading) -> str | None:
+def exploded(m: CheckMetrics) -> str | None:
     """Norm far above step 0."""
     norm = m.ratio("scale")
     if norm is None or norm <= SCALE_EXPLODED:
@@ -158,7 +158,7 @@ def exploded(m: Reading) -> str | None:
 def dimensional(share: float, fewest: float) -> Evidence:
     """Rank below `share` of its cap and below half of its start."""
 
-    def evidence(m: Reading) -> str | None:
+    def evidence(m: CheckMetrics) -> str | None:
         if not (_low_rank(m, share, fewest) and m.fell("rank_frac")):
             return None
         return f"{_rank_text(m)}{_from_start(m, 'rank')}, limit {max(share * m.now['rank_cap'], fewest):.1f}"
@@ -166,7 +166,7 @@ def dimensional(share: float, fewest: float) -> Evidence:
     return evidence
 
 
-def never_unfolded(m: Reading) -> str | None:
+def never_unfolded(m: CheckMetrics) -> str | None:
     """Started with the rank of a collapse and still has it: no fall, but no encoder either."""
     if m.fraction < LEARNED_BY_FRAC or not _low_rank(m, RANK_COLLAPSED, RANK_FEWEST_COLLAPSED):
         return None
@@ -176,7 +176,7 @@ def never_unfolded(m: Reading) -> str | None:
 def anisotropic(limit: float) -> Evidence:
     """1 - mean cosine below `limit` and below half of its start."""
 
-    def evidence(m: Reading) -> str | None:
+    def evidence(m: CheckMetrics) -> str | None:
         now, start = m("mean_cosine"), m.at_start("mean_cosine")
         if now is None or 1 - now >= limit or (m.early if start is None else 1 - now >= FALLEN * (1 - start)):
             return None
@@ -185,7 +185,7 @@ def anisotropic(limit: float) -> Evidence:
     return evidence
 
 
-def no_skill(m: Reading) -> str | None:
+def no_skill(m: CheckMetrics) -> str | None:
     """No better than a constant after a quarter of the run."""
     skill = m("skill")
     if skill is None or skill > SKILL_FLOOR or m.fraction <= LEARNED_BY_FRAC:
@@ -193,7 +193,7 @@ def no_skill(m: Reading) -> str | None:
     return f"skill {skill:.3f} after {m.fraction:.0%} of the run: no better than a constant (limit {SKILL_FLOOR})"
 
 
-def teacher_lag(m: Reading) -> str | None:
+def teacher_lag(m: CheckMetrics) -> str | None:
     """The teacher is far from its student after a quarter of the run."""
     distance = m("teacher_distance")
     if distance is None or distance <= TEACHER_FAR or m.fraction < LEARNED_BY_FRAC:
@@ -204,7 +204,7 @@ def teacher_lag(m: Reading) -> str | None:
 def both(first: Evidence, second: Evidence) -> Evidence:
     """Two signs at once."""
 
-    def evidence(m: Reading) -> str | None:
+    def evidence(m: CheckMetrics) -> str | None:
         a, b = first(m), second(m)
         return f"{a}; {b}" if a and b else None
 
@@ -215,16 +215,16 @@ def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _rank_text(m: Reading) -> str:
+def _rank_text(m: CheckMetrics) -> str:
     return f"rank {m('rank'):.1f} of {m('rank_cap'):.0f}"
 
 
-def _from_start(m: Reading, name: str) -> str:
+def _from_start(m: CheckMetrics, name: str) -> str:
     start = m.at_start(name)
     return "" if start is None else f" ({start:.2g} at step 0)"
 
 
-def summary(m: Reading) -> str:
+def summary(m: CheckMetrics) -> str:
     """The figures of a healthy check in one line."""
     shown = {"skill": "skill", "spread": "spread", "mean_cosine": "mean cosine"}
     parts = [f"{label} {value:.2f}" for name, label in shown.items() if (value := m(name)) is not None]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from openjepa.health import signs
-from openjepa.health.signs import Evidence, Reading
+from openjepa.health.signs import CheckMetrics, Evidence
 from openjepa.health.treatment import in_words, treat
 
 Status = Literal["healthy", "at risk", "collapsed", "not learning", "not judged"]
@@ -62,7 +62,7 @@ def judge(
 
     `settings` (`core.describe.settings_in_use`) turn what was found into advice; without them it is named only.
     """
-    reading = Reading(now, start or {}, progress_fraction)
+    reading = CheckMetrics(now, start or {}, progress_fraction)
     if "samples" in now and now["samples"] < FEWEST_SAMPLES and not signs.non_finite(reading):
         return Verdict("not judged", evidence=too_few(int(now["samples"]), settings or {}))
     for rule in RULES:
@@ -93,7 +93,7 @@ def too_few(samples: int, settings: Mapping[str, Any]) -> str:
     return f"{samples} of the {FEWEST_SAMPLES} held-out samples that a verdict needs: {more}"
 
 
-def _opposed(kind: str | None, reading: Reading) -> dict[str, str]:
+def _opposed(kind: str | None, reading: CheckMetrics) -> dict[str, str]:
     """Kind -> evidence of what shows beside `kind` and would be cured the other way."""
     found: dict[str, str] = {}
     for rule in RULES:

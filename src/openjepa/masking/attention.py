@@ -31,7 +31,7 @@ def segment_ids(valid: Tensor, hidden: Tensor, pred_at: Tensor | None) -> Tensor
     return segments.masked_fill(~valid, PADDING)
 
 
-def block_mask(segments: Tensor) -> Tensor:
+def question_answer_mask(segments: Tensor) -> Tensor:
     """segments [B, T] -> [B, T, T] bool, True where the token of axis 1 may read that of axis 2."""
     query, key = segments[:, :, None], segments[:, None, :]  # [B, T, 1], [B, 1, T]
     at = torch.arange(segments.shape[1], device=segments.device)  # [T]
@@ -40,7 +40,7 @@ def block_mask(segments: Tensor) -> Tensor:
     return within | ((query == PRED) & (key == QUESTION)) | itself
 
 
-def block_positions(segments: Tensor) -> Tensor:
+def question_answer_positions(segments: Tensor) -> Tensor:
     """segments [B, T] -> [B, T] int64 positions: the answer restarts at 0, [PRED] goes on where the question ends."""
     question, answer = segments == QUESTION, segments == ANSWER
     positions = torch.where(question, question.cumsum(1) - 1, 0) + torch.where(answer, answer.cumsum(1) - 1, 0)

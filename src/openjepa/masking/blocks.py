@@ -118,7 +118,7 @@ class MultiBlockMasker:
         *targets, context = torch.rand(self.targets + 1, 4, generator=generator).tolist()
         times = np.sum(self.target_blocks(grid, targets), axis=0, dtype=np.uint8)  # [H, W]
         hidden = times > 0
-        shown = block_mask(grid, self.context_area, (1.0, 1.0), context) & ~hidden
+        shown = drawn_block(grid, self.context_area, (1.0, 1.0), context) & ~hidden
         if shown.sum() < least_context(grid):
             shown = ~hidden
         return PatchMask(shown.ravel(), hidden.ravel(), times.ravel())
@@ -128,7 +128,7 @@ class MultiBlockMasker:
         blocks: list[np.ndarray] = []
         hidden = np.zeros(grid, dtype=bool)
         for numbers in draws:
-            block = block_mask(grid, self.target_area, self.target_aspect, numbers)
+            block = drawn_block(grid, self.target_area, self.target_aspect, numbers)
             if (~(hidden | block)).sum() >= least_context(grid):
                 hidden |= block
                 blocks.append(block)
@@ -184,7 +184,7 @@ class RandomMasker:
         return PatchMask(~hidden, hidden, hidden.astype(np.uint8))
 
 
-def block_mask(grid: Grid, area: Interval, aspect: Interval, draws: list[float]) -> np.ndarray:
+def drawn_block(grid: Grid, area: Interval, aspect: Interval, draws: list[float]) -> np.ndarray:
     """[H, W] bool, True within one block. `draws` are four uniform numbers in [0, 1): area, aspect, row, column."""
     return _placed(grid, block_size(grid, _between(area, draws[0]), _between(aspect, draws[1])), draws[2], draws[3])
 

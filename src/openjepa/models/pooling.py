@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openjepa.core.embedding import Embedding
 from openjepa.core.encoder import Encoder
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import gather_positions, mean_pool
 
 StatePooling = Literal["mean", "last", "cls", "max"]
 
@@ -29,7 +29,7 @@ def pooled(states: Tensor, valid: Tensor | None, pooling: StatePooling) -> Tenso
         case "cls":
             return states[:, 0]
         case "last":
-            return states[:, -1] if valid is None else take(states, valid.sum(1, keepdim=True) - 1)[:, 0]
+            return states[:, -1] if valid is None else gather_positions(states, valid.sum(1, keepdim=True) - 1)[:, 0]
 
 
 def described_vectors(embedding: Embedding, encoder: Encoder, batch: object) -> Tensor:

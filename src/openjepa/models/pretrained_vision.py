@@ -20,7 +20,7 @@ from openjepa.core.atomic import replaced_folder
 from openjepa.core.encoder import Modality
 from openjepa.core.errors import ConfigError, UserError
 from openjepa.models.pretrained import attention_mask, load_model, quiet_transformers, save_model, unused_parameters
-from openjepa.models.transformer import key_mask, take
+from openjepa.models.transformer import gather_positions, key_mask
 
 OUR_MEAN, OUR_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # images come in [-1, 1]
 
@@ -67,7 +67,7 @@ class PretrainedViT(nn.Module):
         table = self.model.embeddings
         pixels = (images * 0.5 + 0.5 - self.mean) / self.std
         x = table.patch_embeddings(pixels) + table.position_embeddings[:, 1:]  # [B, N, D]
-        x = x if positions is None else take(x, positions)  # [B, V, D]
+        x = x if positions is None else gather_positions(x, positions)  # [B, V, D]
         first = (table.cls_token + table.position_embeddings[:, :1]).expand(len(x), -1, -1)
         x = table.dropout(torch.cat([first, x], 1))  # [B, 1 + V, D]
         mask = None

@@ -144,7 +144,7 @@ def segment_mean(x: Tensor, segment: Tensor, position: Tensor, count: int) -> Te
     return total / tokens[:-1].view(count, parts).sum(1, keepdim=True).clamp_min(1.0)
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
+def gather_positions(x: Tensor, index: Tensor) -> Tensor:
     """x [B, T, D] or [B, T], index [B, K] -> the chosen positions [B, K, D] or [B, K]."""
     if x.ndim == 2:
         return x.gather(1, index)

@@ -21,7 +21,7 @@ from openjepa.core.config import BaseConfig
 from openjepa.core.encoder import Encoder, Modality
 from openjepa.core.errors import ConfigError
 from openjepa.core.masks import Grid
-from openjepa.models.transformer import Trunk, key_mask, take
+from openjepa.models.transformer import Trunk, gather_positions, key_mask
 
 LONGEST_PERIOD = 10_000.0  # of sin-cos positions, over 2 pi, in patches
 
@@ -89,12 +89,12 @@ class ViT(nn.Module):
         embedding = self.position_embeddings(images)  # [N, D]
         if isinstance(self.stem, nn.Linear):
             pixels = patchify(images, self.patch)  # [B, N, 3 P P]
-            found = self.stem(pixels if positions is None else take(pixels, positions))
+            found = self.stem(pixels if positions is None else gather_positions(pixels, positions))
         else:
             if positions is not None:
                 images = images * self._shown(images, positions, valid)
             found = self.stem(images).flatten(2).transpose(1, 2)  # [B, N, D]
-            found = found if positions is None else take(found, positions)
+            found = found if positions is None else gather_positions(found, positions)
         return found + (embedding if positions is None else embedding[positions])
 
     def position_embeddings(self, images: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def vicreg(
 
     Weights 1 and 0.04 are the paper's 25 : 1, with its 25 for invariance scaled to 1. The paper's penalty ignores the
     mean vector, so it treats collapse and redundancy but not anisotropy (SIGReg does). With a `mean_weight` there is a
-    third term, ours: "mean" = mean_j (mean of z_j)^2, about Var / N for centred rows. `draw` is unused.
+    third term, ours: "mean" = mean_j (mean of z_j)^2, about Var / N for centered rows. `draw` is unused.
     Source: VICReg, Bardes et al. 2022, eq. 1-4 (per branch: call it once a view and add).
     """
     rows = gather_rows(z).float()  # [N, D] of all ranks
@@ -97,8 +97,8 @@ def vicreg(
         return {name: _zero(rows) for name in names}
     with torch.autocast(rows.device.type, enabled=False):
         mean = rows.mean(dim=0)  # [D]
-        centred = rows - mean
-        covariances = centred.T @ centred / (n - 1)  # [D, D]
+        centered = rows - mean
+        covariances = centered.T @ centered / (n - 1)  # [D, D]
     variances = covariances.diagonal()  # [D]
     hinge = (1 - (variances + STD_EPSILON).sqrt()).clamp(min=0).mean()
     redundancy = (covariances - torch.diag(variances)).square().sum() / d

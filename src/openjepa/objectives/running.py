@@ -43,8 +43,8 @@ class RunningSpace(nn.Module):
             return values
         if self.training:
             self._update(values)
-        centred = values - self.mean
-        return centred * torch.rsqrt(self.variance + VARIANCE_FLOOR) if self.space == "standardized" else centred
+        centered = values - self.mean
+        return centered * torch.rsqrt(self.variance + VARIANCE_FLOOR) if self.space == "standardized" else centered
 
     def _update(self, values: Tensor) -> None:
         """Move towards the batch's statistics; the first batch's are taken as they are."""

@@ -14,9 +14,9 @@ from openjepa.core.values import as_yaml
 from openjepa.pages.parts.axis import Axis, axis
 from openjepa.pages.parts.chart import Dot, Limit, Line, interval, line_chart, scatter
 from openjepa.pages.parts.document import breakable, details, number, table
-from openjepa.pages.run.ledger import COLOURS
 from openjepa.pages.run.logs import series
 from openjepa.pages.run.page import Section, assemble, commands, fact_list, versions
+from openjepa.pages.run.scorecard import COLOURS
 from openjepa.studies.cells import cell_folder
 from openjepa.studies.results import RESULTS, SKILL
 from openjepa.studies.table import (

@@ -3,7 +3,7 @@
 Two measures, means over held-out texts in [0, 1], higher is better:
 
     token_accuracy   share of a text's tokens, its end included, that are the likeliest after the right ones before them
-    exact_match      greedy decoding gives the text, token by token, or one that says the same (`Readable.same`)
+    exact_match      greedy decoding gives the text, token by token, or one that says the same (`ReadoutSource.same`)
 
 each from the targets and from the latents predicted from the context: `target_exact_match`, `predicted_exact_match`.
 `chance` is the best constant answer: the most frequent of the tokens, or of the texts, that are asked for. Texts of one
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openjepa.core.reading import Readable, Reading
+from openjepa.core.reading import ReadoutSource, TextLatents
 from openjepa.core.seeding import generator_for
 from openjepa.evals.scores import Score, difference_interval
 from openjepa.readout.decoder import Aims, Readout
@@ -33,7 +33,7 @@ Measures = dict[str, dict[str, Any]]
 
 @torch.no_grad()
 def compare(
-    readout: Readout, prior: Readout, readings: Iterable[Reading], readable: Readable | None = None
+    readout: Readout, prior: Readout, readings: Iterable[TextLatents], readable: ReadoutSource | None = None
 ) -> tuple[Measures, int]:
     """Both readouts on the same texts, and how many texts that were. `readable` may know which texts say the same.
 
@@ -58,7 +58,7 @@ def compare(
     return measures, sum(len(aims.whole) for _, aims in found)
 
 
-def examples(read: Callable[[Tensor], list[str]], decode: Callable[[Sequence[int]], str], reading: Reading) -> list:
+def examples(read: Callable[[Tensor], list[str]], decode: Callable[[Sequence[int]], str], reading: TextLatents) -> list:
     """A few texts of one reading, and what `read` makes of their latents: [{"text", "target", "predicted"}]."""
     chosen = torch.linspace(0, len(reading.ids) - 1, min(EXAMPLES, len(reading.ids))).long().to(reading.ids.device)
     texts = [decode(reading.ids[i, reading.valid[i]].tolist()) for i in chosen]
@@ -67,7 +67,11 @@ def examples(read: Callable[[Tensor], list[str]], decode: Callable[[Sequence[int
 
 
 def _scores(
-    readout: Readout, found: Sequence[tuple[Reading, Aims]], source: str, chance: dict, readable: Readable | None
+    readout: Readout,
+    found: Sequence[tuple[TextLatents, Aims]],
+    source: str,
+    chance: dict,
+    readable: ReadoutSource | None,
 ) -> dict[str, Score]:
     tokens, exact = [], []
     for reading, aims in found:
@@ -83,7 +87,9 @@ def _scores(
     return {name: Score(values, chance[name]) for name, values in items.items()}
 
 
-def _says_the_same(readout: Readout, latents: Tensor, reading: Reading, asked: Tensor, readable: Readable) -> Tensor:
+def _says_the_same(
+    readout: Readout, latents: Tensor, reading: TextLatents, asked: Tensor, readable: ReadoutSource
+) -> Tensor:
     """[M] bool, True where the text decoded from a latent [D] of those `asked` for [M] says what the right one does."""
     assert readable.same is not None
     same = torch.zeros_like(asked)

@@ -24,7 +24,7 @@ from openjepa.core.atomic import replaced_folder
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.locate import built_in_recipes, functions_of
-from openjepa.core.reading import Readable
+from openjepa.core.reading import ReadoutSource
 from openjepa.core.rundir import write_json
 from openjepa.core.seeding import generator_for
 from openjepa.core.values import plain, read_yaml
@@ -75,7 +75,7 @@ def train_and_judge(
     return fitted.readout.cpu(), {**result, "examples": examples(reader.texts, reader.decode, first)}
 
 
-def require_readable(experiment: Experiment, recipe: str) -> Readable:
+def require_readable(experiment: Experiment, recipe: str) -> ReadoutSource:
     """What can be read back. Raises UserError naming the recipes that have something."""
     if experiment.readable is None:
         known = [name for name in built_in_recipes() if "read_back" in functions_of(name)]
@@ -94,7 +94,7 @@ def save(folder: Path, readout: Readout, config: ReadoutTraining, results: dict[
         write_json(aside / RESULTS, results)
 
 
-def load(folder: Path, readable: Readable, newest: str, device: torch.device | str = "cpu") -> LatentReader:
+def load(folder: Path, readable: ReadoutSource, newest: str, device: torch.device | str = "cpu") -> LatentReader:
     """The readout kept in `folder`, on a device.
 
     Raises UserError if there is none, or if the run has gone on beyond it.

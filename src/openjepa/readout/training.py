@@ -22,7 +22,7 @@ from openjepa.core.errors import TrainingStopped
 from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.progress import Progress
-from openjepa.core.reading import Reading
+from openjepa.core.reading import TextLatents
 from openjepa.core.schedules import warmup_cosine
 from openjepa.core.seeding import generator_for, seed_global
 from openjepa.data.loading.loader import eval_batches, train_batches
@@ -75,15 +75,15 @@ class Readings:
         self.experiment = replace(experiment, train=self.train)
         self.compute = experiment.compute
 
-    def training(self) -> Iterator[Reading]:
+    def training(self) -> Iterator[TextLatents]:
         """One reading a step."""
         return map(self._read, train_batches(self.experiment, 0))
 
-    def held_out(self, limit_batches: int) -> Iterator[Reading]:
+    def held_out(self, limit_batches: int) -> Iterator[TextLatents]:
         """Of held-out batches, the same ones at every call."""
         return map(self._read, eval_batches(self.experiment, limit_batches))
 
-    def _read(self, batch: Batch) -> Reading:
+    def _read(self, batch: Batch) -> TextLatents:
         with evaluating(self.experiment.method, self.compute):
             found = self.readable.read(self.experiment.method, batch.to(self.compute.device))
         return replace(found, target=found.target.float(), predicted=found.predicted.float())
@@ -126,7 +126,7 @@ class _Learner:
         self.optimizer = build_optimizer(self.readout, self.train)
         self.rate = warmup_cosine(self.train.lr, self.train.final_lr, self.train.fitted_warmup_steps)
 
-    def learn(self, latents: Tensor, reading: Reading, step: int) -> Tensor:
+    def learn(self, latents: Tensor, reading: TextLatents, step: int) -> Tensor:
         """One step; returns its loss, detached."""
         set_rates(self.optimizer, self.rate(Progress(step, self.train.steps)), self.train.weight_decay)
         with self.compute.autocast():

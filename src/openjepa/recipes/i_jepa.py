@@ -29,7 +29,7 @@ from openjepa.experiments.images import image_experiment
 from openjepa.masking.blocks import PatchMaskConfig, build_masker, off_target
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig, TargetKind, build_target
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import gather_positions, mean_pool
 from openjepa.models.vit import ViT, ViTConfig
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
@@ -105,7 +105,9 @@ class IJEPA(Method[MaskedImages]):
 
     def targets_at(self, batch: MaskedImages, states: Sequence[Tensor], positions: Tensor) -> Tensor:
         """Targets [K, D] from the latents at these positions [B, M], one for each hidden patch."""
-        layers = [take(layer, positions) for layer in target_layers(self.config.target, states)]  # each [B, M, D]
+        layers = [
+            gather_positions(layer, positions) for layer in target_layers(self.config.target, states)
+        ]  # each [B, M, D]
         return make_targets(self.config.target, [batch.pick(layer, batch.hidden_valid) for layer in layers])
 
     def forward(self, batch: MaskedImages) -> StepOutput:

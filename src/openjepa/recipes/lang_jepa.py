@@ -30,7 +30,7 @@ from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
-from openjepa.core.reading import Readable, Reading
+from openjepa.core.reading import ReadoutSource, TextLatents
 from openjepa.core.schedules import half_life_steps
 from openjepa.core.tasks import Task
 from openjepa.core.vocabulary import Vocabulary
@@ -45,7 +45,7 @@ from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import SequencePredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
-from openjepa.models.transformer import mean_pool, segment_mean, take
+from openjepa.models.transformer import gather_positions, mean_pool, segment_mean
 from openjepa.objectives.contrast import ContrastConfig, LateContrast
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
@@ -116,7 +116,7 @@ class LangJEPA(Method[MaskedText]):
     def encode_context(self, batch: MaskedText) -> list[Tensor]:
         """The student's latents of the visible sentences' tokens, of all layers, each [B, V, D]."""
         visible = batch.visible_tokens
-        return self.student.states(take(batch.ids, visible.at), visible.valid, visible.at)
+        return self.student.states(gather_positions(batch.ids, visible.at), visible.valid, visible.at)
 
     def predict(self, batch: MaskedText, context: list[Tensor]) -> Tensor:
         """The estimated latents of the hidden sentences [M, D], from one latent for each visible one."""
@@ -158,7 +158,7 @@ class LangJEPA(Method[MaskedText]):
     def encode_hidden(self, batch: MaskedText) -> Tensor:
         """The student's mean latent of each row's hidden tokens [B, D], every sentence read by itself."""
         hidden = batch.hidden_tokens
-        return mean_pool(self.student(take(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
+        return mean_pool(self.student(gather_positions(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
 
     def hidden_targets(self, batch: MaskedText) -> Tensor:
         """The targets of the hidden sentences [M, D]. Others are not even encoded."""
@@ -172,9 +172,13 @@ class LangJEPA(Method[MaskedText]):
         """The mean of the teacher's latents of `tokens` over each of these `sentences` [S] -> [S, D]."""
         top = self.config.target.skip_top  # layers that are not computed
         if self.config.teacher_reads == "alone":
-            layers = self.teacher.states(take(batch.ids, tokens.at), *tokens.as_texts, top)  # each [B, K, D]
+            layers = self.teacher.states(
+                gather_positions(batch.ids, tokens.at), *tokens.as_texts, top
+            )  # each [B, K, D]
         else:
-            layers = [take(state, tokens.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)]
+            layers = [
+                gather_positions(state, tokens.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)
+            ]
         used = target_layers(self.config.target, layers, top)
         means = [segment_mean(layer, *tokens.as_texts, len(batch.row))[sentences] for layer in used]  # each [S, D]
         return make_targets(self.config.target, means)
@@ -198,9 +202,9 @@ class LangJEPA(Method[MaskedText]):
         self.teacher.update(self.student, progress)
 
 
-def read_back(method: LangJEPA, batch: MaskedText, special: Sequence[int]) -> Reading:
+def read_back(method: LangJEPA, batch: MaskedText, special: Sequence[int]) -> TextLatents:
     """Every hidden sentence: its concept as target and as predicted, and its tokens without those in `special`."""
-    return Reading(method.hidden_targets(batch), method.predict_from_context(batch), *batch.hidden_texts(special))
+    return TextLatents(method.hidden_targets(batch), method.predict_from_context(batch), *batch.hidden_texts(special))
 
 
 def build(config: Config, context: BuildContext) -> Experiment:
@@ -216,7 +220,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         inputs=collate.inputs(),
         pad_to=PAD_TO,
-        readable=Readable(
+        readable=ReadoutSource(
             lambda *read: read_back(*read, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size
         ),
         pictures=collate.pictures,

@@ -28,16 +28,16 @@ from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
-from openjepa.core.reading import Readable, Reading
+from openjepa.core.reading import ReadoutSource, TextLatents
 from openjepa.core.seeding import generator_for
 from openjepa.data.questions.batches import QuestionBatch, QuestionCollator, TokenizedQuestions, texts_of
 from openjepa.data.questions.dataset import QuestionConfig, held_out_splits, questions
 from openjepa.data.questions.numbers import same_answer
 from openjepa.data.tokenizers.choice import TokenizerConfig, load_or_learn
-from openjepa.masking.attention import block_mask, block_positions, segment_ids
+from openjepa.masking.attention import question_answer_mask, question_answer_positions, segment_ids
 from openjepa.models.decoder import Decoder, DecoderConfig
 from openjepa.models.target import EMATarget, MomentumConfig
-from openjepa.models.transformer import take
+from openjepa.models.transformer import gather_positions
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig, build_regularizer
 from openjepa.objectives.running import RunningSpace, Space
@@ -157,7 +157,7 @@ class NanoJEPA(Method[QuestionBatch]):
         ids, valid = ids.to(self.space.mean.device), valid.to(self.space.mean.device)
         segments = segment_ids(valid, valid, None)  # [N, A]
         reader = self.decoder if self.teacher is None else self.teacher
-        states = reader(ids, block_mask(segments), block_positions(segments))  # [N, A, D]
+        states = reader(ids, question_answer_mask(segments), question_answer_positions(segments))  # [N, A, D]
         return self.space(at(states, valid.sum(1) - 1))
 
     def inspect(self, batch: QuestionBatch) -> Inspection:
@@ -174,19 +174,19 @@ class NanoJEPA(Method[QuestionBatch]):
 
 def at(states: Tensor, positions: Tensor) -> Tensor:
     """states [B, T, D], one place in each row [B] -> [B, D]."""
-    return take(states, positions[:, None])[:, 0]
+    return gather_positions(states, positions[:, None])[:, 0]
 
 
 def question_inputs(batch: QuestionBatch) -> EncoderInputs:
     """What the decoder reads of whole rows, with or without answers: each part as its mask allows."""
     segments = segment_ids(batch.valid, batch.hidden, batch.pred_at)  # [B, T]
-    return EncoderInputs((batch.ids, block_mask(segments), block_positions(segments)), batch.valid)
+    return EncoderInputs((batch.ids, question_answer_mask(segments), question_answer_positions(segments)), batch.valid)
 
 
-def read_back(method: NanoJEPA, batch: QuestionBatch) -> Reading:
+def read_back(method: NanoJEPA, batch: QuestionBatch) -> TextLatents:
     """Every answer: its latent as a target and as predicted from the question, and its tokens."""
     ids, valid = batch.answers()  # [B, A]
-    return Reading(method.encode_answers(ids, valid), method.predict_from_context(batch), ids, valid)
+    return TextLatents(method.encode_answers(ids, valid), method.predict_from_context(batch), ids, valid)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:
@@ -217,7 +217,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         tasks=tasks.all,
         watch=tasks.watched,
-        readable=Readable(read_back, collate.tokenizer.decode, vocab, same_answer),
+        readable=ReadoutSource(read_back, collate.tokenizer.decode, vocab, same_answer),
         pictures=collate.pictures,
         unknown=lambda: train_data.unknown,
         notes=lambda: {"left_out": dict(train_data.counts + eval_data.counts), "vocabulary": vocab},

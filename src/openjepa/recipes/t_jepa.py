@@ -37,7 +37,7 @@ from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import PredictorConfig, build_predictor
 from openjepa.models.target import EMATarget, MomentumConfig
-from openjepa.models.transformer import mean_pool, segment_mean, take
+from openjepa.models.transformer import gather_positions, mean_pool, segment_mean
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
 from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
@@ -99,9 +99,9 @@ class TJEPA(Method[MaskedText]):
         """The student's latents of the visible tokens [B, V, D], and of [MASK] at the hidden ones [B, H, D]."""
         visible, hidden = batch.visible_tokens, batch.hidden_tokens
         if self.config.mask.how == "drop":
-            return self.student(take(batch.ids, visible.at), visible.valid, visible.at), None
+            return self.student(gather_positions(batch.ids, visible.at), visible.valid, visible.at), None
         states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)  # [B, T, D]
-        return take(states, visible.at), take(states, hidden.at)
+        return gather_positions(states, visible.at), gather_positions(states, hidden.at)
 
     def predict_tokens(self, batch: MaskedText, context: Tensor, masked: Tensor | None) -> Tensor:
         """The estimated latents of the hidden tokens [B, H, D]."""
@@ -128,20 +128,22 @@ class TJEPA(Method[MaskedText]):
         """Cross-entropy of the hidden tokens' ids, read from their predicted latents [B, H, D]."""
         assert self.token_head is not None
         hidden = batch.hidden_tokens
-        return self.token_head(batch.pick(tokens, hidden.valid), batch.pick(take(batch.ids, hidden.at), hidden.valid))
+        return self.token_head(
+            batch.pick(tokens, hidden.valid), batch.pick(gather_positions(batch.ids, hidden.at), hidden.valid)
+        )
 
     def encode_hidden(self, batch: MaskedText) -> Tensor:
         """The student's mean latent of each text's hidden tokens [B, D], every span read as a text of its own."""
         hidden = batch.hidden_tokens
-        return mean_pool(self.student(take(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
+        return mean_pool(self.student(gather_positions(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
 
     def targets(self, batch: MaskedText) -> Tensor:
         """The teacher's latents of the hidden tokens, or the mean of each hidden span [M, D]."""
         hidden = batch.hidden_tokens
         if self.config.teacher_reads == "text":
-            layers = [take(state, hidden.at) for state in self.teacher.states(batch.ids, batch.valid)]
+            layers = [gather_positions(state, hidden.at) for state in self.teacher.states(batch.ids, batch.valid)]
         else:
-            layers = self.teacher.states(take(batch.ids, hidden.at), *hidden.as_texts)  # each [B, H, D]
+            layers = self.teacher.states(gather_positions(batch.ids, hidden.at), *hidden.as_texts)  # each [B, H, D]
         return self.as_targets(layers, batch)
 
     def as_targets(self, layers: Sequence[Tensor], batch: MaskedText) -> Tensor:
@@ -162,7 +164,7 @@ class TJEPA(Method[MaskedText]):
         rows, positions = by_token if self.config.predict == "tokens" else (batch.row, batch.start)
         layers = self.teacher.states(batch.ids, batch.valid)  # each [B, T, D]
         nearest = batch.nearest_visible_tokens()  # [B, H]
-        copied = self.as_targets([take(layer, nearest) for layer in layers], batch)  # [M, D]
+        copied = self.as_targets([gather_positions(layer, nearest) for layer in layers], batch)  # [M, D]
         return Inspection(
             rows=rows,
             positions=positions,

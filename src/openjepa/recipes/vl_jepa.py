@@ -52,7 +52,7 @@ from openjepa.models.encoders import MAX_LEN, EncoderConfig
 from openjepa.models.predictors import PredictorConfig, build_predictor, predict_everywhere
 from openjepa.models.pretrained_vision import PretrainedViT
 from openjepa.models.target import EMATarget, Frozen, MomentumConfig
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import gather_positions, mean_pool
 from openjepa.models.vision import VisionConfig, build_vision
 from openjepa.models.vit import ViT
 from openjepa.objectives.latent import build_objective
@@ -171,7 +171,7 @@ class VLJEPA(Method[CaptionedBatch]):
 
     def targets_at(self, batch: CaptionedBatch, whole: Tensor, positions: Tensor) -> Tensor:
         """Targets [K, D] from the latents of whole images [B, N, D] at these positions [B, M]."""
-        return make_targets(self.config.target, [batch.pick(take(whole, positions), batch.hidden_valid)])
+        return make_targets(self.config.target, [batch.pick(gather_positions(whole, positions), batch.hidden_valid)])
 
     def forward(self, batch: CaptionedBatch) -> StepOutput:
         whole = self.whole_latents(batch)  # [B, N, D]

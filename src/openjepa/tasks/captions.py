@@ -9,7 +9,7 @@ On held-out images, with the same patches hidden throughout:
     captions_gap              right less shuffled: what the predictor takes from the words' content
 
 Skill is 1 - error / error of the best constant, over all hidden patches; an image's item is its share of that, so that
-the mean over images is the skill and the interval of the ledger is one over images.
+the mean over images is the skill and the interval of the scorecard is one over images.
 """
 
 from __future__ import annotations

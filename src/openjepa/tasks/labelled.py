@@ -9,7 +9,7 @@ from typing import NamedTuple
 from openjepa.core.errors import UserError
 from openjepa.core.tasks import Classification, classification
 from openjepa.data.files.discovery import find_files
-from openjepa.data.files.readers import Counts, Hints, Reading, read_files
+from openjepa.data.files.readers import Counts, Hints, ReaderOptions, read_files
 from openjepa.data.text.sources import clean_text, is_held_out
 from openjepa.tasks.sampling import drawn
 
@@ -31,7 +31,7 @@ class Columns(NamedTuple):
 
 def labelled_texts(path: Path, columns: Columns, counts: Counts) -> Iterator[Labelled]:
     """Texts with their labels, in the order of the file; rows without one or the other are counted."""
-    reading = Reading(columns.text, columns.label, "lines", hints=HINTS, root=path if path.is_dir() else None)
+    reading = ReaderOptions(columns.text, columns.label, "lines", hints=HINTS, root=path if path.is_dir() else None)
     for record in read_files(find_files(str(path), counts, HINTS), reading, counts):
         text = clean_text(record.text, "text", record.origin, counts)
         if not text:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from openjepa.core.compute import device_of
 from openjepa.core.evaluating import once_per_method
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.grouping import group_sums
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
@@ -66,7 +66,7 @@ def sentence_tasks(
     of all, in their order. A question is left out where fewer than 20 sentences can be asked for.
     """
     samples = _whole(rows, collate.rows, limit) if whole else [rows[i] for i in range(min(limit, len(rows)))]
-    asked = [Row(sample, generator_for(seed, "sentence tasks", i), i) for i, sample in enumerate(samples)]
+    asked = [Sample(sample, generator_for(seed, "sentence tasks", i), i) for i, sample in enumerate(samples)]
     step = DOCUMENTS_AT_ONCE if whole else max(1, ROWS_AT_ONCE // collate.rows.sentences.passages)
     batches = [collate(asked[start : start + step]) for start in range(0, len(asked), step)]
     found = _read(batches, [sample.document for sample in samples], collate.rows.tokenizer.decode)

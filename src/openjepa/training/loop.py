@@ -52,7 +52,7 @@ class Health(Protocol):
 
 
 @dataclass
-class Fit:
+class TrainResult:
     """What a training run leaves behind in memory."""
 
     steps: int
@@ -70,7 +70,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
 
 def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hook] = (), health: Health | None = None,
-        resume: bool = False) -> Fit:  # fmt: skip
+        resume: bool = False) -> TrainResult:  # fmt: skip
     """Train `experiment` into `run`. Raises TrainingStopped on a non-finite gradient, or collapse if so configured."""
     config = experiment.train
     alone = resume and checkpoint.newest_step(run.checkpoints) > config.joint_steps  # at it, the optimiser is of both
@@ -83,10 +83,10 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
     pin = fabric.device.type == "cuda"  # copies to the device overlap with computation
     batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark, pin)
     window, guard = LogWindow(fabric), FiniteGuard(fabric.device)
-    keeper = _Keeper(fabric, experiment, run, health, optimizer, batches, window)
+    keeper = _Checkpointer(fabric, experiment, run, health, optimizer, batches, window)
     if start == 0:
         keeper.check(Progress(0, config.steps))
-    result = Fit(start, 0.0, 0)
+    result = TrainResult(start, 0.0, 0)
     window.restart()  # its clock
     if resume:
         window.restore(checkpoint.load_window(newest))
@@ -160,7 +160,7 @@ def _forward_backward(
     return output
 
 
-class _Keeper:
+class _Checkpointer:
     """Health checks and checkpoints at the right steps, and the time they take."""
 
     def __init__(self, fabric: Fabric, experiment: Experiment, run: RunDir, health: Health | None,

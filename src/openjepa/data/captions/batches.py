@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.pairs import Captions
 from openjepa.core.picture import Patches
 from openjepa.core.seeding import generator_for
@@ -49,7 +49,7 @@ class CaptionCollator:
     tokenizer: TextTokenizer
     max_len: int
 
-    def __call__(self, rows: Sequence[Row]) -> CaptionedBatch:
+    def __call__(self, rows: Sequence[Sample]) -> CaptionedBatch:
         masked = self.images([row._replace(sample=row.sample.image) for row in rows])
         samples: list[Captioned] = [row.sample for row in rows]
         chosen = [_one_of(sample.captions, row.generator) for sample, row in zip(samples, rows, strict=True)]
@@ -74,7 +74,7 @@ class CaptionCollator:
 
     def asked(self, images: CaptionedImages, numbers: Sequence[int]) -> CaptionedBatch:
         """These images as every evaluation sees them: the same patches hidden, whatever the text is."""
-        return self([Row(images[i], generator_for(0, "captions", i), i) for i in numbers])
+        return self([Sample(images[i], generator_for(0, "captions", i), i) for i in numbers])
 
     def padded(self, ids: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """ids, which of them are real, both [B, T]."""

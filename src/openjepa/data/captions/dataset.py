@@ -100,10 +100,10 @@ class CaptionedImages(Dataset[Captioned]):
 
     def captions_of(self, index: int) -> Sequence[str]:
         """What the method is told of image `index`."""
-        teller = self.teller(index)
-        return () if teller is None else self.captions[teller]
+        caption_index = self.caption_index(index)
+        return () if caption_index is None else self.captions[caption_index]
 
-    def teller(self, index: int) -> int | None:
+    def caption_index(self, index: int) -> int | None:
         """Number of the image whose captions the method is told with image `index`."""
         if self.text == "none":
             return None

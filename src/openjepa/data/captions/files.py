@@ -17,7 +17,7 @@ from typing import Any
 from openjepa.core.errors import UserError
 from openjepa.data.captions.coco import ANYTHING, ID, SCHEMA, TEXT, read_coco
 from openjepa.data.files.discovery import WITHOUT_COLUMNS, head_of, kind_of
-from openjepa.data.files.readers import Counts, Hints, Reading, Record, read_files
+from openjepa.data.files.readers import Counts, Hints, ReaderOptions, Record, read_files
 
 CAPTIONS = {"images": {"id": ID, "file_name": TEXT}, "annotations": {"image_id": ID, "caption": ANYTHING}}
 TABLE = "a table (.tsv, .csv, .jsonl, .parquet) with an image's file name in data.column and a caption in data.label"
@@ -76,7 +76,7 @@ def coco_records(annotations: Path, folder: Path, counts: Counts) -> Iterator[Re
 def table_records(table: Path, folder: Path, columns: tuple[str, str], counts: Counts) -> Iterator[Record]:
     """The images that a table names. Raises UserError if it lacks one of the columns."""
     captions: dict[Path, list[Any]] = {}
-    for row in read_files([table], Reading(*columns, hints=HINTS), counts):
+    for row in read_files([table], ReaderOptions(*columns, hints=HINTS), counts):
         file = file_within(folder, row.text, row.origin, counts)
         if file is not None:
             captions.setdefault(file, []).extend(row.label if isinstance(row.label, list) else [row.label])

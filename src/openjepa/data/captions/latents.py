@@ -60,10 +60,10 @@ class WithLatents(Dataset[Captioned]):
 
     def __getitem__(self, index: int) -> Captioned:
         row = self.data[index]
-        teller = self.data.teller(index)
+        caption_index = self.data.caption_index(index)
         words = None
-        if self.words is not None and teller is not None:
-            words = [self.words[number] for number in range(*self._first[teller : teller + 2])]
+        if self.words is not None and caption_index is not None:
+            words = [self.words[number] for number in range(*self._first[caption_index : caption_index + 2])]
         return row._replace(latents=None if self.targets is None else self.targets[index], words=words)
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from openjepa.data.files.discovery import Kind, head_of, open_bytes
-from openjepa.data.files.records import UNUSABLE, Counts, NoColumnError, Reading, Record
+from openjepa.data.files.records import UNUSABLE, Counts, NoColumnError, ReaderOptions, Record
 from openjepa.data.files.texts import text_lines
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -40,7 +40,7 @@ class Row(NamedTuple):
     fields: list[str] | None
 
 
-def read_delimited(file: Path, name: str, kind: Kind, reading: Reading, counts: Counts) -> Iterator[Record]:
+def read_delimited(file: Path, name: str, kind: Kind, reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
     """Records of a CSV or TSV file. An empty label is none. Raises NoColumnError if the header lacks a column."""
     rows = delimited_rows(file, name, kind, reading, counts)
     header = next((row.fields for row in rows if row.fields), None)
@@ -70,7 +70,7 @@ def _index(header: Sequence[str], column: str, name: str, key: str) -> int:
     return names.index(column)
 
 
-def delimited_rows(file: Path, name: str, kind: Kind, reading: Reading, counts: Counts) -> Iterator[Row]:
+def delimited_rows(file: Path, name: str, kind: Kind, reading: ReaderOptions, counts: Counts) -> Iterator[Row]:
     """The rows of a file, the header among them, in the dialect that its head shows."""
     head = head_of(file)
     dialect = dialect_of(head, kind, reading.column)
@@ -107,7 +107,7 @@ def _quotes_are_literal(lines: Sequence[str], delimiter: str, whole: bool) -> bo
 
 
 def rows_of(
-    lines: Iterator[tuple[int, str | None]], dialect: Dialect, name: str, reading: Reading, counts: Counts
+    lines: Iterator[tuple[int, str | None]], dialect: Dialect, name: str, reading: ReaderOptions, counts: Counts
 ) -> Iterator[Row]:
     """Rows of numbered lines (None: a line that was too long, and is counted).
 

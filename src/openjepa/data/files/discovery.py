@@ -66,7 +66,7 @@ def _suffixes(file: Path) -> tuple[str, str]:
 
 
 def find_files(pattern: str, counts: Counts, hints: Hints = TEXT_HINTS, split: str = "train") -> list[Path]:
-    """Readable files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
+    """ReadoutSource files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
 
     Of a folder that `save_to_disk` of the datasets library wrote, the files of the data set; of several splits, those
     of `split`. Other files of a folder are counted by extension. Raises UserError if there is nothing to read.

@@ -19,7 +19,7 @@ from openjepa.data.files.records import (
     UNUSABLE,
     Counts,
     NoColumnError,
-    Reading,
+    ReaderOptions,
     Record,
     column_names,
     pick,
@@ -32,7 +32,7 @@ IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 NOT_JSON = object()
 
 
-def read_json(file: Path, name: str, kind: Kind, reading: Reading, counts: Counts) -> Iterator[Record]:
+def read_json(file: Path, name: str, kind: Kind, reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
     """Records of a JSON file: its objects, and its strings, which are texts themselves.
 
     Raises NoColumnError if not one object has the column of the text.
@@ -67,7 +67,7 @@ def parsed(text: str) -> Any:
 class _Rows:
     """Records of one file's values; what is no record is counted."""
 
-    def __init__(self, name: str, reading: Reading, counts: Counts) -> None:
+    def __init__(self, name: str, reading: ReaderOptions, counts: Counts) -> None:
         self.name, self.reading, self.counts = name, reading, counts
         self.found = False  # whether any object had the column
         self.other_columns: dict[str, None] = {}  # columns of objects without it

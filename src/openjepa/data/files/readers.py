@@ -29,7 +29,7 @@ from openjepa.data.files.records import (
     Counts,
     Hints,
     NoColumnError,
-    Reading,
+    ReaderOptions,
     Record,
     column_names,
     first_line,
@@ -39,7 +39,7 @@ from openjepa.data.files.tables import read_arrow, read_parquet, read_xlsx
 from openjepa.data.files.texts import read_markup, read_txt
 
 
-def read_files(files: Iterable[Path], reading: Reading, counts: Counts) -> Iterator[Record]:
+def read_files(files: Iterable[Path], reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
     """Records of the files in the given order.
 
     Raises UserError naming a file that is damaged, cannot be opened or lacks a column; but a .json file that a folder
@@ -59,14 +59,14 @@ def read_files(files: Iterable[Path], reading: Reading, counts: Counts) -> Itera
             raise UserError(f"{file} cannot be read ({first_line(error)}); repair or remove it") from error
 
 
-def name_of(file: Path, reading: Reading) -> str:
+def name_of(file: Path, reading: ReaderOptions) -> str:
     """What the origins of a file's records begin with: its name, or its path within the folder that was given."""
     if reading.root is not None and file.is_relative_to(reading.root):
         return file.relative_to(reading.root).as_posix()
     return file.name
 
 
-def _records(file: Path, name: str, reading: Reading, counts: Counts) -> Iterator[Record]:
+def _records(file: Path, name: str, reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
     kind = kind_of(file)
     match kind:
         case "txt":

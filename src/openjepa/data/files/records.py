@@ -69,7 +69,7 @@ class Hints(NamedTuple):
 TEXT_HINTS = Hints()
 
 
-class Reading(NamedTuple):
+class ReaderOptions(NamedTuple):
     """How records are read out of files.
 
     With `every_record`, a record that cannot be read is given all the same, with the text UNUSABLE; else it is counted

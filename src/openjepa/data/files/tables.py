@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openjepa.core.errors import UserError
-from openjepa.data.files.records import Counts, NoColumnError, Reading, Record, dotted, first_line
+from openjepa.data.files.records import Counts, NoColumnError, ReaderOptions, Record, dotted, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,7 +17,7 @@ ROWS = 256  # rows that are Python objects at once
 LARGEST_WORKBOOK = 2**30  # bytes that a workbook may unpack to: its shared texts are held in memory
 
 
-def read_parquet(file: Path, name: str, reading: Reading) -> Iterator[Record]:
+def read_parquet(file: Path, name: str, reading: ReaderOptions) -> Iterator[Record]:
     """Rows of a Parquet file. Raises NoColumnError; UserError if the file is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -32,7 +32,7 @@ def read_parquet(file: Path, name: str, reading: Reading) -> Iterator[Record]:
         raise UserError(f"{file} is not a readable Parquet file ({first_line(error)}); repair or remove it") from error
 
 
-def read_arrow(file: Path, name: str, reading: Reading) -> Iterator[Record]:
+def read_arrow(file: Path, name: str, reading: ReaderOptions) -> Iterator[Record]:
     """Rows of an Arrow file or stream, or of a Feather file. Raises as `read_parquet`."""
     import pyarrow as pa
 
@@ -68,7 +68,7 @@ def _slices(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 class _Columns:
     """The wanted columns of a table, found by name; a dotted name leads into a struct. Raises NoColumnError."""
 
-    def __init__(self, schema: pa.Schema, name: str, reading: Reading) -> None:
+    def __init__(self, schema: pa.Schema, name: str, reading: ReaderOptions) -> None:
         fields = {field.name: field.type for field in schema}
         self.steps: list[list[str]] = []
         for column, key in zip(reading.columns, reading.hints, strict=False):
@@ -141,7 +141,7 @@ def _object(value: Any) -> Any:
         return []
 
 
-def read_xlsx(file: Path, name: str, reading: Reading, counts: Counts) -> Iterator[Record]:
+def read_xlsx(file: Path, name: str, reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
     """Rows of those sheets of an Excel workbook whose first row has the wanted columns; other sheets are counted.
 
     Raises NoColumnError if no sheet has them; UserError if the file is damaged or openpyxl is not installed.
@@ -178,7 +178,7 @@ def read_xlsx(file: Path, name: str, reading: Reading, counts: Counts) -> Iterat
         raise without
 
 
-def _sheet_rows(rows: Iterator[tuple], header: list[str], origin: str, reading: Reading) -> Iterator[Record]:
+def _sheet_rows(rows: Iterator[tuple], header: list[str], origin: str, reading: ReaderOptions) -> Iterator[Record]:
     at = [header.index(column) for column in reading.columns]
     for number, row in enumerate(rows, start=2):
         if any(cell is not None for cell in row):

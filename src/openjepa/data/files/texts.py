@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from openjepa.data.files.discovery import Kind, head_of, open_bytes
-from openjepa.data.files.records import UNUSABLE, Counts, Reading, Record
+from openjepa.data.files.records import UNUSABLE, Counts, ReaderOptions, Record
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
@@ -38,7 +38,7 @@ def raw_lines(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
             yield None
 
 
-def text_lines(stream: BinaryIO, name: str, reading: Reading, counts: Counts) -> Iterator[tuple[int, str | None]]:
+def text_lines(stream: BinaryIO, name: str, reading: ReaderOptions, counts: Counts) -> Iterator[tuple[int, str | None]]:
     """Numbered lines as text with their ends; None for one that is too long, which is counted.
 
     Bytes that are not UTF-8 become U+FFFD and are counted.
@@ -61,7 +61,7 @@ def decoded(raw: bytes, origin: str, counts: Counts, encoding: str = "utf-8") ->
         return raw.decode(errors="replace")
 
 
-def read_txt(file: Path, name: str, reading: Reading, counts: Counts) -> Iterator[Record]:
+def read_txt(file: Path, name: str, reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
     """The documents of a plain text file, by `reading.txt`."""
     rule = reading.txt
     if rule == "files":
@@ -76,13 +76,13 @@ def read_txt(file: Path, name: str, reading: Reading, counts: Counts) -> Iterato
         yield from read(stream, name, reading, counts)
 
 
-def lines(stream: BinaryIO, name: str, reading: Reading, counts: Counts) -> Iterator[Record]:
+def lines(stream: BinaryIO, name: str, reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
     """A record a line, blank ones included."""
     for number, line in text_lines(stream, name, reading, counts):
         yield Record(UNUSABLE if line is None else line.rstrip("\r\n"), None, f"{name}:{number}")
 
 
-def paragraphs(stream: BinaryIO, name: str, reading: Reading, counts: Counts) -> Iterator[Record]:
+def paragraphs(stream: BinaryIO, name: str, reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
     """A record a paragraph: lines without a blank one between them."""
     paragraph: list[str] = []
     start = size = 0
@@ -108,7 +108,7 @@ def _paragraph(paragraph: list[str], origin: str) -> Record:
     return Record("\n".join(paragraph) if paragraph else UNUSABLE, None, origin)
 
 
-def _whole(file: Path, name: str, reading: Reading, counts: Counts) -> Record:
+def _whole(file: Path, name: str, reading: ReaderOptions, counts: Counts) -> Record:
     raw = _content(file, name, reading, counts)
     if raw is None:
         return Record(UNUSABLE, None, name)
@@ -116,7 +116,7 @@ def _whole(file: Path, name: str, reading: Reading, counts: Counts) -> Record:
     return Record("\n".join(line.rstrip("\r") for line in lines), None, name)
 
 
-def _content(file: Path, name: str, reading: Reading, counts: Counts) -> bytes | None:
+def _content(file: Path, name: str, reading: ReaderOptions, counts: Counts) -> bytes | None:
     """All of a file; None, counted, if it is longer than a line may be."""
     raw = head_of(file, reading.max_bytes + 1)
     if len(raw) <= reading.max_bytes:
@@ -125,7 +125,7 @@ def _content(file: Path, name: str, reading: Reading, counts: Counts) -> bytes |
     return None
 
 
-def read_markup(file: Path, name: str, kind: Kind, reading: Reading, counts: Counts) -> Record:
+def read_markup(file: Path, name: str, kind: Kind, reading: ReaderOptions, counts: Counts) -> Record:
     """The text of a Markdown or HTML file, as a reader sees it: without marks, links' addresses and scripts."""
     raw = _content(file, name, reading, counts)
     if raw is None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import ConfigError
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.masks import Grid, PatchMasker
 from openjepa.core.method import Inspection
 from openjepa.core.picture import Patches
@@ -139,7 +139,7 @@ class MaskedImageCollator:
     masker: PatchMasker
     augment: AugmentConfig
 
-    def __call__(self, rows: Sequence[Row]) -> MaskedImages:
+    def __call__(self, rows: Sequence[Sample]) -> MaskedImages:
         images = to_float(np.stack([row.sample for row in rows]))
         images = augment(images, self.augment, [row.generator for row in rows])
         masks = [self.masker(self.grid, row.generator) for row in rows]
@@ -191,7 +191,7 @@ class ViewCollator:
         if self.global_crops.count + self.local_crops.count < 2:
             raise ConfigError("one view predicts nothing: raise global_views or local_views")
 
-    def __call__(self, rows: Sequence[Row]) -> ImageViews:
+    def __call__(self, rows: Sequence[Sample]) -> ImageViews:
         images, generators = to_float(np.stack([row.sample for row in rows])), [row.generator for row in rows]
         return ImageViews(
             keys=torch.tensor([row.index for row in rows]),

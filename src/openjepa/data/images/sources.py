@@ -18,7 +18,7 @@ from pydantic import Field
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.data.files.discovery import extension, files_behind, nothing_readable
-from openjepa.data.files.readers import Counts, Hints, Reading, Record, hub_shards, read_files
+from openjepa.data.files.readers import Counts, Hints, ReaderOptions, Record, hub_shards, read_files
 from openjepa.data.files.records import LEFT_OUT
 from openjepa.data.images.decode import SUFFIXES
 from openjepa.data.text.sources import source_kind
@@ -81,7 +81,7 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
         tables = [file for file in files if file.suffix.lower() == ".parquet"]
         for file, label in zip(pictures, folder_labels(pictures, source_root(location), cfg.label_level), strict=True):
             yield Record(file, label, str(file))
-        yield from read_files(tables, Reading(cfg.column, cfg.label, hints=HINTS), counts)
+        yield from read_files(tables, ReaderOptions(cfg.column, cfg.label, hints=HINTS), counts)
     else:
         name, _, config = location.partition(":")
         for read in hub_shards(
@@ -91,7 +91,7 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
 
 
 def image_files(source: str) -> list[Path] | None:
-    """Readable files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
+    """ReadoutSource files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
 
     None if `source` names no files. Raises UserError if it names none that can be read.
     """

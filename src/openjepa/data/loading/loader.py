@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import Experiment, Offset, Row, StreamedData, Window
+from openjepa.core.experiment import Experiment, Offset, Sample, StreamedData, Window
 from openjepa.core.seeding import generator_for, seed_for
 from openjepa.data.loading.plan import plan_epoch
 
@@ -191,7 +191,7 @@ class _Batches(Dataset):
     def __init__(
         self,
         data: Any,
-        collate: Callable[[Sequence[Row]], Batch],
+        collate: Callable[[Sequence[Sample]], Batch],
         view: Callable[[Any, torch.Generator], Any] | None = None,
     ) -> None:
         self.data, self.collate, self.view = data, collate, view
@@ -211,8 +211,8 @@ class _Batches(Dataset):
         batch.draw = index.draw
         return batch
 
-    def _row(self, sample: Any, generator: torch.Generator, number: int) -> Row:
-        return Row(sample if self.view is None else self.view(sample, generator), generator, number)
+    def _row(self, sample: Any, generator: torch.Generator, number: int) -> Sample:
+        return Sample(sample if self.view is None else self.view(sample, generator), generator, number)
 
 
 def _load(batches: _Batches, addresses: Iterator[_Address], workers: int, pin: bool = False) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from openjepa.core.batch import Batch
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.picture import Pieces
 from openjepa.data.files.readers import Counts
 from openjepa.data.pictures import text_pictures
@@ -126,7 +126,7 @@ class QuestionCollator:
         """For a tokenizer whose vocabulary may still lack [PRED]."""
         return cls(*tokenizer.grown(PRED))
 
-    def __call__(self, rows: Sequence[Row]) -> QuestionBatch:
+    def __call__(self, rows: Sequence[Sample]) -> QuestionBatch:
         return self._batch([row.sample for row in rows], torch.tensor([row.index for row in rows]))
 
     def whole(self, questions: Sequence[np.ndarray]) -> QuestionBatch:

@@ -24,7 +24,7 @@ from pydantic import Field
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.data.files.discovery import WITHOUT_COLUMNS, extension, find_files, kind_of
-from openjepa.data.files.readers import Counts, Hints, Reading, Record, hub_shards, read_files
+from openjepa.data.files.readers import Counts, Hints, ReaderOptions, Record, hub_shards, read_files
 from openjepa.data.loading.held_out import is_held_out, nothing_held_out, nothing_to_train_on
 from openjepa.data.questions.numbers import plain_number
 from openjepa.data.text.sources import clean_text, nothing_usable, source_kind
@@ -165,7 +165,7 @@ def _records(cfg: QuestionConfig, counts: Counts) -> Iterator[Record]:
             f"data.source {location} has only {kinds} files; questions and answers need columns: .jsonl, .csv, .parquet"
         )
     root = Path(location).expanduser()
-    return read_files(tables, Reading(*columns, hints=HINTS, root=root if root.is_dir() else None), counts)
+    return read_files(tables, ReaderOptions(*columns, hints=HINTS, root=root if root.is_dir() else None), counts)
 
 
 def _clean(record: Record, answer: Literal["final", "worked"], counts: Counts) -> Question | None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openjepa.core.batch import Batch
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.masks import TokenMasker
 from openjepa.core.picture import Pieces
 from openjepa.core.sizes import round_up
@@ -176,7 +176,7 @@ class MaskedTextCollator:
     tokenizer: TextTokenizer
     masker: TokenMasker
 
-    def __call__(self, rows: Sequence[Row]) -> MaskedText:
+    def __call__(self, rows: Sequence[Sample]) -> MaskedText:
         ids, valid = pad_rows([row.sample.ids for row in rows], self.tokenizer.pad_id)  # [B, T]
         maskable = valid & ~pad([row.sample.special for row in rows], False)  # [B, T]
         hidden = torch.zeros_like(valid)

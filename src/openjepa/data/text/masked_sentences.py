@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.core.picture import Pieces
 from openjepa.core.sizes import round_up
 from openjepa.data.pictures import text_pictures
@@ -34,7 +34,7 @@ class MaskedSentencesCollator:
     rows: SentenceRows
     masker: Callable[[int, torch.Generator], Tensor]
 
-    def __call__(self, rows: Sequence[Row]) -> MaskedText:
+    def __call__(self, rows: Sequence[Sample]) -> MaskedText:
         passages = [self.rows.passages(row.sample.ids) for row in rows]
         document = [i for i, parts in enumerate(passages) for _ in parts]
         ids = [*chain(*passages)]

@@ -26,7 +26,7 @@ from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.data.files.discovery import KNOWN_SUFFIXES, find_files
 from openjepa.data.files.readers import hub_shards, read_files, read_stories
-from openjepa.data.files.records import COPIES, MAX_LINE_MB, Counts, Reading, Record, TxtRule, chat_text
+from openjepa.data.files.records import COPIES, MAX_LINE_MB, Counts, ReaderOptions, Record, TxtRule, chat_text
 from openjepa.data.files.texts import decoded
 from openjepa.data.loading.cache import code_version, file_versions
 from openjepa.data.loading.held_out import is_held_out, normalised_words, nothing_held_out, word_digest
@@ -234,7 +234,7 @@ def _shards(cfg: DataConfig, counts: Counts) -> Sequence[Callable[[int], Iterato
         return hub_shards(name, config or None, cfg.split, cfg.streaming, cfg.column, cfg.label)
 
     root = Path(location).expanduser()
-    reading = Reading(cfg.column, cfg.label, cfg.txt, cfg.max_line_mb, root=root if root.is_dir() else None)
+    reading = ReaderOptions(cfg.column, cfg.label, cfg.txt, cfg.max_line_mb, root=root if root.is_dir() else None)
 
     def read_file(file: Path, skip: int) -> Iterator[Record]:
         return islice(read_files([file], reading, counts), skip, None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from openjepa.core.batch import Batch
-from openjepa.core.experiment import Row
+from openjepa.core.experiment import Sample
 from openjepa.data.text.corpus import pad_rows
 from openjepa.data.text.inputs import TextInputs, running_text
 from openjepa.data.text.masked import random_ids
@@ -43,7 +43,7 @@ class TextViewsCollator:
 
     tokenizer: TextTokenizer
 
-    def __call__(self, rows: Sequence[Row]) -> TextViews:
+    def __call__(self, rows: Sequence[Sample]) -> TextViews:
         return self._batch(torch.tensor([row.index for row in rows]), [row.sample.ids for row in rows])
 
     def whole(self, rows: Sequence[np.ndarray]) -> TextViews:

@@ -16,7 +16,7 @@ from torch import Tensor
 from openjepa.core.batch import Batch
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.experiment import BuildContext, Experiment, Row, StreamedData
+from openjepa.core.experiment import BuildContext, Experiment, Sample, StreamedData
 from openjepa.core.picture import Patches, Picture
 from openjepa.core.rundir import RunDir
 from openjepa.core.seeding import generator_for, seed_global
@@ -102,7 +102,7 @@ def _epoch(
         some = []
         for item, number in zip(samples[start : start + AT_ONCE], numbers[start : start + AT_ONCE], strict=True):
             generator = generator_for(experiment.train.seed, "sample", epoch, number)  # the loader's address
-            some.append(Row(item if view is None else view(item, generator), generator, number))
+            some.append(Sample(item if view is None else view(item, generator), generator, number))
         batch = experiment.collate(some)
         parts.append(masks_of(batch))
         if experiment.pictures is not None and len(pictures) < pictured:

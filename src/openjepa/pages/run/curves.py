@@ -63,7 +63,7 @@ PANELS = (
     Panel(
         "Spread: variance / squared length",
         {"spread": "embeddings", "target_spread": "targets"},
-        "1 = centred, 0 = all alike. It is dead below the limit.",
+        "1 = centered, 0 = all alike. It is dead below the limit.",
         lambda last: (signs.SPREAD_DEAD / 10, 1.3),
         lambda last: [Limit(signs.SPREAD_DEAD, f"collapsed < {signs.SPREAD_DEAD:g}")],
         log=True,

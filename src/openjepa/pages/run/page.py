@@ -18,9 +18,9 @@ from openjepa.pages.masks import sampling
 from openjepa.pages.parts.document import base_styles, details, document, left_out, style_sheet, table
 from openjepa.pages.run import similarity, space
 from openjepa.pages.run.curves import curves
-from openjepa.pages.run.ledger import ledgers
 from openjepa.pages.run.logs import Logs, read_logs
 from openjepa.pages.run.samples import Samples, held_out_samples
+from openjepa.pages.run.scorecard import scorecards
 from openjepa.pages.run.verdict import verdict
 from openjepa.training import checkpoint
 
@@ -64,7 +64,7 @@ def _from_logs(logs: Logs, run: api.Run) -> list[Section]:
     return [
         ("verdict", "Verdict", lambda: verdict(logs, run.suggested_overrides())),
         ("curves", "Curves", lambda: curves(logs)),
-        ("ledger", "Did training help?", lambda: ledgers(logs)),
+        ("scorecard", "Did training help?", lambda: scorecards(logs)),
     ]
 
 

@@ -24,8 +24,8 @@ def spectrum(samples: Samples) -> str:
     """Share of the variance on each principal axis, of the run and of its own start."""
     lines, ranks, most = [], [], 1
     for number, (name, vectors) in enumerate(samples.vectors.items()):
-        centred = torch.from_numpy(vectors).double()
-        found = singular_values(centred - centred.mean(0))
+        centered = torch.from_numpy(vectors).double()
+        found = singular_values(centered - centered.mean(0))
         energy = (found.square() / found.square().sum().clamp(min=1e-300)).numpy()  # [min(N, D)]
         lines.append(Line(name, [(i + 1.0, float(v)) for i, v in enumerate(energy) if v >= LEAST_SHARE], number))
         ranks.append(f"{name} {rank_of(found):.1f}")
@@ -69,8 +69,8 @@ def maps(samples: Samples) -> str:
 
 def pca(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     """[N, D] -> ([N, 2] coordinates on the two strongest principal axes, their share of the variance)."""
-    centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
+    left, values, _ = np.linalg.svd(centered, full_matrices=False)
     flat = np.zeros((len(vectors), 2))
     kept = min(2, len(values))
     flat[:, :kept] = left[:, :kept] * values[:kept]

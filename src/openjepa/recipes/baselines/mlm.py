@@ -25,7 +25,7 @@ from openjepa.data.tokenizers.text_tokenizer import TokenizerConfig
 from openjepa.experiments.text import text_experiment, tokenizer_for
 from openjepa.masking.spans import SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
-from openjepa.models.transformer import mean_pool, take
+from openjepa.models.transformer import gather_positions, mean_pool
 from openjepa.objectives.tokens import TokenHead
 
 
@@ -60,11 +60,13 @@ class MLM(Method[MaskedText]):
     def read_masked(self, batch: MaskedText) -> tuple[Tensor, Tensor]:
         """The latents of the text with [MASK] in it: of all tokens [B, T, D], and of the hidden ones [M, D]."""
         states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)
-        return states, batch.pick(take(states, batch.hidden_tokens.at), batch.hidden_tokens.valid)
+        return states, batch.pick(gather_positions(states, batch.hidden_tokens.at), batch.hidden_tokens.valid)
 
     def forward(self, batch: MaskedText) -> StepOutput:
         _, hidden = self.read_masked(batch)  # [M, D]
-        loss = self.head(hidden, batch.pick(take(batch.ids, batch.hidden_tokens.at), batch.hidden_tokens.valid))
+        loss = self.head(
+            hidden, batch.pick(gather_positions(batch.ids, batch.hidden_tokens.at), batch.hidden_tokens.valid)
+        )
         if self.training:  # expected embeddings would cost a third more of the softmax
             return StepOutput({"tokens": loss})
         target = self.embeddings(batch, batch.hidden_tokens.at)  # [M, D]
@@ -72,7 +74,7 @@ class MLM(Method[MaskedText]):
 
     def embeddings(self, batch: MaskedText, positions: Tensor) -> Tensor:
         """The output embeddings of the tokens at these positions [B, H], where a token is hidden [M, D]."""
-        return self.head.embeddings(batch.pick(take(batch.ids, positions), batch.hidden_tokens.valid))
+        return self.head.embeddings(batch.pick(gather_positions(batch.ids, positions), batch.hidden_tokens.valid))
 
     def inspect(self, batch: MaskedText) -> Inspection:
         return Inspection(

@@ -1,4 +1,4 @@
-"""The ledger of an evaluation as a table, each gain with its interval drawn; and the audit of layers as a table."""
+"""The scorecard of an evaluation as a table, each gain with its interval drawn; and the sweep of layers as a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from openjepa.core.errors import UserError
-from openjepa.evals.ledger import NETWORKS, Ledger
+from openjepa.evals.scorecard import NETWORKS, Scorecard
 from openjepa.pages.parts.chart import interval
 from openjepa.pages.parts.document import heat_cell, left_out, table
 from openjepa.pages.run.logs import Logs
@@ -16,12 +16,12 @@ COLOURS = {"better": 0, "worse": 5, "unclear": 7, "untested": 7, "control": 7}
 NAMES = {"run": "run", "init": "own start", "random": "random"}
 
 
-def ledgers(logs: Logs) -> str:
+def scorecards(logs: Logs) -> str:
     """Every evaluation in the run folder. Raises UserError if there is none."""
     parts = []
     for name, found in logs.evaluations.items():
-        if is_ledger(found):
-            parts.append(ledger_table(Ledger.from_json(found), name))
+        if is_scorecard(found):
+            parts.append(scorecard_table(Scorecard.from_json(found), name))
         elif isinstance(found, Mapping) and {"chosen", "points", "test"} <= set(found):
             parts.append(_audit(found))
     if not parts:
@@ -29,8 +29,8 @@ def ledgers(logs: Logs) -> str:
     return "".join(parts)
 
 
-def is_ledger(found: Any) -> bool:
-    """Whether a JSON file of `evals/` holds what `Ledger.to_json` writes."""
+def is_scorecard(found: Any) -> bool:
+    """Whether a JSON file of `evals/` holds what `Scorecard.to_json` writes."""
     return (
         isinstance(found, Mapping)
         and bool(found)
@@ -41,12 +41,12 @@ def is_ledger(found: Any) -> bool:
     )
 
 
-def ledger_table(ledger: Ledger, name: str) -> str:
+def scorecard_table(scorecard: Scorecard, name: str) -> str:
     """The sentence, and one row a measure; the best network of a row in bold."""
-    columns = ledger.columns()
-    widest = max((abs(end) for m in ledger.measures.values() for end in m.interval or ()), default=1.0) or 1.0
+    columns = scorecard.columns()
+    widest = max((abs(end) for m in scorecard.measures.values() for end in m.interval or ()), default=1.0) or 1.0
     rows = []
-    for title, measure in ledger.measures.items():
+    for title, measure in scorecard.measures.items():
         best = max(measure.values[column] for column in NETWORKS)
         gain = measure.run_minus_init
         low, high = measure.interval or (gain, gain)
@@ -70,11 +70,11 @@ def ledger_table(ledger: Ledger, name: str) -> str:
         "(documents, if several questions are asked of one), drawn beside 0. Where it holds 0, nothing is claimed. "
         "A control is what other measures are read against: no gain or loss.</p>"
     )
-    return f"{title}<p>{_sentence(ledger)}</p>{table(head, rows, f'ledger {name}', 'dense')}{note}"
+    return f"{title}<p>{_sentence(scorecard)}</p>{table(head, rows, f'scorecard {name}', 'dense')}{note}"
 
 
-def _sentence(ledger: Ledger) -> str:
-    sentence = ledger.sentence()
+def _sentence(scorecard: Scorecard) -> str:
+    sentence = scorecard.sentence()
     return f"<b>{escape(sentence[0].upper() + sentence[1:])}.</b>"
 
 
@@ -88,7 +88,7 @@ def _audit(found: Mapping[str, Any]) -> str:
     """Validation accuracy of every encoder and layer (rows) and pooling (columns)."""
     points = found["points"]
     if not points:
-        return left_out("the audit has no points")
+        return left_out("the sweep has no points")
     poolings = list(dict.fromkeys(point["pooling"] for point in points))
     chosen = tuple(found["chosen"][key] for key in ("encoder", "layer", "pooling"))
     values = {(p["encoder"], p["layer"], p["pooling"]): p["validation"] for p in points}
@@ -103,5 +103,5 @@ def _audit(found: Mapping[str, Any]) -> str:
             cells.append(heat_cell(shown, strength))
         rows.append([escape(f"{encoder} {layer}".strip()), *cells])
     title = "<h3>which latents? mean accuracy on validation; * = chosen, and tested once below</h3>"
-    test = ledger_table(Ledger.from_json(found["test"]), "of the chosen latents, on test")
-    return title + table(["encoder, layer", *map(escape, poolings)], rows, "audit") + test
+    test = scorecard_table(Scorecard.from_json(found["test"]), "of the chosen latents, on test")
+    return title + table(["encoder, layer", *map(escape, poolings)], rows, "sweep") + test

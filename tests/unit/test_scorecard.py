@@ -1,4 +1,4 @@
-"""Laws of the ledger: intervals equal SciPy's, every number has its neighbours, harm is called by its name."""
+"""Laws of the scorecard: intervals equal SciPy's, every number has its neighbours, harm is called by its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Answers, Classification, Prediction, Similarity, Triplets
 from openjepa.evals.baselines import tfidf_for
 from openjepa.evals.features import Embedder, Vectors
-from openjepa.evals.ledger import Ledger, Measure
+from openjepa.evals.scorecard import Measure, Scorecard
 from openjepa.evals.scores import Score, difference_interval, spearman_rows
 from openjepa.evals.suite import evaluate, run_suite
 
@@ -77,12 +77,12 @@ def columns(run: float, init: float) -> dict[str, Embedder]:
 
 
 @pytest.fixture(scope="module")
-def helped() -> Ledger:
+def helped() -> Scorecard:
     return run_suite(tasks(), columns(run=2.0, init=0.0))
 
 
 @pytest.fixture(scope="module")
-def hurt() -> Ledger:
+def hurt() -> Scorecard:
     return run_suite(tasks(), columns(run=0.0, init=2.0))
 
 
@@ -126,7 +126,7 @@ def test_spearman_is_resampled_by_pairs_as_scipy_does() -> None:
     assert low > 0
 
 
-def test_json_holds_four_columns_chance_and_interval_for_every_measure(helped: Ledger) -> None:
+def test_json_holds_four_columns_chance_and_interval_for_every_measure(helped: Scorecard) -> None:
     data = json.loads(json.dumps(helped.to_json()))
     assert list(data) == ["topic_knn", "topic_logistic", "parity_knn", "parity_logistic", "triplets", "pairs"]
     for row in data.values():
@@ -136,26 +136,26 @@ def test_json_holds_four_columns_chance_and_interval_for_every_measure(helped: L
     assert data["triplets"]["chance"] == 0.5
     assert data["topic_knn"]["chance"] == data["topic_logistic"]["chance"] == 0.25
     assert data["topic_logistic"]["tfidf"] == 1.0
-    assert Ledger.from_json(data) == helped
+    assert Scorecard.from_json(data) == helped
 
 
-def test_help_is_reported(helped: Ledger) -> None:
+def test_help_is_reported(helped: Scorecard) -> None:
     assert helped.worse() == []
     assert helped.sentence().startswith("training helped on 6 of 6 measures: ")
     assert "HURT" not in helped.sentence()
     assert "\n" not in helped.sentence()
 
 
-def test_harm_is_called_hurt(hurt: Ledger) -> None:
+def test_harm_is_called_hurt(hurt: Scorecard) -> None:
     assert set(hurt.worse()) == set(hurt.measures)
     assert hurt.sentence().startswith("training HURT: below its own initialisation on 6 of 6")
     assert "tfidf is above the run on" in hurt.sentence()
 
 
 def test_no_difference_is_not_called_help() -> None:
-    ledger = run_suite(tasks(), {**columns(run=1.0, init=0.0), "init": knows_topic(1.0)})
-    assert ledger.worse() == ledger.better() == []
-    assert ledger.sentence().startswith("training made no clear difference on 6 of 6")
+    scorecard = run_suite(tasks(), {**columns(run=1.0, init=0.0), "init": knows_topic(1.0)})
+    assert scorecard.worse() == scorecard.better() == []
+    assert scorecard.sentence().startswith("training made no clear difference on 6 of 6")
 
 
 def measure(run: float, init: float, margin: float = 0.01) -> Measure:
@@ -165,33 +165,35 @@ def measure(run: float, init: float, margin: float = 0.01) -> Measure:
 
 def test_the_sentence_follows_the_majority_of_clear_measures() -> None:
     up, down, flat = measure(0.6, 0.3), measure(0.3, 0.6), measure(0.3, 0.3)
-    assert Ledger({"a": up, "b": up, "c": down}).sentence() == (
+    assert Scorecard({"a": up, "b": up, "c": down}).sentence() == (
         "training helped on 2 of 3 measures: a 0.30 -> 0.60 (chance 0.10), b 0.30 -> 0.60 (chance 0.10); "
         "HURT: below its own initialisation on 1 of 3 measures: c 0.60 -> 0.30 (chance 0.10); "
         "tfidf is above the run on 1 of 3"
     )
-    assert Ledger({"a": up, "b": down, "c": down}).sentence().startswith("training HURT: ")
-    assert Ledger({"a": up, "b": down}).sentence().startswith("training had mixed effects; it HURT: ")
-    assert Ledger({"a": flat}).sentence().startswith("training made no clear difference on 1 of 1; tfidf")
-    assert "luck alone would move about 2" in Ledger({f"m{n}": up for n in range(40)}).sentence()
+    assert Scorecard({"a": up, "b": down, "c": down}).sentence().startswith("training HURT: ")
+    assert Scorecard({"a": up, "b": down}).sentence().startswith("training had mixed effects; it HURT: ")
+    assert Scorecard({"a": flat}).sentence().startswith("training made no clear difference on 1 of 1; tfidf")
+    assert "luck alone would move about 2" in Scorecard({f"m{n}": up for n in range(40)}).sentence()
 
 
 def test_a_prefix_shared_by_all_names_is_shown_once() -> None:
-    ledger = Ledger({"synthetic-stories-topic_knn": measure(0.6, 0.3), "synthetic-stories-triplets": measure(0.6, 0.3)})
-    text = shown(ledger, width=80)
+    scorecard = Scorecard(
+        {"synthetic-stories-topic_knn": measure(0.6, 0.3), "synthetic-stories-triplets": measure(0.6, 0.3)}
+    )
+    text = shown(scorecard, width=80)
     assert text.count("synthetic-stories") == 1
     assert {"topic_knn", "triplets"} <= set(text.split())
-    assert list(ledger.to_json()) == ["synthetic-stories-topic_knn", "synthetic-stories-triplets"]
+    assert list(scorecard.to_json()) == ["synthetic-stories-topic_knn", "synthetic-stories-triplets"]
 
 
-def shown(ledger: Ledger, width: int, color: bool = False) -> str:
+def shown(scorecard: Scorecard, width: int, color: bool = False) -> str:
     console = Console(width=width, color_system="standard" if color else None, force_terminal=color)
     with console.capture() as capture:
-        console.print(ledger.table())
+        console.print(scorecard.table())
     return capture.get()
 
 
-def test_table_says_worse_in_a_word_and_in_colour(hurt: Ledger) -> None:
+def test_table_says_worse_in_a_word_and_in_colour(hurt: Scorecard) -> None:
     lines = [line.split() for line in shown(hurt, width=80).splitlines()]
     rows = [cells for cells in lines if cells and cells[0] in hurt.measures]
     assert len(rows) == len(hurt.measures)
@@ -203,7 +205,7 @@ def test_table_says_worse_in_a_word_and_in_colour(hurt: Ledger) -> None:
     assert f"\x1b[1m{hurt.measures['topic_knn'].values['init']:.3f}" in coloured  # the best network in bold
 
 
-def test_a_narrow_terminal_cuts_no_number(hurt: Ledger) -> None:
+def test_a_narrow_terminal_cuts_no_number(hurt: Scorecard) -> None:
     assert "…" not in shown(hurt, width=50)
 
 
@@ -241,7 +243,7 @@ def test_malformed_tasks_are_named() -> None:
         run_suite([], columns(1.0, 0.0))
 
 
-def test_a_ledger_without_neighbours_cannot_be_made() -> None:
+def test_a_scorecard_without_neighbours_cannot_be_made() -> None:
     for missing in ("init", "random", "tfidf"):
         with pytest.raises(AssertionError):
             run_suite(tasks(), {k: v for k, v in columns(1.0, 0.0).items() if k != missing})
@@ -270,15 +272,15 @@ def ask(method: Method) -> dict[str, Answers]:
 def test_a_prediction_is_asked_of_the_method_and_answered_by_baselines_of_its_own() -> None:
     copying = Prediction("nearest", ask, {"copy": lambda: {"found": Answers(np.full(10, 0.5), chance=0.1)}})
     methods: dict[str, Method] = {"run": Knows(9), "init": Knows(1), "random": Knows(2)}
-    ledger = run_suite([*tasks(), copying], columns(1.0, 0.0), methods)
-    assert ledger.measures["found"].values == {"run": 0.9, "init": 0.1, "random": 0.2, "copy": 0.5}
-    assert ledger.measures["found"].chance == 0.1
-    assert ledger.measures["found"].verdict == "better"
-    assert "copy" not in ledger.measures["triplets"].values, "it answers only its own task"
-    assert Ledger.from_json(ledger.to_json()) == ledger
-    assert "copy is above the run on 0 of 1" in ledger.sentence()
+    scorecard = run_suite([*tasks(), copying], columns(1.0, 0.0), methods)
+    assert scorecard.measures["found"].values == {"run": 0.9, "init": 0.1, "random": 0.2, "copy": 0.5}
+    assert scorecard.measures["found"].chance == 0.1
+    assert scorecard.measures["found"].verdict == "better"
+    assert "copy" not in scorecard.measures["triplets"].values, "it answers only its own task"
+    assert Scorecard.from_json(scorecard.to_json()) == scorecard
+    assert "copy is above the run on 0 of 1" in scorecard.sentence()
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(ledger.table())
+    console.print(scorecard.table())
     assert " - " in console.export_text(), "a measure that a column cannot answer shows a dash"
 
 
@@ -287,35 +289,36 @@ def test_predictions_alone_need_no_vectors() -> None:
         raise AssertionError("nothing to embed")
 
     alone = Prediction("nearest", ask, {"copy": lambda: {"found": Answers(np.zeros(10), chance=0.1)}})
-    ledger = run_suite([alone], dict.fromkeys(("run", "init", "random"), refuse), {
+    scorecard = run_suite([alone], dict.fromkeys(("run", "init", "random"), refuse), {
         "run": Knows(5), "init": Knows(5), "random": Knows(0)
     })  # fmt: skip
-    assert ledger.measures["found"].verdict == "unclear"
+    assert scorecard.measures["found"].verdict == "unclear"
 
 
 def test_what_has_no_test_items_is_neither_better_nor_worse() -> None:
-    ledger = Ledger({"bench": Measure({"run": 0.2, "init": 0.8, "random": 0.1}, None, None)})
-    assert (ledger.worse(), ledger.untested()) == ([], ["bench"])
+    scorecard = Scorecard({"bench": Measure({"run": 0.2, "init": 0.8, "random": 0.1}, None, None)})
+    assert (scorecard.worse(), scorecard.untested()) == ([], ["bench"])
     assert (
-        "moved bench 0.80 -> 0.20 (chance -) with no or too few test items to tell whether by luck" in ledger.sentence()
+        "moved bench 0.80 -> 0.20 (chance -) with no or too few test items to tell whether by luck"
+        in scorecard.sentence()
     )
-    assert "no clear difference" not in ledger.sentence()
+    assert "no clear difference" not in scorecard.sentence()
 
 
 def test_a_control_is_shown_and_never_a_gain_or_a_loss() -> None:
     up, down = measure(0.6, 0.3), measure(0.3, 0.6)
     values = {"run": 0.9, "init": 0.1, "random": 0.1, "tfidf": 0.95}
     control = Measure(values, 0.0, (0.7, 0.9), control=True)
-    ledger = Ledger({"right": up, "other": down, "shuffled": control})
-    assert (ledger.better(), ledger.worse(), ledger.untested()) == (["right"], ["other"], [])
-    assert "helped on 1 of 2 measures: right" in ledger.sentence()
-    assert "shuffled" not in ledger.sentence()
-    assert "tfidf is above the run on 1 of 2" in ledger.sentence()
-    assert ledger.to_json()["shuffled"]["control"] is True
-    assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
-    (row,) = [line for line in shown(ledger, width=120).splitlines() if line.startswith("shuffled")]
+    scorecard = Scorecard({"right": up, "other": down, "shuffled": control})
+    assert (scorecard.better(), scorecard.worse(), scorecard.untested()) == (["right"], ["other"], [])
+    assert "helped on 1 of 2 measures: right" in scorecard.sentence()
+    assert "shuffled" not in scorecard.sentence()
+    assert "tfidf is above the run on 1 of 2" in scorecard.sentence()
+    assert scorecard.to_json()["shuffled"]["control"] is True
+    assert Scorecard.from_json(json.loads(json.dumps(scorecard.to_json()))) == scorecard
+    (row,) = [line for line in shown(scorecard, width=120).splitlines() if line.startswith("shuffled")]
     assert row.split()[-1] == "control"
-    assert "control: what other measures are read against" in " ".join(shown(ledger, width=200).split())
+    assert "control: what other measures are read against" in " ".join(shown(scorecard, width=200).split())
 
 
 @pytest.mark.parametrize(
@@ -326,7 +329,7 @@ def test_a_control_is_shown_and_never_a_gain_or_a_loss() -> None:
 def test_better_and_worse_need_an_interval_that_leaves_out_0_as_it_is_shown(interval, word) -> None:
     gap = Measure({"run": 0.001, "init": 0.0, "random": 0.0}, 0.0, interval)
     assert gap.verdict == word
-    assert (word == "better") == ("helped" in Ledger({"gap": gap}).sentence())
+    assert (word == "better") == ("helped" in Scorecard({"gap": gap}).sentence())
 
 
 def test_what_a_prediction_calls_a_control_stays_one() -> None:
@@ -334,5 +337,5 @@ def test_what_a_prediction_calls_a_control_stays_one() -> None:
         return {"right": Answers(np.ones(10), 0.1), "wrong": Answers(np.ones(10), 0.1, control=True)}
 
     methods: dict[str, Method] = {"run": Knows(9), "init": Knows(1), "random": Knows(2)}
-    ledger = run_suite([*tasks(), Prediction("captions", asked)], columns(1.0, 0.0), methods)
-    assert [name for name, found in ledger.measures.items() if found.control] == ["wrong"]
+    scorecard = run_suite([*tasks(), Prediction("captions", asked)], columns(1.0, 0.0), methods)
+    assert [name for name, found in scorecard.measures.items() if found.control] == ["wrong"]

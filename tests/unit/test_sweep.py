@@ -1,4 +1,4 @@
-"""The audit: every point is asked, validation chooses, and only the chosen one meets the test rows."""
+"""The sweep: every point is asked, validation chooses, and only the chosen one meets the test rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openjepa.core.experiment import Experiment
 from openjepa.core.tasks import Classification, Triplets
 from openjepa.evals import attentive
 from openjepa.evals.layers import EMBEDDING, Point, pooled_features, position_features
-from openjepa.evals.sweep import audit
+from openjepa.evals.sweep import sweep
 from tests.tiny import build_image, build_tiny, build_views
 
 TEXTS = [f"the {'cook' if i % 2 else 'sailor'} saw {'a' * (i % 5 + 1)} {i}" for i in range(40)]
@@ -54,7 +54,7 @@ def networks(build: Any) -> dict[str, Experiment]:
 )
 def test_an_image_run_is_asked_everywhere(build: Callable[[], Experiment], encoders: set[str]) -> None:
     found = networks(build)
-    result = audit([colours(found["run"])], found)
+    result = sweep([colours(found["run"])], found)
     assert {point.encoder for point in result.points} == encoders | {"embedding"}
     assert {point.layer for point in result.points if point.encoder == "student"} == {0, 1}
     learned = [point for point in result.points if point.pooling == "attentive"]
@@ -78,7 +78,7 @@ def test_test_rows_are_seen_by_the_chosen_point_alone(monkeypatch: pytest.Monkey
         return prepare(texts)
 
     found["run"] = replace(found["run"], embedding=replace(found["run"].embedding, inputs=noting))
-    result = audit([*tasks, Triplets("t", [], [], [])], found)
+    result = sweep([*tasks, Triplets("t", [], [], [])], found)
     assert set(result.test.measures) == {"x", "y"}
     assert seen.count(0) > 0
     assert sum(seen) == 10 * 2  # the chosen point and the embedding beside it
@@ -105,18 +105,18 @@ def test_pooled_features_are_what_they_are_called(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_is_said() -> None:
     found = networks(build_image)
     with pytest.raises(UserError, match=r"data\.label"):
-        audit([], found)
+        sweep([], found)
     task = colours(found["run"])
     found["run"] = replace(found["run"], embedding=Embedding(found["run"].embedding.inputs))
     with pytest.raises(UserError, match=r"Method\.encoders"):
-        audit([task], found)
+        sweep([task], found)
 
 
 @pytest.mark.parametrize("build", [build_image, build_views, lambda: build_image("target_encoder=self")])
 def test_every_probe_is_counted_and_their_number_known_from_the_first_on(build: Callable[[], Experiment]) -> None:
     found = networks(build)
     seen: list[tuple[int, int, str]] = []
-    result = audit([colours(found["run"])], found, on_probe=lambda *given: seen.append(given))
+    result = sweep([colours(found["run"])], found, on_probe=lambda *given: seen.append(given))
     done, total, what = zip(*seen, strict=True)
     assert list(done) == list(range(len(seen)))
     assert set(total) == {len(seen)}

@@ -1,4 +1,4 @@
-"""The ledger answers one question: did training help, and against what?
+"""The scorecard answers one question: did training help, and against what?
 
 One row a measure: the run beside its own initialisation, a random initialisation, a baseline that learns no
 representation, and chance. The difference run - init carries a paired bootstrap interval over test items; where
@@ -28,7 +28,7 @@ SHOWN_AS_ZERO = 0.0005  # a bound nearer to 0 is 0 in the three decimals that ta
 
 @dataclass(frozen=True)
 class Measure:
-    """One row of the ledger; higher is better throughout."""
+    """One row of the scorecard; higher is better throughout."""
 
     values: dict[str, float]  # column -> value; "run", "init", "random" and those baselines that can answer
     chance: float | None  # None where it is not known
@@ -54,7 +54,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Scorecard:
     """All measures of one run, in the order of its tasks."""
 
     measures: dict[str, Measure]
@@ -77,8 +77,8 @@ class Ledger:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> Ledger:
-        """The inverse of `to_json`, so that a report can show a finished run's ledger."""
+    def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> Scorecard:
+        """The inverse of `to_json`, so that a report can show a finished run's scorecard."""
         other = ("chance", "run_minus_init", "interval", "control")
         measures = {}
         for name, row in data.items():
@@ -88,15 +88,15 @@ class Ledger:
         return cls(measures)
 
     @classmethod
-    def joined(cls, ledgers: Iterable[Ledger]) -> Ledger:
-        """All measures of several ledgers of the same run. Raises UserError if two have the same name."""
+    def joined(cls, scorecards: Iterable[Scorecard]) -> Scorecard:
+        """All measures of several scorecards of the same run. Raises UserError if two have the same name."""
         measures: dict[str, Measure] = {}
         embedding = ""
-        for ledger in ledgers:
-            embedding = ledger.embedding
-            if twice := measures.keys() & ledger.measures.keys():
+        for scorecard in scorecards:
+            embedding = scorecard.embedding
+            if twice := measures.keys() & scorecard.measures.keys():
                 raise UserError(f"two tasks give a measure of the same name: {', '.join(sorted(twice))}; rename one")
-            measures |= ledger.measures
+            measures |= scorecard.measures
         return cls(measures, embedding)
 
     def columns(self) -> list[str]:

@@ -42,6 +42,8 @@ from openjepa.tasks.examples import semantic_trio
 from openjepa.training import checkpoint
 
 if TYPE_CHECKING:
+    from openjepa.export.bundle import Exported, Format
+    from openjepa.export.source import Source
     from openjepa.readout.store import LatentReader
 
 BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine means
@@ -321,6 +323,39 @@ class Run:
         readout, results = store.train_and_judge(experiment, config, on_step)
         store.save(self.folder.readout, readout, config, results, newest.name)
         return results
+
+    def export(self, to: Format, out: str | Path, int8: bool = False, licence: str = "unknown") -> Exported:
+        """Write the run's encoder to the folder `out` for another library, if its vectors there are the run's own.
+
+        Args:
+            to: sentence-transformers, transformers, onnx or model2vec.
+            out: a folder that does not exist yet, or an earlier export, which is replaced.
+            int8: for onnx, also a model with 8-bit weights.
+            licence: of the weights, for the model card: an identifier of the Hugging Face hub's list.
+
+        The export is opened again in a fresh process and compared on fixed inputs; the result says how far the vectors
+        are apart. Raises UserError where the format cannot express the run; nothing is left behind then.
+        """
+        from openjepa.export.bundle import export
+
+        return export(self.export_source(licence), to, Path(out), int8)
+
+    def export_source(self, licence: str = "unknown") -> Source:
+        """What an export is made of, on the CPU in fp32. Raises UserError if the predictor makes the run's vectors."""
+        from openjepa.export.card import model_card
+        from openjepa.export.source import Source
+
+        exact = self.to("cpu", "32")
+        objective = (self.module.__doc__ or "").strip().partition("\n")[0]
+        embedding = exact.experiment.embedding
+        return Source(
+            name=str(self.path),
+            embedding=embedding,
+            encoder=exact.experiment.method.encoders()[embedding.encoder],
+            vectors=lambda inputs: exact._vectors(list(inputs), report=exact.reading("cut")),
+            held_out=lambda: self.held_out_texts() if self.compares_texts else [],
+            card=lambda to, texts: model_card(self.folder, self.recipe, objective, self.config, to, texts, licence),
+        )
 
     def _training_compute(self) -> Compute:
         """Where a readout is trained: as the run was, unless a device or a precision is asked for."""

@@ -1,0 +1,112 @@
+"""ONNX: an encoder with its pooling as one graph, for any batch size and length."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openjepa.export.source import Source
+from openjepa.export.twins import stock_model
+from openjepa.models.pooling import StatePooling, pooled
+from openjepa.models.pretrained_vision import PretrainedViT
+from openjepa.models.vit import ViT
+
+MODEL, MODEL_INT8 = "model.onnx", "model_int8.onnx"
+OUTPUT = "sentence_embedding"  # the name that sentence-transformers expects; "embedding" clashes in onnxruntime
+
+
+class TextGraph(nn.Module):
+    """Token ids and mask to vectors."""
+
+    def __init__(self, model: nn.Module, pooling: StatePooling, unit_length: bool) -> None:
+        super().__init__()
+        self.model, self.pooling, self.unit_length = model, pooling, unit_length
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids, attention_mask [B, T] int64 -> [B, D] float32."""
+        states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # [B, T, D]
+        vectors = pooled(states, attention_mask.bool(), self.pooling)
+        return F.normalize(vectors, dim=1) if self.unit_length else vectors
+
+
+class ImageGraph(nn.Module):
+    """Pixels to vectors."""
+
+    def __init__(self, encoder: ViT | PretrainedViT, pooling: StatePooling, unit_length: bool) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.unit_length = encoder, pooling, unit_length
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values [B, 3, S, S] in [-1, 1] -> [B, D] float32."""
+        vectors = pooled(self.encoder(pixel_values), None, self.pooling)
+        return F.normalize(vectors, dim=1) if self.unit_length else vectors
+
+
+def write_onnx(source: Source, file: Path) -> None:
+    """Write the graph of `source` to `file`, checked by the onnx library."""
+    import onnx
+
+    pooling: Any = source.embedding.pooling
+    unit_length = source.embedding.normalization == "unit"
+    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim.DYNAMIC
+    if source.reads_texts:
+        model = stock_model(source.encoder, source.tokenizer.pad_id, source.embedding.causal)
+        graph: nn.Module = TextGraph(model, pooling, unit_length)
+        row = source.row("one two three four five six")
+        ids = torch.from_numpy(row).repeat(2, 1)  # [2, T]
+        arguments: tuple[Tensor, ...] = (ids, torch.ones_like(ids))
+        names, shapes = ["input_ids", "attention_mask"], [{0: batch, 1: length}, {0: batch, 1: length}]
+    else:
+        graph = ImageGraph(_vision(source.encoder), pooling, unit_length)
+        side = source.images.pixels
+        arguments = (torch.zeros(2, 3, side, side),)
+        names, shapes = ["pixel_values"], [{0: batch}]
+    with torch.no_grad(), quiet_export():
+        program = torch.onnx.export(
+            graph.eval(),
+            arguments,
+            input_names=names,
+            output_names=[OUTPUT],
+            dynamic_shapes=tuple(shapes),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(file))
+    onnx.checker.check_model(str(file))
+
+
+def write_int8(file: Path, out: Path) -> None:
+    """Write `file` with 8-bit weights; its vectors differ, and how far is measured."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with quiet_export():
+        quantize_dynamic(str(file), str(out), weight_type=QuantType.QInt8)
+
+
+def _vision(encoder: Any) -> ViT | PretrainedViT:
+    inner = getattr(encoder, "module", encoder)  # a frozen or averaged copy holds the encoder
+    assert isinstance(inner, ViT | PretrainedViT)
+    return inner.float().cpu().eval()
+
+
+@contextlib.contextmanager
+def quiet_export() -> Generator[None]:
+    """Within the block, exporters print neither progress nor warnings; what fails still raises."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -13,7 +13,7 @@ WORDS = r"(?u)\b\w+\b"  # what counts as a word, in lower case; BM25 reads the s
 
 
 def vectorizer() -> TfidfVectorizer:
-    """An unfitted vectoriser: sparse [N, V] unit rows of sublinear TF-IDF. Single characters, so digits too, are words."""
+    """An unfitted vectoriser: sparse [N, V] unit rows of sublinear TF-IDF. Single characters and digits are words."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
 
     return TfidfVectorizer(sublinear_tf=True, token_pattern=WORDS, dtype=np.float32)

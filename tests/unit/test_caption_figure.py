@@ -35,7 +35,7 @@ def test_hidden_patches_have_a_cosine_and_no_others(experiment: Experiment) -> N
 def test_only_the_caption_differs(experiment: Experiment) -> None:
     figure = experiment.figures["captions"]
     assert isinstance(figure, CaptionFigure)
-    right, wrong = (figure.told(experiment.method, text, (0, 3)) for text in ("caption", "shuffled"))
+    right, wrong = (figure.cosines(experiment.method, text, (0, 3)) for text in ("caption", "shuffled"))
     assert all(map(np.array_equal, right.pixels, wrong.pixels))
     assert right.captions != wrong.captions
     assert right.cosines.shape == wrong.cosines.shape == (2, 6, 6)

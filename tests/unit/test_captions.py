@@ -382,7 +382,7 @@ def test_a_preset_without_data_says_what_to_give_before_anything_is_loaded(
     with pytest.raises(UserError, match=said):
         module.build(settings, BuildContext(tmp_path))
     _, settings = configure("vl_jepa", "paper", None, ["data.source=photos"])
-    with pytest.raises(UserError, match=r"nothing says where the captions of photos are; give data\.captions=FILE"):
+    with pytest.raises(UserError, match=r"no setting names the captions of photos; give data\.captions=FILE"):
         module.build(settings, BuildContext(tmp_path))
     _, settings = configure("vl_jepa", "paper", None, ["data.source=scenes"])
     with pytest.raises(AssertionError, match="something is loaded"):
@@ -406,7 +406,7 @@ def test_scenes_come_with_their_captions(scenes: CaptionedImages) -> None:
 
 
 def test_shuffled_captions_are_those_of_other_images(scenes: CaptionedImages) -> None:
-    shuffled, none = scenes.told("shuffled"), scenes.told("none")
+    shuffled, none = scenes.with_captions("shuffled"), scenes.with_captions("none")
     assert all(shuffled[i].captions != scenes[i].captions for i in range(len(scenes)))
     assert Counter(map(tuple, (shuffled[i].captions for i in range(len(scenes))))) == Counter(
         map(tuple, scenes.captions)
@@ -452,7 +452,7 @@ def test_a_batch_holds_one_caption_of_each_image(scenes: CaptionedImages, collat
 
 
 def test_the_text_changes_no_mask(scenes: CaptionedImages, collate: CaptionCollator) -> None:
-    batches = [batch_of(scenes.told(text), collate) for text in ("caption", "shuffled", "none")]
+    batches = [batch_of(scenes.with_captions(text), collate) for text in ("caption", "shuffled", "none")]
     assert all(torch.equal(batch.hidden, batches[0].hidden) for batch in batches)
     assert all(torch.equal(batch.images, batches[0].images) for batch in batches)
     assert not torch.equal(batches[0].text_ids[:, :3], batches[1].text_ids[:, :3])

@@ -289,7 +289,7 @@ def test_a_file_may_hold_a_plain_value_only_for_a_section_that_has_a_source(tmp_
 def test_a_key_that_stands_twice_in_a_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("train:\n  steps: 5\n  lr: 0.1\n  steps: 6\n")
-    with pytest.raises(ConfigError, match=r"line 2 is not valid YAML: 'steps' stands here twice"):
+    with pytest.raises(ConfigError, match=r"line 2 is not valid YAML: duplicate key 'steps'"):
         read_yaml(file)
 
 

@@ -66,7 +66,7 @@ def test_who_is_interrupted_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
     cache, computed = made()
     assert all(np.array_equal(cache[number], latents(number)) for number in range(N))
     assert computed == list(range(2 * CHUNK, N))
-    assert f"{2 * CHUNK} of them are there" in capfd.readouterr().err
+    assert f"{2 * CHUNK} of them exist" in capfd.readouterr().err
 
 
 def test_another_key_is_another_cache() -> None:

@@ -116,7 +116,7 @@ def test_beside_weights_another_vocabulary_must_be_the_same(data: DataConfig, tm
     shutil.copytree(folder, tmp_path / "copy")
     own = chosen(data, tmp_path / "a", folder, weights=True)
     assert chosen(data, tmp_path / "b", folder, weights=True, kind=str(tmp_path / "copy")) == own
-    with pytest.raises(UserError, match=r"tokenizer\.kind=.*other numbers words otherwise than .*encoder\.name=.*one"):
+    with pytest.raises(UserError, match=r"tokenizer\.kind=.*other has other token ids than .*encoder\.name=.*one"):
         chosen(data, tmp_path / "c", folder, weights=True, kind=str(other))
     assert chosen(data, tmp_path / "d", folder, weights=False, kind=str(other)) != own
     (folder / "tokenizer.json").unlink()  # weights whose tokenizer lies elsewhere

@@ -1,4 +1,4 @@
-"""Folders that exist whole or not at all: filled aside, synced to disk, renamed."""
+"""Atomic replacement of folders: filled under a temporary name, synced to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 
 @contextmanager
 def replaced_folder(final: Path) -> Generator[Path]:
-    """An empty folder to put files into; when the block ends without an error it takes the place of `final`.
+    """Yield an empty folder that replaces `final` when the block ends without an error.
 
-    A crash leaves the old folder or the new one (between the two for an instant none), never half of one. What a
-    killed process left aside is removed by the next one that writes the same folder.
+    A crash leaves the old folder or the new one (for an instant neither), never half of one. What a killed process
+    left under the temporary name is removed by the next one that writes the same folder.
     """
-    aside = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        yield aside
-        for file in aside.iterdir():
+        yield temporary
+        for file in temporary.iterdir():
             _sync(file)
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
+        os.replace(temporary, final)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     _sync(final.parent)
 
 

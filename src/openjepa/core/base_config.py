@@ -1,4 +1,4 @@
-"""Configuration: frozen pydantic models, YAML in, YAML out, `key=value` overrides, every mistake named at once.
+"""Configuration: frozen pydantic models, YAML in, YAML out, `key=value` overrides, all mistakes reported at once.
 
 A key may be dotted (`train.steps=100`) or, where no other key ends in the same name, just its last part (`steps=100`).
 """
@@ -43,7 +43,7 @@ class BaseConfig(BaseModel):
     )
     LOCATIONS: ClassVar[
         Mapping[str, tuple[str, ...]]
-    ] = {}  # fields that may hold a path, and their names that are none
+    ] = {}  # fields that may hold a path, and their values that are none
     SHORTHAND: ClassVar[str | None] = None  # the field that a plain value in place of this section stands for
     FIRST: ClassVar[tuple[str, ...] | None] = None  # the fields that an overview shows; None = all
 
@@ -90,7 +90,7 @@ class BaseConfig(BaseModel):
 
     @classmethod
     def _assign(cls, data: dict[str, Any], key: Sequence[str], value: Any) -> None:
-        """Set what `key` names in nested `data`. Raises ValueError where it names no place for such a value."""
+        """Set what `key` names in nested `data`. Raises ValueError if it cannot be set there."""
         name, *rest = key
         field = cls.model_fields.get(name)
         section = None if field is None else section_of(field.annotation)
@@ -119,7 +119,7 @@ class BaseConfig(BaseModel):
 
     @classmethod
     def _spelled_out(cls, value: Any, name: str = "") -> Mapping[str, Any]:
-        """This section, which is called `name`, as a mapping: a plain value may stand for it. Raises ValueError."""
+        """This section, called `name`, as a mapping; a plain value may stand for it. Raises ValueError."""
         if isinstance(value, BaseConfig):
             return {field: getattr(value, field) for field in value.model_fields_set}
         if isinstance(value, Mapping):
@@ -144,7 +144,7 @@ class BaseConfig(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_declared(cls, value: Any, info: ValidationInfo) -> Any:
-        """A value as its type understands it; a section on top of the field's default, so that it may be partial."""
+        """Convert a value to its type; merge a section over the field's default, so that it may be partial."""
         field = cls.model_fields[str(info.field_name)]
         section = section_of(field.annotation)
         if section is None:
@@ -154,7 +154,7 @@ class BaseConfig(BaseModel):
         return _over(field.default, section._spelled_out(value, str(info.field_name)))
 
     def unused(self) -> set[str]:
-        """Dotted keys of settings and whole sections that change nothing beside the values of the others."""
+        """Dotted keys of settings and whole sections without effect, given the values of the others."""
         found = set(self.unused_here())
         for name in type(self).model_fields:
             if isinstance(section := getattr(self, name), BaseConfig):
@@ -162,7 +162,7 @@ class BaseConfig(BaseModel):
         return found
 
     def unused_here(self) -> Iterable[str]:
-        """The part of `unused` that this section knows of: a choice it offers may make others of its keys idle."""
+        """The part of `unused` within this section: one of its choices may leave other keys without effect."""
         return ()
 
     @classmethod
@@ -255,7 +255,7 @@ def override_key(item: str) -> str:
 
 
 def names_files(value: str) -> bool:
-    """Whether a value is a path, or a glob pattern, of something that exists, seen from the working directory."""
+    """Whether a value is a path, or a glob pattern, of something that exists, relative to the working directory."""
     return bool(value.strip()) and (Path(value).exists() or next(iglob(value, recursive=True), None) is not None)
 
 

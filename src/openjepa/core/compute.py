@@ -1,4 +1,4 @@
-"""Where a finished network runs, and how precisely: the `device` and `precision` of every verb that runs one.
+"""Device and precision of a trained network: `device` and `precision` of every verb that runs one.
 
 compute = compute_for("auto", "auto")  # a GPU if there is one, in bf16 on CUDA; else the CPU in fp32
 """
@@ -26,7 +26,7 @@ class Compute:
     bf16: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context in which the network is to be run."""
+        """The context to run the network in."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
 
 
@@ -40,13 +40,13 @@ def compute_for(device: str = "auto", precision: str = "auto") -> Compute:
     """
     if precision not in get_args(Precision):
         raise UserError(f"precision={precision}: no such precision; give {', '.join(get_args(Precision))}")
-    found = _device(device)
-    automatic = found.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return Compute(found, bf16=automatic if precision == "auto" else precision == "bf16")
+    chosen = _device(device)
+    automatic = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Compute(chosen, bf16=automatic if precision == "auto" else precision == "bf16")
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters are; the CPU if it has none."""
+    """The device of a module's parameters; the CPU if it has none."""
     parameter = next(module.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 

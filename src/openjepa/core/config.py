@@ -1,4 +1,4 @@
-"""What recipes need to say what can be set: sections (`BaseConfig`, see `base_config`), and the one for training."""
+"""What recipes define their settings with: sections (`BaseConfig`, see `base_config`), and the one for training."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TrainConfig(BaseConfig):
     precision: Literal["bf16-mixed", "32-true"] = "32-true"
     """bf16-mixed is faster on CUDA and on CPUs with AMX; losses and statistics are fp32 in both"""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to compute"""
+    """device to train on"""
     devices: int = Field(1, ge=1)
     """processes, one a device; more than 1 trains under DDP"""
     threads: int = Field(0, ge=0)
@@ -82,7 +82,7 @@ class TrainConfig(BaseConfig):
     keep_checkpoints: int = Field(2, ge=1)
     """newest checkpoints kept, besides the one with the best health"""
     on_collapse: Literal["warn", "stop"] = "warn"
-    """what to do when the verdict says collapsed"""
+    """what to do when the verdict is collapsed"""
     loggers: tuple[Literal["tensorboard"], ...] = ()
     """what is written besides metrics.jsonl and metrics.csv: [tensorboard]"""
 
@@ -98,15 +98,15 @@ class TrainConfig(BaseConfig):
 
     @property
     def joint_steps(self) -> int:
-        """Steps in which everything learns; in those after them only the predictor does."""
+        """Steps in which everything is trained; after them only the predictor is."""
         joint = round(self.steps * (1 - self.predictor_only_fraction))
-        if 0 < self.predictor_only_fraction < 1:  # a part that was asked for has a step
+        if 0 < self.predictor_only_fraction < 1:  # each part has at least one step
             joint = max(1, min(joint, self.steps - 1))
         return joint
 
     @property
     def fitted_warmup_steps(self) -> int:
-        """`warmup_steps`, as many as the part of the run in which everything learns has room for."""
+        """`warmup_steps`, fitted to the part of the run in which everything is trained."""
         return fitting_warmup(self.warmup_steps, self.joint_steps or self.steps)
 
 

@@ -29,7 +29,7 @@ class Setting(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """What it means, without what stands after the first semicolon that is not in brackets."""
+        """Its meaning, up to the first semicolon outside brackets."""
         semicolons = (i for i, sign in enumerate(self.doc) if sign == ";")
         outside = (i for i in semicolons if self.doc.count("(", 0, i) == self.doc.count(")", 0, i))
         return self.doc[: next(outside, None)]
@@ -51,7 +51,7 @@ def describe(config: BaseConfig, defaults: BaseConfig | None = None) -> Iterator
 
 
 def first_keys(config: type[BaseConfig]) -> Iterator[str]:
-    """Dotted names of the settings that matter first: those in `FIRST` of each section, of sections in `FIRST`."""
+    """Dotted names of the settings in an overview: those in `FIRST` of each section, of sections in `FIRST`."""
     for name, field in config.model_fields.items():
         if config.FIRST is not None and name not in config.FIRST:
             continue
@@ -60,7 +60,7 @@ def first_keys(config: type[BaseConfig]) -> Iterator[str]:
 
 
 def settings_in_use(config: BaseConfig) -> dict[str, Any]:
-    """Dotted key -> value of all settings but those that change nothing beside the others (`BaseConfig.unused`)."""
+    """Dotted key -> value of all settings except those without effect (`BaseConfig.unused`)."""
     unused = config.unused()
     sections = tuple(f"{key}." for key in unused)
     return {s.key: s.value for s in describe(config) if s.key not in unused and not s.key.startswith(sections)}

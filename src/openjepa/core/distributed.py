@@ -1,6 +1,6 @@
 """Collectives for losses over all ranks. Every function is the identity in a single process.
 
-The law they serve: the gradient of a run on N ranks equals the gradient of one process with the same global batch.
+Invariant: the gradient of a run on N ranks equals the gradient of one process with the same global batch.
 DDP averages gradients over ranks, so a loss term must either be computed on gathered rows (`gather_rows`; each rank
 then holds the whole loss and its backward pass sums the ranks' shares) or be a `mean_over_ranks`.
 """

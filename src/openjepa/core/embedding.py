@@ -1,8 +1,8 @@
-"""One description of the vector that users get: which encoder, read how, pooled how.
+"""Description of the embedding: its encoder, what that reads, and how its latents are pooled.
 
-`Method.embed` computes the vector. The description says the same in a form that other tools can act on: layers are
-compared, and models exported, by it. Where a vector is a pooled state of an encoder, the two agree bit for bit (a test
-holds every recipe to it); where it is a prediction, `pooling` is "predicted" and `note` says what that is.
+`Method.embed` computes the vector. This description gives the same in a form that tools can use, to compare layers and
+to export models. Where a vector is a pooled state of an encoder, the two agree bit for bit (tested for every recipe);
+where it is a prediction, `pooling` is "predicted" and `note` describes it.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class Tokenized(Protocol):
 
 @dataclass(frozen=True)
 class Embedding:
-    """How inputs of a user become vectors. Only `inputs` is needed to embed; the rest says what the vectors are."""
+    """How inputs of a user become vectors. Only `inputs` is needed to embed; the rest describes the vectors."""
 
     inputs: Callable[[Sequence[Any]], Batch]  # texts or images -> batch with nothing hidden (e.g. `TextInputs`)
-    # what encoders of this modality read of such a batch; None = not said, so no layers can be compared
+    # what encoders of this modality read of such a batch; None = unknown: layers cannot be compared
     encoder_inputs: Callable[[Any], EncoderInputs] | None = None
     encoder: str = "student"  # by its name in `Method.encoders`
     pooling: Pooling = "mean"
     normalization: Normalization = "none"
     causal: bool = False  # whether each position reads only itself and those before it
-    note: str = ""  # what probes read, where that needs saying; shown beside the table of an evaluation
+    note: str = ""  # what probes read, if the other fields do not tell; shown with the table of an evaluation
 
     @property
     def tokenizer(self) -> Any:

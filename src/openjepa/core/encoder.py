@@ -1,4 +1,4 @@
-"""What every encoder is: a network from inputs to latents, layer by layer, whose width and longest input are known."""
+"""The interface of every encoder: a network from inputs to latents, layer by layer, of known width and input length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Modality = Literal["text", "image"]
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Text and vision encoders, our own and pretrained ones, and their frozen or averaged copies.
+    """Text and vision encoders, built in or pretrained, and their frozen or averaged copies.
 
     Text encoders are called with (ids [B, T], valid [B, T], positions [B, T] or nothing), vision encoders with (images
     [B, 3, S, S], patches [B, V] or nothing, valid [B, V] or nothing); see `TextEncoder.states` and `ViT.states`.
@@ -29,7 +29,7 @@ class Encoder(Protocol):
 
     @property
     def modality(self) -> Modality:
-        """What it reads."""
+        """The modality of its inputs."""
         ...
 
     def states(self, *inputs: Any, **options: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Errors that a user can mend. The command line prints them in one line and exits with code 2."""
+"""Errors that a user can fix. The command line prints them in one line and exits with code 2."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something outside the code is wrong. The message names the field or file, and the way to mend it."""
+    """Something outside the code is wrong. The message names the field or file, and how to fix it."""
 
 
 class ConfigError(UserError):

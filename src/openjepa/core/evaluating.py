@@ -1,4 +1,4 @@
-"""Look at a method without touching it."""
+"""Evaluate a method without changing its state."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Answer = TypeVar("Answer")
 
 @contextmanager
 def evaluating(method: nn.Module, compute: Compute | None = None) -> Generator[None, None, None]:
-    """Eval mode, no gradients, and torch's generators at a fixed address; afterwards everything is as it was.
+    """Eval mode without gradients, torch's generators at a fixed address; the state before is restored afterwards.
 
-    `compute` is where the method lives, and its precision. The mode is restored module by module: a teacher that stays
-    in eval mode by itself keeps doing so.
+    `compute` is the method's device and precision. The mode is restored module by module: a teacher that is always in
+    eval mode stays so.
     """
     modes = [(module, module.training) for module in method.modules()]
     devices = {p.device.index for p in method.parameters() if p.device.type == "cuda"}
@@ -37,15 +37,15 @@ def evaluating(method: nn.Module, compute: Compute | None = None) -> Generator[N
 
 
 def once_per_method(ask: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
-    """`ask`, called once for each method and remembered as long as that lives; what is remembered keeps none alive.
+    """`ask` with its result cached for each method; the cache keeps no method alive.
 
-    For finished methods only: it does not notice that one is trained further.
+    For trained methods only: it does not notice that one is trained further.
     """
-    known: WeakKeyDictionary[nn.Module, Answer] = WeakKeyDictionary()
+    cached: WeakKeyDictionary[nn.Module, Answer] = WeakKeyDictionary()
 
     def answer(method: Any) -> Answer:
-        if method not in known:
-            known[method] = ask(method)
-        return known[method]
+        if method not in cached:
+            cached[method] = ask(method)
+        return cached[method]
 
     return answer

@@ -1,4 +1,4 @@
-"""What a recipe returns: everything the engine needs, nothing it must guess."""
+"""What a recipe returns: data, networks and tasks, all that training, evaluation and export need."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from openjepa.core.tasks import Retrieval, Task
 
 
 class Sample(NamedTuple):
-    """One sample on its way into a batch, with the randomness that belongs to it."""
+    """One sample of a batch to be collated, with its own random generator."""
 
     sample: Any
     generator: torch.Generator  # addressed by (seed, epoch, index): masks are drawn from it
     index: int
 
 
-Offset = tuple[int, ...]  # where a window of a stream begins; it means something to its stream only
+Offset = tuple[int, ...]  # where a window of a stream begins; only the stream interprets it
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Window:
 
     rows: Sequence[Any]  # samples
     lengths: np.ndarray | None  # [N] int32, tokens of each row, for bucketed batches
-    first: int  # the rows are numbered on from here; the first row of an epoch is 0
+    first: int  # number of its first row; the first row of an epoch is 0
     offset: Offset
 
 
@@ -47,7 +47,7 @@ class StreamedData(Protocol):
     """Training data without `len` and `[i]`: windows of rows, always the same ones in the same order."""
 
     def windows(self, start: Offset | None = None) -> Iterator[Window]:
-        """One epoch; with `start`, the offset of one of its windows, only that one and those after it."""
+        """Yield one epoch; with `start`, the offset of one of its windows, only that one and those after it."""
         ...
 
 
@@ -59,7 +59,7 @@ class BuildContext:
     random_init: bool = False  # True: ignore pretrained weights, for the scorecard's random baseline
 
     def kept(self, name: str, weights: bool) -> str | None:
-        """The folder of a base model that an earlier build kept in the assets; None if it lacks what is needed."""
+        """The folder of a base model that an earlier build saved in the assets; None if a needed file is missing."""
         folder = self.assets / name
         needed = ["config.json", *(["model.safetensors"] if weights else [])]
         return str(folder) if all((folder / file).is_file() for file in needed) else None
@@ -75,9 +75,9 @@ def no_remarks() -> list[str]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A recipe made concrete. Data sets may be lazy: embedding with a loaded run never touches them.
+    """A built recipe. Data sets may be lazy: embedding with a loaded run never reads them.
 
-    Training data may have a `training_view(sample, generator)`: what training sees of a sample, drawn anew each epoch
+    Training data may have a `training_view(sample, generator)`: the view of a sample in training, drawn anew each epoch
     from the generator of its row and no longer than the sample.
     """
 
@@ -87,26 +87,26 @@ class Experiment:
     collate: Callable[[Sequence[Sample]], Batch]
     embedding: Embedding  # how inputs of a user become vectors: what is embedded, swept and exported
     train: TrainConfig
-    mask_ratio: float | None = None  # of a row that is hidden on average, where a setting says so; `check` compares
-    pad_to: int = 1  # `collate` pads rows to a multiple of it; those who plan batches of so many tokens count with it
-    tasks: Callable[[], list[Task]] = no_tasks  # what `eval` asks by default; made only when asked
-    # vectors of inputs that take no learning, by column of the scorecard; none = TF-IDF, where tasks show texts
+    mask_ratio: float | None = None  # part of a row hidden on average, if a setting gives it; `check` compares
+    pad_to: int = 1  # `collate` pads rows to a multiple of it; the batch planner rounds lengths up to it
+    tasks: Callable[[], list[Task]] = no_tasks  # those of `eval` by default; made when first needed
+    # vectors of inputs without training, by column of the scorecard; none = TF-IDF, where tasks have texts
     baselines: Mapping[str, Callable[[Sequence[Any]], np.ndarray]] = field(default_factory=dict)
-    watch: Callable[[], Retrieval] | None = None  # asked at every health check, for curves over training
-    readable: ReadoutSource | None = None  # what a readout turns back into text, if anything
-    pictures: Callable[[Any], Sequence[Picture]] | None = None  # how the rows of a batch look, offset by offset
+    watch: Callable[[], Retrieval] | None = None  # scored at every health check, for curves over training
+    readable: ReadoutSource | None = None  # what a readout decodes into text, if anything
+    pictures: Callable[[Any], Sequence[Picture]] | None = None  # the rows of a batch for display
     # pictures of what the method predicts, by name: (method, file to draw to)
     figures: Mapping[str, Callable[[Method, Path], None]] = field(default_factory=dict)
     unknown: Callable[[], Any] | None = None  # texts only: the `data.unknown_tokens.UnknownTokens` of the training data
-    notes: Callable[[], dict[str, Any]] = dict  # counted facts on the data and the method, for logs and env.json
-    remarks: Callable[[], Sequence[str]] = no_remarks  # a line each: what cannot be as the settings ask
-    compute: Compute = ON_CPU  # where the method is when it is not trained; see `on`
+    notes: Callable[[], dict[str, Any]] = dict  # counts and facts on the data and the method, for logs and env.json
+    remarks: Callable[[], Sequence[str]] = no_remarks  # one line for each setting that cannot be met
+    compute: Compute = ON_CPU  # of the method outside training; see `on`
 
     def __post_init__(self) -> None:
         if self.train.predictor_only_fraction:
             predictor_of(self.method)  # raises where there is none
 
     def on(self, compute: Compute) -> Self:
-        """The same experiment with its method moved to a device, to be asked there."""
+        """The same experiment with its method moved to a device."""
         self.method.to(compute.device)
         return replace(self, compute=compute)

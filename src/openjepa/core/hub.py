@@ -1,9 +1,9 @@
-"""The Hugging Face hub as something that may not be there: asked once whether it answers, before any client tries.
+"""Access to the Hugging Face hub, which may be unreachable: tested once, before any client connects.
 
-The hub's clients retry for half a minute and talk about it. So `reaching` asks first, for at most PATIENCE_S. If there
-is no answer, the clients are told to be offline: what is in their caches still works, and all else fails at once.
+The hub's clients retry for half a minute and log each try. So `reaching` tests first, for at most PATIENCE_S. If there
+is no answer, the clients are set to offline: what is in their caches still works, and all else fails at once.
 
-Importing this costs nothing; the clients are imported when something is asked.
+Importing this is cheap; the clients are imported on first use.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 2.0  # for an answer of the hub, of whatever kind
-ABSENT_FOR_S = 60.0  # how long a hub that did not answer is not asked again
+ABSENT_FOR_S = 60.0  # how long a hub that did not answer is not tested again
 OFFLINE = "HF_HUB_OFFLINE is set"
 REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
-answers: dict[str, tuple[float, str | None]] = {}  # by endpoint: when it was asked, and why it cannot be reached
+answers: dict[str, tuple[float, str | None]] = {}  # by endpoint: when it was tested, and why it cannot be reached
 
 
 def is_repository(name: str) -> bool:
-    """Whether `name` may be a model of the hub ("owner/name" or "name"), as far as its form tells."""
+    """Whether `name` may be a model of the hub ("owner/name" or "name"), judged by its form."""
     return REPOSITORY.fullmatch(name) is not None
 
 
@@ -38,20 +38,20 @@ def endpoint() -> str:
 
 
 def absence() -> str | None:
-    """Why the hub cannot be asked anything, in a few words; None if it answers. Takes at most PATIENCE_S."""
+    """Why the hub cannot be reached, in a few words; None if it answers. Takes at most PATIENCE_S."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return OFFLINE
-    asked_at, reason = answers.get(endpoint(), (float("-inf"), None))
-    if asked_at == float("-inf") or (reason is not None and time.monotonic() - asked_at > ABSENT_FOR_S):
+    tested_at, reason = answers.get(endpoint(), (float("-inf"), None))
+    if tested_at == float("-inf") or (reason is not None and time.monotonic() - tested_at > ABSENT_FOR_S):
         reason = ask_hub()
         answers[endpoint()] = (time.monotonic(), reason)
     return reason
 
 
 def ask_hub() -> str | None:
-    """Any answer will do. In a thread of its own, since looking up a name cannot be given a time limit."""
+    """Test whether the hub gives any answer; see `absence`. In a thread, as a name look-up takes no time limit."""
     from huggingface_hub import get_session
 
     failures: list[str | None] = []
@@ -97,7 +97,7 @@ def _has_snapshot(kind: str, name: str) -> bool:
 
 
 def failure(error: Exception, what: str) -> str:
-    """Why a model or data set of the hub (`what`) could not be had, in one line: the hub's absence, or `error`."""
+    """Why a model or data set of the hub (`what`) could not be loaded, in one line: the hub's absence, or `error`."""
     reason = absence()
     if reason is not None:
         return f"the hub ({endpoint()}) cannot be reached ({reason}), and this machine has no copy of that {what}"
@@ -109,9 +109,9 @@ def failure(error: Exception, what: str) -> str:
 
 @contextmanager
 def reaching(bars: bool = True) -> Generator[None]:
-    """Within the block the hub's clients ask a hub that answers, or their caches alone; either way without chatter.
+    """Within the block, the hub's clients use the hub if it answers, else only their caches; they log errors only.
 
-    `bars=False` also hides how far downloads are.
+    `bars=False` also hides the progress of downloads.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging

@@ -1,6 +1,6 @@
-"""Learning rates of parts: a module may ask for a multiple of `train.lr` for its parameters.
+"""Learning rates of parts: a module may set a multiple of `train.lr` for its parameters.
 
-A pretrained encoder wants a hundredth of the rate that a new predictor needs. With one rate for both, either the
+A pretrained encoder needs a hundredth of the rate that a new predictor needs. With one rate for both, either the
 predictor never learns or the encoder forgets.
 """
 
@@ -17,11 +17,11 @@ def scale_lr(module: nn.Module, scale: float) -> None:
 
 
 def lr_scales(method: nn.Module) -> dict[Tensor, float]:
-    """The scale of each trainable parameter; 1.0 where no module asked. The innermost module decides."""
+    """The scale of each trainable parameter; 1.0 where no module sets one. The innermost module decides."""
     scales: dict[Tensor, float] = {}
     for module in method.modules():  # parents before children
-        asked = module.__dict__.get(NAME)
+        scale = module.__dict__.get(NAME)
         for parameter in module.parameters():
-            if parameter.requires_grad and (asked is not None or parameter not in scales):
-                scales[parameter] = 1.0 if asked is None else asked
+            if parameter.requires_grad and (scale is not None or parameter not in scales):
+                scales[parameter] = 1.0 if scale is None else scale
     return scales

@@ -1,4 +1,4 @@
-"""What a mask is: the types that maskers, collators and pages share."""
+"""Types of masks, shared by maskers, collators and pages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TokenMasker = Callable[[Tensor, torch.Generator], Tensor]  # valid [N] bool -> h
 
 
 class PatchMask(NamedTuple):
-    """Patches of one image in raster order. Context and hidden do not touch; some patches may be in neither."""
+    """Patches of one image in raster order. Context and hidden are disjoint; some patches may be in neither."""
 
     context: np.ndarray  # [N] bool, what the context encoder reads
     hidden: np.ndarray  # [N] bool, what is to be predicted
-    times_hidden: np.ndarray  # [N] uint8, how many hidden blocks hold it: their overlap
+    times_hidden: np.ndarray  # [N] uint8, how many hidden blocks contain it: their overlap
 
 
 PatchMasker = Callable[[Grid, torch.Generator], PatchMask]

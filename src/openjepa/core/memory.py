@@ -1,8 +1,7 @@
-"""How much memory a part of a program takes at most: of the GPU where it computes on one, else of the process.
+"""Peak memory of a part of a program: of the GPU where it computes on one, else of the process.
 
-On Linux the kernel keeps the largest resident size of a process and lets it be set back (`/proc/self/clear_refs`), so
-every part has a peak of its own. Elsewhere the peak is that of the whole process until the end of the part: never too
-low.
+On Linux the kernel keeps the largest resident size of a process and lets it be reset (`/proc/self/clear_refs`), so
+each part has a separate peak. Elsewhere the peak is that of the whole process until the end of the part: never too low.
 """
 
 from __future__ import annotations
@@ -15,27 +14,27 @@ from pathlib import Path
 
 GB = 1e9  # bytes
 RESET = Path("/proc/self/clear_refs")
-RESET_PEAK = "5"  # what Linux wants to read there
+RESET_PEAK = "5"  # the value that resets the peak
 
 
 @dataclass
 class PeakMemory:
     """The largest memory in use within a block."""
 
-    gb: float | None = None  # 10^9 bytes; None before the block ends, and where nothing tells it (Windows)
+    gb: float | None = None  # 10^9 bytes; None before the block ends, and where it is unknown (Windows)
 
 
 @contextmanager
 def peak_memory() -> Generator[PeakMemory]:
-    """Measure a block: `with peak_memory() as peak: ...`, then `peak.gb`. Of this process alone; blocks do not nest.
+    """Measure a block: `with peak_memory() as peak: ...`, then `peak.gb`. Of this process only; blocks do not nest.
 
     If torch holds memory of a CUDA device within the block, the peak is what it allocated there
     (`torch.cuda.max_memory_allocated`); else the resident size of the process, interpreter and libraries included.
     """
-    found = PeakMemory()
+    peak = PeakMemory()
     _reset()
-    yield found
-    found.gb = _cuda_gb() or _resident_gb()
+    yield peak
+    peak.gb = _cuda_gb() or _resident_gb()
 
 
 def listed_peaks(peaks: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""The one interface every JEPA implements, and the records it hands to the rest of the toolkit."""
+"""The interface every JEPA implements, and the records it returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Latents:
 
     predicted: Tensor  # [M, D]
     target: Tensor  # [M, D]
-    target_had_graph: bool = False  # whether the target was given with one: the loss may then move it
+    target_had_graph: bool = False  # whether the target came with a gradient graph: the loss may then train it
 
     def __post_init__(self) -> None:
         self.target_had_graph |= self.target.requires_grad
@@ -37,7 +37,7 @@ class StepOutput:
     """What one pass over a batch returns. Not frozen: Fabric rebuilds it."""
 
     terms: dict[str, Tensor]  # weighted scalars with a graph; their sum is the loss
-    latents: Latents | None = None  # may be None in training, where nothing reads them
+    latents: Latents | None = None  # may be None in training, where they are not used
 
     @property
     def loss(self) -> Tensor:
@@ -52,7 +52,7 @@ class StepOutput:
 
 @dataclass
 class Inspection:
-    """What only a health check reads, of one batch; M predictions in the order of `Latents`. None = not known."""
+    """Diagnostics of one batch for health checks; M predictions in the order of `Latents`. None = not known."""
 
     rows: Tensor | None = None  # [M] int64, which row of the batch each prediction belongs to
     positions: Tensor | None = None  # [M] int64, where in its row, for the position-wise mean
@@ -61,10 +61,10 @@ class Inspection:
 
 
 class Method(nn.Module, ABC, Generic[B]):
-    """Networks and objective. Knows nothing of devices, optimisers, files or logging.
+    """Networks and objective. Independent of devices, optimisers, files and logging.
 
-    A method that predicts through a module of its own calls it `predictor`: `train.predictor_only_fraction` is a part
-    of the run that trains it alone.
+    A module that makes the predictions is called `predictor`: `train.predictor_only_fraction` is the part of the run
+    that trains only it.
     `forward` is the training pass because DDP, FSDP, Fabric and torch.compile all hook `forward`.
     Subclasses are final: wrap a method to change it, do not inherit from it.
     """
@@ -79,14 +79,14 @@ class Method(nn.Module, ABC, Generic[B]):
 
     @abstractmethod
     def predict_from_context(self, batch: B) -> Tensor:
-        """[M, D] predictions that may read the context view only. The leak audit holds it to that."""
+        """[M, D] predictions that may read the context view only. The leak audit tests this."""
 
     def encoders(self) -> Mapping[str, Encoder]:
-        """The encoders by name, such as "student" and "teacher": what is swept and exported. Default: none is named."""
+        """The encoders by name, such as "student" and "teacher", for sweeps and exports. Default: none."""
         return {}
 
     def inspect(self, batch: B) -> Inspection:
-        """More of one batch for a health check, in eval mode and without gradients. Default: nothing is known."""
+        """Diagnostics of one batch, in eval mode and without gradients. Default: none."""
         return Inspection()
 
     def after_step(self, progress: Progress) -> None:
@@ -94,7 +94,7 @@ class Method(nn.Module, ABC, Generic[B]):
 
 
 def latents_of(method: nn.Module, output: StepOutput) -> Latents:
-    """What a pass in eval mode must show. Raises UserError if it does not."""
+    """The latents of a pass in eval mode. Raises UserError if it has none."""
     if output.latents is None:
         raise UserError(f"{type(method).__name__} gives no latents in eval mode: return StepOutput(terms, latents)")
     return output.latents

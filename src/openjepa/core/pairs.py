@@ -1,4 +1,4 @@
-"""Images and captions that belong together, as a loss, a retrieval task and the networks between them agree on."""
+"""Pairs of images and captions, in the form that losses, retrieval tasks and networks share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Captions(NamedTuple):
 
     ids: Tensor  # [B, T] int64
     valid: Tensor  # [B, T] bool, False on padding
-    states: Tensor | None = None  # [B, T, E] the text encoder's latents of them, where these are known already
+    states: Tensor | None = None  # [B, T, E] the text encoder's latents of them, where they are cached
 
 
 class Pairs(NamedTuple):
-    """Latents of B images with a caption each, and what is predicted of either from the other. All [B, Z]."""
+    """Latents of B images with a caption each, and the predictions of each from the other. All [B, Z]."""
 
-    image: Tensor  # by the networks that learn
+    image: Tensor  # by the trained networks
     text: Tensor
     image_from_text: Tensor  # predictions
     text_from_image: Tensor

@@ -1,6 +1,6 @@
-"""What the rows of a batch look like to people, position by position, so that pages can show any recipe's masks.
+"""Rows of a batch for display, position by position, so that pages can show any recipe's masks.
 
-A position is what a mask counts: a token of a text, a patch of an image.
+A position is one entry of a mask: a token of a text, a patch of an image.
 """
 
 from __future__ import annotations

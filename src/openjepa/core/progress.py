@@ -1,4 +1,4 @@
-"""Where a run is. Schedules, EMA momentum and weights that grow late in a run are pure functions of it."""
+"""Progress of a run. Schedules, EMA momentum and weights that grow late in a run are pure functions of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """The steps that are done, and how many there will be. A tuple, as Fabric takes frozen dataclasses apart."""
+    """Steps done and steps in total. A tuple, as Fabric takes frozen dataclasses apart."""
 
     step: int
     total_steps: int

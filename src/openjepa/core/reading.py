@@ -1,4 +1,4 @@
-"""What a readout needs of a recipe: latents of the hidden texts of a batch, beside the very tokens they stand for."""
+"""What a readout needs of a recipe: latents of the hidden texts of a batch, with their tokens."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 class TextLatents:
     """The M hidden texts of one batch: sentences of a document, or the answer to each question."""
 
-    target: Tensor  # [M, D] their latents as the target encoder gives them
-    predicted: Tensor  # [M, D] the same latents as predicted from the context alone
+    target: Tensor  # [M, D] their latents by the target encoder
+    predicted: Tensor  # [M, D] the same latents, predicted from the context only
     ids: Tensor  # [M, L] int64 their tokens, without special ones; real tokens come first
     valid: Tensor  # [M, L] bool, False on padding
 
 
 @dataclass(frozen=True)
 class ReadoutSource:
-    """How latents and their texts are read off a batch, and how tokens become text."""
+    """How to get latents and their texts from a batch, and how to decode tokens."""
 
     read: Callable[[Any, Any], TextLatents]  # (method, batch); called in eval mode and without gradients
     decode: Callable[[Sequence[int]], str]

@@ -1,4 +1,4 @@
-"""A run folder: the one place a run writes to, and all that anything after the run reads.
+"""A run folder: all that a run writes, and all that is read of it later.
 
 config.yaml      recipe and every setting            env.json        versions, machine, command, notes
 metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
@@ -35,15 +35,15 @@ STAMPED = ("openjepa", "torch", "numpy", "transformers", "tokenizers", "lightnin
 
 @dataclass(frozen=True)
 class RunDir:
-    """Names of the files of one run. Nothing is cached: the folder is the truth."""
+    """Paths of the files of one run. Nothing is cached."""
 
     path: Path
 
     @classmethod
     def create(cls, path: Path, recipe: str, config: BaseConfig) -> RunDir:
-        """Make the folder and stamp it. Raises UserError if it already holds a run.
+        """Make the folder with config and environment. Raises UserError if it already holds a run.
 
-        A start that failed before its first log line (a misspelt file name, say) is no run: it is started over.
+        A run that failed before its first log line (a misspelt file name, say) does not count: it is overwritten.
         """
         run = cls(path)
         if run.has_begun():
@@ -81,7 +81,7 @@ class RunDir:
 
     @property
     def recipe_file(self) -> Path:
-        """The copy of a recipe of one's own; a run of a built-in recipe has none."""
+        """The copy of a user's recipe file; a run of a built-in recipe has none."""
         return self.assets / "recipe.py"
 
     @property
@@ -109,13 +109,13 @@ class RunDir:
         return self.path / "summary.json"
 
     def write_config(self, config: BaseConfig, recipe: str) -> None:
-        """Write config.yaml; the one before it is replaced whole. Several ranks may write the same one at once."""
+        """Write config.yaml atomically. Several ranks may write the same one at once."""
         tmp = self.config_file.with_name(f".config.yaml.{os.getpid()}.tmp")
         config.dump(tmp, recipe=recipe)
         os.replace(tmp, self.config_file)
 
     def has_begun(self) -> bool:
-        """Whether there is anything in it that training made."""
+        """Whether it holds anything that training wrote."""
         return any(self.checkpoints.glob("step-*")) or any(True for _ in read_jsonl(self.metrics))
 
     def forget_after(self, step: int) -> None:
@@ -129,7 +129,7 @@ class RunDir:
             write_csv(self.metrics_csv, list(read_jsonl(self.metrics)))
 
     def add_notes(self, notes: Mapping[str, Any]) -> None:
-        """Keep counted facts in env.json from the start, so that a run that does not end has them too."""
+        """Save notes in env.json from the start, so that an unfinished run has them too."""
         file = self.path / "env.json"
         known = read_json(file) if file.is_file() else {}
         write_json(file, {**known, "notes": dict(notes)})
@@ -139,7 +139,7 @@ class RunDir:
         return locate_recipe(str(self.recipe_file) if self.recipe_file.exists() else recipe)
 
     def notes(self) -> dict[str, Any]:
-        """What `add_notes` kept."""
+        """The notes saved by `add_notes`."""
         file = self.path / "env.json"
         return read_json(file).get("notes", {}) if file.is_file() else {}
 
@@ -153,14 +153,14 @@ class RunDir:
 
 
 def default_folder(name: str) -> Path:
-    """Where something goes if no folder is named: `runs/<name>-<time>`, with a number if another took that second."""
+    """The default output folder: `runs/<name>-<time>`, with a number if that exists already."""
     folder = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
     return folder if not folder.exists() else next(other for other in numbered if not other.exists())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write aside, then rename: a reader never sees half a file."""
+    """Write a temporary file, then rename it: a reader never sees half a file."""
     tmp = path.with_name(f".{path.name}.tmp")
     tmp.write_text(json.dumps(value, indent=2, default=float) + "\n", encoding="utf-8")
     os.replace(tmp, path)
@@ -172,7 +172,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows under a header of all their keys, in order of first appearance; written aside, then renamed."""
+    """Write rows under a header of all their keys, in order of first appearance; atomic, as `write_json`."""
     tmp = path.with_name(f".{path.name}.tmp")
     with tmp.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
@@ -199,7 +199,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and command: what someone needs to repeat the run."""
+    """Versions, machine and command, as needed to repeat the run."""
     versions = {}
     for name in STAMPED:
         try:

@@ -16,12 +16,12 @@ def constant(value: float) -> Schedule:
 
 
 def linear(start: float, end: float) -> Schedule:
-    """Straight from `start` to `end` over the run (I-JEPA's EMA momentum, Assran et al. 2023)."""
+    """Linear from `start` to `end` over the run (I-JEPA's EMA momentum, Assran et al. 2023)."""
     return lambda progress: start + (end - start) * progress.fraction
 
 
 def late(end: float, begin: float) -> Schedule:
-    """0 up to the part `begin` of the run, in [0, 1), then straight to `end` at its end."""
+    """0 up to the fraction `begin` of the run, in [0, 1), then linear to `end` at its end."""
     return lambda progress: end * max(0.0, progress.fraction - begin) / (1 - begin)
 
 

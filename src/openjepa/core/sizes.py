@@ -1,4 +1,4 @@
-"""Sizes that are rounded up: on CPU, a matrix product of sizes not met before has to be prepared first."""
+"""Rounding sizes up: on CPU, the first matrix product of a new size has a set-up cost."""
 
 from __future__ import annotations
 

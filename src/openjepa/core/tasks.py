@@ -1,4 +1,4 @@
-"""What an evaluation asks, independent of any model. Data sources make tasks, `evals` answers them."""
+"""Evaluation tasks, independent of any model. Data sources make them, `evals` scores models on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openjepa.core.method import Method
 
 @dataclass(frozen=True)
 class Classification:
-    """Which class does an input belong to? Probes learn on `train` and are scored on `test`."""
+    """Classification of inputs. Probes are fitted on `train` and scored on `test`."""
 
     name: str
     train: Sequence[Any]
@@ -25,7 +25,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Triplets:
-    """Is the anchor nearer to a paraphrase than to a distractor? Chance is 0.5 for unrelated surfaces."""
+    """Whether an anchor is nearer to a paraphrase than to a distractor. Chance is 0.5 for unrelated surfaces."""
 
     name: str
     anchors: Sequence[Any]
@@ -35,7 +35,7 @@ class Triplets:
 
 @dataclass(frozen=True)
 class Similarity:
-    """Do cosines rank pairs as people do? Scored by Spearman correlation."""
+    """Pairs whose cosines should rank as people's scores do. Scored by Spearman correlation."""
 
     name: str
     first: Sequence[Any]
@@ -44,19 +44,19 @@ class Similarity:
 
 
 class Answers(NamedTuple):
-    """How well each test item was answered, higher is better, and what knowing nothing gets on average."""
+    """The score of each test item, higher is better, and the mean score by chance."""
 
     items: np.ndarray  # [N] e.g. 1.0 right and 0.0 wrong, or a reciprocal rank
     chance: float
-    control: bool = False  # what a measure is read against (a wrong caption, say): neither a gain nor a loss
+    control: bool = False  # a reference for other measures (a wrong caption, say): neither a gain nor a loss
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What does the method itself predict? For questions that vectors of whole inputs cannot answer.
+    """Scores of the method's own predictions, for what embeddings of whole inputs cannot measure.
 
     `ask` is called in eval mode without gradients, once each for the run, its initialisation and a random one, and
-    must give the same measures with the same test items each time. `baselines` answer without a network, by column.
+    must give the same measures with the same test items each time. `baselines` need no network, by column.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Prediction:
 
 
 class Vectors(NamedTuple):
-    """What a method (or a baseline) predicts, and the vectors it chooses among. Dense, or sparse for word counts."""
+    """Predictions of a method (or a baseline), and the candidates. Dense, or sparse for word counts."""
 
     predicted: Any  # [N, D]
     candidates: Any  # [C, D]
@@ -73,52 +73,55 @@ class Vectors(NamedTuple):
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Does a predicted latent point at its own target, and at no other? By cosine, so norms do not count.
+    """Retrieval of each prediction's target from a pool of candidates, by cosine, so norms do not count.
 
-    The pools are part of the question: every column chooses among the same candidates. Candidates of one pool must
-    differ in content (a second copy of the right one would tie with it, and a tie is no answer). Measures:
+    The pools are part of the task: every column ranks the same candidates. Candidates of one pool must differ in
+    content (a copy of the target would tie with it, and a tie counts as wrong). Measures:
 
-        <name>_top1     share of items whose own target is nearer than every other of its pool
-        <name>_mrr      mean reciprocal rank of the own target
-        <name>_aligned  cosine with the own target minus the mean cosine with the others of the pool; chance 0
+        <name>_top1     share of items whose target is nearer than every other candidate of its pool
+        <name>_mrr      mean reciprocal rank of the target
+        <name>_aligned  cosine with the target minus the mean cosine with the others of the pool; chance 0
     """
 
     name: str
-    pools: np.ndarray  # [N, K] int64 numbers of candidates, the item's own target first; -1 fills up smaller pools
+    pools: np.ndarray  # [N, K] int64 numbers of candidates, the item's target first; -1 pads smaller pools
     vectors: Callable[[Method], Vectors]  # called as `Prediction.ask` is
-    texts: tuple[Sequence[str], Sequence[str]] | None = None  # (N contexts, C candidates): TF-IDF answers too
+    texts: tuple[Sequence[str], Sequence[str]] | None = None  # (N contexts, C candidates), for TF-IDF
     baselines: Mapping[str, Callable[[], Vectors]] = field(default_factory=dict)  # without a network, by column
-    beside: Mapping[str, Callable[[Method], Vectors]] = field(default_factory=dict)  # more from the run's network
-    measures: tuple[str, ...] = ("top1", "mrr", "aligned")  # which of them are asked for
-    groups: np.ndarray | None = None  # [N] items of one document, say, are alike: intervals draw them together
+    beside: Mapping[str, Callable[[Method], Vectors]] = field(
+        default_factory=dict
+    )  # controls computed from the same network
+    measures: tuple[str, ...] = ("top1", "mrr", "aligned")  # which of them are reported
+    groups: np.ndarray | None = None  # [N] items of one document, say, are alike: intervals resample them together
 
 
 @dataclass(frozen=True)
 class Search:
-    """Which documents answer a query? Both are embedded, and a query's candidates ranked by their cosine with it.
+    """Retrieval of the relevant documents of a query: both are embedded, and candidates ranked by cosine.
 
-    Ties count against the ranking: the better of two documents comes last. A mean over queries of (`evals.search`)
+    Ties count against the ranking: the better of two documents comes last. Measures are means over queries of
+    (`evals.search`)
 
         <name>_ndcg10     normalised discounted cumulative gain of the first 10
-        <name>_recall10   share of the answers that are among the first 10
-        <name>_top1       whether the first one is an answer
-        <name>_mrr        reciprocal rank of the first answer
+        <name>_recall10   share of the relevant documents that are among the first 10
+        <name>_top1       whether the first one is relevant
+        <name>_mrr        reciprocal rank of the first relevant document
     """
 
     name: str
     queries: Sequence[str]  # Q
     documents: Sequence[str]  # C
-    gains: Sequence[Mapping[int, float]]  # Q: numbers of the documents that answer, with how well (> 0)
-    pools: np.ndarray | None = None  # [Q, K] int64 numbers of candidates, -1 fills up; None = all documents
-    left_out: Mapping[int, int] = field(default_factory=dict)  # query -> a document that is no candidate of it: itself
+    gains: Sequence[Mapping[int, float]]  # Q: numbers of the relevant documents, with their gain (> 0)
+    pools: np.ndarray | None = None  # [Q, K] int64 numbers of candidates, padded with -1; None = all documents
+    left_out: Mapping[int, int] = field(default_factory=dict)  # query -> a document left out of its candidates: itself
     measures: tuple[str, ...] = ("ndcg10", "recall10")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What code outside this project asks and scores: no test items come back, so no interval can be given.
+    """A benchmark run by code outside this project: it returns no test items, so no interval can be given.
 
-    `ask` gets a function from texts to their vectors [N, D]. Measures: <name>_<what it says>.
+    `ask` gets a function from texts to their vectors [N, D]. Measures: <name>_<key of its result>.
     """
 
     name: str
@@ -129,18 +132,18 @@ Task = Classification | Triplets | Similarity | Prediction | Retrieval | Search 
 
 
 def classification(
-    name: str, learnt: Sequence[tuple[Any, str]], asked: Sequence[tuple[Any, str]], most_asked: int | None = None
+    name: str, train: Sequence[tuple[Any, str]], test: Sequence[tuple[Any, str]], most_tested: int | None = None
 ) -> Classification:
-    """Inputs with their labels as a probe. Its classes are the labels of `learnt`, sorted.
+    """Make a probe task of inputs with labels. Its classes are the labels of `train`, sorted.
 
-    It is tested on the first `most_asked` (None: all) of `asked` whose label is among them, which may be none.
+    It is tested on the first `most_tested` (None: all) of `test` whose label is among them, which may be none.
     """
-    numbers = {label: number for number, label in enumerate(sorted({label for _, label in learnt}))}
-    known = [(item, label) for item, label in asked if label in numbers][:most_asked]
+    numbers = {label: number for number, label in enumerate(sorted({label for _, label in train}))}
+    known = [(item, label) for item, label in test if label in numbers][:most_tested]
     return Classification(
         name=name,
-        train=[item for item, _ in learnt],
-        train_labels=[numbers[label] for _, label in learnt],
+        train=[item for item, _ in train],
+        train_labels=[numbers[label] for _, label in train],
         test=[item for item, _ in known],
         test_labels=[numbers[label] for _, label in known],
         classes=tuple(numbers),
@@ -148,7 +151,7 @@ def classification(
 
 
 def pool_table(pools: Sequence[np.ndarray]) -> np.ndarray:
-    """Pools of different sizes, numbers of candidates each -> [N, K] int64, filled up with -1."""
+    """Pools of different sizes, numbers of candidates each -> [N, K] int64, padded with -1."""
     table = np.full((len(pools), max(map(len, pools))), -1, dtype=np.int64)
     for line, pool in zip(table, pools, strict=True):
         line[: len(pool)] = pool

@@ -1,6 +1,6 @@
-"""What a value means that a person wrote: on the command line, in a YAML file, or as a Python object.
+"""Interpret values that a user wrote: on the command line, in a YAML file, or as a Python object.
 
-The type of the setting decides. A text is what was written, letter by letter: "no", "2024-01-01" and "notes #1.jsonl"
+The type of the setting decides. A text is taken letter by letter: "no", "2024-01-01" and "notes #1.jsonl"
 are no booleans, dates or comments. Everywhere else numbers are as in Python (3e-4), booleans are true and false,
 nothing is null, and lists and mappings are YAML's: [0.9, 0.95], {momentum: 0.9}. So a scalar is kept as `Written` until
 its setting is known.
@@ -28,19 +28,19 @@ SCALARS = ("null", "bool", "int", "float", "timestamp", "str")  # YAML's types o
 
 
 class Written(str):
-    """A scalar as it was written, without quotes: what it means depends on the type of its setting."""
+    """A scalar as it was written, without quotes: its meaning depends on the type of its setting."""
 
     __slots__ = ()
 
 
 class AsWritten(yaml.SafeLoader):
-    """Reads YAML with its scalars as `Written`; quoted ones are plain text. A key that stands twice is an error."""
+    """Reads YAML with its scalars as `Written`; quoted ones are plain text. A duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<" and names.count(key.value) > 1:
-                raise ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
+                raise ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -52,11 +52,11 @@ for _type in SCALARS:
     AsWritten.add_constructor(f"tag:yaml.org,2002:{_type}", _scalar)
 
 
-LINE_BREAKS = set("\x85\u2028\u2029")  # of YAML; between other quotes they would come back as spaces
+LINE_BREAKS = set("\x85\u2028\u2029")  # of YAML; in other quotes they would be read as spaces
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around a text that would not come back as one."""
+    """Puts quotes around a text that would not be read as text."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         is_special = text.strip().lower() in UNSET or not isinstance(plain(Written(text)), str)
@@ -69,7 +69,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping, scalars as `Written`. Raises ConfigError naming the file and line."""
-    if path.is_fifo():  # what is read twice, first for the recipe, would be empty the second time
+    if path.is_fifo():  # the file is read twice (first for the recipe); a pipe would then be empty
         raise ConfigError(f"{path} is a pipe; write the configuration to a file")
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=AsWritten)
@@ -86,12 +86,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def as_yaml(value: Any, **options: Any) -> str:
-    """YAML that `read_yaml` reads back to equal values."""
+    """YAML that `read_yaml` reads as equal values."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **options)
 
 
 def plain(value: Any) -> Any:
-    """`value` with what every `Written` scalar means where no type is known: null, a boolean, a number or a text."""
+    """`value` with every `Written` scalar converted without a known type: to null, a boolean, a number or a text."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -118,7 +118,7 @@ def from_command_line(text: str, annotation: Any) -> Any:
 
 
 def on_command_line(value: Any) -> str:
-    """`value` spelled so that `from_command_line` gives it back for a setting of its type."""
+    """`value` as a string that `from_command_line` parses to it, for a setting of its type."""
     if isinstance(value, str) and value.strip().lower() not in UNSET and value[:1] not in (*QUOTES, "[", "{"):
         return value
     return as_yaml(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
@@ -131,7 +131,7 @@ def as_overrides(settings: Mapping[str, Any]) -> list[str]:
 
 def kinds_of(annotation: Any) -> tuple[Any, ...]:
     """The types that a setting may have: the members of a union, and None for an optional one."""
-    if hasattr(annotation, "__value__"):  # a type alias that has a name of its own
+    if hasattr(annotation, "__value__"):  # a named type alias
         return kinds_of(annotation.__value__)
     if get_origin(annotation) is Annotated:
         return kinds_of(get_args(annotation)[0])
@@ -203,7 +203,7 @@ def _object(value: Any, kinds: Sequence[Any]) -> Any:
 
 
 def _meaning(written: Written, kinds: Sequence[Any]) -> Any:
-    """What a scalar means for a setting of these types."""
+    """The value of a scalar for a setting of these types."""
     word = written.strip().lower()
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if written in choices:
@@ -215,7 +215,7 @@ def _meaning(written: Written, kinds: Sequence[Any]) -> Any:
             raise ValueError("is empty; give a text, or leave it out")
         return str(written)
     if word in BOOLEANS and _any_of(kinds, bool, Any, int, float):
-        return BOOLEANS[word]  # `_object` says so where a number is wanted
+        return BOOLEANS[word]  # `_object` rejects it where a number is wanted
     number = _number(word) if choices or _any_of(kinds, int, float, Any) else None
     return str(written) if number is None else number
 

@@ -1,4 +1,4 @@
-"""What tokenizers and networks need to know of each other."""
+"""What tokenizers and networks share: the vocabulary, and the name of the encoder."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Vocabulary(NamedTuple):
-    """What an embedding is made for: ids run from 0 to `size` - 1, and `pad_id` stands for no text."""
+    """The ids of a tokenizer: from 0 to `size` - 1; `pad_id` stands for no text."""
 
     size: int
     pad_id: int
 
 
 class NamedEncoder(NamedTuple):
-    """What a tokenizer has to fit: an encoder of somebody else, or OpenJEPA's own, which takes any."""
+    """The encoder that a tokenizer must match: an external one, or OpenJEPA's own, which takes any."""
 
     name: str | None = None  # hub id or folder; None = OpenJEPA's own
     weights: bool = False  # whether it starts from pretrained weights

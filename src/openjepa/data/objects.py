@@ -1,4 +1,4 @@
-"""`data=` of the Python interface: settings as on the command line, or objects, which become a file."""
+"""`data=` of the Python interface: settings as on the command line, or objects, which are written to a file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from openjepa.data.questions.dataset import QuestionConfig
 from openjepa.data.text.sources import DataConfig
 
 KEYS = ("data", "data.source")
-STAND_IN = "objects given in Python"  # the source, until the columns are known that are to be written
+STAND_IN = "objects given in Python"  # the source, until the columns to write are known
 
 
 def without_objects(values: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Settings by keyword in which a stand-in takes the place of objects given as data, and these objects, or None."""
+    """Settings by keyword with a stand-in for objects given as data, and these objects, or None."""
     for key in KEYS:
         value = values.get(key)
         if isinstance(value, Mapping) and is_path_or_section(value):

@@ -1,4 +1,4 @@
-"""How rows of texts and of images look to people: `core.picture` of every batch that has `ids` or `images`."""
+"""Rows of texts and images for display: `core.picture` of every batch that has `ids` or `images`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def text_pictures(tokenizer: TextTokenizer, batch: HasIds) -> list[Pieces]:
 
 
 def token_text(tokenizer: TextTokenizer, token: int) -> str:
-    """Text of a token as it stands within a text: a space comes first where it begins a word."""
+    """Text of a token within a text, with a space in front where it begins a word."""
     name = tokenizer.backend.id_to_token(token) or ""
     decoder = tokenizer.backend.decoder
     if token in tokenizer.special_ids or decoder is None:
@@ -50,6 +50,6 @@ def token_text(tokenizer: TextTokenizer, token: int) -> str:
 
 
 def image_pictures(batch: HasImages) -> list[Patches]:
-    """The images of a batch as the networks get them: augmented, if the recipe does that."""
+    """The images of a batch as the networks read them: augmented, if the recipe augments."""
     pixels = ((batch.images.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255)  # [B, H, W, 3]
     return [Patches(image, batch.grid) for image in pixels.numpy().astype(np.uint8)]

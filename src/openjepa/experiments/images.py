@@ -1,4 +1,4 @@
-"""The usual experiment on images: decoded images, batches, the embedding of an image, and what can be asked of it."""
+"""The usual experiment on images: decoded images, batches, the embedding of an image, and its tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The usual experiment on texts: rows of documents, batches, the embedding of a text, and what can be asked of it."""
+"""The usual experiment on texts: rows of documents, batches, the embedding of a text, and its tasks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TextConfig(Protocol):
 
 
 def tokenizer_for(config: TextConfig, encoder: NamedEncoder, context: BuildContext) -> TextTokenizer:
-    """The tokenizer of a run, for an encoder: kept in the assets; on the first build trained, or the encoder's own."""
+    """The tokenizer of a run, for an encoder: from the assets; on the first build trained, or the encoder's own."""
     return load_or_train(config.tokenizer, config.data, context.assets / "tokenizer.json", encoder)
 
 

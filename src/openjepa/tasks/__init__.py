@@ -1,1 +1,1 @@
-"""What can be asked of an encoder: tasks made from worlds, from labels and from files; `evals` answers them."""
+"""Evaluation tasks made from worlds, labels and files; `evals` scores models on them."""

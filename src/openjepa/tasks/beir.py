@@ -1,11 +1,11 @@
 """A retrieval data set in BEIR's layout (Thakur et al. 2021) as a search task.
 
     corpus.jsonl       {"_id", "title", "text"}     queries.jsonl    {"_id", "text"}
-    qrels/test.tsv     query-id, corpus-id, score, separated by tabs; a header is passed over
+    qrels/test.tsv     query-id, corpus-id, score, separated by tabs; a header is skipped
 
-As BEIR does, a document is its title and its text, only judged queries are asked, a score above 0 is an answer, and a
-document with the id of the query is no candidate for it. Judgements that nobody could use (of unknown ids, given twice,
-queries without an answer) are left out and counted; what cannot be read at all is a UserError.
+As BEIR does, a document is its title and its text, only judged queries are used, a score above 0 means relevant, and a
+document with the id of the query is no candidate for it. Unusable judgements (of unknown ids, given twice, queries
+without a relevant document) are left out and counted; what cannot be read at all is a UserError.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ def read_beir(folder: Path, name: str, split: str, limit: int, counts: Counts) -
         if query not in queries:
             counts.add("judged query that is not in queries.jsonl", query)
             continue
-        found = {}
+        relevant = {}
         for document, score in scores.items():
             if document not in numbers:
                 counts.add("judged document that is not in corpus.jsonl", document)
             elif score > 0 and document != query:
-                found[numbers[document]] = score
-        if found:
-            answers[query] = found
+                relevant[numbers[document]] = score
+        if relevant:
+            answers[query] = relevant
         else:
             counts.add("judged query without an answer", query)
     if not answers or len(documents) < 2:
         raise UserError(f"{folder}: no query of qrels/{split}.tsv has an answer among two documents of corpus.jsonl")
-    asked = drawn(answers, limit, lambda query: query)
+    chosen = drawn(answers, limit, lambda query: query)
     return Search(
         name=name,
-        queries=[queries[query] for query in asked],
+        queries=[queries[query] for query in chosen],
         documents=list(documents.values()),
-        gains=[answers[query] for query in asked],
-        left_out={number: numbers[query] for number, query in enumerate(asked) if query in numbers},
+        gains=[answers[query] for query in chosen],
+        left_out={number: numbers[query] for number, query in enumerate(chosen) if query in numbers},
     )
 
 

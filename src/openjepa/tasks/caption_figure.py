@@ -1,9 +1,9 @@
-"""A picture of what a caption is worth: how well each hidden patch is predicted with it, and with another image's.
+"""Figure of the gain from captions: how well each hidden patch is predicted with its caption, and with another.
 
     openjepa eval runs/vl --figures
 
 A patch's colour is the cosine of its predicted latent with its target. The wrong caption is that of another held-out
-image, and the same patches are hidden, so all that differs between the two maps is the text.
+image, and the same patches are hidden, so the two maps differ only in the text.
 """
 
 from __future__ import annotations
@@ -29,32 +29,33 @@ WORST, BEST = -1.0, 1.0  # of a cosine
 WIDTH = 44  # characters of a line of caption
 
 
-class Told(NamedTuple):
-    """Images with one kind of caption."""
+class CaptionCosines(NamedTuple):
+    """Images with one kind of caption, and the cosines of their predictions."""
 
     pixels: list[np.ndarray]  # of each image [S, S, 3] uint8
     captions: list[str]
-    cosines: np.ndarray  # [B, rows, columns] float, NaN on patches that are shown
+    cosines: np.ndarray  # [B, rows, columns] float, NaN on patches that are not hidden
 
 
 @dataclass(frozen=True)
 class CaptionFigure:
-    """Draws what any method of one experiment makes of the captions of held-out images."""
+    """Draws the effect of captions of held-out images on the predictions of a method."""
 
     held_out: CaptionedImages
     collate: CaptionCollator
 
     def __call__(self, method: Method, out: Path) -> None:
-        """A row for each of the first few images: what is hidden, and the cosines with its caption and with another."""
+        """Draw a row for each of the first images: hidden patches, and cosines with its caption and with another."""
         numbers = range(min(SHOWN, len(self.held_out)))
-        draw(self.told(method, "caption", numbers), self.told(method, "shuffled", numbers), out)
+        draw(self.cosines(method, "caption", numbers), self.cosines(method, "shuffled", numbers), out)
 
-    def told(self, method: Method, text: TextKind, numbers: Sequence[int]) -> Told:
-        """These held-out images with their captions, or with others."""
-        batch = self.collate.asked(self.held_out.told(text), numbers)
-        shown = self.collate.pictures(batch)
-        cosines = patch_cosines(method, batch).reshape(len(numbers), *shown[0].grid)
-        return Told([picture.pixels for picture in shown], [picture.caption for picture in shown], cosines)
+    def cosines(self, method: Method, text: TextKind, numbers: Sequence[int]) -> CaptionCosines:
+        """Predict these held-out images with their captions, or with others."""
+        batch = self.collate.eval_batch(self.held_out.with_captions(text), numbers)
+        pictures = self.collate.pictures(batch)
+        cosines = patch_cosines(method, batch).reshape(len(numbers), *pictures[0].grid)
+        pixels = [picture.pixels for picture in pictures]
+        return CaptionCosines(pixels, [picture.caption for picture in pictures], cosines)
 
 
 def patch_cosines(method: Method, batch: CaptionedBatch) -> np.ndarray:
@@ -62,15 +63,15 @@ def patch_cosines(method: Method, batch: CaptionedBatch) -> np.ndarray:
     with evaluating(method):
         latents = method(batch.to(device_of(method))).latents
     assert latents is not None
-    found = np.full(batch.hidden.shape, np.nan)
+    by_patch = np.full(batch.hidden.shape, np.nan)  # [B, N]
     cosines = torch.cosine_similarity(latents.predicted.float(), latents.target.float(), dim=1)  # [M]
     rows, _ = batch.hidden_valid.nonzero(as_tuple=True)  # [M]
-    found[rows.numpy(), batch.hidden_at[batch.hidden_valid].numpy()] = cosines.cpu().numpy()
-    return found
+    by_patch[rows.numpy(), batch.hidden_at[batch.hidden_valid].numpy()] = cosines.cpu().numpy()
+    return by_patch
 
 
-def draw(right: Told, wrong: Told, out: Path) -> None:
-    """The same images with either caption, as a PNG, PDF or SVG."""
+def draw(right: CaptionCosines, wrong: CaptionCosines, out: Path) -> None:
+    """Draw the same images with either caption, as a PNG, PDF or SVG."""
     from matplotlib.figure import Figure
 
     rows = len(right.pixels)
@@ -80,15 +81,15 @@ def draw(right: Told, wrong: Told, out: Path) -> None:
         hidden = ~np.isnan(right.cosines[row])  # [rows, columns]
         extent = (0, 1, 0, 1)
         grey = np.ma.masked_where(~hidden, np.full(hidden.shape, GREY))
-        for cell, one, title in zip(cells, (None, right, wrong), ("hidden", "its caption", "another"), strict=True):
+        for cell, cosines, title in zip(cells, (None, right, wrong), ("hidden", "its caption", "another"), strict=True):
             cell.imshow(right.pixels[row], extent=extent)
-            if one is None:
+            if cosines is None:
                 cell.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent)
                 cell.set_title(title, fontsize=8)
             else:
-                heat = cell.imshow(one.cosines[row], cmap="RdYlGn", vmin=WORST, vmax=BEST, extent=extent)
-                caption = textwrap.fill(one.captions[row], WIDTH)
-                cell.set_title(f"{title}: mean cosine {np.nanmean(one.cosines[row]):.2f}\n{caption}", fontsize=8)
+                heat = cell.imshow(cosines.cosines[row], cmap="RdYlGn", vmin=WORST, vmax=BEST, extent=extent)
+                caption = textwrap.fill(cosines.captions[row], WIDTH)
+                cell.set_title(f"{title}: mean cosine {np.nanmean(cosines.cosines[row]):.2f}\n{caption}", fontsize=8)
             cell.set_axis_off()
     figure.colorbar(heat, ax=axes, shrink=0.5, label="cosine of predicted and target latent")
     figure.savefig(out, dpi=120)

@@ -1,6 +1,6 @@
-"""Do images and captions find each other? Asked of methods that predict whole images and captions from each other.
+"""Retrieval between images and captions, for methods that predict whole images and captions from each other.
 
-    image_to_text_top1, _mrr   of what is predicted from an image, which caption of its pool is the nearest by cosine
+    image_to_text_top1, _mrr   rank of an image's caption in its pool, by cosine with the prediction from the image
     text_to_image_top1, _mrr   the other way round
 
 Pools are 100 held-out images that have no caption in common, each with one of its captions.
@@ -23,7 +23,7 @@ from openjepa.data.captions.batches import CaptionCollator, CaptionedBatch
 from openjepa.data.captions.dataset import CaptionedImages
 
 POOL = 100
-MOST_ASKED = 500  # images
+MOST_IMAGES = 500
 
 PairsOf = Callable[[Any, CaptionedBatch], Pairs]  # of a method
 
@@ -37,7 +37,7 @@ class CaptionRetrieval:
     pairs: PairsOf
 
     def tasks(self) -> list[Retrieval]:
-        """Both directions; none if no two images can be told apart by their captions."""
+        """Both directions; none if no two images have distinct captions."""
         numbers = self.distinct()
         pools = pools_of(len(numbers))
         if pools.shape[1] < 2:
@@ -56,32 +56,32 @@ class CaptionRetrieval:
         numbers: list[int] = []
         for number in range(len(self.held_out)):
             captions = self.held_out.captions_of(number)
-            if len(numbers) < MOST_ASKED and known.isdisjoint(captions):
+            if len(numbers) < MOST_IMAGES and known.isdisjoint(captions):
                 numbers.append(number)
                 known.update(captions)
         return numbers
 
     def answers(self, method: Any, numbers: list[int]) -> dict[str, Vectors]:
-        """What is predicted for these images and for their captions, and what would have been right."""
+        """Predictions for these images and for their captions, with their targets."""
         device = device_of(method)
         parts = []
         at_once = self.collate.at_once
         for start in range(0, len(numbers), at_once):
-            batch = self.collate.asked(self.held_out, numbers[start : start + at_once])
+            batch = self.collate.eval_batch(self.held_out, numbers[start : start + at_once])
             parts.append(self.pairs(method, batch.to(device)))
-        found = Pairs(*(torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True)))
+        pairs = Pairs(*(torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True)))
         return {
-            "image_to_text": Vectors(found.text_from_image, found.text_target),
-            "text_to_image": Vectors(found.image_from_text, found.image_target),
+            "image_to_text": Vectors(pairs.text_from_image, pairs.text_target),
+            "text_to_image": Vectors(pairs.image_from_text, pairs.image_target),
         }
 
 
 def pools_of(count: int) -> np.ndarray:
-    """[N, K] int64: full pools of neighbours, each from the view of each of its K members, itself first.
+    """[N, K] int64: full pools of neighbours, once for each of their K members, that member first.
 
-    All `count` are one pool if they are fewer than POOL; what is left beyond the last full pool is not asked.
+    All `count` are one pool if they are fewer than POOL; what is left beyond the last full pool is not used.
     """
     size = min(count, POOL)
     pool = np.arange(count // max(size, 1) * size).reshape(-1, 1) // max(size, 1) * size  # [N, 1] first of its pool
-    own = np.arange(len(pool))[:, None]  # [N, 1]
-    return pool + (own - pool + np.arange(size)) % max(size, 1)
+    member = np.arange(len(pool))[:, None]  # [N, 1]
+    return pool + (member - pool + np.arange(size)) % max(size, 1)

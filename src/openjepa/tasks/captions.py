@@ -1,4 +1,4 @@
-"""What can be asked of a method that predicts hidden patches with the help of a caption: does the caption help?
+"""Tasks that measure how much captions help to predict hidden patches.
 
 On held-out images, with the same patches hidden throughout:
 
@@ -6,10 +6,10 @@ On held-out images, with the same patches hidden throughout:
     captions_skill_shuffled   with those of another image: a method that reads no text has the same skill
     captions_skill_none       with no text at all; unusual for a method that was trained with captions
                               (these two are controls: no gain or loss is claimed of them)
-    captions_gap              right less shuffled: what the predictor takes from the words' content
+    captions_gap              right minus shuffled: the gain from the content of the words
 
 Skill is 1 - error / error of the best constant, over all hidden patches; an image's item is its share of that, so that
-the mean over images is the skill and the interval of the scorecard is one over images.
+the mean over images is the skill and the scorecard's interval is over images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from openjepa.data.images.sources import WORLD
 from openjepa.tasks.caption_retrieval import CaptionRetrieval, PairsOf
 from openjepa.tasks.objects import object_tasks
 
-MOST_ASKED = 512  # held-out images
+MOST_IMAGES = 512  # held-out images
 NAMES: dict[TextKind, str] = {"caption": "right", "shuffled": "shuffled", "none": "none"}
 
 
@@ -45,38 +45,41 @@ class CaptionTasks:
     pairs: PairsOf | None = None  # of a method that predicts whole images and whole captions from each other
 
     def all(self) -> list[Task]:
-        """Whether captions help; the scenes world also asks for its factors, on combinations no model was trained on,
-        and photographs for the kind of the largest object, where files say what there is."""
+        """Make all tasks: whether captions help, and probes.
+
+        The scenes world has probes of its factors, on combinations no model was trained on; photographs one of the kind
+        of the largest object, where files of objects are given.
+        """
         tasks: list[Task] = [Prediction("captions", self.ask)]
         if self.pairs is not None:
-            tasks += CaptionRetrieval(self.held_out.told("caption"), self.collate, self.pairs).tasks()
+            tasks += CaptionRetrieval(self.held_out.with_captions("caption"), self.collate, self.pairs).tasks()
         if self.data.source.strip() == WORLD:
             from openjepa.data.worlds.scenes import factor_tasks
 
             tasks += factor_tasks(pixels=self.data.size)
         elif self.data.object_files is not None:
-            learnt = CaptionedImages(self.data, "train").images
-            tasks += object_tasks(learnt, self.held_out.images, self.data.object_files, self.data.probe_images)
+            train = CaptionedImages(self.data, "train").images
+            tasks += object_tasks(train, self.held_out.images, self.data.object_files, self.data.probe_images)
         return tasks
 
     def ask(self, method: Method) -> dict[str, Answers]:
         """Skill of each image with each text, and the gap."""
         items = {text: self.skills(method, text) for text in get_args(TextKind)}  # [N] each
-        found = {
+        answers = {
             f"captions_skill_{NAMES[text]}": Answers(skills, 0.0, control=text != "caption")
             for text, skills in items.items()
         }
-        return found | {"captions_gap": Answers(items["caption"] - items["shuffled"], 0.0)}
+        return answers | {"captions_gap": Answers(items["caption"] - items["shuffled"], 0.0)}
 
     def skills(self, method: Method, text: TextKind) -> np.ndarray:
         """[N] float64, the share of each held-out image in the skill with this text; the mean is the skill."""
-        images = self.held_out.told(text)
-        count = min(len(images), MOST_ASKED)
+        images = self.held_out.with_captions(text)
+        count = min(len(images), MOST_IMAGES)
         device = device_of(method)
         parts = []
         at_once = self.collate.at_once
         for start in range(0, count, at_once):
-            batch = self.collate.asked(images, range(start, min(start + at_once, count)))
+            batch = self.collate.eval_batch(images, range(start, min(start + at_once, count)))
             rows = batch.hidden_valid.nonzero()[:, 0]  # [M]
             parts.append((method(batch.to(device)).latents, rows, batch.size))
         return image_skills(parts)

@@ -1,4 +1,4 @@
-"""Three texts for the question a person asks first: is a variation nearer to the original than something unrelated?"""
+"""Three texts to test whether a variation is nearer to the original than an unrelated text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from openjepa.core.errors import UserError
 from openjepa.data.text.sources import DataConfig, held_out_texts
 
-LOOKED_AT = 200  # held-out documents among which two long enough ones are looked for
+SEARCHED = 200  # held-out documents searched for two that are long enough
 SHORTEST = 12  # words of a document that is cut in two
 
 
@@ -29,7 +29,7 @@ def semantic_trio(cfg: DataConfig) -> Trio:
         from openjepa.data.worlds.stories import semantic_example
 
         return Trio(("original", "variation", "unrelated"), semantic_example())
-    long_enough = [words for d in held_out_texts(cfg, LOOKED_AT) if len(words := d.text.split()) >= SHORTEST]
+    long_enough = [words for d in held_out_texts(cfg, SEARCHED) if len(words := d.text.split()) >= SHORTEST]
     if len(long_enough) < 2:
         raise UserError(f"fewer than two of the held-out documents have {SHORTEST} words to cut in two")
     (first, second), (other, _) = (_halves(words) for words in (long_enough[0], long_enough[-1]))

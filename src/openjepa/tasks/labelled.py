@@ -22,7 +22,7 @@ class Labelled(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Where a file keeps what, and which labels are passed over."""
+    """The columns of a file, and the labels to skip."""
 
     text: str
     label: str
@@ -58,18 +58,18 @@ def read_classification(
     """
     if test is None:
         rows = list(labelled_texts(train, columns, counts))
-        learnt = [row for row in rows if not is_held_out(row.text, test_fraction)]
-        asked = [row for row in rows if is_held_out(row.text, test_fraction)]
+        train_rows = [row for row in rows if not is_held_out(row.text, test_fraction)]
+        test_rows = [row for row in rows if is_held_out(row.text, test_fraction)]
     else:
-        learnt, asked = (list(labelled_texts(path, columns, counts)) for path in (train, test))
-    learnt, asked = (
-        drawn(rows, limit, lambda row: row.text) for rows, limit in zip((learnt, asked), limits, strict=True)
+        train_rows, test_rows = (list(labelled_texts(path, columns, counts)) for path in (train, test))
+    train_rows, test_rows = (
+        drawn(rows, limit, lambda row: row.text) for rows, limit in zip((train_rows, test_rows), limits, strict=True)
     )
-    task = classification(name, learnt, asked)
+    task = classification(name, train_rows, test_rows)
     if not task.test:
         raise UserError(f"{test or train} leaves no test text with a label that a training text has as well")
     for reason, count in (
-        ("test text whose label train lacks", len(asked) - len(task.test)),
+        ("test text whose label train lacks", len(test_rows) - len(task.test)),
         ("test text that is also in train", len(set(task.test) & set(task.train))),
     ):
         if count:

@@ -1,13 +1,13 @@
-"""Which sentence is missing? One is taken out of each document, and the embedding of the rest has to find it.
+"""Retrieval of a sentence that was removed from its document, by the embedding of the rest.
 
-Only embeddings are asked, so every method answers in the same way, whatever it predicts in training (a recipe that
-predicts sentences is asked for its own predictions by `sentence_tasks`). Two pools of candidates:
+Only embeddings are used, so every method is measured in the same way, whatever it predicts in training (for recipes
+that predict sentences, `sentence_tasks` measures these predictions). Two pools of candidates:
 
     <name>_within      all sentences of the same document. Those that were left in share every word with the query, so
-                       looking for what was seen is wrong, and word counts stay far below chance
-    <name>_elsewhere   the missing one among 99 sentences of other documents: is the topic, the style, the story there?
+                       similarity of words misleads, and word counts score far below chance
+    <name>_elsewhere   the missing one among 99 sentences of other documents: tests topic, style and story
 
-Which sentence is taken out depends on the words of the document alone, so it is the same for every run.
+Which sentence is removed depends only on the words of the document, so it is the same for every run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def hidden_sentence_tasks(
     sentences: SentencesConfig,
     counts: Counts,
 ) -> list[Search]:
-    """Both questions on at most `limit` documents (0 = all), each cut after `most_sentences` sentences.
+    """Both tasks on at most `limit` documents (0 = all), each cut after `most_sentences` sentences.
 
     Documents with fewer than three different sentences are counted and left out. Raises UserError if fewer than two
     are left.
@@ -45,24 +45,25 @@ def hidden_sentence_tasks(
     documents = drawn(usable, limit, " ".join)
     if len(documents) < 2:
         raise UserError(f"{len(documents)} documents of at least {LEAST} sentences; two are needed")
-    hidden = [seed_for(0, "hidden sentence", *found) % len(found) for found in documents]  # number within each
-    firsts = np.cumsum([0, *(len(found) for found in documents[:-1])])
-    everything = [sentence for found in documents for sentence in found]  # C
+    hidden = [seed_for(0, "hidden sentence", *document) % len(document) for document in documents]  # number within each
+    firsts = np.cumsum([0, *map(len, documents[:-1])])
+    everything = [sentence for document in documents for sentence in document]  # C
     queries = [
-        " ".join(s for i, s in enumerate(found) if i != own) for found, own in zip(documents, hidden, strict=True)
+        " ".join(sentence for i, sentence in enumerate(document) if i != number)
+        for document, number in zip(documents, hidden, strict=True)
     ]
-    own = firsts + np.array(hidden)  # [Q]
-    owner = np.repeat(np.arange(len(documents)), [len(found) for found in documents])  # [C]
+    targets = firsts + np.array(hidden)  # [Q]
+    owner = np.repeat(np.arange(len(documents)), [*map(len, documents)])  # [C]
     pools = {
         "within": [np.flatnonzero(owner == number) for number in range(len(documents))],
-        "elsewhere": [np.concatenate([[missing], _elsewhere(everything, owner, missing)]) for missing in own],
+        "elsewhere": [np.concatenate([[target], _elsewhere(everything, owner, target)]) for target in targets],
     }
     return [
         Search(
             name=f"{name}_{pool}",
             queries=queries,
             documents=everything,
-            gains=[{int(number): 1.0} for number in own],
+            gains=[{int(target): 1.0} for target in targets],
             pools=pool_table(candidates),
             measures=MEASURES,
         )
@@ -72,13 +73,13 @@ def hidden_sentence_tasks(
 
 def _sentences(text: str, most: int, config: SentencesConfig, counts: Counts) -> list[str]:
     """The first sentences of a text, each once; none where they are too few."""
-    found = dict.fromkeys(" ".join(text[start:end].split()) for start, end in split_sentences(text, config))
-    if len(found) < LEAST:
+    distinct = dict.fromkeys(" ".join(text[start:end].split()) for start, end in split_sentences(text, config))
+    if len(distinct) < LEAST:
         counts.add(f"document of fewer than {LEAST} sentences", text[:40])
         return []
-    return list(found)[:most]
+    return list(distinct)[:most]
 
 
-def _elsewhere(sentences: Sequence[str], owner: np.ndarray, missing: int) -> np.ndarray:
-    generator = generator_for(0, "hidden sentence, elsewhere", sentences[missing])
-    return elsewhere(sentences, owner, missing, generator)
+def _elsewhere(sentences: Sequence[str], owner: np.ndarray, target: int) -> np.ndarray:
+    generator = generator_for(0, "hidden sentence, elsewhere", sentences[target])
+    return elsewhere(sentences, owner, target, generator)

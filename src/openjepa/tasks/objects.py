@@ -1,9 +1,9 @@
-"""Labels for probes of COCO's photographs: of what kind is the largest object in the picture?
+"""Labels for probes of COCO's photographs: the kind of the largest object in the picture.
 
     data.objects=annotations/instances_train2017.json  data.eval_objects=annotations/instances_val2017.json
 
 The kind is COCO's supercategory (person, animal, vehicle, ...; 12 of them), size is the area of the segmented object.
-Pictures without an object are left out. Probes learn on training images and are tested on held-out ones.
+Pictures without an object are left out. Probes are fitted on training images and tested on held-out ones.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ OBJECTS = {  # what is read of COCO's schema
 
 
 def object_tasks(train: ImageSet, held_out: ImageSet, files: tuple[Path, Path], most: int) -> list[Classification]:
-    """The task "object", learnt on up to `most` training images; none if fewer than two kinds can be learnt.
+    """The task "object", fitted on up to `most` training images; none if these show fewer than two kinds.
 
-    Says what was left out of the files. Raises UserError for a file in another schema.
+    Remarks on what was left out of the files. Raises UserError for a file in another schema.
     """
     counts = Counts()
-    found = {file: largest_objects(file, counts) for file in dict.fromkeys(files)}  # both may be one file
+    kinds = {file: largest_objects(file, counts) for file in dict.fromkeys(files)}  # both may be one file
     if counts:
         remark(f"data.objects: {counts.reasons}")
-    learnt, asked = (labelled(images, found[file]) for images, file in zip((train, held_out), files, strict=True))
-    return label_tasks("object", learnt[:most], asked)
+    fitted, tested = (labelled(images, kinds[file]) for images, file in zip((train, held_out), files, strict=True))
+    return label_tasks("object", fitted[:most], tested)
 
 
 def labelled(images: ImageSet, kinds: dict[str, str]) -> list[Labelled]:
-    """Images [S, S, 3] that have a kind, found by the name of their file, each with it."""
+    """Images [S, S, 3] that have a kind, by the name of their file, each with its kind."""
     names = [Path(origin).name for origin in images.origins]
     return [(image, kinds[name]) for image, name in zip(images.pixels, names, strict=True) if name in kinds]
 

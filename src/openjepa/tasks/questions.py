@@ -1,14 +1,14 @@
-"""What can be asked of a method that predicts the answer's latent from the question, on questions it never saw.
+"""Tasks for methods that predict the answer's latent from the question, on held-out questions.
 
-Every split (what is new: numbers and names, sentences, number ranges) is asked apart:
+Every split (what is new: numbers and names, sentences, number ranges) is measured separately:
 
-    _aligned, _mrr, _top1    the predicted latent among those of 100 different answers: the right one, others that occur
-                             in the split and, where these are too few, in training
+    _aligned, _mrr, _top1    the predicted latent compared with those of 100 different answers: the right one, others
+                             that occur in the split and, where these are too few, in training
     _answer_nearest_top1     exact match: the nearest of *all* answers that occur in training or in the split is right;
                              answers are looked up here, text that is generated from the latent is another measure
     _question_tokens         log-likelihood of the question's tokens in nats a token; perplexity is exp(-x)
 
-TF-IDF gives the answer of the nearest training question, `unigram` the likelihood of tokens by their frequency alone.
+TF-IDF gives the answer of the nearest training question, `unigram` the likelihood of tokens by their frequency.
 """
 
 from __future__ import annotations
@@ -31,56 +31,57 @@ from openjepa.data.questions.dataset import Question
 from openjepa.tasks.tfidf import vectorizer
 
 POOL = 100  # answers to choose among, the right one included
-MOST_ASKED = 500  # questions of a split
+MOST_QUESTIONS = 500  # of a split
 MOST_WATCHED = 250  # of the first split, at every health check
-TFIDF_QUESTIONS = 20_000  # training questions that the baseline looks through
+TFIDF_QUESTIONS = 20_000  # training questions that the baseline searches
 CHUNK = 250  # texts read at once
 
 
 @dataclass(frozen=True)
 class QuestionTasks:
-    """Makes the tasks of one experiment; the callables are the recipe's own, and `train` is read when first needed."""
+    """Makes the tasks of one experiment; the recipe gives the callables, and `train` is read when first needed."""
 
-    name: str  # that all measures begin with
+    name: str  # prefix of all measures
     splits: Callable[[], Mapping[str, Sequence[Question]]]  # held out, by what is new
     train: Callable[[], Sequence[Question]]
-    prepare: Callable[[Sequence[str]], Batch]  # questions alone
+    prepare: Callable[[Sequence[str]], Batch]  # questions only
     encode_answers: Callable[[Any, Sequence[str]], Tensor]  # method, A answers -> latents [A, D]
-    log_likelihood: Callable[[Any, Any], Tensor]  # method, questions alone -> [B] nats a token
+    log_likelihood: Callable[[Any, Any], Tensor]  # method, questions only -> [B] nats a token
     tokens: Callable[[Sequence[str]], list[np.ndarray]]  # questions to token ids, with [SEP]
     vocab: int
 
     def all(self) -> list[Task]:
         """Every measure of every split."""
-        return [task for split, asked in self.splits().items() for task in self._of(split, asked[:MOST_ASKED])]
+        return [task for split, items in self.splits().items() for task in self._of(split, items[:MOST_QUESTIONS])]
 
     def watched(self) -> Retrieval:
-        """A part of the first split, to be asked again and again during training."""
-        split, asked = next(iter(self.splits().items()))
-        return self._retrieval(f"{self.name}-{split}", asked[:MOST_WATCHED], POOL)
+        """A part of the first split, to be scored at every health check."""
+        split, questions = next(iter(self.splits().items()))
+        return self._retrieval(f"{self.name}-{split}", questions[:MOST_WATCHED], POOL)
 
-    def _of(self, split: str, asked: Sequence[Question]) -> list[Task]:
+    def _of(self, split: str, questions: Sequence[Question]) -> list[Task]:
         name = f"{self.name}-{split}"
-        everything = self._retrieval(f"{name}_answer_nearest", asked, None)
+        everything = self._retrieval(f"{name}_answer_nearest", questions, None)
         return [
-            self._retrieval(name, asked, POOL),
+            self._retrieval(name, questions, POOL),
             replace(everything, measures=("top1",)),
-            self._likelihood(f"{name}_question_tokens", [question.question for question in asked]),
+            self._likelihood(f"{name}_question_tokens", [question.question for question in questions]),
         ]
 
-    def _retrieval(self, name: str, asked: Sequence[Question], pool: int | None) -> Retrieval:
-        """Each question among `pool` answers (None = all there are)."""
-        split, learnt = ({question.answer for question in part} for part in (asked, self.train()))
-        answers = sorted(split) + sorted(learnt - split)  # [C]
+    def _retrieval(self, name: str, questions: Sequence[Question], pool: int | None) -> Retrieval:
+        """Retrieve the answer of each question among `pool` answers (None = all)."""
+        split = {question.answer for question in questions}
+        train = {question.answer for question in self.train()}
+        answers = sorted(split) + sorted(train - split)  # [C]
         number = {answer: n for n, answer in enumerate(answers)}
-        texts = [question.question for question in asked]
+        texts = [question.question for question in questions]
 
         def vectors(method: Method) -> Vectors:
             predicted = torch.cat([method.embed(self._batch(method, part)) for part in chunks(texts)])
             candidates = torch.cat([self.encode_answers(method, part) for part in chunks(answers)])
             return Vectors(predicted.float().cpu().numpy(), candidates.float().cpu().numpy())
 
-        pools = draw_pools([number[question.answer] for question in asked], len(split), len(answers), pool)
+        pools = draw_pools([number[question.answer] for question in questions], len(split), len(answers), pool)
         return Retrieval(name, pools, vectors, baselines={"tfidf": lambda: self._looked_up(texts, number)})
 
     def _batch(self, method: Method, texts: Sequence[str]) -> Batch:
@@ -88,10 +89,10 @@ class QuestionTasks:
 
     def _looked_up(self, texts: Sequence[str], number: Mapping[str, int]) -> Vectors:
         """One-hot vectors of the answers to the nearest training questions."""
-        learnt = self.train()[:TFIDF_QUESTIONS]
-        nearest = nearest_texts([question.question for question in learnt], texts)
+        train = self.train()[:TFIDF_QUESTIONS]
+        nearest = nearest_texts([question.question for question in train], texts)
         one_hot = np.eye(len(number))
-        return Vectors(one_hot[[number[learnt[i].answer] for i in nearest]], one_hot)
+        return Vectors(one_hot[[number[train[i].answer] for i in nearest]], one_hot)
 
     def _likelihood(self, name: str, texts: Sequence[str]) -> Prediction:
         uniform = -math.log(self.vocab)
@@ -101,11 +102,11 @@ class QuestionTasks:
             return {name: Answers(found.cpu().double().numpy(), uniform)}
 
         def unigram() -> dict[str, Answers]:
-            counts = np.ones(self.vocab)  # [V], each token seen once more than it was
+            counts = np.ones(self.vocab)  # [V], add-one smoothing
             for ids in self.tokens([question.question for question in self.train()]):
                 np.add.at(counts, ids, 1)
             logs = np.log(counts / counts.sum())
-            found = [logs[ids[1:]].mean() for ids in self.tokens(texts)]  # the first token is nobody's next
+            found = [logs[ids[1:]].mean() for ids in self.tokens(texts)]  # the first token follows none
             return {name: Answers(np.array(found), uniform)}
 
         return Prediction(name, ask, {"unigram": unigram})
@@ -117,13 +118,15 @@ def draw_pools(right: Sequence[int], near: int, total: int, size: int | None) ->
     The others are drawn without repetition from the candidates below `near`, and from the rest up to `total` only if
     these are too few. K = `size`, or fewer if there are fewer; None = all.
     """
-    kept = total if size is None else min(size, total)
+    width = total if size is None else min(size, total)
     generator = generator_for(0, "answer pools")
-    pools = np.empty((len(right), kept), dtype=np.int64)  # [N, K]
-    for pool, own in zip(pools, right, strict=True):
-        first, rest = torch.randperm(near, generator=generator), torch.randperm(total - near, generator=generator)
+    pools = np.empty((len(right), width), dtype=np.int64)  # [N, K]
+    for pool, target in zip(pools, right, strict=True):
+        first = torch.randperm(near, generator=generator)
+        rest = torch.randperm(total - near, generator=generator)
         order = torch.cat([first, near + rest]).numpy()  # [total]
-        pool[0], pool[1:] = own, order[order != own][: kept - 1]
+        pool[0] = target
+        pool[1:] = order[order != target][: width - 1]
     return pools
 
 

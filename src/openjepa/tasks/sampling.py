@@ -1,4 +1,4 @@
-"""Fewer of something, the same ones every time: by what they are, not by where they stand or what came before."""
+"""Reproducible subsampling: items are chosen by their content, not by position."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 def drawn(items: Iterable[T], limit: int, content: Callable[[T], str]) -> list[T]:
     """At most `limit` (0 = all) items, in the order given: those whose content has the smallest hashes.
 
-    A draw at random that more items, or another order, change as little as possible. Holds `limit` items in memory.
+    A random draw that more items, or another order, change as little as possible. Holds `limit` items in memory.
     """
     if not limit:
         return list(items)
     numbered = ((seed_for(0, "drawn", content(item)), number, item) for number, item in enumerate(items))
-    kept = heapq.nsmallest(limit, numbered, key=lambda one: one[:2])
-    return [item for _, _, item in sorted(kept, key=lambda one: one[1])]
+    chosen = heapq.nsmallest(limit, numbered, key=lambda entry: entry[:2])
+    return [item for _, _, item in sorted(chosen, key=lambda entry: entry[1])]

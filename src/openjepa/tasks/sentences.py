@@ -1,15 +1,15 @@
-"""Which sentence was hidden? Retrieval questions for methods that predict the latents of hidden sentences.
+"""Retrieval of hidden sentences, for methods that predict their latents.
 
 Three pools, from hard to easy. `in_document`: every sentence of the same document, the visible ones too, so repeating
-what was seen is wrong. `among_hidden`: the hidden ones of the document only, so avoiding what was seen is no help.
-`elsewhere`: sentences of other documents. Beside the networks answer TF-IDF (the words of the visible sentences),
-`copy` (the run's own latent of the nearest visible sentence) and `position` (the mean latent of the sentences of the
-same number in rows of other documents: where a sentence stands, whatever it says).
+a visible sentence is wrong. `among_hidden`: the hidden ones of the document only, so avoiding visible ones is no help.
+`elsewhere`: sentences of other documents. The baselines are TF-IDF (the words of the visible sentences), `copy` (the
+run's latent of the nearest visible sentence) and `position` (the mean latent of the sentences of the same number in
+rows of other documents: position without content).
 
 A prediction is partly what all sentences of its document share, and the visible ones are nearest to that. `less_seen`
-therefore asks `in_document` once more, with the mean of the visible sentences' latents taken from the prediction and
-from every candidate: what is predicted beyond what the document shows anyhow? Pointing away from that mean helps in
-both without any knowledge; `avoid` does nothing else, and is what a run has to beat.
+therefore repeats `in_document` with the mean of the visible sentences' latents subtracted from the prediction and from
+every candidate: it measures what is predicted beyond that mean. Pointing away from the mean helps in both without any
+knowledge; `avoid` does only this, and is the baseline that a run has to beat.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from openjepa.data.text.rows import SentenceRows
 ELSEWHERE = 99  # sentences of other documents in a pool
 ROWS_AT_ONCE, DOCUMENTS_AT_ONCE = 64, 16
 MOST_PASSAGES = 64  # of a whole document
-LEAST = 20  # questions below which a score would say nothing
+LEAST = 20  # sentences below which a score means nothing
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,20 @@ class _Sentences:
 def sentence_tasks(
     rows: Any, collate: MaskedSentencesCollator, limit: int = 400, seed: int = 0, whole: bool = False
 ) -> list[Retrieval]:
-    """The four questions on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
+    """The four tasks on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
 
     `whole` joins the rows of each document, up to 64 passages of it, whatever the length of a row in training.
     The method needs `predict_from_context(batch)` [M, D] and `all_targets(batch)` [N, D], of the hidden sentences and
-    of all, in their order. A question is left out where fewer than 20 sentences can be asked for.
+    of all, in their order. A task of fewer than 20 sentences is left out.
     """
     samples = _whole(rows, collate.rows, limit) if whole else [rows[i] for i in range(min(limit, len(rows)))]
-    asked = [Sample(sample, generator_for(seed, "sentence tasks", i), i) for i, sample in enumerate(samples)]
+    seeded = [Sample(sample, generator_for(seed, "sentence tasks", i), i) for i, sample in enumerate(samples)]
     step = DOCUMENTS_AT_ONCE if whole else max(1, ROWS_AT_ONCE // collate.rows.sentences.passages)
-    batches = [collate(asked[start : start + step]) for start in range(0, len(asked), step)]
+    batches = [collate(seeded[start : start + step]) for start in range(0, len(seeded), step)]
     found = _read(batches, [sample.document for sample in samples], collate.rows.tokenizer.decode)
     queries = np.flatnonzero(found.hidden)  # [N], in the order of the predictions
-    shown = {row: _visible(found, row) for row in dict.fromkeys(found.row.tolist())}
-    contexts = [shown[row] for row in found.row[queries].tolist()]
+    visible = {row: _visible(found, row) for row in dict.fromkeys(found.row.tolist())}
+    contexts = [visible[row] for row in found.row[queries].tolist()]
     pools = {
         "in_document": [_document(found, query, hidden_only=False) for query in queries],
         "among_hidden": [_document(found, query, hidden_only=True) for query in queries],
@@ -91,7 +91,7 @@ def sentence_tasks(
         task = Retrieval(
             name=f"sentence_{name}",
             pools=pool_table([np.concatenate([[queries[i]], others[i]]) for i in kept]),
-            vectors=lambda method, kept=kept: _some(answer(method), kept),
+            vectors=lambda method, kept=kept: _subset(answer(method), kept),
             texts=([contexts[i] for i in kept], found.texts),
             beside={
                 "copy": lambda method, kept=kept: _copied(answer(method), nearest[kept]),
@@ -100,69 +100,71 @@ def sentence_tasks(
             measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
             groups=found.document[queries[kept]],
         )
-        tasks += _beside_what_was_seen(task, found) if name == "in_document" else [task]
+        tasks += _with_avoid(task, found) if name == "in_document" else [task]
     return tasks
 
 
 @dataclass(frozen=True)
 class _VisibleMean:
-    """What the visible sentences of each document share, in the latents of a run."""
+    """The mean latent of the visible sentences of each document."""
 
     found: _Sentences
-    asked: np.ndarray  # [N] the sentence that each question asks for
+    targets: np.ndarray  # [N] the sentence to retrieve for each item
 
     def of(self, candidates: np.ndarray) -> np.ndarray:
-        """Their mean in the document of each sentence, [C, D] -> [C, D]."""
+        """The mean in the document of each sentence, [C, D] -> [C, D]."""
         row, hidden = self.found.row, self.found.hidden  # [C]
         sums, counts = group_sums(candidates[~hidden], row[~hidden], int(row[-1]) + 1)  # [R, D], [R]
         return (sums / counts.clip(1)[:, None])[row]
 
-    def without(self, given: Vectors) -> Vectors:
-        """Predictions and candidates less that mean."""
-        mean = self.of(given.candidates)
-        return Vectors(given.predicted - mean[self.asked], given.candidates - mean)
+    def without(self, vectors: Vectors) -> Vectors:
+        """Predictions and candidates minus that mean."""
+        mean = self.of(vectors.candidates)
+        return Vectors(vectors.predicted - mean[self.targets], vectors.candidates - mean)
 
-    def avoid(self, given: Vectors) -> Vectors:
-        """A guess that needs no learning: away from that mean."""
-        return Vectors(-self.of(given.candidates)[self.asked], given.candidates)
+    def avoid(self, vectors: Vectors) -> Vectors:
+        """The baseline that points away from that mean."""
+        return Vectors(-self.of(vectors.candidates)[self.targets], vectors.candidates)
 
 
-def _beside_what_was_seen(task: Retrieval, found: _Sentences) -> list[Retrieval]:
-    """The question with its control, and once more with what the visible sentences share taken from both sides."""
-    seen = _VisibleMean(found, task.pools[:, 0])
+def _with_avoid(task: Retrieval, found: _Sentences) -> list[Retrieval]:
+    """The task with its baseline `avoid`, and once more with the visible mean subtracted from both sides."""
+    mean = _VisibleMean(found, task.pools[:, 0])
 
-    def avoiding_less_seen(method: Method) -> Vectors:
-        given = task.vectors(method)
-        return seen.without(Vectors(np.zeros_like(given.predicted), given.candidates))
+    def avoid_less_seen(method: Method) -> Vectors:
+        vectors = task.vectors(method)
+        return mean.without(Vectors(np.zeros_like(vectors.predicted), vectors.candidates))
 
-    avoid = {"avoid": lambda method: seen.avoid(task.vectors(method))}
-    less = {"copy": lambda method: seen.without(task.beside["copy"](method)), "avoid": avoiding_less_seen}
+    avoid = {"avoid": lambda method: mean.avoid(task.vectors(method))}
+    less = {"copy": lambda method: mean.without(task.beside["copy"](method)), "avoid": avoid_less_seen}
     return [
         replace(task, beside={**task.beside, **avoid}),
         replace(
-            task, name="sentence_less_seen", vectors=lambda method: seen.without(task.vectors(method)), beside=less
+            task, name="sentence_less_seen", vectors=lambda method: mean.without(task.vectors(method)), beside=less
         ),
     ]
 
 
-def _by_position(given: Vectors, found: _Sentences, asked: np.ndarray) -> Vectors:
-    """A guess from a sentence's number in its row: the mean latent of that number in other documents' rows, else 0."""
-    everywhere, count = group_sums(given.candidates, found.number)  # [P, D], [P]
-    _, own = np.unique(np.stack([found.document, found.number]), axis=1, return_inverse=True)
-    own = own.ravel()  # [C] of the same number in the same document; numpy 2.0 alone keeps an axis more
-    here, own_count = group_sums(given.candidates, own)
-    number, own = found.number[asked], own[asked]  # [N]
-    others = (count[number] - own_count[own]).clip(1)[:, None]  # [N, 1]
-    return Vectors((everywhere[number] - here[own]) / others, given.candidates)
+def _by_position(vectors: Vectors, found: _Sentences, queries: np.ndarray) -> Vectors:
+    """Baseline by a sentence's number in its row: the mean latent of that number in other documents' rows, else 0."""
+    everywhere, count = group_sums(vectors.candidates, found.number)  # [P, D], [P]
+    _, same = np.unique(np.stack([found.document, found.number]), axis=1, return_inverse=True)
+    same = same.ravel()  # [C] of the same number in the same document; only numpy 2.0 keeps an extra axis
+    here, same_count = group_sums(vectors.candidates, same)
+    number, same = found.number[queries], same[queries]  # [N]
+    others = (count[number] - same_count[same]).clip(1)[:, None]  # [N, 1]
+    return Vectors((everywhere[number] - here[same]) / others, vectors.candidates)
 
 
 def _whole(rows: Any, maker: SentenceRows, limit: int) -> list[TokenRow]:
     """The first `limit` documents of a corpus, each as one row of at most MOST_PASSAGES passages."""
     most = max(1, MOST_PASSAGES // maker.sentences.passages)  # rows
-    every = groupby((rows[i] for i in range(len(rows))), key=lambda row: row.document)
-    parts = [list(islice(own, most)) for _, own in islice(every, limit)]
-    joined = [maker.whole([row.ids for row in own]) for own in parts]
-    return [TokenRow(ids, maker.special(ids), own[0].document) for ids, own in zip(joined, parts, strict=True)]
+    by_document = groupby((rows[i] for i in range(len(rows))), key=lambda row: row.document)
+    documents = [list(islice(document, most)) for _, document in islice(by_document, limit)]
+    joined = [maker.whole([row.ids for row in document]) for document in documents]
+    return [
+        TokenRow(ids, maker.special(ids), document[0].document) for ids, document in zip(joined, documents, strict=True)
+    ]
 
 
 def _read(batches: Sequence[MaskedText], documents: Sequence[int], decode: Callable[[Any], str]) -> _Sentences:
@@ -197,14 +199,14 @@ def _document(found: _Sentences, query: int, hidden_only: bool) -> np.ndarray:
 
 
 def elsewhere(texts: Sequence[str], document: np.ndarray, query: int, generator: torch.Generator) -> np.ndarray:
-    """Numbers of at most ELSEWHERE sentences that are not of the query's document [C] and not of its words."""
+    """Numbers of at most ELSEWHERE sentences of other documents, with other words than the query."""
     order = torch.randperm(len(texts), generator=generator).numpy()
     others = (i for i in order[document[order] != document[query]] if texts[i] != texts[query])
     return np.fromiter(islice(others, ELSEWHERE), dtype=np.int64)
 
 
 def _answers(batches: Sequence[MaskedText]) -> Callable[[Method], Vectors]:
-    """What a method predicts for the hidden sentences, and the latents of all sentences; asked once."""
+    """Predictions for the hidden sentences and latents of all sentences, computed once for each method."""
 
     def answer(method: Any) -> Vectors:
         device = device_of(method)
@@ -222,5 +224,5 @@ def _copied(vectors: Vectors, nearest: np.ndarray) -> Vectors:
     return Vectors(vectors.candidates[nearest], vectors.candidates)
 
 
-def _some(vectors: Vectors, kept: np.ndarray) -> Vectors:
+def _subset(vectors: Vectors, kept: np.ndarray) -> Vectors:
     return Vectors(vectors.predicted[kept], vectors.candidates)

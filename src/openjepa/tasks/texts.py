@@ -1,4 +1,4 @@
-"""What can be asked of an encoder of texts: the factors and paraphrases of the story world, or a source's labels."""
+"""Tasks for encoders of texts: the factors and paraphrases of the story world, or a source's labels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from openjepa.data.text.sources import DataConfig, Split, documents
 
 
 def text_tasks(cfg: DataConfig, train: int = 4000, test: int = 1000) -> list[Task]:
-    """What can be asked of an encoder trained on this source.
+    """Tasks for an encoder trained on this source.
 
-    The story world asks for its factors and for paraphrases, on events no model was trained on. Other sources ask for
-    `data.label` if it is set: probes learn on the first `train` training documents, held-out ones test them.
+    The story world has probes of its factors and paraphrases, on events no model was trained on; other sources have a
+    probe of `data.label` if it is set, fitted on the first `train` training documents and tested on held-out ones.
     """
     if cfg.source == "stories":
         from openjepa.data.worlds.stories import factor_tasks, triplets

@@ -1,4 +1,4 @@
-"""TF-IDF as every baseline here means it: one vectoriser, so that all columns of this name are the same."""
+"""The TF-IDF vectoriser of all baselines, so that all columns of this name are comparable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORDS = r"(?u)\b\w+\b"  # what counts as a word, in lower case; BM25 reads the s
 
 
 def vectorizer() -> TfidfVectorizer:
-    """Unfitted; gives sparse [N, V] unit rows of sublinear TF-IDF. Single characters, so digits too, are words."""
+    """An unfitted vectoriser: sparse [N, V] unit rows of sublinear TF-IDF. Single characters and digits are words."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
 
     return TfidfVectorizer(sublinear_tf=True, token_pattern=WORDS, dtype=np.float32)

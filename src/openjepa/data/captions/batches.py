@@ -1,7 +1,7 @@
 """Images with captions to batches: some patches hidden, and one caption of each image as token ids.
 
-Which of an image's captions, and which patches, is drawn from the generator of the row, the caption last: with another
-text, or with none, the very same patches are hidden.
+The hidden patches and the caption of an image are drawn from the generator of the row, the caption last: with another
+text, or with none, the same patches are hidden.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from openjepa.data.images.batches import MaskedImageCollator, MaskedImages, imag
 from openjepa.data.text.corpus import pad_rows
 from openjepa.data.tokenizers.choice import TextTokenizer
 
-SILENCE = np.zeros(0, dtype=np.int32)
+NO_TOKENS = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(kw_only=True)
@@ -37,7 +37,7 @@ class CaptionedBatch(MaskedImages):
 
     @property
     def captions(self) -> Captions:
-        """The captions as encoders take them."""
+        """The captions as encoders read them."""
         return Captions(self.text_ids, self.text_valid, self.words)
 
 
@@ -56,8 +56,11 @@ class CaptionCollator:
         captions = [None if k is None else row.captions[k] for row, k in zip(samples, chosen, strict=True)]
         text_ids, text_valid = self.padded(self.encode(captions))
         latents = [row.latents for row in samples if row.latents is not None]
-        told = [(row.words, k) for row, k in zip(samples, chosen, strict=True)]
-        words = [torch.tensor(kept[k], dtype=torch.float32) for kept, k in told if kept is not None and k is not None]
+        words = [
+            torch.tensor(row.words[k], dtype=torch.float32)
+            for row, k in zip(samples, chosen, strict=True)
+            if row.words is not None and k is not None
+        ]
         return CaptionedBatch(
             **{field.name: getattr(masked, field.name) for field in fields(masked)},
             text_ids=text_ids,
@@ -72,25 +75,25 @@ class CaptionCollator:
         rows, columns = self.images.grid
         return images_at_once(rows * columns)
 
-    def asked(self, images: CaptionedImages, numbers: Sequence[int]) -> CaptionedBatch:
-        """These images as every evaluation sees them: the same patches hidden, whatever the text is."""
+    def eval_batch(self, images: CaptionedImages, numbers: Sequence[int]) -> CaptionedBatch:
+        """These images as in every evaluation: the same patches hidden, whatever the text is."""
         return self([Sample(images[i], generator_for(0, "captions", i), i) for i in numbers])
 
     def padded(self, ids: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """ids, which of them are real, both [B, T]."""
+        """ids and valid, both [B, T]."""
         return pad_rows(ids, self.tokenizer.pad_id)
 
     def pictures(self, batch: CaptionedBatch) -> list[Patches]:
-        """The images with the captions that they came with, as people see them."""
-        shown = self.images.pictures(batch)
+        """The images with their captions, for display."""
+        pictures = self.images.pictures(batch)
         rows = zip(batch.text_ids, batch.text_valid, strict=True)
         texts = [self.tokenizer.decode(ids[valid].tolist()) for ids, valid in rows]
-        return [replace(picture, caption=text) for picture, text in zip(shown, texts, strict=True)]
+        return [replace(picture, caption=text) for picture, text in zip(pictures, texts, strict=True)]
 
     def encode(self, captions: Sequence[str | None]) -> list[np.ndarray]:
-        """[L] int32 for each caption, of no token where there is none."""
+        """[L] int32 for each caption; L = 0 where there is none."""
         encoded = iter(self.tokenizer.encode([text for text in captions if text is not None], self.max_len))
-        return [SILENCE if text is None else next(encoded) for text in captions]
+        return [NO_TOKENS if text is None else next(encoded) for text in captions]
 
 
 def _one_of(captions: Sequence[str], generator: torch.Generator) -> int | None:

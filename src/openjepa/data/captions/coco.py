@@ -1,7 +1,7 @@
-"""Annotation files in COCO's schema: JSON lists of images, of what is said of them, and of kinds.
+"""Annotation files in COCO's schema: JSON lists of images, annotations and categories.
 
-They come from elsewhere, so every row is looked at before it is used: what is no row, lacks a key or has something else
-there (a list for an id, null for a file name) is left out and counted.
+Every row is checked before it is used: one that is no object, lacks a key or has a value of another type (a list for an
+id, null for a file name) is left out and counted.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SCHEMA = "COCO's schema (images: id, file_name; annotations: image_id, caption)"
 def read_coco(file: Path, what: str, needed: Mapping[str, Mapping[str, Kinds]], counts: Counts) -> dict[str, Section]:
     """The sections of a file of `what`: of each, the rows that have the `needed` keys with values of these kinds.
 
-    Raises UserError for a file that cannot be read, or in another schema: without such a section, or with one of whose
-    rows none is usable.
+    Raises UserError for a file that cannot be read, or in another schema: without such a section, or with a section
+    that has no usable row.
     """
     try:
         with open_bytes(file.expanduser()) as stream:

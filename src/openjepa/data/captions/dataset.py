@@ -1,11 +1,11 @@
-"""Images with captions: the data of recipes that let a text help to predict an image.
+"""Images with captions: the data of recipes that predict an image with the help of a text.
 
     scenes                       the offline world, five captions an image: no file, no network
     photos/ + captions_*.json    a folder of images and COCO's annotations (Chen et al. 2015), or any in its schema
     photos/ + captions.tsv       a folder of images and a table of file names and captions (see `caption_files`)
     train.parquet  owner/name    a table or a hub data set; `data.label` names the column of captions, one or a list
 
-Images are decoded once and kept as in `images`, their captions beside them. An image without a caption is left out;
+Images are decoded once and kept as in `images`, with their captions. An image without a caption is left out;
 so is a caption whose image is missing. Both are counted, like everything else that could not be used.
 """
 
@@ -32,8 +32,8 @@ from openjepa.data.tokenizers.text_tokenizer import TextTokenizer
 from openjepa.data.tokenizers.unknown_tokens import UnknownTokens
 
 TextKind = Literal["caption", "none", "shuffled"]
-COUNTED_CAPTIONS = 100_000  # looked at for words that the tokenizer does not know
-CAPTION_COLUMN = "caption"  # of a table of captions, where data.label says nothing
+COUNTED_CAPTIONS = 100_000  # searched for unknown tokens
+CAPTION_COLUMN = "caption"  # of a table of captions, where data.label is unset
 
 
 class CaptionDataConfig(ImageDataConfig):
@@ -56,27 +56,27 @@ class CaptionDataConfig(ImageDataConfig):
     eval_captions: str | None = None
     """the file of captions that belongs to `eval_source`"""
     objects: str | None = None
-    """file of objects in COCO's schema (instances_train2017.json): a probe asks for the kind of the largest one"""
+    """file of objects in COCO's schema (instances_train2017.json): a probe predicts the kind of the largest one"""
     eval_objects: str | None = None
     """the file of objects that belongs to `eval_source`"""
 
     @property
     def caption_files(self) -> list[str]:
-        """Paths of both, as far as they are given."""
+        """Paths of those that are given."""
         return [str(Path(file).expanduser()) for file in (self.captions, self.eval_captions) if file is not None]
 
     @property
     def object_files(self) -> tuple[Path, Path] | None:
-        """Both, if there are objects to ask for; one file for both splits if they share a source."""
+        """Files of objects of both splits, if given; one file for both if they share a source."""
         held_out = self.eval_objects if self.eval_source is not None else self.objects
         return None if self.objects is None or held_out is None else (Path(self.objects), Path(held_out))
 
 
 class Captioned(NamedTuple):
-    """An image and what is said of it."""
+    """An image and its captions."""
 
     image: np.ndarray  # [S, S, 3] uint8
-    captions: Sequence[str]  # none, where the method is to see no text
+    captions: Sequence[str]  # empty if the method gets no text
     latents: np.ndarray | None = None  # [N, D] of all patches, where the encoder is frozen and they are kept
     words: Sequence[np.ndarray] | None = None  # of each caption [T, E], likewise
 
@@ -84,8 +84,8 @@ class Captioned(NamedTuple):
 class CaptionedImages(Dataset[Captioned]):
     """Map-style data set of images with their captions, with those of another image each, or with none.
 
-    `shuffled` gives image i the captions of image i + N / 2: always the same ones, and right for other images, so that
-    they differ from the true ones in nothing but what they are about.
+    `shuffled` gives image i the captions of image i + N / 2: always the same ones, and true of other images, so that
+    they differ from the true ones only in content.
     """
 
     def __init__(self, cfg: CaptionDataConfig, split: Literal["train", "eval"], text: TextKind = "caption") -> None:
@@ -99,12 +99,12 @@ class CaptionedImages(Dataset[Captioned]):
         return Captioned(self.images[index], self.captions_of(index))
 
     def captions_of(self, index: int) -> Sequence[str]:
-        """What the method is told of image `index`."""
+        """The captions that the method gets with image `index`."""
         caption_index = self.caption_index(index)
         return () if caption_index is None else self.captions[caption_index]
 
     def caption_index(self, index: int) -> int | None:
-        """Number of the image whose captions the method is told with image `index`."""
+        """Number of the image whose captions the method gets with image `index`."""
         if self.text == "none":
             return None
         return (index + (len(self) // 2 if self.text == "shuffled" else 0)) % len(self)
@@ -120,17 +120,17 @@ class CaptionedImages(Dataset[Captioned]):
         return self.images.counts
 
     def texts(self) -> Iterator[str]:
-        """All captions, one after the other: what a tokenizer learns from."""
+        """All captions, one after the other, to train a tokenizer on."""
         return (caption for captions in self.captions for caption in captions)
 
     def unknown(self, tokenizer: TextTokenizer) -> UnknownTokens:
-        """How many tokens of the first captions this tokenizer does not know."""
+        """Count of the tokens of the first captions that this tokenizer does not know."""
         found = UnknownTokens(tokenizer)
         found.add(tokenizer.encode_content(list(islice(self.texts(), COUNTED_CAPTIONS))))
         return found
 
-    def told(self, text: TextKind) -> CaptionedImages:
-        """The same images with another text."""
+    def with_captions(self, text: TextKind) -> CaptionedImages:
+        """The same images with captions of another kind."""
         return CaptionedImages(self.cfg, self.split, text)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class CaptionedImages(Dataset[Captioned]):
 def captioned(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Record]:
     """Every image of one source that has a caption, undecoded, with its captions (a tuple) as its label.
 
-    Raises UserError if the source cannot be read or nothing says where its captions are.
+    Raises UserError if the source cannot be read or no setting names its captions.
     """
     assert isinstance(cfg, CaptionDataConfig)
     require_captions(cfg)
@@ -164,7 +164,7 @@ def captioned(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Rec
 
 
 def require_captions(cfg: CaptionDataConfig) -> None:
-    """Raises UserError, before any file is opened, if there is no source, or nothing says where its captions are."""
+    """Raises UserError, before any file is opened, if there is no source, or no setting names its captions."""
     if not cfg.source.strip():
         raise UserError(
             f"data.source is not set: give data.source=FOLDER (images) and data.captions=FILE: a .json in {SCHEMA}, or "
@@ -178,7 +178,7 @@ def require_captions(cfg: CaptionDataConfig) -> None:
 
 def _without_captions(key: str, source: str) -> UserError:
     return UserError(
-        f"nothing says where the captions of {source} are; give {key}=FILE: a .json in {SCHEMA}, or {TABLE}; if "
+        f"no setting names the captions of {source}; give {key}=FILE: a .json in {SCHEMA}, or {TABLE}; if "
         f"{source} is itself a table, data.label names its column of captions; data.source={WORLD} needs no files"
     )
 

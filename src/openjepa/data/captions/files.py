@@ -1,4 +1,4 @@
-"""Captions of image files, from a file of their own: COCO's annotations, or a table with a line a caption.
+"""Captions of image files, from a separate file: COCO's annotations, or a table with one caption a line.
 
     captions_train2017.json      COCO's schema; `file_name` is looked up in the folder of images
     captions.tsv .csv .jsonl     a table: in one column the image's file name, relative to that folder, in another its

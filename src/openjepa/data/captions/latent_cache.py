@@ -1,9 +1,9 @@
 """Latents of frozen encoders, computed once and kept on disk as float16: later epochs read them.
 
-A cache is one memory-mapped file of all items behind one another, [sum of lengths, D], under `cache_dir()/latents/`.
-Its name is a hash of everything that could change a number: encoder, weights, data, preprocessing. It is filled in the
-order of the items, and how far it is filled is written after every chunk, once that is on disk: who is interrupted
-goes on there. Its size is said, and room looked for, before the first latent is computed.
+A cache is one memory-mapped file of all items in sequence, [sum of lengths, D], under `cache_dir()/latents/`. Its name
+is a hash of everything that could change a number: encoder, weights, data, preprocessing. It is filled in the order of
+the items, and the progress is saved after every chunk, once that is on disk: an interrupted run resumes there. Its size
+is printed, and free space checked, before the first latent is computed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ class LatentCache:
     Cheap to send to data loading processes, once it is open.
     """
 
-    def __init__(self, what: str, key: Callable[[], Any], lengths: Callable[[], Sequence[int]], dim: int,
-                 compute: Compute) -> None:  # fmt: skip
-        """`what` names the latents for people; `key` (JSON-able) and `lengths` [N] are asked for on the first read."""
+    def __init__(
+        self, what: str, key: Callable[[], Any], lengths: Callable[[], Sequence[int]], dim: int, compute: Compute
+    ) -> None:
+        """`what` names the latents in messages; `key` (a JSON value) and `lengths` [N] are called on the first read."""
         self.what, self.dim = what, dim
-        self._ask: tuple[Callable[[], Any], Callable[[], Sequence[int]], Compute] | None = (key, lengths, compute)
+        self._deferred: tuple[Callable[[], Any], Callable[[], Sequence[int]], Compute] | None = (key, lengths, compute)
         self._offsets = np.zeros(1, dtype=np.int64)
         self._folder: Path | None = None
         self._rows: np.ndarray | None = None
@@ -50,14 +51,14 @@ class LatentCache:
 
     def __getstate__(self) -> dict[str, Any]:
         self._open()
-        return {**self.__dict__, "_ask": None, "_rows": None}
+        return {**self.__dict__, "_deferred": None, "_rows": None}
 
     def _open(self) -> np.ndarray:
-        """[sum of L, D] the mapped file, filled first if need be."""
+        """[sum of L, D] the mapped file, filled first if needed."""
         if self._rows is None:
             if self._folder is None:
-                assert self._ask is not None
-                key, lengths, compute = self._ask
+                assert self._deferred is not None
+                key, lengths, compute = self._deferred
                 self._offsets = np.concatenate([[0], np.cumsum(lengths(), dtype=np.int64)])
                 digest = hashlib.blake2b(json.dumps([self.dim, key()]).encode(), digest_size=16).hexdigest()
                 self._folder = cache_dir() / "latents" / digest
@@ -72,13 +73,14 @@ class LatentCache:
 
     def _fill(self, folder: Path, compute: Compute) -> None:
         """Compute what is missing."""
-        count, file = len(self._offsets) - 1, folder / "latents.f16"
+        count = len(self._offsets) - 1
+        file = folder / "latents.f16"
         done = _done(folder)
         if done == count:
             return
         folder.mkdir(exist_ok=True)
         self._announce(folder, count, done)
-        with file.open("ab") as stream:  # never cut: what is done stays
+        with file.open("ab") as stream:  # keeps the items that are complete
             stream.truncate(int(self._offsets[-1]) * self.dim * 2)
         rows = np.memmap(file, np.float16, "r+", shape=self._shape)
         for start in range(done, count, CHUNK):
@@ -98,8 +100,8 @@ class LatentCache:
                 f"the {self.what} take {size / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free in {folder}; set "
                 "OPENJEPA_CACHE to a folder with room, take fewer data.images, or train with cache=false"
             )
-        going_on = f", {done} of them are there" if done else ""
-        text = f"{self.what}: {count} to keep, {size / 1e6:,.1f} MB in {folder}{going_on}"
+        resumed = f", {done} of them exist" if done else ""
+        text = f"{self.what}: {count} to keep, {size / 1e6:,.1f} MB in {folder}{resumed}"
         Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -112,9 +114,9 @@ def _done(folder: Path) -> int:
 
 
 def _write_done(folder: Path, count: int) -> None:
-    aside = folder / ".done"
-    aside.write_text(str(count), encoding="utf-8")
-    os.replace(aside, folder / "done")
+    temporary = folder / ".done"
+    temporary.write_text(str(count), encoding="utf-8")
+    os.replace(temporary, folder / "done")
 
 
 def weights_hash(module: nn.Module) -> str:

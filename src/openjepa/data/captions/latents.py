@@ -1,7 +1,7 @@
-"""Captioned images with what frozen encoders say of them, computed once and read from disk ever after.
+"""Captioned images with the latents of frozen encoders, computed once and then read from disk.
 
 Targets are the latents of a whole image, so they are the same in every epoch, whatever is hidden; so are those of the
-words of a caption. Only the visible patches are another set each time: they are all that is left to encode.
+words of a caption. Only the visible patches differ each time, and only they are left to encode.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from openjepa.data.images.batches import to_float
 
 
 class FrozenPart(NamedTuple):
-    """A frozen network and how it is asked. `details` is the section of the config that decides the answer as well."""
+    """A frozen network and how it encodes. `details` is the section of the config that also determines its latents."""
 
     network: nn.Module
     encode: Callable[..., Tensor]  # images [B, 3, S, S], or ids and valid [B, T] -> [B, N or T, D]
@@ -33,19 +33,19 @@ class FrozenPart(NamedTuple):
 
 
 class FrozenParts(NamedTuple):
-    """The frozen encoders of a method, None for one that learns."""
+    """The frozen encoders of a method, None for one that is trained."""
 
     vision: FrozenPart | None
     text: FrozenPart | None
 
 
 def with_latents(data: CaptionedImages, collate: CaptionCollator, parts: FrozenParts) -> WithLatents | CaptionedImages:
-    """`data` with what its frozen encoders say of it, read from disk; as it is where both encoders learn."""
+    """`data` with the latents of its frozen encoders, read from disk; unchanged where both encoders are trained."""
     return data if parts == (None, None) else WithLatents(data, collate, parts)
 
 
 class WithLatents(Dataset[Captioned]):
-    """`data` with the latents of its frozen parts, None for those that learn. The first `len()` computes what lacks."""
+    """`data` with latents of its frozen parts, None for trained ones. The first `len()` computes missing ones."""
 
     def __init__(self, data: CaptionedImages, collate: CaptionCollator, parts: FrozenParts) -> None:
         self.data, self.collate = data, collate
@@ -53,9 +53,9 @@ class WithLatents(Dataset[Captioned]):
         self.words = None if parts.text is None else self._of_captions(parts.text)
 
     def __len__(self) -> int:
-        for kept in (self.targets, self.words):
-            if kept is not None and len(self.data):
-                kept[0]
+        for latents in (self.targets, self.words):
+            if latents is not None and len(self.data):
+                latents[0]
         return len(self.data)
 
     def __getitem__(self, index: int) -> Captioned:
@@ -78,7 +78,7 @@ class WithLatents(Dataset[Captioned]):
     def _of_images(self, part: FrozenPart) -> LatentCache:
         def compute(numbers: Sequence[int]) -> list[np.ndarray]:
             images = to_float(np.stack([self.data.images[number] for number in numbers]))
-            return list(_asked(part, images))
+            return list(_encoded(part, images))
 
         def lengths() -> list[int]:
             rows, columns = self.collate.images.grid
@@ -95,8 +95,8 @@ class WithLatents(Dataset[Captioned]):
 
         def compute(numbers: Sequence[int]) -> list[np.ndarray]:
             ids, valid = self.collate.padded([texts()[number] for number in numbers])
-            found = _asked(part, ids, valid)
-            return [row[: len(texts()[number])] for row, number in zip(found, numbers, strict=True)]
+            latents = _encoded(part, ids, valid)
+            return [row[: len(texts()[number])] for row, number in zip(latents, numbers, strict=True)]
 
         def key() -> Any:
             tokens = [self.collate.tokenizer.fingerprint, self.collate.max_len]
@@ -105,8 +105,8 @@ class WithLatents(Dataset[Captioned]):
         return LatentCache("latents of captions", key, lambda: [len(ids) for ids in texts()], part.dim, compute)
 
 
-def _asked(part: FrozenPart, *inputs: Tensor) -> np.ndarray:
-    """[B, T, D] float16."""
+def _encoded(part: FrozenPart, *inputs: Tensor) -> np.ndarray:
+    """Encode inputs with a frozen part: [B, T, D] float16."""
     device = device_of(part.network)
     with torch.no_grad():
         return part.encode(*(x.to(device) for x in inputs)).to("cpu", torch.float16).numpy()

@@ -1,1 +1,1 @@
-"""Files that users have, of any kind, as records: found, opened, decompressed, decoded and counted."""
+"""Files of any kind that is read, as records: found, opened, decompressed, decoded and counted."""

@@ -1,7 +1,7 @@
 """CSV and TSV: rows of a file with a header, one at a time; quoted fields may hold line ends.
 
 The delimiter of a .csv is the one under which the header has the wanted column: comma, semicolon, tab or bar. In a
-.tsv, quotes are literal where its head makes no sense otherwise. Blank lines are no rows.
+.tsv, quotes are literal where its head cannot be parsed otherwise. Blank lines are no rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Dialect(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row that is not blank; `fields` is None for one that could not be read, which is counted."""
+    """A row that is not blank; `fields` is None for an unreadable one, which is counted."""
 
     line: int  # the number of its first line
     fields: list[str] | None
@@ -46,7 +46,7 @@ def read_delimited(file: Path, name: str, kind: Kind, reading: ReaderOptions, co
     header = next((row.fields for row in rows if row.fields), None)
     if header is None:
         return
-    at = [_index(header, column, name, key) for column, key in zip(reading.columns, reading.hints, strict=False)]
+    indices = [_index(header, column, name, key) for column, key in zip(reading.columns, reading.hints, strict=False)]
     for row in rows:
         origin = f"{name}:{row.line}"
         fields = row.fields
@@ -59,7 +59,7 @@ def read_delimited(file: Path, name: str, kind: Kind, reading: ReaderOptions, co
         if len(fields) < len(header):
             counts.add(TOO_FEW, origin)
             fields = fields + [""] * (len(header) - len(fields))
-        text, *label = (fields[index] for index in at)
+        text, *label = (fields[index] for index in indices)
         yield Record(text, (label[0] or None) if label else None, origin)
 
 
@@ -93,15 +93,15 @@ def dialect_of(head: bytes, kind: Kind, column: str) -> Dialect:
 
 
 def _quotes_are_literal(lines: Sequence[str], delimiter: str, whole: bool) -> bool:
-    """Whether quotes enclose no fields: they do not pair, or pairing them joins lines that are rows by themselves."""
-    fed = _Lines(enumerate(lines), 2**30)
+    """Whether quotes enclose no fields: they do not pair, or pairing them joins lines that are complete rows."""
+    source = _Lines(enumerate(lines), 2**30)
     rows = 0
     try:
-        for _ in Dialect(delimiter, quoted=True).reader(fed, strict=True):
+        for _ in Dialect(delimiter, quoted=True).reader(source, strict=True):
             rows += 1
-            fed.begin_row()
+            source.begin_row()
     except csv.Error:
-        return whole or not fed.stopped  # at the end of a head that was cut off, the quote may still be closed
+        return whole or not source.stopped  # at the end of a head that was cut off, the quote may still be closed
     widths = {len(fields) for fields in Dialect(delimiter, quoted=False).reader(iter(lines))}
     return rows < len(lines) and len(widths) == 1 < max(widths)
 
@@ -111,26 +111,26 @@ def rows_of(
 ) -> Iterator[Row]:
     """Rows of numbered lines (None: a line that was too long, and is counted).
 
-    A quote that is not closed, or only after more text than a line may have, costs the line in which it opens.
+    For a quote that is not closed, or only after more text than a line may have, the line in which it opens is lost.
     """
     csv.field_size_limit(max(csv.field_size_limit(), reading.max_bytes + 1))
-    fed = _Lines(lines, reading.max_bytes)
+    source = _Lines(lines, reading.max_bytes)
     while True:
-        reader = dialect.reader(fed)
+        reader = dialect.reader(source)
         try:
-            while (fields := next(reader, None)) is not None and not fed.stopped:
-                line = fed.row[0][0]
-                fed.begin_row()
+            while (fields := next(reader, None)) is not None and not source.stopped:
+                line = source.row[0][0]
+                source.begin_row()
                 if fields:
                     yield Row(line, fields)
             reason = UNCLOSED
         except csv.Error:
             reason = UNREADABLE
-        if fed.row:
-            line = fed.row[0][0]
+        if source.row:
+            line = source.row[0][0]
             counts.add(reason, f"{name}:{line}")
-            fed.read_again_after_first()
-        elif (too_long := fed.pass_too_long()) is not None:
+            source.read_again_after_first()
+        elif (too_long := source.pass_too_long()) is not None:
             line = too_long
         else:
             return
@@ -176,7 +176,7 @@ class _Lines:
         self.begin_row()
 
     def pass_too_long(self) -> int | None:
-        """Pass over the line that was too long, at which reading stopped; its number, or None if it was the end."""
+        """Skip the line that was too long, at which reading stopped; its number, or None if it was the end."""
         self.begin_row()
         found = self._read()
         return None if found is None else found[0]

@@ -1,4 +1,4 @@
-"""Which files hold data, what kind each is by its name, and their bytes, decompressed as they are read."""
+"""Find data files, tell their kind by name, and open their bytes, decompressed as they are read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WAYS_ON = {
 }  # formats that are not read -> what to do instead
 KNOWN_SUFFIXES = (*READABLE, *COMPRESSED, *WAYS_ON)  # a source that ends in one of them means a file, found or not
 
-SAVED, SAVED_DICT = "state.json", "dataset_dict.json"  # what `save_to_disk` of the datasets library leaves in a folder
+SAVED, SAVED_DICT = "state.json", "dataset_dict.json"  # what `save_to_disk` of the datasets library writes to a folder
 SAVED_FILES = (SAVED, SAVED_DICT, "dataset_info.json")
 
 
@@ -66,7 +66,7 @@ def _suffixes(file: Path) -> tuple[str, str]:
 
 
 def find_files(pattern: str, counts: Counts, hints: Hints = TEXT_HINTS, split: str = "train") -> list[Path]:
-    """ReadoutSource files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
+    """Readable files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
 
     Of a folder that `save_to_disk` of the datasets library wrote, the files of the data set; of several splits, those
     of `split`. Other files of a folder are counted by extension. Raises UserError if there is nothing to read.
@@ -107,7 +107,7 @@ def _is_hidden(relative: Path) -> bool:
 
 
 def extension(file: Path) -> str:
-    """A file's extension as a list of what a folder holds names it."""
+    """A file's extension, as in a list of what a folder holds."""
     suffix, compression = _suffixes(file)
     return suffix + compression or "file without an extension"
 
@@ -163,12 +163,12 @@ def _bookkeeping(file: Path) -> dict:
 
 
 def _is_bookkeeping(file: Path) -> bool:
-    """Whether a file only describes the data set that is saved beside it."""
+    """Whether a file only describes the data set that is saved with it."""
     return file.name in SAVED_FILES and any((file.parent / name).is_file() for name in (SAVED, SAVED_DICT))
 
 
 def open_bytes(file: Path) -> BinaryIO:
-    """A file's content, decompressed, as UTF-8 if its byte order mark says that it is UTF-16."""
+    """A file's content, decompressed, and converted to UTF-8 if its byte order mark is that of UTF-16."""
     compression = _suffixes(file)[1]
     if compression == ".gz":
         stream = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(file)), 2**16)
@@ -207,7 +207,7 @@ class _Zstd(io.RawIOBase):
 
 
 class _Utf16(io.RawIOBase):
-    """UTF-16 as UTF-8. What is no UTF-16 (half a surrogate pair) is no UTF-8 then either, and is counted as such."""
+    """UTF-16 as UTF-8. Invalid UTF-16 (half a surrogate pair) becomes invalid UTF-8, and is counted as such."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

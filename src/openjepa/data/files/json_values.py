@@ -1,7 +1,7 @@
-"""JSON in files of any size: one value a line, an array, or values one after the other, each held in memory alone.
+"""JSON in files of any size: one value a line, an array, or values one after the other, with one in memory at a time.
 
-An array may be pretty-printed, and a file may hold another form than its name says. A value that is not JSON, no
-object, or too long is counted, and reading goes on behind it.
+An array may be pretty-printed, and a file may hold another form than its name tells. A value that is not JSON, no
+object, or too long is counted, and reading continues after it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOT_JSON = object()
 def read_json(file: Path, name: str, kind: Kind, reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
     """Records of a JSON file: its objects, and its strings, which are texts themselves.
 
-    Raises NoColumnError if not one object has the column of the text.
+    Raises NoColumnError if no object has the column of the text.
     """
     rows = _Rows(name, reading, counts)
     if is_a_value_a_line(head_of(file), kind):
@@ -47,7 +47,7 @@ def read_json(file: Path, name: str, kind: Kind, reading: ReaderOptions, counts:
 
 
 def is_a_value_a_line(head: bytes, kind: Kind) -> bool:
-    """Whether the file that begins so has a value on each line, whatever its name says."""
+    """Whether a file with this head has a value on each line, whatever its name."""
     first, _, rest = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     if first.startswith(b"[") or kind == "json":
         return bool(rest.strip()) and parsed(first.decode(errors="replace")) is not NOT_JSON
@@ -121,9 +121,9 @@ class _Rows:
 
 
 def values(stream: BinaryIO, limit: int, on_unclosed: Any = lambda: None) -> Iterator[bytes | None]:
-    """The elements of a JSON array, or values one after the other, as they stand; None for one of over `limit` bytes.
+    """The elements of a JSON array, or values one after the other, unparsed; None for one of over `limit` bytes.
 
-    Only brackets, commas and strings are looked at: whether a piece is JSON is for the caller to judge.
+    Only brackets, commas and strings are parsed: the caller has to check whether a piece is JSON.
     """
     splitter = _Splitter(limit)
     while chunk := stream.read(CHUNK):
@@ -144,7 +144,7 @@ class _Splitter:
         self.kept = bytearray()  # of the value that is being read
 
     def feed(self, chunk: bytes) -> Iterator[bytes | None]:
-        at, begin = int(self.escaped), 0  # an escaped character at the chunk's start decides nothing
+        at, begin = int(self.escaped), 0  # an escaped character at the chunk's start has no effect
         self.escaped = False
         if not self.started and (content := chunk.removeprefix(b"\xef\xbb\xbf").lstrip()):
             self.started = True
@@ -162,14 +162,14 @@ class _Splitter:
             at = mark.end()
             if self._ends_value(mark.group()):
                 last = at - 1 if self.base or mark.group() == b"," else at
-                if self.depth < self.base:  # the array's own end
+                if self.depth < self.base:  # the end of the array
                     self.base = 0
                 yield from self._value(chunk[begin:last])
                 begin = at
         self._keep(chunk[begin:])
 
     def _end_of_string(self, chunk: bytes, at: int) -> int:
-        """Where reading goes on after a string's part from `at` on."""
+        """The offset after the part of a string that begins at `at`."""
         found = IN_STRING.match(chunk, at)
         end = at if found is None else found.end()
         if end < len(chunk):
@@ -205,5 +205,5 @@ class _Splitter:
             yield value
 
     def rest(self) -> Iterator[bytes | None]:
-        """What stands behind the last value that ended."""
+        """What follows the last complete value."""
         yield from self._value(b"")

@@ -1,4 +1,4 @@
-"""Texts given as Python objects: written once into the cache, in a file named by its content, and read as any other.
+"""Texts given as Python objects: written once into the cache, in a file named by its content, and read like any other.
 
 So a resumed run, an evaluation and the held-out split work from the file, and equal objects share it and its tokens.
 The types of pandas, polars, datasets and pyarrow are recognised without importing these libraries.
@@ -99,7 +99,7 @@ def _outer(row: Iterable[str], column: str) -> str | None:
 
 
 def _plain(value: Any, number: int, column: str, is_text: bool) -> Any:
-    """A value as JSON has it; what is missing (None, NaN, pandas.NA) is None."""
+    """A value in JSON's types; what is missing (None, NaN, pandas.NA) is None."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or (isinstance(value, float) and math.isnan(value)) or _is_a(value, "pandas", "NaT", "NA"):

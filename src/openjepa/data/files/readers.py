@@ -1,12 +1,12 @@
 """Raw records of local files, of the Hugging Face hub and of the story world, one at a time in constant memory.
 
 A reader yields `Record`s and counts what it could not read, with the origin of the first case; it never raises for a
-bad line and never loses one silently. What nobody could use at all (no file, a corrupt archive, an unreachable hub)
-is a UserError. Judging the texts themselves (empty, too short, held out) is the job of `sources`.
+bad line and never loses one silently. What cannot be used at all (no file, a corrupt archive, an unreachable hub)
+is a UserError. `sources` checks the texts themselves (empty, too short, held out).
 
-    files       which files there are, their kinds, their bytes      text_files  .txt, .md, .html
-    json_files  .jsonl, .ndjson, .json                               delimited   .csv, .tsv
-    tables      .parquet, .arrow, .feather, .xlsx
+    discovery    which files there are, their kinds, their bytes      texts      .txt, .md, .html
+    json_values  .jsonl, .ndjson, .json                               delimited  .csv, .tsv
+    tables       .parquet, .arrow, .feather, .xlsx
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_files(files: Iterable[Path], reading: ReaderOptions, counts: Counts) ->
 
 
 def name_of(file: Path, reading: ReaderOptions) -> str:
-    """What the origins of a file's records begin with: its name, or its path within the folder that was given."""
+    """The prefix of the origins of a file's records: its name, or its path within the folder that was given."""
     if reading.root is not None and file.is_relative_to(reading.root):
         return file.relative_to(reading.root).as_posix()
     return file.name
@@ -97,12 +97,12 @@ def hub_shards(
     hints: Hints = TEXT_HINTS,
     images: bool = False,
 ) -> list[Callable[[int], Iterator[Record]]]:
-    """How each file of a data set on the Hugging Face hub is streamed, from a row on; one, if it is downloaded first.
+    """A reader for each file of a data set on the Hugging Face hub, from a row on; one, if it is downloaded first.
 
-    With `images`, a column of images gives the bytes of their files: broken ones are ours to count.
+    With `images`, a column of images gives the bytes of their files, so that broken ones can be counted.
     The library's own shuffling and its saved states are not used: `shuffle` loses rows on resume (datasets 5.2).
     """
-    if hub.absence() not in (None, hub.OFFLINE) and not hub.has_dataset(name):  # before an import of seconds
+    if hub.absence() not in (None, hub.OFFLINE) and not hub.has_dataset(name):  # before a slow import
         raise _not_readable(name, hints, OSError())
     from datasets import Image, load_dataset
 
@@ -124,18 +124,19 @@ def _read_hub(
         row = _from_hub(name, hints, lambda: next(iterator, None))
         if row is None:
             return
-        text, found = pick(row, column), pick(row, label) if label else None
+        text = pick(row, column)
+        target = pick(row, label) if label else None
         if number == skip:
-            for value, wanted, key in ((text, column, hints.column), (found, label, hints.label)):
+            for value, wanted, key in ((text, column, hints.column), (target, label, hints.label)):
                 if value is MISSING:
                     raise NoColumnError(name, str(wanted), column_names(row), key)
-        yield Record(*(None if value is MISSING else value for value in (text, found)), f"{origin}:{number}")
+        yield Record(*(None if value is MISSING else value for value in (text, target)), f"{origin}:{number}")
 
 
-def _from_hub(name: str, hints: Hints, ask: Callable[[], Any]) -> Any:
-    """`ask()`, with every failure of the hub's client turned into one line that names the ways on."""
+def _from_hub(name: str, hints: Hints, call: Callable[[], Any]) -> Any:
+    """Return `call()`; any failure of the hub's client becomes a UserError of one line with the alternatives."""
     try:
-        return ask()
+        return call()
     except Exception as error:  # the clients (datasets, huggingface_hub, httpx, fsspec) share no base class
         raise _not_readable(name, hints, error) from error
 
@@ -143,7 +144,7 @@ def _from_hub(name: str, hints: Hints, ask: Callable[[], Any]) -> Any:
 def _not_readable(name: str, hints: Hints, error: Exception) -> UserError:
     return UserError(
         f"data.source={name}: {hub.failure(error, 'data set')}; give a local file or folder, data.source={hints.world} "
-        "(made on the spot), or set HF_ENDPOINT to a mirror"
+        "(needs no files), or set HF_ENDPOINT to a mirror"
     )
 
 

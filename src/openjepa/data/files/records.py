@@ -28,7 +28,7 @@ MISSING = object()  # what `pick` gives where there is no such column
 
 
 class Counts(Counter[str]):
-    """How many records were kept, mended or dropped, by reason; `first` holds where a reason was met first."""
+    """How many records were kept, mended or dropped, by reason; `first` holds the origin of the first case."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,17 +40,17 @@ class Counts(Counter[str]):
 
     @property
     def reasons(self) -> str:
-        """Every reason with its count and where it was met first, in one line."""
+        """Every reason with its count and the origin of its first case, in one line."""
         return ", ".join(f"{count} x {why} (first: {self.first[why]})" for why, count in self.items())
 
     def merge(self, others: Counts) -> None:
-        """Add what was counted apart."""
+        """Add counts that were made separately."""
         self.update(others)
         self.first = {**others.first, **self.first}
 
 
 class Record(NamedTuple):
-    """A text as found, whatever its type is, with its label and its origin ("corpus.jsonl:17")."""
+    """A raw text of any type, with its label and its origin ("corpus.jsonl:17")."""
 
     text: Any
     label: Any
@@ -58,22 +58,21 @@ class Record(NamedTuple):
 
 
 class Hints(NamedTuple):
-    """What an error tells the user to set: the settings that name the columns, and the source that needs no files."""
+    """What an error suggests: the settings that name the columns, and the source that needs no files."""
 
     column: str = "data.column"
     label: str = "data.label"
     world: str = "stories"
-    source: str = "data.source "  # what stands before the source's name
+    source: str = "data.source "  # put before the source's name
 
 
 TEXT_HINTS = Hints()
 
 
 class ReaderOptions(NamedTuple):
-    """How records are read out of files.
+    """How records are read from files.
 
-    With `every_record`, a record that cannot be read is given all the same, with the text UNUSABLE; else it is counted
-    only.
+    With `every_record`, a record that cannot be read is also yielded, with the text UNUSABLE; else it is only counted.
     """
 
     column: str = "text"

@@ -116,7 +116,7 @@ def _at(batch: pa.RecordBatch, steps: list[str]) -> Any:
 
 
 def _objects(column: Any) -> list[Any]:
-    """Values of an Arrow column; as bytes where they are not the UTF-8 that the file says they are.
+    """Values of an Arrow column; as bytes where they are not valid UTF-8.
 
     Raises ArrowInvalid if the offsets within the file lead outside of it.
     """
@@ -179,8 +179,8 @@ def read_xlsx(file: Path, name: str, reading: ReaderOptions, counts: Counts) -> 
 
 
 def _sheet_rows(rows: Iterator[tuple], header: list[str], origin: str, reading: ReaderOptions) -> Iterator[Record]:
-    at = [header.index(column) for column in reading.columns]
+    indices = [header.index(column) for column in reading.columns]
     for number, row in enumerate(rows, start=2):
         if any(cell is not None for cell in row):
-            text, *label = (row[index] if index < len(row) else None for index in at)
+            text, *label = (row[index] if index < len(row) else None for index in indices)
             yield Record(text, label[0] if label else None, f"{origin}:{number}")

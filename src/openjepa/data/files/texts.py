@@ -1,7 +1,7 @@
 """Plain text, Markdown and HTML: lines of bounded length, and documents out of them.
 
-A line longer than the limit is passed over without being held in memory, and counted: one line of 500 MB, or a
-compressed file of nothing but NULs, costs one count.
+A line longer than the limit is skipped without being held in memory, and counted: one line of 500 MB, or a compressed
+file of nothing but NULs, is one count.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _content(file: Path, name: str, reading: ReaderOptions, counts: Counts) -> b
 
 
 def read_markup(file: Path, name: str, kind: Kind, reading: ReaderOptions, counts: Counts) -> Record:
-    """The text of a Markdown or HTML file, as a reader sees it: without marks, links' addresses and scripts."""
+    """The text of a Markdown or HTML file, without markup, links' addresses and scripts."""
     raw = _content(file, name, reading, counts)
     if raw is None:
         return Record(UNUSABLE, None, name)
@@ -140,7 +140,7 @@ def read_markup(file: Path, name: str, kind: Kind, reading: ReaderOptions, count
 
 
 def _decoded_html(raw: bytes, name: str, counts: Counts) -> str:
-    """HTML as text: UTF-8, or else the encoding that it declares; with neither, what is likely, which is counted."""
+    """HTML as text: UTF-8, or else the encoding that it declares; with neither, a guess, which is counted."""
     from bs4.dammit import UnicodeDammit
 
     try:
@@ -172,7 +172,7 @@ def _is_yaml_mapping(text: str) -> bool:
 
 
 def html_text(source: str) -> str:
-    """The text of an HTML page: a block element begins a new line, paragraphs are apart by a blank one."""
+    """The text of an HTML page: a block element begins a new line, paragraphs are separated by a blank one."""
     from bs4 import BeautifulSoup
 
     return re.sub("[ \v\f]+", _line_break, "".join(_pieces(BeautifulSoup(source, "html.parser")))).strip()
@@ -200,7 +200,7 @@ def _pieces(soup: BeautifulSoup) -> Iterator[str]:
 
 
 def _gap(name: str) -> str:
-    """What stands before and behind an element's text."""
+    """The separator before and after an element's text."""
     if PARAGRAPH.match(name):
         return "\f"
     return "\v" if BLOCK.match(name) else " " if name in ("td", "th") else ""

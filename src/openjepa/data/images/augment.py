@@ -1,6 +1,6 @@
 """Random views of images, as a few operations on the whole batch: crop, flip, colours.
 
-Each image's view is drawn from its own generator, then all are made together: one `grid_sample` for crop, resize and
+Each image's view is drawn from a separate generator, then all are made together: one `grid_sample` for crop, resize and
 flip, and one 3 x 3 matrix a pixel for brightness, contrast, saturation and hue (a rotation of the colour plane in YIQ).
 """
 
@@ -53,7 +53,7 @@ class AugmentConfig(BaseConfig):
 
     @property
     def moves(self) -> bool:
-        """Whether views differ in what is where."""
+        """Whether views differ in geometry."""
         return self.area[0] < 1 or self.flip > 0
 
     @property
@@ -67,8 +67,8 @@ def augment(
 ) -> Tensor:
     """One random view of each image: [B, 3, H, W] in [-1, 1] -> [B, 3, pixels, pixels]; None = of the images' size.
 
-    View i depends on image i and generator i alone; every generator is moved on by the same number of draws. Pixels are
-    interpolated between their neighbours: a view that shows much more of an image than it has pixels for is rough.
+    View i depends only on image i and generator i; every generator advances by the same number of draws. Pixels are
+    interpolated between their neighbours: a view much smaller than its crop shows aliasing.
     """
     draws = torch.stack([torch.rand(DRAWS, generator=generator) for generator in generators])  # [B, DRAWS]
     size = images.shape[-2:] if pixels is None else (pixels, pixels)
@@ -89,8 +89,10 @@ def crops(draws: Tensor, config: AugmentConfig) -> Tensor:
     area = _between(config.area, draws[:, 0])
     log_aspect = _between((math.log(config.aspect[0]), math.log(config.aspect[1])), draws[:, 1])
     stretch = torch.exp(log_aspect / 2) if config.area[0] < 1 else torch.ones_like(area)
-    width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)  # [B] parts of the image
-    x, y = ((1 - side) * (2 * draw - 1) for side, draw in ((width, draws[:, 2]), (height, draws[:, 3])))
+    width = (area.sqrt() * stretch).clamp(max=1)  # [B] parts of the image
+    height = (area.sqrt() / stretch).clamp(max=1)  # [B]
+    x = (1 - width) * (2 * draws[:, 2] - 1)
+    y = (1 - height) * (2 * draws[:, 3] - 1)
     mirror = torch.where(draws[:, 4] < config.flip, -1.0, 1.0)
     zero = torch.zeros_like(x)
     return torch.stack([torch.stack([width * mirror, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
@@ -102,7 +104,9 @@ def colour_matrices(draws: Tensor, config: AugmentConfig) -> Tensor:
     brightness = 1 + jittered * config.brightness * (2 * draws[:, 1] - 1)
     saturation = (1 + jittered * config.saturation * (2 * draws[:, 3] - 1)) * (draws[:, 5] >= config.grey)
     turn = jittered * 2 * math.pi * config.hue * (2 * draws[:, 4] - 1)
-    cos, sin, zero = saturation * turn.cos(), saturation * turn.sin(), torch.zeros_like(turn)
+    cos = saturation * turn.cos()
+    sin = saturation * turn.sin()
+    zero = torch.zeros_like(turn)
     luma = torch.stack([torch.ones_like(turn), zero, zero], 1)
     chroma = torch.stack([luma, torch.stack([zero, cos, -sin], 1), torch.stack([zero, sin, cos], 1)], 1)  # [B, 3, 3]
     return brightness[:, None, None] * (torch.linalg.inv(YIQ) @ chroma @ YIQ)

@@ -1,6 +1,6 @@
 """Image rows to batches: with a part of the patches hidden, or with several random views of each image.
 
-All indices and views are made here, in the data workers, so that no method asks the device how many patches are hidden.
+All indices and views are made here, in the data workers, so that no method waits for a count of hidden patches.
 Pixels are floats in [-1, 1] from here on.
 """
 
@@ -48,19 +48,19 @@ class Images(Batch):
 
 @dataclass(kw_only=True)
 class MaskedImages(Images):
-    """Images of which some patches are shown and some are to be predicted. V, M = most of each in an image."""
+    """Images of which some patches are visible and some are hidden. V, M = most of each in an image."""
 
     valid: Tensor  # [B, N] bool, True: every patch is real
     hidden: Tensor  # [B, N] bool, True where a latent is to be predicted
-    times_hidden: Tensor  # [B, N] uint8, how many hidden blocks hold each patch
-    context_at: Tensor  # [B, V] int64, positions of the patches that are shown, in raster order
+    times_hidden: Tensor  # [B, N] uint8, how many hidden blocks contain each patch
+    context_at: Tensor  # [B, V] int64, positions of the visible patches, in raster order
     context_valid: Tensor  # [B, V] bool
     hidden_at: Tensor  # [B, M] int64, positions of the hidden patches
     hidden_valid: Tensor  # [B, M] bool
 
     @property
     def shown(self) -> Tensor:
-        """[B, N] bool, True on the patches that the context encoder reads; some may be neither shown nor hidden."""
+        """[B, N] bool, True on the patches that the context encoder reads; some may be neither visible nor hidden."""
         return torch.zeros_like(self.hidden).scatter(1, self.context_at, self.context_valid)
 
     @property
@@ -75,15 +75,17 @@ class MaskedImages(Images):
         return replace(self, images=torch.where(self.hidden_pixels, noise_like(self.images, generator), self.images))
 
     def inspection(self, copied: Tensor, teacher: Tensor | None) -> Inspection:
-        """What a health check reads, with a prediction for each hidden patch; the arguments are its fields."""
+        """Diagnostics for a health check, with a prediction for each hidden patch; the arguments are its fields."""
         positions = self.hidden_at[self.hidden_valid]
         return Inspection(self.hidden_valid.nonzero()[:, 0], positions, copied, teacher)
 
     def nearest_visible(self) -> Tensor:
-        """[B, M] the position of the shown patch nearest to each hidden one, for the copy baseline."""
+        """[B, M] the position of the visible patch nearest to each hidden one, for the copy baseline."""
         columns = self.grid[1]
-        (y, x), (other_y, other_x) = ((at // columns, at % columns) for at in (self.hidden_at, self.context_at))
-        down, across = y[:, :, None] - other_y[:, None], x[:, :, None] - other_x[:, None]  # [B, M, V]
+        y, x = self.hidden_at // columns, self.hidden_at % columns  # [B, M]
+        visible_y, visible_x = self.context_at // columns, self.context_at % columns  # [B, V]
+        down = y[:, :, None] - visible_y[:, None]  # [B, M, V]
+        across = x[:, :, None] - visible_x[:, None]  # [B, M, V]
         distance = down.square() + across.square()
         farther_than_any = self.grid[0] ** 2 + self.grid[1] ** 2
         distance = distance.masked_fill(~self.context_valid[:, None, :], farther_than_any)
@@ -94,8 +96,8 @@ class MaskedImages(Images):
 class ImageViews(Images):
     """Images and random views of each: G of the images' own size (global), and L smaller ones (local; L may be 0).
 
-    Health and the leak audit take one view for the context, and all others for what is hidden: the first local view, or
-    the first global one where none is local.
+    Health and the leak audit use one view as the context, and all others as hidden: the first local view, or the first
+    global one where none is local.
     """
 
     global_views: Tensor  # [B, G, 3, S, S] in [-1, 1]
@@ -107,11 +109,11 @@ class ImageViews(Images):
 
     @property
     def context_view(self) -> Tensor:
-        """[B, 1, 3, S or s, ...] the view that health and the leak audit take for the context."""
+        """[B, 1, 3, S or s, ...] the view that health and the leak audit use as the context."""
         return (self.local_views if self.has_local_views else self.global_views)[:, :1]
 
     def with_other_hidden(self, generator: torch.Generator) -> Self:
-        """The same batch with uniform noise for all views but the one that is the context."""
+        """The same batch with uniform noise for all views but the context view."""
         if not self.has_local_views:
             return replace(self, global_views=_with_noise(self.global_views, 1, generator))
         return replace(
@@ -192,7 +194,8 @@ class ViewCollator:
             raise ConfigError("one view predicts nothing: raise global_views or local_views")
 
     def __call__(self, rows: Sequence[Sample]) -> ImageViews:
-        images, generators = to_float(np.stack([row.sample for row in rows])), [row.generator for row in rows]
+        images = to_float(np.stack([row.sample for row in rows]))
+        generators = [row.generator for row in rows]
         return ImageViews(
             keys=torch.tensor([row.index for row in rows]),
             images=images,
@@ -212,7 +215,7 @@ def two_view_collator(grid: Grid, pixels: int, config: AugmentConfig) -> ViewCol
 
 
 def images_at_once(patches: int) -> int:
-    """How many images of so many patches a network should read in one pass outside of training."""
+    """Number of images of `patches` patches that a network should read in one pass outside of training."""
     return max(1, min(MOST_AT_ONCE, PATCHES_AT_ONCE // patches))
 
 

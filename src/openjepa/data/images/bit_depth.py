@@ -1,10 +1,10 @@
-"""Grey images of more than 8 bits: how many of them are in use, and the image in 8.
+"""Grey images of more than 8 bits: find how many bits are in use, and convert to 8.
 
-A camera of 12 bits writes files of 16, whose values end at 4095: taken as 16 bits they are nearly black. The range is
-that of the bits which the file says are in use (TIFF's BitsPerSample and MaxSampleValue, PNG's sBIT), or, where the
-data go beyond it or nothing is said, the least of 8, 10, 12, 14, 16, 24 and 32 bits that holds the data's own maximum.
-Floats up to 1 are taken as shares of white. So two files of one camera are scaled alike unless one of them is dark
-throughout and does not say its depth.
+A 12-bit camera writes 16-bit files, whose values end at 4095: read as 16 bits they are nearly black. The range is that
+of the bits which the file declares to be in use (TIFF's BitsPerSample and MaxSampleValue, PNG's sBIT), or, where the
+data exceed it or none is declared, the least of 8, 10, 12, 14, 16, 24 and 32 bits that holds the maximum of the data.
+Floats up to 1 are read as shares of white. So two files of one camera are scaled alike unless one of them is dark
+throughout and does not declare its depth.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ USUAL_BITS = (8, 10, 12, 14, 16, 24, 32)
 WIDE_MODES = ("I", "F")  # and all that begin with I;16
 TIFF_BITS, TIFF_MAX_VALUE = 258, 281  # tags
 PNG_HEAD = 8  # bytes before the first chunk
-PNG_CHUNKS = 100  # that are looked through for sBIT; it stands before the pixels
-COLOUR_BITS = 12  # in use by colours of 16 bits, of which Pillow keeps the upper 8: with no more, 4 are left
+PNG_CHUNKS = 100  # searched for sBIT, which precedes the pixels
+COLOUR_BITS = 12  # bits in use of 16-bit colours, whose upper 8 Pillow keeps: with no more in use, 4 are left
 
 
 def is_wide(image: Image.Image) -> bool:
@@ -29,7 +29,7 @@ def is_wide(image: Image.Image) -> bool:
 
 
 def to_8_bits(values: np.ndarray, declared: int | None, floats: bool) -> np.ndarray:
-    """Values of any range, finite and not below 0 -> uint8; `declared` is the number of bits that the file says."""
+    """Values of any range, finite and not below 0 -> uint8; `declared` is the number of bits that the file declares."""
     most = float(values.max(initial=0))
     white = 1.0 if floats and most <= 1 else float(2 ** _bits_of(most, declared) - 1)
     return np.rint(values * (255 / white)).astype(np.uint8)
@@ -42,7 +42,7 @@ def _bits_of(most: float, declared: int | None) -> int:
 
 
 def declared_bits(image: Image.Image) -> int | None:
-    """How many bits of a sample the file says are in use; None if it does not, or only how many it stores (16, 32).
+    """How many bits of a sample the file declares to be in use; None if only how many it stores (16, 32), or nothing.
 
     Call it before the pixels are read.
     """
@@ -59,7 +59,7 @@ def declared_bits(image: Image.Image) -> int | None:
 
 
 def keeps_upper_byte(image: Image.Image) -> bool:
-    """Whether a colour image of 16 bits is being read by the upper 8. Call it before the pixels are read."""
+    """Whether Pillow keeps only the upper 8 bits of a 16-bit colour image. Call it before the pixels are read."""
     return not is_wide(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
 
 

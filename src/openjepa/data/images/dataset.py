@@ -1,9 +1,9 @@
-"""Decoded images: decoded once, kept as raw bytes, memory-mapped for ever after.
+"""Decoded images: decoded once, stored as raw bytes, memory-mapped from then on.
 
-Making an `ImageSet` costs nothing. The first `len()` or `[i]` reads the source once, decodes every image with Pillow
-(on all cores: it releases the interpreter while it decodes) and writes training and held-out images under
-`cache_dir()/images/<key>/` as [N, S, S, 3] uint8; the key holds everything that could change a pixel. From then on an
-image costs a copy of S * S * 3 bytes. The folder is written aside, synced and renamed, so it is whole or not there.
+Making an `ImageSet` is cheap. The first `len()` or `[i]` reads the source once, decodes every image with Pillow (on all
+cores: it releases the GIL while decoding) and writes training and held-out images under `cache_dir()/images/<key>/` as
+[N, S, S, 3] uint8; the key depends on everything that could change a pixel. From then on an image costs a copy of
+S * S * 3 bytes. The folder is written atomically.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ImageSet(Dataset[np.ndarray]):
     ) -> None:
         """`read` gives the images of a source, `also_read` names files that it reads besides these."""
         self.cfg, self.split, self.read, self.also_read = cfg, split, read, tuple(also_read)
-        self._folder: Path | None = None  # found when first used, then fixed, whatever happens to the source's files
+        self._folder: Path | None = None  # set on first use, then fixed, even if the source's files change
         self._pixels: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -91,16 +91,16 @@ class ImageSet(Dataset[np.ndarray]):
 
     @property
     def captions(self) -> list[list[str]]:
-        """[N] what is said of each image, where `read` gives labels that are tuples of texts."""
+        """[N] the captions of each image, where `read` gives labels that are tuples of texts."""
         return self._rows()["labels"]
 
     @property
     def origins(self) -> list[str]:
-        """[N] where each image comes from, e.g. "train.parquet:17"."""
+        """[N] the origin of each image, e.g. "train.parquet:17"."""
         return self._rows()["origins"]
 
     def origin(self, index: int) -> str:
-        """Where image `index` comes from."""
+        """The origin of image `index`."""
         return self.origins[index]
 
     @property
@@ -128,8 +128,9 @@ class ImageSet(Dataset[np.ndarray]):
         return self._folder
 
     def _open(self) -> np.ndarray:
-        """Map the cache file, made first if need be."""
-        folder, size = self._keyed_folder(), self.cfg.size
+        """Map the cache file, building it first if needed."""
+        folder = self._keyed_folder()
+        size = self.cfg.size
         with cache_lock(folder, "image"):
             if not (folder / "counts.json").exists():
                 build(folder, self.cfg, self.read)
@@ -145,8 +146,8 @@ def build(folder: Path, cfg: ImageDataConfig, read: Read = records) -> None:
     """Decode the source into `folder`. Raises UserError if a split stays empty."""
     counts = Counts()
     rows: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    with replaced_folder(folder) as aside:
-        with quiet(), (aside / "train.u8").open("wb") as train, (aside / "eval.u8").open("wb") as held_out:
+    with replaced_folder(folder) as temporary:
+        with quiet(), (temporary / "train.u8").open("wb") as train, (temporary / "eval.u8").open("wb") as held_out:
             for image, record, split in _split_images(cfg, read, counts):
                 (train if split == "train" else held_out).write(image.tobytes())
                 rows[split].append(record)
@@ -155,8 +156,8 @@ def build(folder: Path, cfg: ImageDataConfig, read: Read = records) -> None:
                 raise _nothing_in(split, cfg, counts)
             labels = [_label(row.label) for row in rows[split]]
             text = json.dumps({"labels": labels, "origins": [row.origin for row in rows[split]]})
-            _Files(aside, split).rows.write_text(text, encoding="utf-8")
-        (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
+            _Files(temporary, split).rows.write_text(text, encoding="utf-8")
+        (temporary / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
 
 
 def _label(value: Any) -> str | tuple[str, ...] | None:
@@ -173,16 +174,16 @@ def _split_images(cfg: ImageDataConfig, read: Read, counts: Counts) -> Iterator[
             yield image, record, "eval"
 
 
-def _decoded(pixels: int, found: Iterator[Record], counts: Counts, limit: int) -> Iterator[tuple[np.ndarray, Record]]:
+def _decoded(pixels: int, stream: Iterator[Record], counts: Counts, limit: int) -> Iterator[tuple[np.ndarray, Record]]:
     """The first `limit` usable images (0 = all), in their order."""
 
     def usable() -> Iterator[tuple[np.ndarray, Record]]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            while chunk := list(islice(found, CHUNK)):
-                own = [Counts() for _ in chunk]  # counted in order afterwards, so that `first` is the first
-                images = pool.map(lambda row, c: decode(row.text, pixels, row.origin, c), chunk, own)
-                for image, record, found_there in zip(images, chunk, own, strict=True):
-                    for reason in found_there:
+            while chunk := list(islice(stream, CHUNK)):
+                each = [Counts() for _ in chunk]  # added in order afterwards, so that `first` is the first
+                images = pool.map(lambda row, c: decode(row.text, pixels, row.origin, c), chunk, each)
+                for image, record, reasons in zip(images, chunk, each, strict=True):
+                    for reason in reasons:
                         counts.add(reason, record.origin)
                     if image is not None:
                         yield image, record._replace(text=None)
@@ -209,10 +210,10 @@ def _nothing_in(split: str, cfg: ImageDataConfig, counts: Counts) -> UserError:
 
 
 def source_key(cfg: ImageDataConfig, also_read: Sequence[str] = ()) -> dict[str, Any]:
-    """All that decides which pixels come, JSON-able: settings, and the version of what is read.
+    """Everything that determines the pixels, as JSON values: settings, and the version of files or code.
 
-    Files count by name, size and time of change, the scenes world by its code. A hub data set counts by name only:
-    when it changes on the hub, delete the cache.
+    Files are identified by name, size and time of change, the scenes world by its code, a hub data set by its name
+    only: when it changes on the hub, delete the cache.
     """
     key: dict[str, Any] = {"format": FORMAT, **cfg.model_dump(exclude=NOT_OF_IMAGES)}
     for source in filter(None, (cfg.source, cfg.eval_source)):
@@ -242,10 +243,10 @@ def load_images(inputs: Sequence[Any], pixels: int) -> np.ndarray:
 
 
 def raw_pixels(inputs: Sequence[Any], pixels: int) -> np.ndarray:
-    """[N, 3 * side * side] float32 in [0, 1]: the baseline that learns nothing.
+    """[N, 3 * side * side] float32 in [0, 1]: the baseline without training.
 
-    Images above 32 pixels are averaged over squares of 2, 3, ... pixels until they are not: probes on more numbers than
-    that take minutes and do no better.
+    Images above 32 pixels are averaged over squares of 2, 3, ... pixels to at most 32: probes on more features take
+    minutes and do no better.
     """
     images = load_images(inputs, pixels)
     factor = -(-pixels // WIDEST_RAW)

@@ -1,9 +1,9 @@
-"""Any picture to [S, S, 3] uint8: the largest square in its middle, shrunk or enlarged; what was mended is counted.
+"""Decode any picture to [S, S, 3] uint8: its largest central square, resized; what was mended is counted.
 
-Files from elsewhere lie about their sizes, stop in the middle or hold thousands of frames. A picture's header is read
-first and what is too large to be honest is refused before a pixel is decoded; whatever a decoder throws at a broken
-file becomes a count with the origin of the first case. Upside-down photographs (EXIF) are turned, transparent ones laid
-on white, animated ones stop at their first frame. Grey of 10 to 32 bits is scaled by its range (`bit_depth`).
+Files may declare false sizes, be truncated or hold thousands of frames. A picture's header is read first, and an
+implausible size is refused before a pixel is decoded; any error of a decoder becomes a count with the origin of the
+first case. Photographs are rotated by their EXIF tag, transparent ones laid on white, animated ones reduced to their
+first frame. Grey of 10 to 32 bits is scaled by its range (`bit_depth`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def decode(value: Any, pixels: int, origin: str, counts: Counts) -> np.ndarray |
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Without Pillow's warnings on sizes (`decode` checks them itself) and metadata. Enter it in one thread only."""
+    """Suppress Pillow's warnings on sizes (`decode` checks them itself) and metadata. Enter it in one thread only."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\..*")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -89,7 +89,8 @@ def _usable(image: Image.Image, pixels: int, origin: str, counts: Counts) -> np.
     if getattr(image, "is_animated", False):
         counts.add("mended: animated, first frame taken", origin)
         image.seek(0)
-    bits, halved = declared_bits(image), keeps_upper_byte(image)
+    bits = declared_bits(image)
+    halved = keeps_upper_byte(image)
     image.draft("RGB", (2 * pixels, 2 * pixels))  # JPEG can be decoded at a fraction of its size
     image = ImageOps.exif_transpose(image)
     if halved and not _is_bright_enough(image, origin, counts):
@@ -99,7 +100,7 @@ def _usable(image: Image.Image, pixels: int, origin: str, counts: Counts) -> np.
 
 
 def _is_bright_enough(image: Image.Image, origin: str, counts: Counts) -> bool:
-    """Whether the upper bytes of colours of 16 bits still show the picture; either answer is counted."""
+    """Whether the upper bytes of 16-bit colours still show the picture; both cases are counted."""
     most = max(int(most) for _, most in _extrema(image.convert("RGB")))
     if most < 2 ** (COLOUR_BITS - 8):
         counts.add(f"colours of 16 bits, of which {COLOUR_BITS} or fewer are used: save the image with 8", origin)
@@ -114,7 +115,7 @@ def _extrema(image: Image.Image) -> tuple[tuple[float, float], ...]:
 
 
 def _as_rgb(image: Image.Image, bits: int | None, origin: str, counts: Counts) -> Image.Image:
-    """Any mode as 8-bit RGB; `bits` are those of a grey sample that are in use, if the file says it."""
+    """Any mode as 8-bit RGB; `bits` are those of a grey sample that are in use, if the file declares them."""
     if image.mode == "RGB":
         return image
     if image.mode == "CMYK":

@@ -29,5 +29,5 @@ def image_embedding(inputs: ImageInputs, pooling: Pooling = "mean", note: str = 
 
 
 def whole_images(batch: Images) -> EncoderInputs:
-    """Vision encoders read the images, all patches of them."""
+    """The images with all their patches, as vision encoders read them."""
     return EncoderInputs((batch.images,))

@@ -1,4 +1,4 @@
-"""Where images come from: records of the scenes world, of files and of the Hugging Face hub, one at a time, undecoded.
+"""Sources of images: records of the scenes world, of files and of the Hugging Face hub, one at a time, undecoded.
 
 scenes                       the offline synthetic world: no file, no network
 photos/ 'photos/**/*.jpg'    image files; the folder that holds an image is its label, or one above it (`label_level`)
@@ -37,10 +37,10 @@ class ImageDataConfig(BaseConfig):
     FIRST = ("source", "size", "column", "label", "images")
 
     source: str = WORLD
-    """scenes (a world made on the spot), an image file, folder or glob, a .parquet file or folder of them, or hub
+    """scenes (a synthetic world), an image file, folder or glob, a .parquet file or folder of them, or hub
     owner/name[:config]"""
     size: int = Field(48, ge=8)
-    """side in pixels of what the networks see; larger images are shrunk, and cut to a square"""
+    """side in pixels of what the networks read; larger images are shrunk, and cut to a square"""
     column: str = "image"
     """Parquet and hub: column that holds the image"""
     label: str | None = None
@@ -51,22 +51,22 @@ class ImageDataConfig(BaseConfig):
     split: str = "train"
     """split of a hub data set to read"""
     streaming: bool = False
-    """hub: read over the network without keeping the files; decoded images are kept all the same"""
+    """hub: read over the network without keeping the files; decoded images are kept"""
     images: int = Field(0, ge=0)
     """images to take from the start of the source, 0 = all of them (of scenes: world_images); only usable ones count,
     held-out ones included"""
     world_images: int = Field(12_000, ge=1)
-    """how many images scenes has where `images` is 0; says nothing of other sources"""
+    """how many images scenes has where `images` is 0; not used for other sources"""
     eval_source: str | None = None
-    """a source of its own for the held-out images, with the same columns; unset = a share of `source`"""
+    """a separate source for the held-out images, with the same columns; unset = a share of `source`"""
     eval_fraction: float = Field(0.05, gt=0, lt=1)
     """share of the images held out from training, chosen by their content; not with eval_source"""
     probe_images: int = Field(4000, ge=10)
-    """labelled training images that probes learn from; at least 1000 held-out ones test them, or a quarter as many"""
+    """labelled training images to fit probes on; at least 1000 held-out ones test them, or a quarter as many"""
 
     @property
     def generated_images(self) -> int:
-        """How many images the offline world is asked for."""
+        """Number of images that the offline world generates."""
         return self.images or self.world_images
 
 
@@ -91,7 +91,7 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
 
 
 def image_files(source: str) -> list[Path] | None:
-    """ReadoutSource files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
+    """Readable files behind a file name, a folder (searched recursively) or a glob pattern, in sorted order.
 
     None if `source` names no files. Raises UserError if it names none that can be read.
     """
@@ -132,7 +132,8 @@ def folder_labels(files: Sequence[Path], root: Path, level: int) -> list[str | N
     folders = [_folder_at(file, root, level) for file in files]
     without = [file for file, folder in zip(files, folders, strict=True) if folder is None]
     if without:
-        where, first = "above the images" if level > 0 else "below data.source", without[0].relative_to(root)
+        where = "above the images" if level > 0 else "below data.source"
+        first = without[0].relative_to(root)
         raise UserError(
             f"data.label_level={level}: {len(without)} of {len(files)} images in {root} have no folder {abs(level)} "
             f"levels {where} (first: {first}); move them, or choose another level: 1 = the folder that an image lies "

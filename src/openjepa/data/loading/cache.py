@@ -1,4 +1,4 @@
-"""Derived data that is kept between runs: where, under which key, and made by one process at a time."""
+"""Caches of derived data between runs: their folder, keys, and a lock so that one process builds each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from openjepa.core.errors import UserError
 
 
 def cache_dir() -> Path:
-    """Where derived data is kept between runs: $OPENJEPA_CACHE, or ~/.cache/openjepa."""
+    """The folder of data derived from sources: $OPENJEPA_CACHE, or ~/.cache/openjepa."""
     return Path(os.environ.get("OPENJEPA_CACHE") or "~/.cache/openjepa").expanduser()
 
 
 @contextmanager
 def cache_lock(folder: Path, what: str) -> Generator[None]:
-    """Alone with `folder`, whose parent exists then: ranks and parallel runs wait until one has made it.
+    """Hold a lock on `folder`, creating its parent: ranks and parallel runs wait until one has made it.
 
-    Raises UserError naming `what` is kept there for a folder that cannot be written or read.
+    Raises UserError naming `what` is cached there if the folder cannot be written or read.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -34,24 +34,24 @@ def cache_lock(folder: Path, what: str) -> Generator[None]:
 
 
 def file_versions(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and time of change (ns) of each file: what a key holds of data that others write."""
+    """Name, size and time of change (ns) of each file: the part of a key for external data."""
     found = [(file, file.stat()) for file in files]
     return [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in found]
 
 
 def code_version(module: ModuleType) -> str:
-    """A hash of all files beside the module: what a key holds of data that our own code makes."""
+    """A hash of all files in the module's folder: the part of a key for data that this code generates."""
     code = sorted(file for file in Path(str(module.__file__)).parent.iterdir() if file.is_file())
     return hashlib.blake2b(b"".join(file.read_bytes() for file in code), digest_size=8).hexdigest()
 
 
 def hash_share(content: bytes) -> float:
-    """The hash of some content as a number in [0, 1): the same on every machine, for ever."""
+    """The hash of some content as a number in [0, 1), the same on every machine."""
     return _hash(content) / 2**64
 
 
 def in_share(content: bytes, share: float) -> bool:
-    """Whether the hash of some content falls in this share of all hashes: the same on every machine, for ever."""
+    """Whether the hash of some content falls in this share of all hashes, the same on every machine."""
     return _hash(content) < share * 2**64
 
 

@@ -1,6 +1,6 @@
-"""Which documents are held out from training, and why none is where none is.
+"""Held-out documents: the split by hash, and the errors for a split without documents.
 
-The hash of a document's words decides. So the split is the same on every machine, it does not move when files are
+The hash of a document's words decides. So the split is the same on every machine, it does not change when files are
 added, and two copies of a text are always on the same side.
 """
 
@@ -17,26 +17,26 @@ ENOUGH = 20  # different documents, of which some eval_fraction holds out at lea
 
 
 def normalised_words(text: str) -> bytes:
-    """A text's words, blind to case and white space: what decides whether two texts are the same."""
+    """A text's words, ignoring case and white space; equal for texts that count as copies."""
     return " ".join(text.casefold().split()).encode()
 
 
 def word_digest(words: bytes) -> bytes:
-    """16 bytes that stand for normalised words."""
+    """A hash of normalised words, in 16 bytes."""
     return hashlib.blake2b(words, digest_size=16).digest()
 
 
 def is_held_out(text: str, eval_fraction: float) -> bool:
-    """Whether the hash of the text's words, blind to case and white space, falls in the held-out share."""
+    """Whether the hash of the text's words, ignoring case and white space, falls in the held-out share."""
     return in_share(normalised_words(text), eval_fraction)
 
 
 def nothing_held_out(
     source: str, eval_fraction: float, usable: Iterable[str], unusable: Mapping[str, int], what: str = "document"
 ) -> UserError:
-    """The error for a source of which nothing is held out, with the cause and an advice that works.
+    """The error for a source of which nothing is held out, with the cause and how to fix it.
 
-    `usable` are the texts of which each would do if it were held out; `unusable` counts the others, by reason.
+    `usable` are the texts that could be held out; `unusable` counts the others, by reason.
     """
     total = 0
     shares: set[float] = set()
@@ -66,7 +66,7 @@ def nothing_to_train_on(source: str, eval_fraction: float, total: int, what: str
 
 
 def _above(share: float) -> float:
-    """The next number above a share that is short to write."""
+    """A number just above a share, with few digits."""
     digits = 1 - math.floor(math.log10(share)) if share > 0 else 2
     for places in range(digits, digits + 18):
         rounded = math.ceil(share * 10**places) / 10**places

@@ -1,10 +1,10 @@
 """Batches as a pure function of (seed, step), for every modality.
 
-`plan` says which rows go together. Nothing is consumed or remembered, so a run that resumes at step s plans the epochs
-up to s (milliseconds each, no data is read) and goes on with the very batches it would have seen; every rank takes its
+`plan` groups rows into batches. There is no state, so a run that resumes at step s plans the epochs up to s
+(milliseconds each, no data is read) and continues with the same batches as without interruption; every rank takes its
 rows of the same global batch; and data loading processes change nothing but speed.
 
-Of a stream, each window is planned like an epoch. Resuming would be exact without any state there, too, but it would
+Each window of a stream is planned like an epoch. Resuming would be exact without any state there, too, but it would
 read the stream up to s again; so checkpoints keep a bookmark of the window that step s begins in. Windows are read one
 ahead in a thread of the main process; data loading processes get the samples and only collate them.
 """
@@ -34,7 +34,7 @@ EVAL_SEED = 0  # held-out order and masks are the same in all runs, whatever the
 
 @dataclass(frozen=True)
 class Bookmark:
-    """Where a window begins: in the run, and in its stream. Plain integers, so that a checkpoint can keep it."""
+    """Start of a window, in the run and in its stream. Plain integers, so that a checkpoint can store it."""
 
     draw: int = 0  # number of its first batch since step 0
     epoch: int = 0
@@ -42,14 +42,14 @@ class Bookmark:
 
 
 class TrainBatches(Iterator[Batch]):
-    """What `train_batches` returns: batches, and bookmarks to find them again.
+    """What `train_batches` returns: batches, and bookmarks to resume from.
 
-    The generator behind it knows the course of the run, but not this object: where nobody holds it any more, data
-    loading processes end at once. In a cycle they would wait for the garbage collector, which kills them after 5 s.
+    The generator refers to the plan of the run, not to this object, so that data loading processes end as soon as this
+    object is released. In a reference cycle they would wait for the garbage collector, which kills them after 5 s.
     """
 
-    def __init__(self, course: _Course) -> None:
-        self._course, self._batches = course, _made(course)
+    def __init__(self, plan: _BatchPlan) -> None:
+        self._plan, self._batches = plan, _generated(plan)
 
     def __next__(self) -> Batch:
         return next(self._batches)
@@ -57,9 +57,10 @@ class TrainBatches(Iterator[Batch]):
     def bookmark(self, step: int) -> Bookmark | None:
         """The last window that begins at `step` or before it; None if the data is no stream and needs none.
 
-        Steps have to be asked for in rising order: what lies further back is forgotten.
+        Call it with rising steps: earlier bookmarks are dropped.
         """
-        experiment, bookmarks = self._course.experiment, self._course.bookmarks
+        experiment = self._plan.experiment
+        bookmarks = self._plan.bookmarks
         if not isinstance(experiment.train_data, StreamedData):
             return None
         draw = step * experiment.train.accumulate
@@ -69,7 +70,7 @@ class TrainBatches(Iterator[Batch]):
 
 
 @dataclass(frozen=True)
-class _Course:
+class _BatchPlan:
     """The batches of one rank from one step on."""
 
     experiment: Experiment
@@ -79,37 +80,39 @@ class _Course:
     bookmarks: list[Bookmark]  # of windows begun or read ahead, oldest first
     pin: bool = False  # whether batches are in pinned memory
 
-    def addresses(self) -> Iterator[_Address]:
-        """Of the batches from the first on, planned from the bookmark on."""
-        data, cfg = self.experiment.train_data, self.experiment.train
-        end, mark = cfg.steps * cfg.accumulate, self.bookmarks[0]
+    def keys(self) -> Iterator[_BatchKey]:
+        """Keys of the batches from the first on, planned from the bookmark on."""
+        data = self.experiment.train_data
+        cfg = self.experiment.train
+        end = cfg.steps * cfg.accumulate
+        mark = self.bookmarks[0]
         draw, offset = mark.draw, mark.offset
         for epoch in count(mark.epoch):
             for window in _windows(data, offset):
                 self.bookmarks.append(Bookmark(draw, epoch, window.offset))
-                # a stream's windows are shuffled apart; a data set that is no stream is one window with the run's seed
+                # windows of a stream are shuffled separately; any other data set is one window with the run's seed
                 seed = seed_for(cfg.seed, "window", window.first) if isinstance(data, StreamedData) else cfg.seed
                 sizes = len(window.rows), cfg.batch_tokens, cfg.batch_size
                 for rows in plan_epoch(window.lengths, *sizes, seed, epoch, self.world, self.experiment.pad_to):
                     if draw >= self.first:
-                        yield self._address(draw, epoch, window, rows[self.rank :: self.world])
+                        yield self._key(draw, epoch, window, rows[self.rank :: self.world])
                     draw += 1
                     if draw == end:
                         return
             offset = None
 
-    def _address(self, draw: int, epoch: int, window: Window, rows: np.ndarray) -> _Address:
+    def _key(self, draw: int, epoch: int, window: Window, rows: np.ndarray) -> _BatchKey:
         samples = None if window.rows is self.experiment.train_data else [window.rows[i] for i in rows.tolist()]
-        return _Address(draw, self.experiment.train.seed, epoch, window.first + rows, samples)
+        return _BatchKey(draw, self.experiment.train.seed, epoch, window.first + rows, samples)
 
 
-def _made(course: _Course) -> Iterator[Batch]:
-    data, experiment = course.experiment.train_data, course.experiment
+def _generated(plan: _BatchPlan) -> Iterator[Batch]:
+    data, experiment = plan.experiment.train_data, plan.experiment
     if not isinstance(data, StreamedData):
         _rows_of(data)  # before data loading processes start: they share what this opens
     view = getattr(data, "training_view", None)  # optional, see Experiment
     batches = _Batches(data, experiment.collate, view)
-    yield from _load(batches, course.addresses(), experiment.train.workers, course.pin)
+    yield from _load(batches, plan.keys(), experiment.train.workers, plan.pin)
 
 
 def train_batches(
@@ -123,10 +126,10 @@ def train_batches(
     """Micro-batches of steps `start_step` .. `exp.train.steps` - 1, `accumulate` a step: this rank's rows of each.
 
     `draw` of a batch is its number since step 0, equal on all ranks. A `bookmark` of `start_step` (or of any step
-    before it) changes only how soon the first batch comes. `pin` puts batches into pinned memory, for a GPU.
-    Takes nothing from torch's global generator.
+    before it) only makes the first batch come sooner. `pin` puts batches into pinned memory, for a GPU.
+    Does not use torch's global generator.
     """
-    return TrainBatches(_Course(exp, start_step * exp.train.accumulate, rank, world, [bookmark or Bookmark()], pin))
+    return TrainBatches(_BatchPlan(exp, start_step * exp.train.accumulate, rank, world, [bookmark or Bookmark()], pin))
 
 
 def _windows(data: Any, start: Offset | None) -> Iterator[Window]:
@@ -137,7 +140,7 @@ def _windows(data: Any, start: Offset | None) -> Iterator[Window]:
 
 
 def _ahead(windows: Iterator[Window]) -> Iterator[Window]:
-    """The same windows; each is made in a thread while the one before it is used."""
+    """Yield the windows, each made in a thread while the one before it is used."""
 
     def make() -> Window | None:
         return next(windows, None)
@@ -158,7 +161,7 @@ def eval_batches(exp: Experiment, limit_batches: int | None = None) -> Iterator[
     packed = None if lengths is None else lengths.tobytes()
     plan = _eval_plan(packed, n, exp.train.batch_tokens, exp.train.batch_size, exp.pad_to)[:limit_batches]
     yield from _load(
-        _Batches(exp.eval_data, exp.collate), (_Address(0, EVAL_SEED, 0, rows) for rows in plan), workers=0
+        _Batches(exp.eval_data, exp.collate), (_BatchKey(0, EVAL_SEED, 0, rows) for rows in plan), workers=0
     )
 
 
@@ -175,8 +178,8 @@ def _rows_of(data: Any) -> tuple[np.ndarray | None, int]:
 
 
 @dataclass(frozen=True)
-class _Address:
-    """Everything that decides a batch."""
+class _BatchKey:
+    """Everything that determines a batch."""
 
     draw: int
     seed: int
@@ -186,7 +189,7 @@ class _Address:
 
 
 class _Batches(Dataset):
-    """address -> collated batch, so that a whole batch is made in one data loading process."""
+    """key -> collated batch, so that a whole batch is made in one data loading process."""
 
     def __init__(
         self,
@@ -196,7 +199,7 @@ class _Batches(Dataset):
     ) -> None:
         self.data, self.collate, self.view = data, collate, view
 
-    def __getitem__(self, index: _Address) -> Batch | UserError:
+    def __getitem__(self, index: _BatchKey) -> Batch | UserError:
         seed, epoch = index.seed, index.epoch
         try:
             numbers = index.rows.tolist()
@@ -215,12 +218,12 @@ class _Batches(Dataset):
         return Sample(sample if self.view is None else self.view(sample, generator), generator, number)
 
 
-def _load(batches: _Batches, addresses: Iterator[_Address], workers: int, pin: bool = False) -> Iterator[Batch]:
-    """Batches in the order of their addresses, made here (0 workers) or ahead of time in `workers` processes."""
+def _load(batches: _Batches, keys: Iterator[_BatchKey], workers: int, pin: bool = False) -> Iterator[Batch]:
+    """Batches in the order of their keys, made here (0 workers) or ahead of time in `workers` processes."""
     loader = DataLoader(
         batches,
         batch_size=None,
-        sampler=addresses,
+        sampler=keys,
         num_workers=workers,
         pin_memory=pin,
         collate_fn=_as_it_is,

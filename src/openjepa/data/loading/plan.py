@@ -1,4 +1,4 @@
-"""Which rows go together: the batches of an epoch, or of a window of a stream, as a pure function of (seed, epoch).
+"""Group rows into the batches of an epoch, or of a window of a stream, as a pure function of (seed, epoch).
 
 An addressed permutation of the rows. With a token budget it is cut into windows of about 50 batches, each sorted by
 length and cut into batches of about equal padded size, and the batches are shuffled: padding falls to a few percent
@@ -66,7 +66,7 @@ def plan_epoch(
 
 
 def _cut(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int, batch_size: int) -> list[np.ndarray]:
-    """Cut rows sorted by falling length: the first row of a batch is its longest, so it alone decides how many fit."""
+    """Cut rows sorted by falling length: the first row of a batch is its longest, so it decides how many fit."""
     sizes = np.minimum(batch_size, batch_tokens // np.maximum(1, lengths[rows])).tolist()
     batches, start = [], 0
     while start < len(rows):

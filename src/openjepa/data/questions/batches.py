@@ -1,6 +1,6 @@
 """Questions and answers as one row each: question, [SEP], answer, [PRED]. Tokenised once, before any batch is made.
 
-The answer is what is hidden from [PRED]; who may read whom is decided by `masking.attention`, not by the row.
+The answer is hidden from [PRED]; the attention mask is made by `masking.attention`, not here.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class QuestionBatch(Batch):
         return self.pred_at - 1
 
     def answers(self) -> tuple[Tensor, Tensor]:
-        """Tokens of each answer alone [B, A], and which are real [B, A]."""
+        """Tokens of each answer [B, A], and valid [B, A]."""
         return self.ids.gather(1, self.answer_positions), self.answer_valid
 
 
@@ -91,11 +91,11 @@ class TokenizedQuestions(Dataset[QuestionRow]):
     @cached_property
     def rows(self) -> list[QuestionRow]:
         """All rows. Raises UserError if every one is too long."""
-        found = self.load()
-        asked = self.tokenizer.encode_content([question.question for question in found])
-        answered = self.tokenizer.encode_content([question.answer for question in found])
+        loaded = self.load()
+        question_ids = self.tokenizer.encode_content([question.question for question in loaded])
+        answer_ids = self.tokenizer.encode_content([question.answer for question in loaded])
         rows = []
-        for question, row in zip(found, map(QuestionRow, asked, answered), strict=True):
+        for question, row in zip(loaded, map(QuestionRow, question_ids, answer_ids), strict=True):
             if _length(row) > self.max_len:
                 self.counts.add(f"longer than {self.max_len} tokens", question.id)
             elif not len(row.question) or not len(row.answer):
@@ -103,12 +103,12 @@ class TokenizedQuestions(Dataset[QuestionRow]):
             else:
                 rows.append(row)
         if not rows:
-            raise UserError(f"none of {len(found)} questions can be used: {dict(self.counts)}; raise decoder.max_len")
+            raise UserError(f"none of {len(loaded)} questions can be used: {dict(self.counts)}; raise decoder.max_len")
         return rows
 
     @cached_property
     def unknown(self) -> UnknownTokens:
-        """How many tokens of all rows the tokenizer does not know."""
+        """Count of the tokens of all rows that the tokenizer does not know."""
         found = UnknownTokens(self.tokenizer)
         found.add([ids for row in self.rows for ids in row])
         return found
@@ -123,7 +123,7 @@ class QuestionCollator:
 
     @classmethod
     def of(cls, tokenizer: TextTokenizer) -> QuestionCollator:
-        """For a tokenizer whose vocabulary may still lack [PRED]."""
+        """A collator for a tokenizer whose vocabulary may lack [PRED]."""
         return cls(*tokenizer.grown(PRED))
 
     def __call__(self, rows: Sequence[Sample]) -> QuestionBatch:
@@ -131,8 +131,8 @@ class QuestionCollator:
 
     def whole(self, questions: Sequence[np.ndarray]) -> QuestionBatch:
         """Token ids of questions [Q_i] without answers, for embedding."""
-        nothing = np.zeros(0, dtype=np.int32)
-        return self._batch([QuestionRow(ids, nothing) for ids in questions], torch.arange(len(questions)))
+        no_answer = np.zeros(0, dtype=np.int32)
+        return self._batch([QuestionRow(ids, no_answer) for ids in questions], torch.arange(len(questions)))
 
     def inputs(self, max_len: int, synthetic_world: bool = False) -> TextInputs:
         """How texts are read for embedding: as questions, whose rows also hold [SEP] and [PRED]."""
@@ -145,7 +145,7 @@ class QuestionCollator:
         return TextInputs(self.tokenizer, room, windows, self.whole, self.tokenizer.blank, synthetic_world)
 
     def pictures(self, batch: QuestionBatch) -> list[Pieces]:
-        """What the rows of a batch look like, token by token."""
+        """The rows of a batch for display, token by token."""
         return text_pictures(self.tokenizer, batch)
 
     def asked(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -153,7 +153,7 @@ class QuestionCollator:
         return [np.append(ids, self.tokenizer.sep_id) for ids in self.tokenizer.encode_content(texts)]
 
     def answers(self, texts: Sequence[str], max_len: int) -> tuple[Tensor, Tensor]:
-        """Answers alone: ids [N, A] int64 and which of them are real [N, A]; cut at `max_len` tokens."""
+        """Answers without questions: ids [N, A] int64 and valid [N, A]; cut at `max_len` tokens."""
         content = [ids[:max_len] if len(ids) else self.tokenizer.blank for ids in self.tokenizer.encode_content(texts)]
         return pad_rows(content, self.tokenizer.pad_id)
 
@@ -162,27 +162,27 @@ class QuestionCollator:
         ids = pad(
             [np.concatenate([row.question, marks[0], row.answer, marks[1]]) for row in rows], self.tokenizer.pad_id
         )
-        asked = torch.tensor([len(row.question) + 1 for row in rows])  # [B], with [SEP]
-        pred_at = asked + torch.tensor([len(row.answer) for row in rows])  # [B]
+        question = torch.tensor([len(row.question) + 1 for row in rows])  # [B] length, with [SEP]
+        pred_at = question + torch.tensor([len(row.answer) for row in rows])  # [B]
         valid = up_to(pred_at + 1, ids.shape[1])
         longest = max(len(row.answer) for row in rows)
-        is_answer = up_to(pred_at, ids.shape[1]) & ~up_to(asked, ids.shape[1])  # [B, T]
+        is_answer = up_to(pred_at, ids.shape[1]) & ~up_to(question, ids.shape[1])  # [B, T]
         return QuestionBatch(
             keys=keys,
             ids=ids,
             valid=valid,
             hidden=is_answer,
-            followed=up_to(asked - 1, ids.shape[1]) | (is_answer & up_to(pred_at - 1, ids.shape[1])),
+            followed=up_to(question - 1, ids.shape[1]) | (is_answer & up_to(pred_at - 1, ids.shape[1])),
             pred_at=pred_at,
-            answer_positions=torch.minimum(asked[:, None] + torch.arange(longest), pred_at[:, None]),
-            answer_valid=up_to(pred_at - asked, longest),
+            answer_positions=torch.minimum(question[:, None] + torch.arange(longest), pred_at[:, None]),
+            answer_valid=up_to(pred_at - question, longest),
             real_tokens=int(valid.sum()),
             vocab=self.tokenizer.vocab_size,
         )
 
 
 def texts_of(found: Sequence[Question]) -> Iterator[str]:
-    """Questions and answers, one after the other: what a tokenizer learns from."""
+    """Questions and answers, one after the other, to train a tokenizer on."""
     return (text for row in found for text in (row.question, row.answer))
 
 

@@ -1,13 +1,13 @@
 """Questions with their answers: the data of recipes that predict the latent of an answer from its question.
 
-`questions(cfg, split)` reads one source, whatever it is, as clean `Question`s:
+`questions(cfg, split)` reads one source of any kind as clean `Question`s:
 
     arithmetic                  the offline synthetic world: no file, no network
     train.jsonl qa/ 'a/*.gz'    JSON, CSV, Parquet, ... (see `files`) with a column each: a file, a folder or a pattern
     owner/name  hub:name:config a data set of the Hugging Face hub, e.g. openai/gsm8k:main
 
-The schema is that of GSM8K: a worked solution ends in `#### 72`, and `answer: final` keeps the 72 alone. Held out is
-decided by the hash of a question's words, as for texts (`sources.is_held_out`), and for the world by its own splits.
+The schema is that of GSM8K: a worked solution ends in `#### 72`, and `answer: final` keeps only the 72. The hash of a
+question's words decides what is held out, as for texts (`held_out.is_held_out`); the world has splits of its own.
 Unlike texts, questions are few and small, so they are a list in memory: 50,000 of the world take 3 s and 20 MB.
 """
 
@@ -48,7 +48,7 @@ class QuestionConfig(BaseConfig):
     FIRST = ("source", "question_column", "answer_column", "answer", "documents")
 
     source: str = Field(WORLD, min_length=1)
-    """arithmetic (a world made on the spot), a file, folder or glob, or hub owner/name[:config]; files have a column
+    """arithmetic (a synthetic world), a file, folder or glob, or hub owner/name[:config]; files have a column
     each: .jsonl, .ndjson, .json, .csv, .tsv (all also as .gz or .zst), .parquet, .arrow, .feather, .xlsx; a folder may
     also be one of save_to_disk"""
     question_column: str = "question"
@@ -64,7 +64,7 @@ class QuestionConfig(BaseConfig):
     """questions to take from the start of the source, 0 = all of them (of arithmetic: world_documents); only usable
     ones count, held-out ones included"""
     world_documents: int = Field(100_000, ge=1)
-    """how many questions arithmetic has where `documents` is 0; says nothing of other sources"""
+    """how many questions arithmetic has where `documents` is 0; not used for other sources"""
     eval_fraction: float = Field(0.05, gt=0, lt=1)
     """share of the questions held out from training, chosen by their content"""
 
@@ -86,7 +86,7 @@ class Question:
 def questions(cfg: QuestionConfig, split: Split = "train", counts: Counts | None = None) -> list[Question]:
     """The usable questions of a split, in the source's order; `eval` of the world is its `test` split.
 
-    `counts` is filled on the way: kept questions of both splits, and rows mended or dropped, by reason.
+    `counts` is filled while reading: kept questions of both splits, and rows mended or dropped, by reason.
     Raises UserError if the source cannot be read, or holds no usable question of this split.
     """
     counts = Counts() if counts is None else counts
@@ -180,7 +180,8 @@ def _clean(record: Record, answer: Literal["final", "worked"], counts: Counts) -
             return None
         texts.append(text)
     if answer == "final":
-        written, texts[1] = _after_mark(texts[1]), final_answer(texts[1])
+        written = _after_mark(texts[1])
+        texts[1] = final_answer(texts[1])
         if written != texts[1]:
             counts.add(REWRITTEN, record.origin)
         if not texts[1]:

@@ -1,8 +1,8 @@
-"""Numbers as people write answers, and when two of them are the same.
+"""Parse the numbers of written answers, and compare two answers.
 
-Read are: a sign (also the Unicode minus), thousands set apart by commas, spaces or as LaTeX does it (9{,}500, 9\\,500),
-decimals behind a point, a dollar sign or LaTeX's dollars around it, a per cent sign, a full stop after it. What could
-be another number is not guessed at: "1,5" and "1.234,56" are no numbers here, and "007" may be a code.
+Accepted: a sign (also the Unicode minus), thousands separated by commas, spaces or as in LaTeX (9{,}500, 9\\,500),
+decimals after a point, a dollar sign or LaTeX's dollars around it, a per cent sign, a full stop after it. Ambiguous
+forms are not: "1,5" and "1.234,56" are no numbers here, and "007" may be a code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NUMBER = re.compile(
       | (?=\.\d)                                      # ".5"
     )
     (?:\.(?P<decimals>\d+))?
-    (?:\ ?\\?%)?                                      # 50% is what others write as 50
+    (?:\ ?\\?%)?                                      # 50% equals 50
     (?:\.\$?|\$\.?)?                                  # a full stop within or after the mathematics
     """,
     re.VERBOSE | re.ASCII,

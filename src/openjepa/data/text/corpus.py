@@ -1,9 +1,9 @@
-"""Tokenised corpora: tokenised once, kept in Arrow, memory-mapped for ever after.
+"""Tokenised corpora: tokenised once, stored in Arrow, memory-mapped from then on.
 
-Making a `TokenizedCorpus` costs nothing. The first `len()`, `[i]` or `.lengths` reads the source once, tokenises both
-the training and the held-out documents on all cores, and writes them under `cache_dir()/tokens/<key>/`; the key holds
-everything that could change a token. The folder is written aside, synced and renamed, so it is whole or not there.
-A `RowMaker` says how a document becomes rows; longer documents become consecutive ones.
+Making a `TokenizedCorpus` is cheap. The first `len()`, `[i]` or `.lengths` reads the source once, tokenises both
+the training and the held-out documents on all cores, and writes them under `cache_dir()/tokens/<key>/`; the key
+depends on everything that could change a token. The folder is written atomically. A `RowMaker` makes rows of a
+document; longer documents become consecutive rows.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TokenizedCorpus(Dataset[TokenRow]):
 
     def __init__(self, cfg: DataConfig, maker: RowMaker, split: Literal["train", "eval"] = "train") -> None:
         self.cfg, self.maker, self.split = cfg, maker, split
-        self._folder: Path | None = None  # found when first used, then fixed, whatever happens to the source's files
+        self._folder: Path | None = None  # set on first use, then fixed, even if the source's files change
         self._close()
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class TokenizedCorpus(Dataset[TokenRow]):
         return TokenRow(ids, self.maker.special(ids), int(part.documents[row]))
 
     def training_view(self, row: TokenRow, generator: torch.Generator) -> TokenRow:
-        """The row as training sees it, see `ViewsConfig`."""
+        """The view of the row in training, see `ViewsConfig`."""
         return viewed(self.maker, row, generator)
 
     @property
@@ -84,12 +84,12 @@ class TokenizedCorpus(Dataset[TokenRow]):
 
     @property
     def unknown(self) -> UnknownTokens:
-        """How many of the tokens to train on the tokenizer does not know, whatever the split of this corpus."""
+        """Count of the training tokens that the tokenizer does not know, whatever the split of this corpus."""
         counts = self.counts
         return UnknownTokens(self.maker.tokenizer, counts[TOKENS], counts[UNKNOWN])
 
     def origin(self, index: int) -> str:
-        """Where row `index` comes from, e.g. "corpus.jsonl:17"."""
+        """The origin of row `index`, e.g. "corpus.jsonl:17"."""
         self._open()
         return self._table["id"][index].as_py()
 
@@ -125,7 +125,7 @@ class TokenizedCorpus(Dataset[TokenRow]):
         return cache_dir() / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
 
     def _open(self) -> Path:
-        """Map the cache file, made first if need be; the folder it is in."""
+        """Map the cache file, building it first if needed; return its folder."""
         if self._folder is None:
             self._folder = self._keyed_folder()
         if self._table is not None:
@@ -153,7 +153,7 @@ class TokenizedCorpus(Dataset[TokenRow]):
 
 
 def viewed(maker: RowMaker, row: TokenRow, generator: torch.Generator) -> TokenRow:
-    """The row as `maker` wants it seen in training."""
+    """The view of the row in training, by `maker`."""
     ids = maker.view(row.ids, generator)
     return row if ids is row.ids else TokenRow(ids, maker.special(ids), row.document)
 
@@ -169,13 +169,13 @@ def pad(sequences: Sequence[np.ndarray], fill: int, width: int = 0) -> Tensor:
 
 
 def pad_rows(rows: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids of each row [L_i] -> ids [B, T] int64, and which of them are real [B, T]."""
+    """Token ids of each row [L_i] -> ids [B, T] int64, and valid [B, T] bool."""
     ids = pad(rows, pad_id)
     return ids, up_to(torch.tensor([len(row) for row in rows]), ids.shape[1])
 
 
 def up_to(lengths: Tensor, width: int) -> Tensor:
-    """[B] -> [B, width] bool, True on the first `lengths` origins."""
+    """[B] -> [B, width] bool, True on the first `lengths` positions."""
     return torch.arange(width, device=lengths.device)[None, :] < lengths[:, None]
 
 

@@ -2,8 +2,8 @@
 
 An encoder reads at most `max_len` tokens at once. A longer text becomes several rows ("windows") that follow one
 another without overlap, and its embedding is the mean of theirs, weighted by their tokens: nothing of a text is left
-out unless the caller asks for it (`long="cut"` reads the first window alone). `ReadingReport` counts what was read,
-what was not, and what the tokenizer does not know, so that it can be said.
+out unless the caller requests it (`long="cut"` reads only the first window). `ReadingReport` counts what was read,
+what was not, and what the tokenizer does not know, for warnings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Windows = Callable[[Sequence[str]], list[list[np.ndarray]]]
 
 @dataclass(frozen=True)
 class TextInputs:
-    """How a recipe reads texts for embedding. `windows` and `collate` are the recipe's own; both are pure."""
+    """How a recipe reads texts for embedding. The recipe gives `windows` and `collate`; both are pure."""
 
     tokenizer: TextTokenizer
     max_len: int  # tokens of a row, special ones included
@@ -37,10 +37,10 @@ class TextInputs:
     )
     collate: Callable[[Sequence[np.ndarray]], Batch]  # rows -> batch with nothing hidden
     blank: np.ndarray  # [L] int32, the row that stands for a text without a token
-    synthetic_world: bool = False  # whether the tokenizer was trained on generated texts alone
+    synthetic_world: bool = False  # whether the tokenizer was trained only on generated texts
 
     def __call__(self, texts: Sequence[str]) -> Batch:
-        """One row a text: of a long one its first window."""
+        """A batch of one row per text: of a long text, its first window."""
         return self.collate([windows[0] if windows else self.blank for windows in self.windows(texts)])
 
     def content(self, row: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ class TextInputs:
 def running_text(
     tokenizer: TextTokenizer, max_len: int, collate: Callable[[Sequence[np.ndarray]], Batch]
 ) -> TextInputs:
-    """Texts read token after token: a window has as many as fit, wherever the cut falls."""
+    """Read texts in windows of as many tokens as fit, wherever the cut falls."""
     room = max(1, max_len - len(tokenizer.prefix) - len(tokenizer.suffix))
 
     def windows(texts: Sequence[str]) -> list[list[np.ndarray]]:
@@ -77,18 +77,18 @@ class HasTokens(Protocol):
 
 
 def text_embedding(inputs: TextInputs) -> Embedding:
-    """The mean over a text's tokens of the student's last latents, which it reads in both directions."""
+    """The mean over a text's tokens of the student's last-layer latents, with bidirectional attention."""
     return Embedding(inputs, whole_rows)
 
 
 def whole_rows(batch: HasTokens) -> EncoderInputs:
-    """Text encoders read all tokens of each row, and none reads padding."""
+    """All tokens of each row, without padding, as text encoders read them."""
     return EncoderInputs((batch.ids, batch.valid), batch.valid)
 
 
 @dataclass
 class ReadingReport:
-    """What was read of all texts that were embedded so far."""
+    """Counts of what was read of all texts embedded so far."""
 
     inputs: TextInputs
     long: LongTexts = "windows"
@@ -103,7 +103,7 @@ class ReadingReport:
         self.unknown = UnknownTokens(self.inputs.tokenizer)
 
     def add(self, windows: Sequence[np.ndarray]) -> list[tuple[np.ndarray, int]]:
-        """Count a text of these windows [L_i]; those that are to be read, each with its tokens that stand for text."""
+        """Count a text of these windows [L_i]; return those to read, each with its number of content tokens."""
         self.texts += 1
         self.empty += not windows
         content = [self.inputs.content(row) for row in windows]
@@ -115,12 +115,12 @@ class ReadingReport:
         return [(row, len(part)) for row, part in zip(windows[:read], content[:read], strict=True)]
 
     def warn(self) -> None:
-        """Say what a user has to know, as warnings."""
+        """Issue `sentences` as warnings."""
         for sentence in self.sentences():
             warnings.warn(sentence, ReadingWarning, stacklevel=3)
 
     def sentences(self) -> list[str]:
-        """What a user has to know, one sentence each; none if every text was read whole and its words are known."""
+        """Warnings, one sentence each; none if every text was read whole and its words are known."""
         found = []
         if self.empty:
             found.append(f"{self.empty} of {self.texts} texts are empty: their vectors are zero")
@@ -134,7 +134,7 @@ class ReadingReport:
         return found if unknown is None else [*found, unknown]
 
     def to_json(self) -> dict[str, Any]:
-        """The counts, for machines."""
+        """The counts as JSON values."""
         return {
             "texts": self.texts,
             "empty": self.empty,

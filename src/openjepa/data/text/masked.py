@@ -1,8 +1,8 @@
 """Rows of tokens of which some segments are hidden: spans of a text, or whole sentences of a document.
 
-The segments of a batch are numbered through, 0 to N - 1, row after row, and what is known of them stands in flat tables
-[N]. There is padding only where attention needs sequences of one length: tokens of a row (`Tokens`), and segments of a
-document (`Segments`). All indices are made here, in the data workers: methods only gather.
+The segments of a batch are numbered 0 to N - 1, row after row, and their properties are flat tables [N]. There is
+padding only where attention needs sequences of one length: tokens of a row (`Tokens`), and segments of a document
+(`Segments`). All indices are made here, in the data workers: methods only gather.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from openjepa.data.tokenizers.choice import TextTokenizer
 
 @dataclass
 class Tokens:
-    """Some tokens of each row, side by side in their order; K = the most in a row."""
+    """Some tokens of each row, packed in order; K = the most in a row."""
 
     at: Tensor  # [B, K] int64, their positions in the row
     valid: Tensor  # [B, K] bool, False on padding
@@ -38,7 +38,7 @@ class Tokens:
 
     @cached_property
     def as_texts(self) -> tuple[Tensor, Tensor]:
-        """The arguments of an encoder that reads each segment as a text of its own, all in one pass.
+        """The arguments of an encoder that reads each segment as a separate text, all in one pass.
 
         The number of each token's segment, -1 on padding, and each token's position in its segment, both [B, K].
         """
@@ -89,10 +89,10 @@ class MaskedText(Batch):
 
     def nearest_visible_tokens(self) -> Tensor:
         """[B, H] position of the visible token nearest to each hidden one, for the copy baseline."""
-        seen = self.visible_tokens
-        distance = (self.hidden_tokens.at[:, :, None] - seen.at[:, None, :]).abs()  # [B, H, V]
-        distance = distance.masked_fill(~seen.valid[:, None, :], self.ids.shape[1])
-        return seen.at.gather(1, distance.argmin(2))
+        visible = self.visible_tokens
+        distance = (self.hidden_tokens.at[:, :, None] - visible.at[:, None, :]).abs()  # [B, H, V]
+        distance = distance.masked_fill(~visible.valid[:, None, :], self.ids.shape[1])
+        return visible.at.gather(1, distance.argmin(2))
 
     def nearest_visible_segments(self) -> Tensor:
         """[M] number of the visible segment of the same row nearest to each hidden one, the earlier of two."""
@@ -122,7 +122,7 @@ def masked_text(
     vocab: int,
     multiples: tuple[int, int] = (1, 1),
 ) -> MaskedText:
-    """A batch from its rows [B, T] and the tables of its segments [N]; see `MaskedText`.
+    """Make a batch of rows [B, T] and tables of their segments [N]; see `MaskedText`.
 
     `is_hidden` [N] bool. Widths are rounded up to `multiples`, of tokens and of segments.
     """
@@ -151,13 +151,13 @@ def masked_text(
 
 
 def some_tokens(mask: Tensor, segment: Tensor, multiple: int) -> Tokens:
-    """The tokens where mask [B, T]; K is rounded up to a multiple."""
+    """The tokens where `mask` [B, T] is True; K is rounded up to a multiple."""
     at, valid = positions_of(mask, multiple)  # [B, K]
     return Tokens(at, valid, segment.gather(1, at).masked_fill(~valid, -1))
 
 
 def by_document(chosen: Tensor, document: Tensor, multiple: int) -> Segments:
-    """The segments that are `chosen` [N] bool, of each `document` [N]; K is rounded up to a multiple."""
+    """The segments where `chosen` [N] is True, by `document` [N]; K is rounded up to a multiple."""
     documents = int(document.max()) + 1 if len(document) else 0
     numbers = chosen.nonzero()[:, 0]
     counts = torch.bincount(document[numbers], minlength=documents)  # [G]
@@ -170,7 +170,7 @@ def by_document(chosen: Tensor, document: Tensor, multiple: int) -> Segments:
 class MaskedTextCollator:
     """Rows of token ids to a batch in which spans of tokens are hidden; special tokens never are.
 
-    Its segments are the hidden spans alone; a row is a document.
+    Its segments are only the hidden spans; a row is a document.
     """
 
     tokenizer: TextTokenizer
@@ -194,7 +194,7 @@ class MaskedTextCollator:
         return running_text(self.tokenizer, max_len, self.whole)
 
     def pictures(self, batch: MaskedText) -> list[Pieces]:
-        """What the rows of a batch look like, token by token."""
+        """The rows of a batch for display, token by token."""
         return text_pictures(self.tokenizer, batch)
 
     def _batch(self, keys: Tensor, ids: Tensor, valid: Tensor, hidden: Tensor) -> MaskedText:

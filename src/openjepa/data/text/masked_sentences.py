@@ -1,8 +1,8 @@
 """Rows of whole sentences to batches in which some sentences are hidden.
 
 A sentence's closing [SEP] belongs to it, and what the tokenizer puts in front of a row belongs to its first sentence.
-Widths are rounded up, tokens to `PAD_TO`, sentences to `PAD_SENTENCES`: otherwise nearly every batch has sizes of its
-own, and on CPU a matrix product of new sizes costs more to prepare than to compute (half of each step).
+Widths are rounded up, tokens to `PAD_TO`, sentences to `PAD_SENTENCES`: otherwise nearly every batch has new sizes, and
+on CPU the first matrix product of a new size costs more to set up than to compute (half of each step).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAD_TO, PAD_SENTENCES = 8, 2
 
 @dataclass(frozen=True)
 class MaskedSentencesCollator:
-    """Rows made by `rows` to a batch whose segments are sentences; `masker` says which of them are hidden."""
+    """Rows made by `rows` to a batch whose segments are sentences; `masker` draws which are hidden."""
 
     rows: SentenceRows
     masker: Callable[[int, torch.Generator], Tensor]
@@ -39,15 +39,15 @@ class MaskedSentencesCollator:
         document = [i for i, parts in enumerate(passages) for _ in parts]
         ids = [*chain(*passages)]
         numbers = [self._numbers(row) for row in ids]
-        hidden = [self.masker(_count(of), rows[i].generator) for of, i in zip(numbers, document, strict=True)]
+        hidden = [self.masker(_count(row), rows[i].generator) for row, i in zip(numbers, document, strict=True)]
         return self._batch([row.index for row in rows], document, ids, numbers, hidden)
 
     def whole(self, rows: Sequence[np.ndarray]) -> MaskedText:
         """Rows of token ids [L_i] with nothing hidden, for embedding."""
         each = range(len(rows))
         numbers = [self._numbers(row) for row in rows]
-        shown = [torch.zeros(_count(of), dtype=torch.bool) for of in numbers]
-        return self._batch(each, each, rows, numbers, shown)
+        hidden = [torch.zeros(_count(row), dtype=torch.bool) for row in numbers]
+        return self._batch(each, each, rows, numbers, hidden)
 
     def inputs(self) -> TextInputs:
         """How texts are read for embedding: in windows of whole sentences."""
@@ -56,11 +56,11 @@ class MaskedSentencesCollator:
         return TextInputs(tokenizer, self.rows.max_len, self.rows.windows, self.whole, blank)
 
     def pictures(self, batch: MaskedText) -> list[Pieces]:
-        """What the rows of a batch look like, token by token."""
+        """The rows of a batch for display, token by token."""
         return text_pictures(self.rows.tokenizer, batch)
 
     def _numbers(self, ids: np.ndarray) -> np.ndarray:
-        """[L] the number of each token's sentence in its row: how many [SEP] stand before it."""
+        """[L] the number of each token's sentence in its row: the count of [SEP] before it."""
         ends = ids == self.rows.tokenizer.sep_id
         ends[: len(self.rows.tokenizer.prefix)] = False
         return np.concatenate([[0], np.cumsum(ends)[:-1]])
@@ -73,12 +73,14 @@ class MaskedSentencesCollator:
         numbers: Sequence[np.ndarray],
         hidden: Sequence[Tensor],
     ) -> MaskedText:
-        """Rows of ids [L_i], passages of the documents `document` that have these `keys`; of each row the `numbers` of
-        its tokens' sentences [L_i], and which sentences are hidden [S_i]."""
+        """Make a batch of rows; `keys` are those of the documents, `document` is the number of each row's document.
+
+        Each row has `ids` [L_i], the `numbers` of its tokens' sentences [L_i], and which sentences are `hidden` [S_i].
+        """
         width = min(round_up(max(map(len, ids)), PAD_TO), self.rows.max_len)
         counts = torch.tensor([len(mask) for mask in hidden])  # [B]
         before = counts.cumsum(0) - counts  # [B] sentences before each row in the batch
-        segments = [of + int(n) for of, n in zip(numbers, before, strict=True)]
+        segments = [row + int(n) for row, n in zip(numbers, before, strict=True)]
         row_document = torch.tensor(list(document))  # [B]
         segment_document = row_document.repeat_interleave(counts)  # [N]
         return masked_text(

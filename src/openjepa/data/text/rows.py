@@ -1,6 +1,6 @@
 """How documents become rows of token ids, each at most `max_len` long: running text, or whole sentences.
 
-Whoever makes rows is part of the corpus's identity (`fingerprint`), so a cache never mixes two ways.
+The row maker is part of a corpus's identity (`fingerprint`), so a cache never mixes rows of two.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from openjepa.data.text.transforms import ViewsConfig, build_view
 from openjepa.data.tokenizers.choice import TextTokenizer
 
 MIN_TOKENS = 4  # of a row, without what the tokenizer adds
-TOO_SHORT = f"document of fewer than {MIN_TOKENS} tokens"  # why one gives no row
+TOO_SHORT = f"document of fewer than {MIN_TOKENS} tokens"  # reason why a document gives no row
 ONE_SENTENCE = "document of one sentence"  # likewise
 MIN_SENTENCE = 2  # tokens; shorter pieces of a sentence that had to be cut are left out
 
@@ -34,7 +34,7 @@ class RowMaker(Protocol):
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """What turns texts into token ids."""
+        """The tokenizer of the rows."""
         ...
 
     @property
@@ -51,13 +51,13 @@ class RowMaker(Protocol):
         ...
 
     def view(self, ids: np.ndarray, generator: torch.Generator) -> np.ndarray:
-        """What training sees of a row [L], no longer than it; `ids` itself if nothing is to be done to it."""
+        """The view of a row [L] in training, no longer than it; `ids` itself if unchanged."""
         ...
 
 
 @dataclass(frozen=True)
 class TextRows:
-    """Running text: a document longer than a row goes on in the next one, wherever the cut falls.
+    """Running text: a document longer than a row continues in the next one, wherever the cut falls.
 
     Raises ConfigError if `max_len` leaves no room for text.
     """
@@ -99,7 +99,7 @@ class SentenceRows:
     """Whole sentences, each ended by [SEP], as many as `sentences.passages` passages hold and never fewer than two.
 
     A passage is what an encoder reads at once: at most `max_len` tokens, two sentences at least. A sentence longer than
-    half a passage is cut into several. Documents of one sentence cannot be predicted from their rest and are left out
+    half a passage is cut into several. Documents of one sentence have nothing to predict it from; they are left out
     and counted. In training, `sentences.views` may change the sentences of a row. Raises ConfigError if `max_len`
     leaves no room for two sentences.
     """
@@ -113,15 +113,15 @@ class SentenceRows:
 
     @property
     def fingerprint(self) -> str:
-        splitting = self.sentences.model_dump(exclude={"views"})  # of rows that are made already
+        splitting = self.sentences.model_dump(exclude={"views"})  # applied after the cache, so not part of the key
         return _digest(["sentences", self.tokenizer.fingerprint, splitting, self.max_len])
 
     def rows(self, documents: Sequence[Document], counts: Counts) -> list[list[np.ndarray]]:
         pieces = [self.split(document.text) for document in documents]
-        contents = iter(self.tokenizer.encode_content([piece for found in pieces for piece in found]))
+        contents = iter(self.tokenizer.encode_content([*chain(*pieces)]))
         rows = []
-        for document, found in zip(documents, pieces, strict=True):
-            sentences = self.fit([content for _, content in zip(found, contents)])  # noqa: B905 - takes its share
+        for document, split in zip(documents, pieces, strict=True):
+            sentences = self.fit([content for _, content in zip(split, contents)])  # noqa: B905 - takes its share
             packed = self.pack(sentences)
             if len(sentences) < 2:
                 counts.add(ONE_SENTENCE, document.id)
@@ -132,7 +132,7 @@ class SentenceRows:
         return rows
 
     def passages(self, ids: np.ndarray) -> list[np.ndarray]:
-        """A row [L] -> what is read at once, one or several [L_i] of at most `max_len`, two sentences at least in each.
+        """Split a row [L] into passages [L_i] of at most `max_len` tokens, two sentences at least in each.
 
         The row itself if it fits; a prefix of the tokenizer then stands before each passage.
         """
@@ -143,7 +143,7 @@ class SentenceRows:
         return [self.join(passage) for passage in self.pack([s[:-1] for s in np.split(content, ends[:-1])])]
 
     def whole(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Consecutive rows of a document [L_i] as one, however long."""
+        """Join consecutive rows of a document [L_i] into one, however long."""
         return np.concatenate([rows[0], *(row[len(self.tokenizer.prefix) :] for row in rows[1:])])
 
     def split(self, text: str) -> list[str]:
@@ -151,19 +151,19 @@ class SentenceRows:
         return [text[start:end] for start, end in split_sentences(text, self.sentences)]
 
     def windows(self, texts: Sequence[str]) -> list[list[np.ndarray]]:
-        """For each text the rows [L_i] that read all of it: one if it fits, else several of whole sentences.
+        """For each text, the rows [L_i] that hold all of it: one if it fits, else several of whole sentences.
 
         A sentence that is longer than a row is cut into several. Unlike training rows, none is left out, and a row may
         hold a single sentence. None for a text without a token.
         """
         pieces = [self.split(text) or [text] for text in texts]
-        contents = iter(self.tokenizer.encode_content([piece for found in pieces for piece in found]))
+        contents = iter(self.tokenizer.encode_content([*chain(*pieces)]))
         size = self.max_len - len(self.tokenizer.prefix)
         rows = []
-        for found in pieces:
+        for split in pieces:
             sentences = [
                 part
-                for _, content in zip(found, contents)  # noqa: B905 - takes its share
+                for _, content in zip(split, contents)  # noqa: B905 - takes its share
                 for part in parts_of(content, size - 1)
             ]
             rows.append([self.join(window) for window in _as_many_as_fit(sentences, size)])
@@ -176,18 +176,18 @@ class SentenceRows:
         return [piece for piece in pieces if len(piece) >= MIN_SENTENCE]
 
     def join(self, sentences: Sequence[np.ndarray]) -> np.ndarray:
-        """Sentences [L_i] -> one text: what the tokenizer puts in front, and [SEP] after each."""
+        """Sentences [L_i] -> one text: the tokenizer's prefix, and [SEP] after each sentence."""
         end = np.array([self.tokenizer.sep_id], dtype=np.int32)
         return np.concatenate([self.tokenizer.prefix, *(part for s in sentences for part in (s, end))])
 
     def pack(self, sentences: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """Sentences [L_i] that `fit`, in order, as many a passage as there is room for and two at least.
+        """Group sentences [L_i] that `fit`, in order, into passages of as many as fit and two at least.
 
-        A last one that is alone gets a neighbour from the passage before it, and so on up to one of three. If all are
-        pairs there is no such passage, and the last sentence is left out.
+        A single last sentence gets a neighbour from the passage before it, and so on back to a passage of three. If all
+        are pairs there is none, and the last sentence is left out.
         """
         rows = _as_many_as_fit(sentences, self.max_len - len(self.tokenizer.prefix))
-        if rows and len(rows[-1]) == 1:  # the only row that can be: any two sentences fit
+        if rows and len(rows[-1]) == 1:  # only the last row can have one: any two sentences fit
             if all(len(row) == 2 for row in rows[:-1]):
                 rows.pop()
             else:

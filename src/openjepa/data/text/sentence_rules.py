@@ -1,24 +1,23 @@
 """Rules for where one sentence ends and the next begins, for English prose and arithmetic. No model, no dependency.
 
 One regular expression stops at every mark that can end a sentence (. ! ? and their like, ellipses, line breaks,
-bullets); a few checks on the words beside it decide. A mark ends a sentence if white space follows and the next word
+bullets); a few checks on the words around it decide. A mark ends a sentence if white space follows and the next word
 does not begin in lower case. A single full stop is the hard case: it may belong to a title (Dr. Lee), a numbered thing
 (No. 5), an initial (J. K. Lee) or an acronym (the U.S. Army). Where such a word may also end a sentence ("in the U.S.
 He left"), it does if the next word is one that often opens sentences and is hardly ever a name (STARTERS).
 
-Every look around a mark is bounded, so the time is linear in the length of the text, whatever it holds. What this
-cannot know: that a name follows a quotation that goes on ("Why?" Mr. Lee asked), and languages with other habits; name
-another splitter for those.
+Every look around a mark is bounded, so the time is linear in the length of any text. Not handled: a name after a
+quotation within a sentence ("Why?" Mr. Lee asked), and languages with other rules; choose another splitter for those.
 """
 
 from __future__ import annotations
 
 import re
 
-LOOK_BACK = 32  # characters before a mark that are enough to tell its word
+LOOK_BACK = 32  # characters before a mark, enough to hold its word
 LIST_REACH = 1000  # characters within which "1." and "2." belong to one list
 
-# what may stand behind a full stop that ends a sentence: [3], [4,5], [a], [note 2], [citation needed], [3]: 5, ²
+# what may follow a full stop that ends a sentence: [3], [4,5], [a], [note 2], [citation needed], [3]: 5, ²
 FOOTNOTE = r"""(?:
         \[(?:\d{1,4}(?:[,;–—-]\s?+\d{1,4}){0,9}+|[a-z]|(?:note|nb|fn|n)\.?+\s?+\d{1,3}|[a-z]{2,20}\ needed|sic)\]
         (?::\s?+\d{1,4}(?:[–-]\d{1,4})?+)?+
@@ -85,10 +84,10 @@ AFTER_TIME = _words(  # "6 p.m. Eastern": not the end
 
 
 def rule_starts(text: str) -> list[int]:
-    """Places where sentences begin, ascending; the first one is 0."""
+    """Offsets at which sentences begin, ascending; the first one is 0."""
     starts = [0]
     items = _list_items(text)
-    uncased = text.islower()  # then a lower-case letter says nothing
+    uncased = text.islower()  # then a lower-case letter is no evidence
     wrapped: bool | None = None
     for found in MARK.finditer(text):
         kind, end = found.lastgroup, found.end()
@@ -115,7 +114,7 @@ def rule_starts(text: str) -> list[int]:
 
 
 def _after_dots(text: str, found: re.Match[str], start: int, items: set[int], uncased: bool) -> int:
-    """Where the sentence ends that full stops may close, or 0 if it goes on."""
+    """The end of a sentence at one or more full stops, or 0 if it goes on."""
     end, dots = found.end(), found["dots"]
     if not _can_begin(text, end, uncased):
         return 0
@@ -209,7 +208,7 @@ def _line_break_ends(text: str, found: re.Match[str], wrapped: bool) -> bool:
 
 
 def _is_wrapped(text: str) -> bool:
-    """Whether lines are broken at a width, not by meaning: most lines then go on in lower case."""
+    """Whether lines are wrapped at a width: most lines then go on in lower case."""
     lines = AFTER_LINE_BREAK.findall(text)
     return 2 * sum(map(_goes_on, lines)) > len(lines)
 
@@ -220,17 +219,17 @@ def _goes_on(line: str) -> bool:
 
 
 def _list_items(text: str) -> set[int]:
-    """Beginnings of the items of lists that run on in a line: "Steps: 1) Mix 2) Bake", "a. Mix b. Bake"."""
+    """Starts of the items of lists within a line: "Steps: 1) Mix 2) Bake", "a. Mix b. Bake"."""
     items: set[int] = set()
     for found in LIST_START.finditer("\n" + text):
         item, at = found["item"], found.end() - 1
         while at:
             item = str(int(item) + 1) if item.isdigit() else chr(ord(item) + 1)
             sign = f" {found['mark'].replace(found['item'], item)} "
-            place = text.find(sign, at - 1, at + LIST_REACH)
-            at = place + len(sign) if place >= 0 and place + 1 not in items else 0
+            position = text.find(sign, at - 1, at + LIST_REACH)
+            at = position + len(sign) if position >= 0 and position + 1 not in items else 0
             if at:
-                items |= {found.start("mark") - 1, place + 1}
+                items |= {found.start("mark") - 1, position + 1}
     return items
 
 

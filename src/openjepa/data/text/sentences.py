@@ -1,9 +1,9 @@
-"""Split a text into sentences: character spans into the original text, so that labels and tokens can follow.
+"""Split a text into sentences: character spans into the original text, so that labels and tokens can be aligned.
 
-Every splitter, ours or anyone's, is used for one thing only: the places where sentences begin. The pieces between these
-places, trimmed of white space, are the sentences. Whatever a splitter does, sentences are therefore in order, do not
-overlap, and together hold every character that is not white space. Pieces too short to mean anything then join a
-neighbour, and pieces too long for an encoder are cut at clause marks.
+Every splitter, built in or not, only gives the offsets at which sentences begin. The pieces between these, trimmed of
+white space, are the sentences. Whatever a splitter does, sentences are therefore in order, do not overlap, and together
+hold every character that is not white space. Very short pieces then join a neighbour, and pieces too long for an
+encoder are cut at clause marks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLAUSE_END = re.compile(r"""[;:,—–)\]，；：、]["'”’]?(?=\s)|[，；�
 
 
 class SentencesConfig(BaseConfig):
-    """How texts are split into sentences, and what is done to these in training."""
+    """How texts are split into sentences, and how these are changed in training."""
 
     splitter: str = "rules"
     """rules (built in, English), pysbd (slow; pip install pysbd), or package.module:function (text -> sentences)"""
@@ -39,7 +39,7 @@ class SentencesConfig(BaseConfig):
     max_chars: int = Field(600, ge=8)
     """longer sentences are cut: after a clause mark, else at white space, else anywhere"""
     passages: int = Field(1, ge=1)
-    """of a document in one row: each as many sentences as the encoder reads at once, all predicted from all of them"""
+    """passages in one row: each as many sentences as the encoder reads at once, all predicted from all of them"""
     views: ViewsConfig = ViewsConfig()
 
     @model_validator(mode="after")
@@ -65,7 +65,7 @@ def split_sentences(text: str, config: SentencesConfig) -> list[Span]:
 def named_splitter(name: str) -> Splitter:
     """The splitter behind "rules", "pysbd" or "package.module:function". Raises UserError.
 
-    A function of one's own takes the text and returns the sentences as strings or as spans (start, end), in order. What
+    A user's function takes the text and returns the sentences as strings or as spans (start, end), in order. What
     it leaves out between two sentences stays with the one before.
     """
     if name == "rules":
@@ -89,7 +89,7 @@ def _load_pysbd() -> Callable[[str], list[str]]:
 
 
 def _starts(text: str, sentences: Sequence[Any], name: str) -> list[int]:
-    """Where the strings or spans that a splitter returned begin in `text`."""
+    """Offsets in `text` of the strings or spans that a splitter returned."""
     starts: list[int] = []
     last = 0
     for sentence in sentences:
@@ -130,12 +130,12 @@ def _join_short(spans: list[Span], min_chars: int) -> list[Span]:
     for i, (start, end) in enumerate(spans):
         short = end - start < min_chars
         gap_after = spans[i + 1][0] - end if i + 1 < len(spans) else math.inf
-        last_waits = bool(joined) and joined[-1][1] - joined[-1][0] < min_chars
-        if last_waits or (joined and short and start - joined[-1][1] < gap_after):
+        last_is_short = bool(joined) and joined[-1][1] - joined[-1][0] < min_chars
+        if last_is_short or (joined and short and start - joined[-1][1] < gap_after):
             joined[-1] = (joined[-1][0], end)
         else:
             joined.append((start, end))
-    if len(joined) > 1 and joined[-1][1] - joined[-1][0] < min_chars:  # it waited in vain
+    if len(joined) > 1 and joined[-1][1] - joined[-1][0] < min_chars:  # nothing followed that it could join
         joined[-2:] = [(joined[-2][0], joined[-1][1])]
     return joined
 
@@ -154,7 +154,7 @@ def _cut_long(text: str, span: Span, config: SentencesConfig) -> list[Span]:
 
 
 def _best_cut(text: str, low: int, high: int) -> int:
-    """The last place in (low, high] after a clause mark, else at white space, else `high`."""
+    """The last offset in (low, high] after a clause mark, else at white space, else `high`."""
     clause = space = 0
     for found in CLAUSE_END.finditer(text, low, min(high + 1, len(text))):
         clause = found.end() if low < found.end() <= high else clause

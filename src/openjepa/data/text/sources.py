@@ -1,13 +1,13 @@
-"""Where documents come from, which of them are usable, and which are held out.
+"""Sources of documents: reading, cleaning and holding out.
 
-`documents(cfg)` streams one source, whatever it is, as clean `Document`s:
+`documents(cfg)` streams one source of any kind as clean `Document`s:
 
     stories                      the offline synthetic world: no file, no network
     corpus.csv notes/ 'a/*.gz'   a file, a folder or a glob pattern; `files` lists the kinds
     owner/name  hub:name:config  a data set of the Hugging Face hub, downloaded or streamed
 
 A source is a sequence of shards (its files), so that a reader can start in the middle: shards before it are not opened.
-Copies of an earlier document are counted, and dropped on request; `held_out` says which documents are not trained on.
+Copies of an earlier document are counted, and dropped on request; `held_out` decides which documents are held out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class DataConfig(BaseConfig):
     FIRST = ("source", "column", "label", "documents")
 
     source: str = Field("stories", min_length=1)
-    """stories (a world made on the spot), a file, folder or glob, or hub owner/name[:config]; files are .txt, .jsonl,
+    """stories (a synthetic world), a file, folder or glob, or hub owner/name[:config]; files are .txt, .jsonl,
     .ndjson, .json, .csv, .tsv, .md, .html (all also as .gz or .zst), .parquet, .arrow, .feather, .xlsx; a folder may
     also be one of save_to_disk"""
     column: str = "text"
@@ -63,13 +63,13 @@ class DataConfig(BaseConfig):
     split: str = "train"
     """split to read of a hub data set, or of a folder that DatasetDict.save_to_disk wrote"""
     streaming: bool = False
-    """never keep the source on disk: a hub data set is read over the network, and with documents=0 training reads
-    any source as it goes, window by window"""
+    """never keep the source on disk: a hub data set is read over the network, and with documents=0 training streams
+    any source, window by window"""
     documents: int = Field(0, ge=0)
     """documents to take from the start of the source, 0 = all of them (of stories: world_documents); only usable ones
     count, held-out ones included"""
     world_documents: int = Field(30_000, ge=1)
-    """how many documents stories has where `documents` is 0; says nothing of other sources"""
+    """how many documents stories has where `documents` is 0; not used for other sources"""
     shuffle_window: int = Field(2000, ge=4)
     """documents shuffled together where training streams (streaming=true, documents=0); at most 2.5 times as many
     are in memory"""
@@ -90,7 +90,7 @@ class DataConfig(BaseConfig):
         if self.drop_duplicates and self.endless:
             raise ValueError(
                 "drop_duplicates remembers every document, and with streaming=true they may have no end; set documents "
-                "to how many are to be read, or leave one of the two out"
+                "to how many to read, or leave one of the two out"
             )
         return self
 
@@ -101,17 +101,17 @@ class DataConfig(BaseConfig):
 
     @property
     def generated_documents(self) -> int:
-        """How many documents the offline world is asked for."""
+        """Number of documents that the offline world generates."""
         return self.documents or self.world_documents
 
     @property
     def endless(self) -> bool:
-        """Whether training reads the source as it goes, as it would one without an end."""
+        """Whether training streams the source, as if it had no end."""
         return self.streaming and not self.documents
 
 
 class Position(NamedTuple):
-    """Where a record is in its source."""
+    """Position of a record in its source."""
 
     shard: int  # number of the file
     record: int  # number within the file
@@ -135,15 +135,15 @@ def documents(
 ) -> Iterator[Document]:
     """Stream the usable documents of a split, in the source's order and in constant memory.
 
-    `counts` is filled on the way: kept documents, and everything mended or dropped, by reason. Copies of an earlier
-    document (of either split) are counted among those kept, or dropped; for that, 16 bytes of each document are
-    remembered. Not so where training streams (`cfg.endless`): there copies are neither counted nor dropped.
-    With `start`, documents before that position are passed over; finding it takes no longer than reading up to there
-    in its shard, and copies of those before it are not known.
-    Raises UserError if the source cannot be read or (read from its start) holds not a single usable document.
+    `counts` is filled while reading: kept documents, and everything mended or dropped, by reason. Copies of an earlier
+    document (of either split) are counted among those kept, or dropped; this stores 16 bytes of each document. Where
+    training streams (`cfg.endless`), copies are neither counted nor dropped.
+    With `start`, documents before that position are skipped; this takes no longer than reading its shard up to there,
+    and copies of skipped documents are not detected.
+    Raises UserError if the source cannot be read or (read from its start) holds no usable document.
     """
-    tell_copies = not cfg.endless and (cfg.drop_duplicates or counts is not None)
-    seen: set[bytes] | None = set() if tell_copies else None
+    detect_copies = not cfg.endless and (cfg.drop_duplicates or counts is not None)
+    seen: set[bytes] | None = set() if detect_copies else None
     counts = Counts() if counts is None else counts
     for position, record in _records(cfg, counts, start):
         document = _clean(record, position, cfg.min_words, counts)
@@ -165,7 +165,7 @@ def documents(
 
 
 def _is_dropped_copy(document: Document, seen: set[bytes], drop: bool, counts: Counts) -> bool:
-    """Whether the document has the words of one in `seen`, where it is kept from now on, and is to be dropped."""
+    """Whether to drop a document as a copy of one in `seen`, to which it is added; a copy is counted."""
     digest = word_digest(normalised_words(document.text))
     if digest not in seen:
         seen.add(digest)
@@ -188,10 +188,10 @@ def nothing_usable(source: str, what: str, counts: Counts) -> UserError:
 
 
 def source_key(cfg: DataConfig) -> dict[str, Any]:
-    """All that decides which documents come, JSON-able: settings, and the version of what is read.
+    """Everything that determines the documents, as JSON values: settings, and the version of files or code.
 
-    Files count by name, size and time of change, the story world by its code. A hub data set counts by name only:
-    when it changes on the hub, delete the cache.
+    Files are identified by name, size and time of change, the story world by its code, a hub data set by its name
+    only: when it changes on the hub, delete the cache.
     """
     key = cfg.model_dump(exclude={"shuffle_window", "world_documents"})
     kind, location = source_kind(cfg.source)
@@ -220,12 +220,12 @@ def source_kind(
 def _records(cfg: DataConfig, counts: Counts, start: Position) -> Iterator[tuple[Position, Record]]:
     for number, read in islice(enumerate(_shards(cfg, counts)), start.shard, None):
         skipped = start.record if number == start.shard else 0
-        for at, record in enumerate(read(skipped), start=skipped):
-            yield Position(number, at), record
+        for record_number, record in enumerate(read(skipped), start=skipped):
+            yield Position(number, record_number), record
 
 
 def _shards(cfg: DataConfig, counts: Counts) -> Sequence[Callable[[int], Iterator[Record]]]:
-    """How each shard is read, from a record on whose number is given."""
+    """A reader for each shard, called with the number of the record to start from."""
     kind, location = source_kind(cfg.source)
     if kind == "world":
         return [partial(read_stories, cfg.generated_documents, cfg.label)]
@@ -276,7 +276,7 @@ def clean_text(value: Any, name: str, origin: str, counts: Counts) -> str | None
         text = text.replace("\0", "")
     try:
         text.encode()
-    except UnicodeEncodeError:  # a JSON escape like \ud83d alone
+    except UnicodeEncodeError:  # a lone JSON escape like \ud83d
         counts.add("mended: half a surrogate pair", origin)
         text = text.encode(errors="replace").decode()
     return text.strip()

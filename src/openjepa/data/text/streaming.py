@@ -1,12 +1,12 @@
-"""A tokenised corpus that is never whole, neither on disk nor in memory: training reads documents and makes their rows.
+"""A streamed tokenised corpus, never whole on disk or in memory: training reads documents and makes their rows.
 
 The training documents, in the source's order, are cut into windows of `data.shuffle_window`. The loader shuffles and
 batches each window as it does an epoch of a cached corpus; a row has the same number, tokens and randomness in both. So
 the batches are a function of (documents, seed), and the offset where a window begins is all that resuming needs.
 
-Every rank reads and tokenises everything and takes its own rows of each batch: ranks agree without a word, share no
-document, and reading costs each what it would cost one alone. The price of streaming is in the shuffling: a document
-meets only those of its window, in every epoch.
+Every rank reads and tokenises everything and takes its own rows of each batch: ranks need no communication, share no
+document, and reading costs each as much as a single process. Streaming limits shuffling: a document shares batches
+only with those of its window, in every epoch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class _Begin(NamedTuple):
-    """Where a window begins, in the source and in the epoch."""
+    """Start of a window, in the source and in the epoch."""
 
     shard: int = START.shard
     record: int = START.record
@@ -53,7 +53,7 @@ class StreamedCorpus:
         self.cfg, self.maker = cfg, maker
 
     def windows(self, start: Offset | None = None) -> Iterator[Window]:
-        """One epoch, or the rest of one. Raises UserError if there is no row to train on."""
+        """Yield one epoch, or the rest of one. Raises UserError if there is no row to train on."""
         begin = _Begin(*start) if start else _Begin()
         counts = Counts()
         for group in in_windows(self._tokenized(Position(begin.shard, begin.record), counts), self.cfg.shuffle_window):
@@ -70,13 +70,13 @@ class StreamedCorpus:
 
     @cached_property
     def unknown(self) -> UnknownTokens:
-        """How many tokens of the first window the tokenizer does not know. Reads that window, on first use."""
+        """Count of the tokens of the first window that the tokenizer does not know. Reads that window on first use."""
         found = UnknownTokens(self.maker.tokenizer)
         found.add([row.ids for row in next(self.windows()).rows])
         return found
 
     def training_view(self, row: TokenRow, generator: torch.Generator) -> TokenRow:
-        """The row as training sees it, see `ViewsConfig`."""
+        """The view of the row in training, see `ViewsConfig`."""
         return viewed(self.maker, row, generator)
 
     def _tokenized(self, start: Position, counts: Counts) -> Iterator[_Tokenized]:

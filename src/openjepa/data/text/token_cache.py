@@ -42,17 +42,18 @@ def build(folder: Path, cfg: DataConfig, maker: RowMaker) -> None:
     Of a source that training streams, only the first `cfg.eval_documents` held-out documents are kept.
     """
     counts = Counts()
-    found = documents(cfg, counts=counts)
+    stream = documents(cfg, counts=counts)
     if cfg.endless:
-        found = islice(documents(cfg, "eval", counts), cfg.eval_documents)
-    with replaced_folder(folder) as aside:
-        with _Writer(aside, maker, counts) as writer:
-            for chunk in _progress(chunks(found), writer):
+        stream = islice(documents(cfg, "eval", counts), cfg.eval_documents)
+    with replaced_folder(folder) as temporary:
+        with _Writer(temporary, maker, counts) as writer:
+            for chunk in _progress(chunks(stream), writer):
                 writer.add(chunk, [is_held_out(document.text, cfg.eval_fraction) for document in chunk])
-        counts[TOKENS], counts[UNKNOWN] = writer.trained_on.tokens, writer.trained_on.unknown
+        counts[TOKENS] = writer.trained_on.tokens
+        counts[UNKNOWN] = writer.trained_on.unknown
         if not counts[HELD_OUT] or not (counts[TO_TRAIN_ON] or cfg.endless):
             raise _split_is_empty(cfg, maker, counts)
-        (aside / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
+        (temporary / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
 
 
 def _split_is_empty(cfg: DataConfig, maker: RowMaker, counts: Counts) -> UserError:
@@ -126,7 +127,7 @@ def chunks(stream: Iterator[Document], most: int = CHUNK_DOCUMENTS) -> Iterator[
 
 
 def _progress(incoming: Iterator[list[Document]], writer: _Writer) -> Iterator[list[Document]]:
-    """The same chunks; a counter on a terminal's stderr when it takes long."""
+    """Yield the chunks, with a counter on a terminal's stderr if it takes long."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -21,7 +21,7 @@ LEAST = 2  # sentences that stay
 
 
 class ViewsConfig(BaseConfig):
-    """What is done to the sentences of a training row, drawn anew in each epoch, in this order. Defaults: nothing."""
+    """Changes to the sentences of a training row, drawn anew in each epoch, in this order. Defaults: none."""
 
     delete: float = Field(0.0, ge=0, lt=1)
     """share of the sentences left out; two stay at least"""
@@ -57,8 +57,8 @@ def delete_sentences(ratio: float) -> Transform:
     def delete(sentences: Sequence[Any], generator: torch.Generator) -> list[Any]:
         n = len(sentences)
         kept = max(min(n, LEAST), n - round(ratio * n))
-        places = torch.randperm(n, generator=generator)[:kept].sort().values
-        return [sentences[place] for place in places.tolist()]
+        positions = torch.randperm(n, generator=generator)[:kept].sort().values
+        return [sentences[position] for position in positions.tolist()]
 
     return _not_empty(delete)
 
@@ -67,7 +67,7 @@ def shuffle_sentences() -> Transform:
     """Put the sentences in an order drawn uniformly from all n! orders."""
 
     def shuffle(sentences: Sequence[Any], generator: torch.Generator) -> list[Any]:
-        return [sentences[place] for place in torch.randperm(len(sentences), generator=generator).tolist()]
+        return [sentences[position] for position in torch.randperm(len(sentences), generator=generator).tolist()]
 
     return _not_empty(shuffle)
 
@@ -80,7 +80,7 @@ def truncate(max_sentences: int) -> Transform:
 
 
 def compose(*transforms: Transform) -> Transform:
-    """One after the other, from left to right; of nothing, a copy."""
+    """Apply transforms from left to right; without any, copy."""
 
     def composed(sentences: Sequence[Any], generator: torch.Generator) -> list[Any]:
         view = list(sentences)

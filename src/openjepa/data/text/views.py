@@ -20,7 +20,7 @@ from openjepa.data.tokenizers.choice import TextTokenizer
 
 @dataclass(kw_only=True)
 class TextViews(Batch):
-    """Texts, each twice: the second view has the same tokens until someone changes them. T = longest text."""
+    """Texts in two views; the second has the same tokens until it is replaced. T = longest text."""
 
     ids: Tensor  # [B, T] int64
     valid: Tensor  # [B, T] bool, False on padding

@@ -1,1 +1,1 @@
-"""Tokenizers: chosen, read from the files that others keep them in, or trained."""
+"""Tokenizers: chosen, read from the usual file formats, or trained."""

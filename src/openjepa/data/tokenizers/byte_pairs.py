@@ -1,7 +1,7 @@
-"""GPT-2's kind of tokenizer, byte pairs, from the files that others keep it in.
+"""Byte-pair tokenizers such as GPT-2's, from the usual file formats.
 
-Every byte has a letter of its own, so these tokenizers know every text. What decides the ids beside the vocabulary is
-how text is cut before bytes are paired; unless a file's name says otherwise, that is GPT-2's way.
+Every byte has a letter, so these tokenizers know every text. The ids depend on the vocabulary and on how text is cut
+before bytes are paired: as GPT-2 does, unless the file's name tells another way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Merges = list[tuple[str, str]]
 
 
 def from_vocabulary_and_merges(vocabulary: Path, merges: Path) -> Tokenizer:
-    """GPT-2's vocab.json and merges.txt, whatever they are called. Raises UserError naming what is wrong in which."""
+    """GPT-2's vocab.json and merges.txt, under any names. Raises UserError naming the file and what is wrong in it."""
     try:
         vocab = json.loads(vocabulary.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

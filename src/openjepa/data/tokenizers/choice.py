@@ -1,8 +1,8 @@
-"""Which tokenizer a run gets: the one that is set, that of its named encoder, or one trained on its data.
+"""Choose the tokenizer of a run: the one that is set, that of its named encoder, or one trained on its data.
 
-Pretrained weights are worth nothing with another numbering of words, so beside them only the encoder's own vocabulary
-is accepted. An architecture with random weights takes any. What was chosen is kept with the run and loaded from there
-ever after: neither the encoder's folder nor the hub is looked at again.
+Pretrained weights are useless with other token ids, so with them only the encoder's own vocabulary is accepted. An
+architecture with random weights takes any. The choice is saved with the run and loaded from there: neither the
+encoder's folder nor the hub is read again.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def load_or_train(
     Raises UserError if the encoder has pretrained weights and the tokenizer is not its own.
     """
 
-    def learnt(wanted: TokenizerConfig) -> TextTokenizer:
+    def trained(wanted: TokenizerConfig) -> TextTokenizer:
         key = json.dumps([FORMAT, wanted.model_dump(), source_key(data)]).encode()
         cached = cache_dir() / "tokenizers" / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.json"
         return _kept(
             cached, lambda: train_tokenizer(wanted, _first(document.text for document in documents(data, "train")))
         )
 
-    return _kept(path, lambda: _chosen(cfg, encoder, learnt))
+    return _kept(path, lambda: _chosen(cfg, encoder, trained))
 
 
 def load_or_learn(
     cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], path: Path, encoder: NamedEncoder = OWN_ENCODER
 ) -> TextTokenizer:
-    """`load_or_train` for texts that are not documents: `texts()` is asked when there is something to learn."""
+    """`load_or_train` for texts that are not documents: `texts()` is called only to train a tokenizer."""
     return _kept(path, lambda: _chosen(cfg, encoder, lambda wanted: train_tokenizer(wanted, _first(texts()))))
 
 
@@ -68,7 +68,7 @@ def _kept(path: Path, make: Callable[[], TextTokenizer]) -> TextTokenizer:
 
 
 def _chosen(
-    cfg: TokenizerConfig, encoder: NamedEncoder, learnt: Callable[[TokenizerConfig], TextTokenizer]
+    cfg: TokenizerConfig, encoder: NamedEncoder, trained: Callable[[TokenizerConfig], TextTokenizer]
 ) -> TextTokenizer:
     if encoder.name is not None and encoder.weights:
         return _of_weights(cfg, encoder)
@@ -81,23 +81,23 @@ def _chosen(
             f"{encoder.setting}={encoder.name} has no tokenizer files: a WordPiece vocabulary is learned from the data "
             "(tokenizer.kind and tokenizer.vocab_size choose another)"
         )
-    return learnt(cfg.model_copy(update={"kind": cfg.kind or "wordpiece"}))
+    return trained(cfg.model_copy(update={"kind": cfg.kind or "wordpiece"}))
 
 
 def _of_weights(cfg: TokenizerConfig, encoder: NamedEncoder) -> TextTokenizer:
-    """The tokenizer of an encoder with pretrained weights. Raises UserError if there is none, or another is asked."""
+    """The tokenizer of an encoder with pretrained weights. Raises UserError if there is none, or another is set."""
     assert encoder.name is not None
     if cfg.kind in OWN_KINDS:
         raise UserError(
             f"tokenizer.kind={cfg.kind} does not go with the pretrained weights of {encoder.setting}={encoder.name}: "
-            f"they know words by the numbers of their own vocabulary; leave tokenizer.kind empty, or set "
+            f"they need the token ids of their own vocabulary; leave tokenizer.kind empty, or set "
             f"{encoder.section}.weights=false for its architecture with random weights"
         )
     own = own_tokenizer(encoder.name, encoder.setting)
     if cfg.kind is None and own is None:
         raise UserError(
             f"{encoder.setting}={encoder.name} has pretrained weights and no tokenizer files; put there {LAYOUTS}, "
-            f"name them with tokenizer.kind=FOLDER, or set {encoder.section}.weights=false for the architecture alone"
+            f"name them with tokenizer.kind=FOLDER, or set {encoder.section}.weights=false for the architecture only"
         )
     if cfg.kind is None or cfg.kind == encoder.name:
         assert own is not None
@@ -105,8 +105,8 @@ def _of_weights(cfg: TokenizerConfig, encoder: NamedEncoder) -> TextTokenizer:
     other = pretrained_tokenizer(cfg.kind)
     if own is not None and own.backend.get_vocab() != other.backend.get_vocab():
         raise UserError(
-            f"tokenizer.kind={cfg.kind} numbers words otherwise than the vocabulary that the pretrained weights of "
-            f"{encoder.setting}={encoder.name} know; leave tokenizer.kind empty, or set {encoder.section}.weights=false"
+            f"tokenizer.kind={cfg.kind} has other token ids than the vocabulary of the pretrained weights of "
+            f"{encoder.setting}={encoder.name}; leave tokenizer.kind empty, or set {encoder.section}.weights=false"
         )
     return other
 

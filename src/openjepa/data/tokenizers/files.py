@@ -7,7 +7,7 @@
     vocab.txt                 BERT's word pieces
 
 All of these are read here, without `transformers`: it takes seconds to import, and for a folder with none of them it
-makes a tokenizer without a vocabulary. It is left the formats of SentencePiece.
+makes a tokenizer without a vocabulary. It is used only for the formats of SentencePiece.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from openjepa.data.tokenizers.word_pieces import from_vocabulary
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 LAYOUTS = "tokenizer.json, vocab.json + merges.txt, encoder.json + vocab.bpe, a .tiktoken file or vocab.txt"
-SUFFIXES = (".json", ".tiktoken", ".txt")  # of files that are a tokenizer by themselves
+SUFFIXES = (".json", ".tiktoken", ".txt")  # of single files that hold a tokenizer
 FEWEST_TOKENS = 50  # besides special ones; letters at the start and inside of words are more
 GPT2_NAMES = ("gpt2", "openai-community/gpt2")
 GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
@@ -38,7 +38,7 @@ GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 def pretrained_tokenizer(name: str, setting: str = "tokenizer.kind") -> TextTokenizer:
     """The tokenizer of a pretrained model: a file, a local folder or a hub name, given as `setting`.
 
-    Raises UserError, naming the setting and what would work, if there is none or its vocabulary is next to empty.
+    Raises UserError, naming the setting and what would work, if there is none or its vocabulary is almost empty.
     """
     path = Path(name).expanduser()
     found = _read(path) if path.exists() else _from_hub(name, setting)
@@ -58,7 +58,7 @@ def own_tokenizer(name: str, setting: str) -> TextTokenizer | None:
 
 
 def _require_vocabulary(tokenizer: TextTokenizer, what: str) -> None:
-    """Raises UserError for a tokenizer with next to nothing in its vocabulary; `what` says where it comes from."""
+    """Raises UserError for a tokenizer whose vocabulary is almost empty; `what` names its source."""
     size = vocabulary_size(tokenizer)
     if size < FEWEST_TOKENS:
         raise UserError(
@@ -91,7 +91,7 @@ def _read(path: Path) -> TextTokenizer | None:
 
 
 def _layout(path: Path) -> tuple[Path, ...] | None:
-    """The files of the first layout that `path` has; a file is one by itself."""
+    """The files of the first layout that `path` has; a single file is a layout."""
     if path.is_file():
         return (path,) if path.suffix in SUFFIXES else None
     candidates = [("tokenizer.json",), *PAIRS, *_tiktoken(path), ("vocab.txt",), *((name,) for name in SENTENCEPIECE)]
@@ -124,14 +124,14 @@ def _with_transformers(path: Path) -> TextTokenizer:
 
 
 def _from_hub(name: str, setting: str) -> TextTokenizer | None:
-    """The tokenizer of a hub model; None if it has none. GPT-2's is also looked for where tiktoken keeps it."""
+    """The tokenizer of a hub model; None if it has none. GPT-2's is also looked up in tiktoken's cache."""
     if not hub.is_repository(name) or name.endswith(SUFFIXES):
         raise UserError(f"{setting}={name}: no such file or folder; {_ways_on(setting)}")
     if name in GPT2_NAMES and (kept := _kept_by_tiktoken()) is not None:
         return TextTokenizer(from_vocabulary_and_merges(*kept))
     folder = _downloaded(name, setting)
     if _layout(folder) is None and hub.absence() is not None:  # other files of the model may be in the cache
-        raise _not_to_be_had(name, setting, FileNotFoundError())
+        raise _unavailable(name, setting, FileNotFoundError())
     return _read(folder)
 
 
@@ -144,10 +144,10 @@ def _downloaded(name: str, setting: str) -> Path:
         with hub.reaching(bars=False):
             return Path(snapshot_download(name, allow_patterns=[*wanted, "tokenizer_config.json"]))
     except Exception as error:  # the client's own and httpx's share no base class
-        raise _not_to_be_had(name, setting, error) from error
+        raise _unavailable(name, setting, error) from error
 
 
-def _not_to_be_had(name: str, setting: str, error: Exception) -> UserError:
+def _unavailable(name: str, setting: str, error: Exception) -> UserError:
     where = f"; tiktoken's copy of it would be found in {tiktoken_cache()}" if name in GPT2_NAMES else ""
     return UserError(f"{setting}={name}: {hub.failure(error, 'model')}; {_ways_on(setting)}{where}")
 
@@ -162,9 +162,9 @@ def _ways_on(setting: str) -> str:
 
 
 def tiktoken_cache() -> Path:
-    """Where the library tiktoken keeps what it has downloaded."""
-    told = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    return Path(told or Path(tempfile.gettempdir()) / "data-gym-cache")
+    """The folder where the library tiktoken keeps its downloads."""
+    configured = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    return Path(configured or Path(tempfile.gettempdir()) / "data-gym-cache")
 
 
 def _kept_by_tiktoken() -> tuple[Path, Path] | None:

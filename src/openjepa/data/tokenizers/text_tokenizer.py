@@ -1,10 +1,10 @@
 """One tokenizer for all text recipes, on the `tokenizers` library: trained on the corpus or a pretrained one.
 
-Own tokenizers have five special tokens with fixed ids ([PAD] 0 ... [MASK] 4) and add none of them to a text. Pretrained
-ones keep their own vocabulary and wrap a text as their post-processor says ([CLS] ... [SEP]); what it adds is marked as
-special. Text is data: a "[MASK]" written in a document is split into characters, never read as the special token.
+Trained tokenizers have five special tokens with fixed ids ([PAD] 0 ... [MASK] 4) and add none of them to a text.
+Pretrained ones keep their vocabulary and wrap a text by their post-processor ([CLS] ... [SEP]); what it adds is marked
+as special. Text is data: a "[MASK]" written in a document is split into characters, never read as the special token.
 
-`tokenizer_training` learns one, `tokenizer_files` reads a pretrained one, `tokenizer` decides which of them a run gets.
+`training` trains one, `files` reads a pretrained one, `choice` chooses one for a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.core.vocabulary import Vocabulary
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said outright, so that forking loader workers is no warning
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # set explicitly: forking loader workers then gives no warning
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0-4 of every tokenizer trained here
 PAD_NAMES = ("[PAD]", "<pad>", "<|pad|>")
@@ -127,11 +127,11 @@ class TextTokenizer:
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _revive, (self.backend.to_str(),)  # the library's own pickling forgets `encode_special_tokens`
+        return _revive, (self.backend.to_str(),)  # the library's pickling loses `encode_special_tokens`
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What networks need to know of it."""
+        """Its size and padding id, for networks."""
         return Vocabulary(self.vocab_size, self.pad_id)
 
     @property
@@ -145,11 +145,11 @@ class TextTokenizer:
         return hashlib.blake2b(self.backend.to_str().encode(), digest_size=16).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write `path` (a tokenizer.json); written aside and renamed, so a reader never sees half of it."""
+        """Write `path` (a tokenizer.json) by renaming a temporary file, so a reader never sees half of it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self.backend.save(str(aside))
-        os.replace(aside, path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.backend.save(str(temporary))
+        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> TextTokenizer:
@@ -176,8 +176,8 @@ def _named_token(backend: Tokenizer, names: Sequence[str]) -> int:
 
 
 def _unknown_id(backend: Tokenizer) -> int | None:
-    """Id of the token that the model puts for what it does not know; None if every text is known, as to bytes."""
+    """Id of the token for unknown text; None if every text is known, as with bytes."""
     model: Any = backend.model
-    if isinstance(model, models.Unigram):  # the library keeps the id to itself
+    if isinstance(model, models.Unigram):  # the library does not expose the id
         return json.loads(backend.to_str())["model"]["unk_id"]
     return None if model.unk_token is None else backend.token_to_id(model.unk_token)

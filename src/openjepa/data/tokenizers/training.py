@@ -1,9 +1,9 @@
-"""A vocabulary learned from texts; the same texts give the same tokenizer, token for token.
+"""Train a vocabulary on texts; the same texts give the same tokenizer, token for token.
 
 The library's WordPiece trainer is not a function of the texts (it numbers the "##x" letters in the order of a hash map,
 and ties between merges are broken by number), so we number them ourselves.
 
-Different words get different ids in every script: nothing is folded but case, and Latin accents where asked for. BERT's
+Different words get different ids in every script: nothing is folded but case, and Latin accents on request. BERT's
 own normaliser would drop every combining mark, and with it the vowels of Hindi and Thai.
 """
 
@@ -27,7 +27,7 @@ SPACELESS_RUN = Regex(rf"(?:[{SPACELESS}]\p{{M}}*){{1,25}}")
 
 
 def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> TextTokenizer:
-    """Learn a vocabulary of one of OWN_KINDS; `cfg.kind` unset is wordpiece."""
+    """Train a vocabulary of one of OWN_KINDS; `cfg.kind` unset is wordpiece."""
     if cfg.kind in (None, "wordpiece"):
         return TextTokenizer(_train_wordpiece(cfg, list(texts)))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -52,7 +52,7 @@ def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> TextTokenizer
 
 
 def _without_accents(cfg: TokenizerConfig) -> list[normalizers.Normalizer]:
-    """The steps that fold the accents of Latin letters, where asked for; text comes and goes in NFC."""
+    """The steps that fold the accents of Latin letters, if set; text is in NFC before and after."""
     if not cfg.strip_accents:
         return []
     return [normalizers.NFD(), normalizers.Replace(LATIN_ACCENTS, ""), normalizers.NFC()]
@@ -91,7 +91,7 @@ def _train_wordpiece(cfg: TokenizerConfig, texts: list[str]) -> Tokenizer:
 
 
 def word_normalizer(cfg: TokenizerConfig) -> normalizers.Normalizer:
-    """As BERT's, each Chinese character a word of its own, but every mark is kept; ends in NFC."""
+    """BERT's normaliser, each Chinese character a separate word, but every mark is kept; ends in NFC."""
     bert = normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=cfg.lowercase)
     cleaned = [bert, normalizers.Replace(UNPRINTABLE, ""), normalizers.NFC()]
     return normalizers.Sequence([*cleaned, *_without_accents(cfg)])

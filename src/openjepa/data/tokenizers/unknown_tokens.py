@@ -1,7 +1,8 @@
 """How much of a text a tokenizer does not know, counted token by token.
 
 A vocabulary of words or word pieces replaces what it lacks by [UNK]. Vectors of texts that are mostly [UNK] are nearly
-equal and say nothing, so the share is counted wherever texts are tokenised. Byte-level vocabularies know every text.
+equal and carry no information, so the share is counted wherever texts are tokenised. Byte-level vocabularies know every
+text.
 """
 
 from __future__ import annotations
@@ -43,27 +44,27 @@ class UnknownTokens:
 
     @property
     def share(self) -> float:
-        """Unknown tokens among all counted, 0 to 1; 0 is best, and what no token at all gives."""
+        """Unknown tokens among all counted, 0 to 1; 0 is best, and the value without any token."""
         return self.unknown / self.tokens if self.tokens else 0.0
 
     def sentence(self, synthetic_world: bool) -> str | None:
-        """What a reader of results should know, in one sentence without a full stop; None below WORTH_SAYING.
+        """A warning in one sentence without a full stop; None below WORTH_SAYING.
 
-        `synthetic_world`: the run's own data came from one of OpenJEPA's synthetic worlds.
+        `synthetic_world`: the run's data came from one of OpenJEPA's synthetic worlds.
         """
         if self.share < WORTH_SAYING:
             return None
-        found = f"{100 * self.share:.0f} % of these tokens are unknown to"
+        share = f"{100 * self.share:.0f} % of these tokens are unknown to"
         if synthetic_world:
-            return f"this run knows only the words of its synthetic world: {found} it"
-        return f"{found} this run's tokenizer ({self.description}), which was made for other text"
+            return f"this run knows only the words of its synthetic world: {share} it"
+        return f"{share} this run's tokenizer ({self.description}), which was made for other text"
 
 
 def require_known(training: UnknownTokens) -> None:
-    """Raises UserError if a model would learn from [UNK] for the most part: above MOST_UNKNOWN of the training data."""
+    """Raises UserError if more than MOST_UNKNOWN of the training data's tokens are unknown."""
     if training.share > MOST_UNKNOWN:
         raise UserError(
             f"{100 * training.share:.0f} % of the training data's tokens are unknown to its tokenizer "
             f"({training.description}); at most {100 * MOST_UNKNOWN:.0f} % may be. Raise tokenizer.vocab_size, or set "
-            "tokenizer.kind=bpe, which knows every text; beside pretrained weights, take an encoder for this language"
+            "tokenizer.kind=bpe, which knows every text; with pretrained weights, take an encoder for this language"
         )

@@ -13,7 +13,7 @@ from openjepa.data.tokenizers.text_tokenizer import SPECIALS
 
 
 def from_vocabulary(file: Path) -> Tokenizer:
-    """BERT's way of cutting and folding text; tokenizer_config.json beside the file may say what is folded.
+    """BERT's way of cutting and folding text; tokenizer_config.json next to the file may set what is folded.
 
     Without it, case is folded unless the vocabulary has capital letters. Raises UserError if the file is none.
     """
@@ -24,13 +24,13 @@ def from_vocabulary(file: Path) -> Tokenizer:
     vocab = {line.rstrip("\r"): number for number, line in enumerate(lines)}
     if "[UNK]" not in vocab:
         raise UserError(f"{file} is no vocabulary of BERT's kind: it has no [UNK]; it should hold one token a line")
-    told = _told(file.with_name("tokenizer_config.json"))
+    config = _tokenizer_config(file.with_name("tokenizer_config.json"))
     cased = any(token != token.lower() for token in vocab if not token.startswith("["))
     backend = Tokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(
-        handle_chinese_chars=told.get("tokenize_chinese_chars", True),
-        strip_accents=told.get("strip_accents"),
-        lowercase=told.get("do_lower_case", not cased),
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+        strip_accents=config.get("strip_accents"),
+        lowercase=config.get("do_lower_case", not cased),
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
@@ -40,12 +40,12 @@ def from_vocabulary(file: Path) -> Tokenizer:
     return backend
 
 
-def _told(file: Path) -> dict[str, Any]:
-    """What tokenizer_config.json says; nothing if there is none."""
+def _tokenizer_config(file: Path) -> dict[str, Any]:
+    """The content of tokenizer_config.json; empty if there is none."""
     if not file.is_file():
         return {}
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{file} is not JSON ({error})") from error
-    return told if isinstance(told, dict) else {}
+    return config if isinstance(config, dict) else {}

@@ -12,7 +12,7 @@ of 144 sentences, choose two of up to three numbers and know 567 facts of arithm
 problems, friends and idle facts not counted. One costs about 40 microseconds.
 
 Problem i of (split, seed, difficulty) is a pure function of these. A fixed eighth of all combinations of name,
-numbers and operations is held out: a hash of the calculation says which 9 of the 72 names never come with it in
+numbers and operations is held out: a hash of the calculation decides which 9 of the 72 names never occur with it in
 `train`, whatever the seed and the difficulty.
 
     train      the other seven eighths
@@ -23,8 +23,8 @@ numbers and operations is held out: a hash of the calculation says which 9 of th
 
 What may be concluded. `test`: the model reads a question it never saw, finds the operation and its numbers, and
 recalls the result; not that it can calculate, for nearly each sum of two numbers was in `train` with another name.
-`templates` minus `test`: what a new sentence costs, and nothing else, for all else is alike. `numbers`: whether it
-calculates facts that it cannot have memorised; a low score is the rule for small models.
+`templates` minus `test`: the cost of a new sentence only, as all else is equal. `numbers`: whether it calculates facts
+that it cannot have memorised; a low score is usual for small models.
 What may not be concluded: anything on natural word problems, GSM8K included. Everything here is synthetic: scenes,
 names and numbers are uniform and independent, and sentences come from templates.
 """
@@ -57,7 +57,7 @@ class Problem:
 
     question: str
     answer: str  # worked solution, last line "#### value"
-    value: int  # the number asked for, >= 0
+    value: int  # the number that answers the question, >= 0
     operations: int
 
 
@@ -82,7 +82,7 @@ class Difficulty:
 
 
 class Arithmetic(Dataset):
-    """Map-style data set of word problems; item i is a function of (split, seed, difficulty, i) alone.
+    """Map-style data set of word problems; item i is a function of (split, seed, difficulty, i).
 
     Raises UserError for an unknown split or a size below one.
     """
@@ -172,7 +172,8 @@ def _first(operation: str, ranges: _Ranges, draw: Draw) -> Step:
 def _next(before: int, ranges: _Ranges, draw: Draw) -> Step:
     """An operation that this result allows within the ranges; adding is always one."""
     (low, high), (low_factor, high_factor) = ranges.terms, ranges.factors
-    added, factor = _between(ranges.terms, draw), _between(ranges.factors, draw)
+    added = _between(ranges.terms, draw)
+    factor = _between(ranges.factors, draw)
     options = [Step(before, "+", added, before + added)]
     if before >= low:
         taken = _between((low, min(before, high)), draw)

@@ -1,6 +1,6 @@
-"""Says what a scene shows: one of several sentence forms, filled with one of several words for each factor.
+"""Captions of scenes: one of several sentence forms, filled with one of several words for each factor.
 
-Words and forms are in `scenes_words.yaml`. A caption tells the group and the other shape, and some of relation, place
+Words and forms are in `scenes_words.yaml`. A caption names the group and the other shape, and some of relation, place
 and background; which words and which form is random, so a caption is no code for its scene.
 """
 

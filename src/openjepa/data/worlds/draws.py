@@ -1,4 +1,4 @@
-"""Uniform draws by address, and the fixed hash by which a world keeps combinations for testing."""
+"""Uniform draws by address, and the fixed hash by which a world holds out combinations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pick(options: Sequence[T], draw: Draw) -> T:
 
 
 def scrambled(key: int) -> int:
-    """A fixed hash of a key >= 0, for `% share`: below 2^32 and blind to how the key was put together."""
+    """A fixed hash of a key >= 0, for `% share`: below 2^32 and independent of how the key was composed."""
     key = (key ^ key >> 15) * 0x2C1B3C6D & 0xFFFFFFFF
     key = (key ^ key >> 12) * 0x297A2D39 & 0xFFFFFFFF
     return key ^ key >> 15

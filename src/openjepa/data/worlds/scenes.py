@@ -3,9 +3,9 @@
 A scene is a group of one to four equal shapes in one quarter of the picture, and one other shape beside, above or
 below it. Ten factors: the group's shape (8), colour (8), size (3), texture (4), count (4), place (4) and relation to
 the other shape (4, two for each place), the other's shape and colour (8, 8), and the pattern of the background (6),
-whose colour says nothing: a mean over pixels does not know it. Hues, places, turns, light and noise vary without being
-asked for. All shapes of a group are alike, so a hidden part of it can be predicted from the rest; the other shape can
-be predicted from the caption alone.
+whose colour carries no information: a mean over pixels does not reveal it. Hues, places, turns, light and noise vary,
+but no task uses them. All shapes of a group are alike, so a hidden part of it can be predicted from the rest; the other
+shape can be predicted only from the caption.
 
 Scene i of (split, seed) is a pure function of these three: 4.7 million combinations of factors, each drawn anew. The
 splits share no picture's content: a fixed eighth of all combinations of shape, colour, texture, other shape and other
@@ -61,7 +61,7 @@ HUE_JITTER = 18  # largest shift of a channel, of 255
 
 @dataclass(frozen=True)
 class Scene:
-    """A synthetic picture, what can be said of it, and the class of each factor it was drawn from."""
+    """A synthetic picture, its captions, and the class of each factor it was drawn from."""
 
     image: np.ndarray  # [S, S, 3] uint8
     captions: tuple[str, ...]
@@ -69,9 +69,9 @@ class Scene:
 
 
 class Scenes(Dataset[Scene]):
-    """Map-style data set of synthetic scenes; item i is a function of (split, seed, i) alone.
+    """Map-style data set of synthetic scenes; item i is a function of (split, seed, i).
 
-    What it shows, its picture and its captions can be had apart, each without paying for the others.
+    Its factors, picture and captions can be made separately.
     Raises UserError for an unknown split, a size below one or a picture of less than 16 pixels.
     """
 
@@ -101,8 +101,9 @@ class Scenes(Dataset[Scene]):
         return render(self.factors(index), self._draw("picture", index), self.pixels, noise)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """What can be said of scene `index`, in several ways."""
-        classes, draw = self.factors(index), self._draw("captions", index)
+        """The captions of scene `index`."""
+        classes = self.factors(index)
+        draw = self._draw("captions", index)
         return tuple(caption(classes, draw) for _ in range(CAPTIONS))
 
     def _address(self, what: str, index: int) -> tuple[int | str, ...]:
@@ -119,11 +120,12 @@ def factor_tasks(train: int = 3000, test: int = 2000, seed: int = 0, pixels: int
     scenes = Scenes("test", train + test, seed, pixels)
     images = [scenes.image(index) for index in range(len(scenes))]
     rows = [scenes.factors(index) for index in range(len(scenes))]
-    learnt, asked = images[:train], images[train:]  # the same lists for all factors: they are embedded once
+    train_images = images[:train]  # the same lists for all factors: they are embedded once
+    test_images = images[train:]
     tasks = []
     for name, classes in FACTORS.items():
         labels = [row[name] for row in rows]
-        tasks.append(Classification(name, learnt, labels[:train], asked, labels[train:], classes))
+        tasks.append(Classification(name, train_images, labels[:train], test_images, labels[train:], classes))
     return tasks
 
 
@@ -160,10 +162,12 @@ def render(classes: dict[str, int], uniform: Draw, pixels: int, noise: np.random
 
     across, down = classes["place"] % 2, classes["place"] // 2
     beside = classes["relation"] < 2
-    x, y = 0.27 + 0.46 * across + between(-0.02, 0.02), 0.27 + 0.46 * down + between(-0.02, 0.02)
+    x = 0.27 + 0.46 * across + between(-0.02, 0.02)
+    y = 0.27 + 0.46 * down + between(-0.02, 0.02)
     other_x = 0.27 + 0.46 * (1 - across if beside else across) + between(-0.06, 0.06)
     other_y = 0.27 + 0.46 * (down if beside else 1 - down) + between(-0.06, 0.06)
-    radius, colour = RADII[classes["size"]], near(COLOURS[names["colour"]])
+    radius = RADII[classes["size"]]
+    colour = near(COLOURS[names["colour"]])
     figures = [
         Figure(names["shape"], names["texture"], colour, (x + dx, y + dy), radius * between(0.93, 1.07), _turn(uniform))
         for dx, dy in _arrangement(classes["count"] + 1, uniform)
@@ -184,7 +188,7 @@ def _turn(uniform: Draw) -> float:
 
 
 def _arrangement(count: int, uniform: Draw) -> Sequence[tuple[float, float]]:
-    """Where `count` shapes lie around their middle: corners of a square, chosen and shaken."""
+    """Offsets of `count` shapes from their middle: random corners of a square, with jitter."""
     corners = [(-SPREAD, -SPREAD), (SPREAD, SPREAD), (SPREAD, -SPREAD), (-SPREAD, SPREAD)]
     first = int(uniform() * 4)
     chosen = [corners[(first + k) % 4] for k in range(count)]

@@ -3,11 +3,11 @@
 A document is one made-up event. Its latent factors are a topic (12), an agent, action, object and place of that topic
 (8, 8, 8 and 6 each, so 96, 96, 96 and 72 classes), a manner (6), a sentiment (4), an outcome (5), the weather (6) and
 the time (4). Every concept has five words, and no word belongs to two concepts. Five or six sentences tell the event
-in active or passive voice, in natural or shuffled order, from about 240 templates; sentences that say nothing are mixed
-in. Concepts come up twice or more, each time as another of their five words. So a hidden word can be predicted as a
-concept from the rest of the document, but not as a surface form: what a latent predictor can learn here is synonymy.
-Weather and time are scenery: told once as a rule, so nothing in the rest of a document predicts them, a latent
-predictor rightly forgets them, and no probe asks for them.
+in active or passive voice, in natural or shuffled order, from about 240 templates, with some uninformative sentences.
+Concepts come up twice or more, each time as another of their five words. So a hidden word can be predicted as a concept
+from the rest of the document, but not as a surface form: what a latent predictor can learn here is synonymy. Weather
+and time are scenery: told once as a rule, so nothing in the rest of a document predicts them, a latent predictor need
+not represent them, and no probe tests them.
 
 Document i of (split, seed) is a pure function of these three. The splits share no event: a fixed eighth of all
 combinations of agent, action, object and place is kept for `test`, for every seed.
@@ -59,7 +59,7 @@ class Story:
 
 
 class Stories(Dataset):
-    """Map-style data set of synthetic stories; item i is a function of (split, seed, i) alone.
+    """Map-style data set of synthetic stories; item i is a function of (split, seed, i).
 
     Raises UserError for an unknown split or a size below one.
     """
@@ -99,7 +99,7 @@ def triplets(count: int = 1000, seed: int = 0) -> Triplets:
 
 
 def factor_tasks(train: int = 2000, test: int = 1000, seed: int = 0) -> list[Classification]:
-    """One probe task a factor but scenery, on documents no model was trained on: which class was the text told from?"""
+    """One probe task for each factor except scenery, on documents no model was trained on."""
     stories = Stories("test", train + test, seed)
     rows = [stories[index] for index in range(len(stories))]
     texts = [row.text for row in rows]
@@ -145,7 +145,7 @@ def _retold(anchor: Draft, draw: Draw, kinds: Sequence[str] = (), told: int = TO
 
 
 def _altered(anchor: Draft, draw: Draw) -> Draft:
-    """The same sentences about another event: three of four main concepts replaced, at times sentiment or outcome."""
+    """The same sentences about another event: three of four main concepts replaced, sometimes sentiment or outcome."""
     while True:
         changed = list(IN_TOPIC)
         shuffle(changed, draw)

@@ -157,6 +157,6 @@ def plan_for(
             break
     plan = [("", template) for template in templates]
     if draw() < 0.1:
-        place = int(draw() * len(plan))
-        plan[place] = (pick(LEADS, draw), templates[place])
+        position = int(draw() * len(plan))
+        plan[position] = (pick(LEADS, draw), templates[position])
     return plan

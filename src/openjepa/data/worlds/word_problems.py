@@ -87,12 +87,12 @@ def tell(name: str, steps: list[Step], distractor: int | None, draw: Draw, *, un
     words = {"name": name, "friend": pick(_FRIENDS[pronoun], draw), "things": things, **_PRONOUNS[pronoun]}
     wording = scene.unseen if unseen else scene.seen
 
-    told = [(pick(scene.opening, draw), steps[0].before)]
-    told += [(pick(wording.followed[step.operation], draw), step.number) for step in steps[:-1]]
-    told.append((pick(wording.last[steps[-1].operation], draw), steps[-1].number))
+    sentences = [(pick(scene.opening, draw), steps[0].before)]
+    sentences += [(pick(wording.followed[step.operation], draw), step.number) for step in steps[:-1]]
+    sentences.append((pick(wording.last[steps[-1].operation], draw), steps[-1].number))
     if distractor is not None:
-        told.insert(int(draw() * 2), (pick(DISTRACTORS, draw), distractor))
-    question = " ".join([sentence.format(n=number, **words) for sentence, number in told])
+        sentences.insert(int(draw() * 2), (pick(DISTRACTORS, draw), distractor))
+    question = " ".join([sentence.format(n=number, **words) for sentence, number in sentences])
     if question[-1] != "?":
         question += " " + pick(scene.question, draw).format(**words)
     return question, _worked(question, things, steps)
@@ -100,11 +100,11 @@ def tell(name: str, steps: list[Step], distractor: int | None, draw: Draw, *, un
 
 def _worked(question: str, things: str, steps: list[Step]) -> str:
     """One line a step with its <<calculation>>, then `#### value`. The last line counts what the question asks for."""
-    asked = _UNIT.search(question)
-    assert asked, question
+    unit_match = _UNIT.search(question)
+    assert unit_match, question
     lines = []
     for step in steps:
-        unit = asked[1] if step is steps[-1] else things
+        unit = unit_match[1] if step is steps[-1] else things
         sides = f"{step.before}{step.operation}{step.number}"
         done = f"{unit.capitalize()} after {_DOING[step.operation]} {step.number}"
         lines.append(f"{done}: {sides} = <<{sides}={step.after}>>{step.after}")

@@ -324,7 +324,9 @@ class Run:
         store.save(self.folder.readout, readout, config, results, newest.name)
         return results
 
-    def export(self, to: Format, out: str | Path, int8: bool = False, licence: str = "unknown") -> Exported:
+    def export(
+        self, to: Format, out: str | Path, int8: bool = False, licence: str = "unknown", with_code: bool = False
+    ) -> Exported:
         """Write the run's encoder to the folder `out` for another library, if its vectors there are the run's own.
 
         Args:
@@ -332,13 +334,15 @@ class Run:
             out: a folder that does not exist yet, or an earlier export, which is replaced.
             int8: for onnx, also a model with 8-bit weights.
             licence: of the weights, for the model card: an identifier of the Hugging Face hub's list.
+            with_code: for sentence-transformers, allow a file of code where a plain tokenizer cannot do what the run
+                does (LANG-JEPA marks sentences); it is loaded only with trust_remote_code=True.
 
         The export is opened again in a fresh process and compared on fixed inputs; the result says how far the vectors
         are apart. Raises UserError where the format cannot express the run; nothing is left behind then.
         """
         from openjepa.export.bundle import export
 
-        return export(self.export_source(licence), to, Path(out), int8)
+        return export(self.export_source(licence), to, Path(out), int8, with_code)
 
     def export_source(self, licence: str = "unknown") -> Source:
         """What an export is made of, on the CPU in fp32. Raises UserError if the predictor makes the run's vectors."""

@@ -230,9 +230,23 @@ def test_vectors_of_another_shape_or_not_finite_are_refused(tmp_path: Path) -> N
 
 
 def test_sentence_marks_are_said_and_refused(runs: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"marks the end of each sentence .* a plain tokenizer cannot"):
-        export(runs("lang_jepa").export_source(), "onnx", tmp_path / "out")
+    source = runs("lang_jepa").export_source()
+    for to, with_code in (("onnx", True), ("transformers", True), ("sentence-transformers", False)):
+        with pytest.raises(UserError, match=r"marks the end of each sentence .* a plain tokenizer cannot.*--with-code"):
+            export(source, to, tmp_path / "out", with_code=with_code)
     assert not list(tmp_path.iterdir())
+
+
+def test_sentences_are_marked_by_a_file_of_code_that_is_loaded_on_request_only(runs: Any, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    source, out = runs("lang_jepa").export_source(), tmp_path / "out"
+    (proof,) = export(source, "sentence-transformers", out, with_code=True, opened=in_process).proofs
+    assert proof.holds
+    assert "import openjepa" not in (out / "marked_sentences.py").read_text()
+    assert "trust_remote_code=True" in (out / "README.md").read_text()
+    with pytest.raises(Exception, match="trust_remote_code"):
+        SentenceTransformer(str(out), device="cpu")
 
 
 def test_a_folder_with_other_files_is_not_touched(

@@ -25,6 +25,10 @@ def export(
     licence: Annotated[
         str, typer.Option("--licence", help="Of the weights, for the model card, such as apache-2.0.")
     ] = "unknown",
+    with_code: Annotated[
+        bool,
+        typer.Option("--with-code", help="Allow a file of code in the folder, where the run needs one (LANG-JEPA)."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a run's encoder to another library. The export opens there without openjepa and gives the same vectors.
@@ -41,7 +45,11 @@ def export(
     from openjepa import api
 
     opened = api.load(run)
-    done = _all_formats(opened, out, int8, licence) if to == "all" else [opened.export(to, out, int8, licence)]
+    done = (
+        _all_formats(opened, out, int8, licence, with_code)
+        if to == "all"
+        else [opened.export(to, out, int8, licence, with_code)]
+    )
     if as_json:
         print_json({"run": str(run), "exports": [export.to_json() for export in done]})
         return
@@ -51,7 +59,7 @@ def export(
         stdout().print(f"written: {export.folder} (README.md says how to use it)", soft_wrap=True, markup=False)
 
 
-def _all_formats(run: Run, out: Path, int8: bool, licence: str) -> list[Exported]:
+def _all_formats(run: Run, out: Path, int8: bool, licence: str, with_code: bool) -> list[Exported]:
     """One folder a format within `out`; formats that cannot express the run are said. Raises UserError if none can."""
     from openjepa.export.bundle import FORMATS
 
@@ -59,7 +67,7 @@ def _all_formats(run: Run, out: Path, int8: bool, licence: str) -> list[Exported
     reasons: dict[Format, str] = {}
     for format_name in FORMATS:
         try:
-            done.append(run.export(format_name, out / format_name, int8, licence))
+            done.append(run.export(format_name, out / format_name, int8, licence, with_code))
         except UserError as error:
             reasons[format_name] = str(error)
             remark(f"{format_name}: left out: {error}")

@@ -14,6 +14,7 @@ import numpy as np
 from openjepa.core.atomic import replaced_folder
 from openjepa.core.errors import UserError
 from openjepa.export import onnx, static
+from openjepa.export.code_file import add_sentence_marks, require_rules
 from openjepa.export.inputs import as_squares, proof_images, proof_texts
 from openjepa.export.proof import TOLERANCE, Approximation, Opened, Proof, prove
 from openjepa.export.source import Source
@@ -41,7 +42,14 @@ class Exported:
         return {"folder": str(self.folder), "proofs": [proof.to_json() for proof in self.proofs]}
 
 
-def export(source: Source, to: Format, out: Path, int8: bool = False, opened: Opened | None = None) -> Exported:
+def export(
+    source: Source,
+    to: Format,
+    out: Path,
+    int8: bool = False,
+    with_code: bool = False,
+    opened: Opened | None = None,
+) -> Exported:
     """Write `source` to the folder `out` in the format `to`, if its vectors there are the run's own.
 
     Args:
@@ -49,6 +57,7 @@ def export(source: Source, to: Format, out: Path, int8: bool = False, opened: Op
         to: the format.
         out: a folder that does not exist yet, or an earlier export, which is replaced.
         int8: for onnx, also a model with 8-bit weights, whose vectors differ by what its own proof says.
+        with_code: allow a file of code where a plain tokenizer cannot do what the run does (sentence-transformers).
         opened: how the export is opened for the proof; None = in a fresh process.
 
     Raises UserError where the format cannot express the run, a library is missing, the folder holds other files, or the
@@ -56,10 +65,12 @@ def export(source: Source, to: Format, out: Path, int8: bool = False, opened: Op
     """
     require_library(to)
     _require_free(out)
-    _require_expressible(source, to)
+    _require_expressible(source, to, with_code)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replaced_folder(out) as folder:
         WRITERS[to](source, folder)
+        if needs_code(source, to):
+            add_sentence_marks(source, folder)
         if to == "onnx" and int8:
             onnx.write_int8(folder / onnx.MODEL, folder / onnx.MODEL_INT8)
         _write_json(folder / DESCRIPTION, describe(source, to))
@@ -85,7 +96,7 @@ def describe(source: Source, to: Format) -> dict[str, Any]:
         "pooling": embedding.pooling,
         "normalization": embedding.normalization,
         "skipped_positions": 1 if pretrained_vision else 0,  # [CLS] is not pooled
-        "needs_code": False,
+        "needs_code": needs_code(source, to),
     }
     if source.reads_texts:
         tokenizer = source.tokenizer
@@ -95,13 +106,18 @@ def describe(source: Source, to: Format) -> dict[str, Any]:
     return {**found, "pixels": source.images.pixels, "image_mean": mean, "image_std": std}
 
 
+def needs_code(source: Source, to: Format) -> bool:
+    """Whether the export holds a file of code: sentences are marked, and the format can load code for it."""
+    return to == "sentence-transformers" and source.reads_texts and source.texts.sentences is not None
+
+
 def _require_free(out: Path) -> None:
     is_empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     if not is_empty and not (out / DESCRIPTION).exists():
         raise UserError(f"{out} exists and is no earlier export; give --out a folder that does not exist")
 
 
-def _require_expressible(source: Source, to: Format) -> None:
+def _require_expressible(source: Source, to: Format, with_code: bool) -> None:
     """Raises UserError, before anything is written, where a format cannot give the run's vectors."""
     if not source.reads_texts:
         if to == "model2vec":
@@ -111,12 +127,22 @@ def _require_expressible(source: Source, to: Format) -> None:
                 "--to sentence-transformers would pool [CLS] too, which this run does not; --to transformers or onnx"
             )
         return
+    if to == "model2vec":
+        return
+    if source.texts.sentences is not None:
+        require_rules(source)
+        if not (with_code and needs_code(source, to)):
+            raise UserError(
+                f"{source.name} marks the end of each sentence before it reads a text, which a plain tokenizer cannot; "
+                "--to sentence-transformers --with-code exports a small file of code with it, which "
+                "trust_remote_code=True loads"
+            )
+        return
     unlike = source.unlike_a_plain_tokenizer(proof_texts(source.max_row))
-    if unlike and to != "model2vec":
+    if unlike:
         raise UserError(
-            f"{source.name} marks the end of each sentence before it reads a text, which a plain tokenizer cannot "
-            f"({len(unlike)} of the fixed texts would get other vectors, the first is {unlike[0][:40]!r}); openjepa "
-            "embed writes the vectors to a file"
+            f"{source.name} cannot be exported: a plain tokenizer reads {len(unlike)} of the fixed texts differently, "
+            f"the first is {unlike[0][:40]!r}; openjepa embed writes the vectors to a file"
         )
 
 
@@ -154,6 +180,8 @@ def _static_proof(source: Source, folder: Path) -> Approximation:
 def card_of(source: Source, to: Format, proofs: Proofs) -> str:
     """The model card with how to use this format, and its proof."""
     usage = USAGE[to, source.reads_texts]
+    if needs_code(source, to):
+        usage = usage.replace(f'"{FOLDER}")', f'"{FOLDER}", trust_remote_code=True)')
     lines = "\n".join(f"- {proof.sentence()}" for proof in proofs)
     card = source.card(to, source.reads_texts)
     return f"{card}\n## Use\n\n```python\n{usage}```\n\n{_notes(source)}\n## Proof\n\n{lines}\n"

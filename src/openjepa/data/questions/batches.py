@@ -142,7 +142,9 @@ class QuestionCollator:
             contents = self.tokenizer.encode_content([text.strip() for text in texts])  # as training reads them
             return [parts_of(content, room) for content in contents]
 
-        return TextInputs(self.tokenizer, room, windows, self.whole, self.tokenizer.blank, synthetic_world)
+        return TextInputs(
+            self.tokenizer, room, windows, self.whole, self.tokenizer.blank, synthetic_world=synthetic_world
+        )
 
     def pictures(self, batch: QuestionBatch) -> list[Pieces]:
         """The rows of a batch for display, token by token."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from openjepa.core.batch import Batch
 from openjepa.core.embedding import Embedding, EncoderInputs
 from openjepa.core.errors import ReadingWarning
+from openjepa.data.text.sentences import SentencesConfig
 from openjepa.data.tokenizers.choice import TextTokenizer
 from openjepa.data.tokenizers.unknown_tokens import UnknownTokens
 
@@ -37,6 +38,7 @@ class TextInputs:
     )
     collate: Callable[[Sequence[np.ndarray]], Batch]  # rows -> batch with nothing hidden
     blank: np.ndarray  # [L] int32, the row that stands for a text without a token
+    sentences: SentencesConfig | None = None  # how a text is split, if each sentence ends in [SEP]; None = running text
     synthetic_world: bool = False  # whether the tokenizer was trained only on generated texts
 
     def __call__(self, texts: Sequence[str]) -> Batch:

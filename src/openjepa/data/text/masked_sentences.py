@@ -53,7 +53,9 @@ class MaskedSentencesCollator:
         """How texts are read for embedding: in windows of whole sentences."""
         tokenizer = self.rows.tokenizer
         blank = self.rows.join([tokenizer.blank])
-        return TextInputs(tokenizer, self.rows.max_len, self.rows.windows, self.whole, blank)
+        return TextInputs(
+            tokenizer, self.rows.max_len, self.rows.windows, self.whole, blank, sentences=self.rows.sentences
+        )
 
     def pictures(self, batch: MaskedText) -> list[Pieces]:
         """The rows of a batch for display, token by token."""

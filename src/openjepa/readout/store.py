@@ -78,7 +78,7 @@ def train_and_judge(
 def require_readable(experiment: Experiment, recipe: str) -> ReadoutSource:
     """What can be read back. Raises UserError naming the recipes that have something."""
     if experiment.readable is None:
-        known = [name for name in built_in_recipes() if "read_back" in functions_of(name)]
+        known = [name for name in built_in_recipes() if "readout_latents" in functions_of(name)]
         raise UserError(f"{recipe} has no latents of texts to read back; recipes that have some: {', '.join(known)}")
     return experiment.readable
 

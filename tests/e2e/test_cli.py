@@ -141,7 +141,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_like_an_uninterrupted_one
         patch.setattr(CsvHook, "__call__", interrupt)
         assert main(["train", "t_jepa", f"data={data}", *TINY, "--no-eval", "--out", str(out)]) == 130
     assert (
-        capsys.readouterr().err.splitlines()[-1] == f"openjepa: interrupted; go on with: openjepa train --resume {out}"
+        capsys.readouterr().err.splitlines()[-1] == f"openjepa: interrupted; resume with: openjepa train --resume {out}"
     )
     resumed = answer(capsys, "train", "--resume", out, "--no-eval")
     whole = json.loads((run / "summary.json").read_text())

@@ -102,4 +102,4 @@ def _check(predicted: Vectors, candidates: Vectors, pools: np.ndarray) -> None:
     if pools.max(initial=-1) >= candidates.shape[0]:
         raise UserError(f"a pool names candidate {pools.max()}, and there are {candidates.shape[0]}")
     if not len(pools) or bool((pools[:, 0] < 0).any()) or int((pools >= 0).sum(axis=1).min()) < 2:
-        raise UserError("every pool needs its target in the first place and at least one other candidate")
+        raise UserError("every pool needs its target in the first place and another candidate")

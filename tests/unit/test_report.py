@@ -40,7 +40,7 @@ def vectors(count: int = 60, size: int = 8, seed: int = 0) -> np.ndarray:
 
 def inputs(factors: tuple[Factor, ...] = (), count: int = 60) -> Samples:
     return Samples(
-        {"run": vectors(count), "own start": vectors(count, seed=1)},
+        {"run": vectors(count), "initialisation": vectors(count, seed=1)},
         factors,
         lambda rows: [f"<q>{i}</q>" for i in rows],
         "x",
@@ -107,7 +107,7 @@ def test_maps_have_a_drawing_for_each_factor_and_choices_for_the_keyboard() -> N
     factors = tuple(Factor(f"<f{i}>", np.arange(60) % 3, ("a", "b", "<c>")) for i in range(2))
     drawn = space.maps(inputs(factors))
     assert drawn.count('type="radio"') == 2
-    assert drawn.count("<figure") == 4  # the run and its own start
+    assert drawn.count("<figure") == 4  # the run and its initialisation
     assert "<f0>" not in drawn
     assert "<c>" not in drawn
     assert "radio" not in space.maps(inputs())

@@ -148,7 +148,7 @@ def test_texts_are_escaped_and_cut_after_a_word() -> None:
 
 def test_words_say_what_figures_mean() -> None:
     said = " ".join(in_words(record(9, scale=2.0, mean_cosine=0.1), record(0, rank=60.0, scale=4.0)))
-    assert "Predictions explain 50% of what varies" in said
+    assert "Predictions explain 50% of the targets' variance" in said
     assert "use about that many of 64 possible dimensions; at step 0 it was 60.0" in said
     assert "Size 0.5 x step 0" in said
     assert "no better than the best constant guess" in " ".join(in_words({"skill": -0.2}, {}))
@@ -176,7 +176,7 @@ def test_limits_are_those_of_the_verdict_and_missing_metrics_make_no_chart(folde
 
 
 def test_the_chart_of_the_rate_says_where_the_predictor_is_left_alone(folder: Path) -> None:
-    said = "After step 19, only the predictor learns."
+    said = "After step 19, only the predictor is trained."
     assert said not in curves(read_logs(folder))
     (folder / "env.json").write_text(json.dumps({"notes": {"predictor_alone_after_step": 19}}))
     assert said in curves(read_logs(folder))

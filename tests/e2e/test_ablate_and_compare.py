@@ -91,7 +91,7 @@ def test_an_interrupted_study_goes_on_and_ends_like_an_uninterrupted_one(
         patch.setattr(CsvHook, "__call__", interrupt)
         assert main(command) == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"openjepa: interrupted; go on with the same command and --out {out}"
+    assert last == f"openjepa: interrupted; resume with the same command and --out {out}"
     first, second = out / "cells" / "base" / "seed-0", out / "cells" / "mask.ratio=0.3" / "seed-0"
     assert (first / "summary.json").exists()
     assert not (second / "summary.json").exists()

@@ -141,7 +141,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_like_an_uninterrupted_one
         patch.setattr(CsvHook, "__call__", interrupt)
         assert main(["train", "t_jepa", f"data={data}", *TINY, "--no-eval", "--out", str(out)]) == 130
     assert (
-        capsys.readouterr().err.splitlines()[-1] == f"openjepa: interrupted; go on with: openjepa train --resume {out}"
+        capsys.readouterr().err.splitlines()[-1] == f"openjepa: interrupted; resume with: openjepa train --resume {out}"
     )
     resumed = answer(capsys, "train", "--resume", out, "--no-eval")
     whole = json.loads((run / "summary.json").read_text())
@@ -475,7 +475,7 @@ def test_a_copied_configuration_loads_back_equal_and_every_key_is_explained(
         ("eval {run} --suite {tmp}/none.yaml", "no suite file at"),
         ("eval {run} --suite {broken}", "line 3 is not valid YAML"),
         ("eval {run} --suite {broken} --sts {data}", "not both"),
-        ("eval {run} --sweep --fail-if-worse", "a question of its own"),
+        ("eval {run} --sweep --fail-if-worse", "cannot be combined with"),
         ("masks mask.ratio=0.5", "give a run folder or a recipe"),
         ("masks {run} --preset tiny", "no --preset"),
         ("masks lejepa data.images=60 --out {tmp}/m.html", "nothing is hidden with these settings"),

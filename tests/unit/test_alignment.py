@@ -96,7 +96,7 @@ def test_random_directions_have_no_cosine() -> None:
     ("pools", "said"),
     [
         ([[0, 1], [1, 4]], "candidate 4"),
-        ([[0, 1], [-1, 1]], "own target"),
+        ([[0, 1], [-1, 1]], "its target"),
         ([[0, 1], [1, -1]], "another candidate"),
         ([[0, 1]], "do not belong together"),
     ],

@@ -1,4 +1,4 @@
-"""`tell_apart` and its similarities: closed forms, equality with torch's cross-entropy, and what may not matter."""
+"""`candidate_info_nce` and its similarities: closed forms, equality with torch's cross-entropy, and invariances."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
-from openjepa.objectives.contrast import ContrastConfig, LateContrast, Similarity, similarities, tell_apart
+from openjepa.objectives.contrast import ContrastConfig, LateContrast, Similarity, candidate_info_nce, similarities
 
 M, N, D = 4, 7, 8
 ANSWER = torch.tensor([1, 2, 5, 6])
@@ -25,7 +25,7 @@ def normal(*shape: int, draw: int = 0) -> Tensor:
 
 def told(predicted: Tensor, pool: Tensor, answer: Tensor = ANSWER, among: Tensor = ALL,
          kind: Similarity = "cosine") -> Tensor:  # fmt: skip
-    return tell_apart(similarities(predicted, pool, kind), answer, among, T)
+    return candidate_info_nce(similarities(predicted, pool, kind), answer, among, T)
 
 
 def test_a_pool_of_equals_costs_the_log_of_its_size() -> None:
@@ -90,7 +90,7 @@ def test_a_late_contrast_is_the_mean_loss_among_the_sentences_of_a_document(simi
     predicted, pool = normal(M, D), normal(N, D, draw=1)
     own = DOCUMENT[ANSWER][:, None] == DOCUMENT  # [M, N]
     temperature = {"cosine": 0.1, "product": 1.0}[similarity]
-    expected = tell_apart(similarities(predicted, pool, similarity), ANSWER, own, temperature).mean()
+    expected = candidate_info_nce(similarities(predicted, pool, similarity), ANSWER, own, temperature).mean()
     found = contrast(predicted, pool, ANSWER, DOCUMENT, Progress(1, 1))
     torch.testing.assert_close(found, 0.5 * expected)
     other = torch.where(DOCUMENT[:, None] == 1, pool, normal(N, D, draw=2))  # the first document's sentences changed

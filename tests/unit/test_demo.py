@@ -189,7 +189,7 @@ def test_an_answer_stands_beside_the_verdict_of_its_run(runs: Runs, asked: Quest
     assert f"Verdict of this run: {latest['status']}" in shown
     assert f"at step {latest['step']}" in shown
     assert f"It can write any text; {len(asked.answers)} answers are known." in shown
-    assert f"beside it stand {len(asked.answers)} known answers" in asked.about
+    assert f"compared with {len(asked.answers)} known answers" in asked.about
 
 
 def test_wrong_inputs_are_said_in_one_line_each(

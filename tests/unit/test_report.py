@@ -40,7 +40,7 @@ def vectors(count: int = 60, size: int = 8, seed: int = 0) -> np.ndarray:
 
 def inputs(factors: tuple[Factor, ...] = (), count: int = 60) -> Samples:
     return Samples(
-        {"run": vectors(count), "own start": vectors(count, seed=1)},
+        {"run": vectors(count), "initialisation": vectors(count, seed=1)},
         factors,
         lambda rows: [f"<q>{i}</q>" for i in rows],
         "x",
@@ -107,7 +107,7 @@ def test_maps_have_a_drawing_for_each_factor_and_choices_for_the_keyboard() -> N
     factors = tuple(Factor(f"<f{i}>", np.arange(60) % 3, ("a", "b", "<c>")) for i in range(2))
     drawn = space.maps(inputs(factors))
     assert drawn.count('type="radio"') == 2
-    assert drawn.count("<figure") == 4  # the run and its own start
+    assert drawn.count("<figure") == 4  # the run and its initialisation
     assert "<f0>" not in drawn
     assert "<c>" not in drawn
     assert "radio" not in space.maps(inputs())
@@ -148,7 +148,7 @@ def test_texts_are_escaped_and_cut_after_a_word() -> None:
 
 def test_words_say_what_figures_mean() -> None:
     said = " ".join(in_words(record(9, scale=2.0, mean_cosine=0.1), record(0, rank=60.0, scale=4.0)))
-    assert "Predictions explain 50% of what varies" in said
+    assert "Predictions explain 50% of the targets' variance" in said
     assert "use about that many of 64 possible dimensions; at step 0 it was 60.0" in said
     assert "Size 0.5 x step 0" in said
     assert "no better than the best constant guess" in " ".join(in_words({"skill": -0.2}, {}))
@@ -176,7 +176,7 @@ def test_limits_are_those_of_the_verdict_and_missing_metrics_make_no_chart(folde
 
 
 def test_the_chart_of_the_rate_says_where_the_predictor_is_left_alone(folder: Path) -> None:
-    said = "After step 19, only the predictor learns."
+    said = "After step 19, only the predictor is trained."
     assert said not in curves(read_logs(folder))
     (folder / "env.json").write_text(json.dumps({"notes": {"predictor_alone_after_step": 19}}))
     assert said in curves(read_logs(folder))

@@ -413,7 +413,7 @@ def test_measures_of_other_test_items_are_not_compared() -> None:
     assert {row.measure for row in rows} == {"skill"}
     found = summary(arms, {"seeds": [0]}, Scored({}, {}))
     assert set(MEASURES) <= set(found["asked_apart"])
-    assert "other test items: " in table.caption(found)
+    assert "different test items: " in table.caption(found)
     assert {row.measure for row in compared(arms[:2])} >= {*MEASURES, "skill"}
 
 

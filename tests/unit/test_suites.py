@@ -302,7 +302,7 @@ def test_an_mteb_task_that_cannot_be_fetched_is_one_line(folder: Path, monkeypat
 
     monkeypatch.setattr(StandIn, "evaluate", staticmethod(offline))
     (tasks,) = opened(folder, {"kind": "mteb", "task": "Pairs"}).groups.values()
-    with pytest.raises(UserError, match="mteb could not be asked for 'Pairs': no route to the hub"):
+    with pytest.raises(UserError, match="mteb could not run 'Pairs': no route to the hub"):
         run_suite(tasks, dict.fromkeys(("run", "init", "random"), lengths))
 
 

@@ -74,7 +74,7 @@ def test_target_layers_are_counted_from_the_top() -> None:
     assert chosen[0] is states[1]
     assert chosen[1] is states[2]
     assert target_layers(TargetConfig(skip_top=3), states)[0] is states[0]
-    with pytest.raises(UserError, match=r"5 layers below the top 0 asked of a model that has 4"):
+    with pytest.raises(UserError, match=r"5 layers below the top 0 do not exist in a model that has 4"):
         target_layers(TargetConfig(layers=5), states)
     with pytest.raises(UserError, match=r"1 layers below the top 4"):
         target_layers(TargetConfig(skip_top=4), states)

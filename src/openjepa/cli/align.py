@@ -1,4 +1,4 @@
-"""The verb `align`: what the latent prediction does to held-out cosines and ranks, in one figure."""
+"""The verb `align`: the effect of the latent prediction on held-out cosines and ranks, in one figure."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def align(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train with and without the latent prediction, and draw how both align with held-out answers over training.
+    """Train with and without the latent prediction, and draw the alignment of both with held-out answers.
 
     For recipes that predict answers and have a `weight` of that term (nano_jepa); trains two runs, one with weight=0.
-    latent_alignment.png shows the cosine of the prediction with its own answer, with shuffled answers and with random
-    directions, and the rank of the own answer among at most 100. Finished runs are compared without training.
+    latent_alignment.png shows the cosine of the prediction with its answer, with shuffled answers and with random
+    directions, and the rank of its answer among at most 100. Finished runs are compared without training.
 
     Examples:
       openjepa align nano_jepa
@@ -42,7 +42,7 @@ def align(
     folders = [Path(word) for word in words if Path(word, "config.yaml").is_file()]
     if folders:
         if len(folders) < len(words) or preset or config:
-            raise UserError("finished runs are compared as they are: give run folders only, and perhaps --out")
+            raise UserError("finished runs are not trained again: give only run folders and, optionally, --out")
         result = alignment.compare([api.load(folder) for folder in folders], out or folders[-1])
     else:
         recipe, overrides = words_of(context, words)
@@ -56,7 +56,7 @@ def align(
 
 
 def print_alignment(result: dict[str, Any]) -> None:
-    """The curves' last points as a table, and where the figure is."""
+    """Print the curves' last points as a table, and the path of the figure."""
     from rich.markup import escape
 
     names = ("own", "shuffled", "random", "own-shuffled", "MRR", "MRR by chance", "top-1", "top-1 by chance")

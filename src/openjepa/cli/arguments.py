@@ -2,7 +2,7 @@
 
     t_jepa train.steps=100 --train.steps 100 --train.steps=100 --steps 100
 
-The configuration layer judges keys and values. Here, words only become "key=value" strings.
+Words only become "key=value" strings here; the configuration validates keys and values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def words_of(context: typer.Context, words: Sequence[str]) -> tuple[str | None, 
 def split_words(words: Sequence[str], options: Sequence[str] = ()) -> tuple[str | None, list[str]]:
     """(recipe or None, overrides) of the words left over by the option parser.
 
-    `options` are the verb's own, for a hint where one of them is mistyped. Raises UserError for a second bare word.
+    `options` are those of the verb, for a hint where one of them is mistyped. Raises UserError for a second bare word.
     """
     recipe: str | None = None
     overrides: list[str] = []

@@ -1,4 +1,4 @@
-"""The two options of every verb that runs a network: where, and how precisely."""
+"""The two options of every verb that runs a network: device and precision."""
 
 from __future__ import annotations
 

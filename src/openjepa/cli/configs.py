@@ -1,4 +1,4 @@
-"""The verbs `recipes` and `config`: what can be trained, what can be set, and a file to start from."""
+"""The verbs `recipes` and `config`: list recipes, show and explain settings, write a configuration file."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _print_overview(recipe: str, rows: Sequence[Setting], count: int) -> None:
         f"openjepa config explain {recipe} {next(iter(sections), 'KEY')}",
         soft_wrap=True,
     )
-    stdout().print("Where the run goes, and its size, are options: openjepa train RECIPE --out FOLDER --preset NAME")
+    stdout().print("The run's folder and size are options: openjepa train RECIPE --out FOLDER --preset NAME")
 
 
 @app.command("validate")
@@ -161,7 +161,7 @@ def move(
     overrides: Annotated[list[str], typer.Argument(metavar="KEY=PATH", help="Where files are now: data.source=...")],
     as_json: AsJson = False,
 ) -> None:
-    """Tell a run where the files that it was made from are now: its data, the folder of its base encoder.
+    """Set the new paths of the files that a run was made from: its data, the folder of its base encoder.
 
     Example:  openjepa config move runs/mine data.source=/archive/corpus.jsonl
     """

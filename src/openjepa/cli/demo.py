@@ -1,4 +1,4 @@
-"""The verb `demo`: a page to play with a run."""
+"""The verb `demo`: an interactive page of a run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def demo(
     device: Device = "auto",
     precision: ModelPrecision = "auto",
 ) -> None:
-    r"""Play with a run in the browser. Ctrl-C ends it. Needs: pip install "openjepa\[demo]"
+    r"""Explore a run in the browser. Ctrl-C ends it. Needs: pip install "openjepa\[demo]"
 
     Runs on texts (t_jepa) compare texts with one another and with held-out ones; runs on sentences (lang_jepa) also
     predict a hidden sentence of a paragraph, runs on questions (nano_jepa) the answer. If the run has a readout
-    (openjepa readout RUN), predicted latents are read back as text.
+    (openjepa readout RUN), predicted latents are decoded to text.
 
     Examples:
       openjepa demo runs/first

@@ -31,7 +31,7 @@ def embed(
 ) -> None:
     """Write one vector a text. Row i of the result is record i of the input; memory does not grow with the file.
 
-    The input is read as training reads data.source: text, JSON, CSV, Markdown, HTML, Parquet, Arrow, Excel. A record
+    The input is read like data.source in training: text, JSON, CSV, Markdown, HTML, Parquet, Arrow, Excel. A record
     without a text gets a zero vector and is counted. The vectors are the run's embedding; with --best, those of
     the encoder, layer and pooling that were best on validation in `openjepa eval RUN --sweep`.
 
@@ -75,5 +75,6 @@ def embed(
     if as_json:
         print_json(result)
     else:
-        rows, what = result["rows"], f" ({point.name})" if best else ""
-        print(f"{rows} vectors{what} of {result['dim']} dimensions in {out} ({result['texts_per_s']:,.0f} texts/s)")
+        rows = result["rows"]
+        latents = f" ({point.name})" if best else ""
+        print(f"{rows} vectors{latents} of {result['dim']} dimensions in {out} ({result['texts_per_s']:,.0f} texts/s)")

@@ -1,4 +1,4 @@
-"""The verbs that ask what a run has learned: `eval`, `similar`, `diagnose`; and `check`, which asks a recipe."""
+"""The verbs that evaluate a run: `eval`, `similar`, `diagnose`; and `check`, which tests a recipe."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 def evaluate(
     run: RunFolder,
-    suite: Annotated[Path | None, typer.Option("--suite", help="Ask only this: a YAML file that names tasks.")] = None,
+    suite: Annotated[
+        Path | None, typer.Option("--suite", help="Only these tasks: a YAML file that names them.")
+    ] = None,
     sts: Annotated[
         list[str] | None,
         typer.Option(
             "--sts",
             metavar="[NAME=]FILE",
-            help="Ask only this (repeatable): .jsonl, .csv, .tsv of sentence1, sentence2, score; or the STS benchmark.",
+            help="Only these (repeatable): .jsonl, .csv, .tsv of sentence1, sentence2, score; or the STS benchmark.",
         ),
     ] = None,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Compare encoders, layers and poolings: which should be used?")
+        bool, typer.Option("--sweep", help="Compare encoders, layers and poolings, chosen on validation.")
     ] = False,
     figures: Annotated[
         bool, typer.Option("--figures", help="Also draw what the run predicts (vl_jepa), into RUN/evals.")
@@ -50,18 +52,19 @@ def evaluate(
     precision: ModelPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Did training help? What the run's recipe and data can be asked, always beside baselines.
+    """Evaluate whether training helped, on all tasks of the run's recipe and data, always with baselines.
 
-    Labels and the factors of the stories world are asked by k-NN and logistic probes, paraphrases by triplets; recipes
-    that predict sentences or answers have to find the right one among others. The baselines: the run's own
-    initialisation, a random one, TF-IDF (raw pixels for images), chance. Where there is nothing to ask (t_jepa on data
-    without data.label), give --suite or --sts. Results are kept in RUN/evals.
+    Labels and the factors of the stories world are tested by k-NN and logistic probes, paraphrases by triplets; recipes
+    that predict sentences or answers have to retrieve the right one. The baselines: the run's initialisation, a random
+    one, TF-IDF (raw pixels for images), chance. Where there is no task (t_jepa on data without data.label), give
+    --suite or --sts. Results are in RUN/evals.
 
-    --suite asks the same of any text run: rated pairs, labelled texts, retrieval (BEIR's layout, beside BM25), hidden
-    sentences of documents, tasks of mteb; docs/how-to/evaluate.md has an example. --sts is short for rated pairs alone.
+    --suite has the same tasks for any text run: rated pairs, labelled texts, retrieval (BEIR's layout, with BM25),
+    hidden sentences of documents, tasks of mteb; docs/how-to/evaluate.md has an example. --sts is short for rated pairs
+    only.
 
     --sweep probes student and teacher, every layer, and mean, max and learned (attentive) pooling on a fifth of the
-    training inputs; the best one alone is asked about the test inputs.
+    training inputs; only the best one is evaluated on the test inputs.
 
     Examples:
       openjepa eval runs/first
@@ -80,9 +83,9 @@ def evaluate(
     if suite and sts:
         raise UserError("give --suite or --sts, not both: rated pairs are a task of a suite, too")
     drawn = opened.draw() if figures else []
-    read = None if suite is None else read_suite(suite)
-    with stderr().status("evaluating the run beside its initialisation, a random one and baselines without learning"):
-        scorecard = _evaluated(opened, sts or [], long) if read is None else opened.evaluate_suite(read, long)
+    tasks = None if suite is None else read_suite(suite)
+    with stderr().status("evaluating the run, its initialisation, a random one and baselines without learning"):
+        scorecard = _evaluated(opened, sts or [], long) if tasks is None else opened.evaluate_suite(tasks, long)
     if as_json:
         print_json(
             {
@@ -90,7 +93,7 @@ def evaluate(
                 "sentence": scorecard.sentence(),
                 "eval": scorecard.to_json(),
                 "figures": [str(file) for file in drawn],
-                "notes": {} if read is None else read.notes,
+                "notes": {} if tasks is None else tasks.notes,
                 "peak_memory_gb": opened.peak_memory(),
             }
         )
@@ -100,14 +103,14 @@ def evaluate(
         for file in drawn:
             stdout().print(f"figure: {file}", markup=False, soft_wrap=True)
     if fail_if_worse and (untested := scorecard.untested()):
-        remark(f"not judged, as they come without test items, or of too few documents: {', '.join(untested)}")
+        remark(f"not judged, as they have no test items, or of too few documents: {', '.join(untested)}")
     if fail_if_worse and (worse := scorecard.worse()):
         remark(f"worse than its own initialisation: {', '.join(worse)}")
         raise typer.Exit(FAILED)
 
 
 def read_suite(file: Path) -> Suite:
-    """The suite with its data, and a remark on everything that was left out."""
+    """Read a suite with its data; prints a remark on everything that was left out."""
     from openjepa.evals.suite_file import Suite
 
     suite = Suite.open(file)
@@ -124,38 +127,37 @@ def _evaluated(run: Run, sts: Sequence[str], long: LongTexts) -> Scorecard:
     return run.evaluate(tasks, "-".join(files) or "default", long)
 
 
-def named_files(given: Sequence[str]) -> dict[str, Path]:
+def named_files(words: Sequence[str]) -> dict[str, Path]:
     """Files given as NAME=FILE, or as FILE and named by its stem. Raises UserError for names that tasks cannot have."""
     from openjepa.data.files.discovery import COMPRESSED
     from openjepa.evals.suite_file import TAKEN
 
     files: dict[str, Path] = {}
-    for item in given:
-        name, named, place = item.partition("=")
-        if not named or Path(item).exists():
+    for item in words:
+        name, sep, path = item.partition("=")
+        if not sep or Path(item).exists():
             file = Path(item)
-            name, place = Path(file.stem).stem if file.suffix in COMPRESSED else file.stem, item
+            name = Path(file.stem).stem if file.suffix in COMPRESSED else file.stem
+            path = item
         if not name.strip() or name.startswith(".") or "/" in name or name in TAKEN:
-            raise UserError(f"--sts {item}: a task cannot be named {name!r}; write --sts NAME={place}")
+            raise UserError(f"--sts {item}: a task cannot be named {name!r}; write --sts NAME={path}")
         if name in files:
-            raise UserError(f"--sts: two files are named {name!r}; give one another name: --sts NAME={place}")
-        files[name] = Path(place)
+            raise UserError(f"--sts: two files are named {name!r}; give one another name: --sts NAME={path}")
+        files[name] = Path(path)
     return files
 
 
-def _sweep(run: Run, more_asked: bool, as_json: bool) -> None:
+def _sweep(run: Run, other_options: bool, as_json: bool) -> None:
     from openjepa.cli.printing import print_peak_memory, print_sweep
 
-    if more_asked:
-        raise UserError(
-            "--sweep is a question of its own: give no --suite, --sts, --figures or --fail-if-worse beside it"
-        )
+    if other_options:
+        raise UserError("--sweep cannot be combined with --suite, --sts, --figures or --fail-if-worse")
     with ProbeProgress(stderr()) as progress:
-        found = run.sweep(progress)
+        result = run.sweep(progress)
     if as_json:
-        print_json({"run": str(run.path), **found.to_json()})
+        print_json({"run": str(run.path), **result.to_json()})
     else:
-        print_sweep(found)
+        print_sweep(result)
         print_peak_memory(run.peak_memory())
 
 
@@ -170,7 +172,7 @@ def similar(
     precision: ModelPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """How alike are texts to this run? Cosines, beside those of random pairs, without which a cosine means nothing.
+    """Print cosines of texts, relative to those of random pairs, without which a cosine means nothing.
 
     Example:  openjepa similar runs/first "The chef cooked a soup." "A cook made broth." "The train was late."
     """
@@ -179,8 +181,8 @@ def similar(
 
     if len(texts) < 2:
         raise UserError("give at least two texts, each in quotes")
-    known = None if background is None else api.read_texts(background)
-    result = api.load(run, device, precision).similar(texts, known, long)
+    others = None if background is None else api.read_texts(background)
+    result = api.load(run, device, precision).similar(texts, others, long)
     if as_json:
         print_json({"run": str(run), **result})
     else:
@@ -188,9 +190,9 @@ def similar(
 
 
 def diagnose(run: RunFolder, as_json: AsJson = False) -> None:
-    """Is the run healthy? The newest verdict with its evidence, what to change, and every check on the way there.
+    """Print the newest health verdict with evidence and advice, and all health checks before it.
 
-    If it is not, the last line of advice is a command: the same run with the settings that treat what was found.
+    If the run is not healthy, the advice ends with a command: the same run with the suggested settings.
 
     Example:  openjepa diagnose runs/first
     """
@@ -223,9 +225,9 @@ def check(
     precision: ModelPrecision = "32",
     as_json: AsJson = False,
 ) -> None:
-    """Preflight of a recipe, built-in or your own: does it keep the contract? Exits with 1 if a check fails.
+    """Check a recipe, built-in or your own, before training. Exits with 1 if a check fails.
 
-    Among the checks: the prediction cannot see what is hidden, every parameter learns, the target moves.
+    Among the checks: the prediction does not depend on hidden content, every parameter learns, the target moves.
 
     Examples:
       openjepa check t_jepa
@@ -249,7 +251,7 @@ def check(
 
 
 def print_checks(results: list) -> None:
-    """A line for each law: whether it holds, and its figures."""
+    """Print a line for each check: whether it passed, and its figures."""
     from rich.text import Text
 
     table = folding_table(["check", "", "detail"])

@@ -1,4 +1,4 @@
-"""The verb `masks`: a page that shows what is hidden."""
+"""The verb `masks`: a page of a recipe's masks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def masks(
     samples: Annotated[int, typer.Option("--samples", min=1, max=64, help="Samples to show.")] = 6,
     as_json: AsJson = False,
 ) -> None:
-    """What does a recipe hide? Writes one HTML page with masks over real samples, and figures over 512 of them.
+    """Write one HTML page with a recipe's masks over real samples, and figures over 512 of them.
 
-    Texts and images are shown with their context and what is to be predicted, as training draws them in two epochs;
-    beside them how often each position is chosen, shares, the smallest context, and overlaps of blocks and of epochs,
-    and a remark where the masks are not as the settings ask. Nothing is trained; settings can be tried out.
+    Texts and images are shown with their context and hidden part, drawn as in training, in two epochs; also how often
+    each position is chosen, shares, the smallest context, and overlaps of blocks and of epochs, and a remark where the
+    masks cannot follow the settings. Nothing is trained, so settings can be tried out.
 
     Examples:
       openjepa masks i_jepa
@@ -46,23 +46,25 @@ def masks(
     with stderr().status("reading samples"), built(target, preset, config, overrides) as (recipe, settings, experiment):
         sampled = sample(experiment, samples)
         remarks = experiment.remarks()
-    found = figures(sampled)
+    statistics = figures(sampled)
     is_run = Path(target, "config.yaml").is_file()
     file = out or (Path(target, "masks.html") if is_run else Path(f"masks-{Path(recipe).stem}.html"))
     command = " ".join(["openjepa masks", target, *overrides])
-    file.write_text(page(recipe, settings, sampled, found, command, remarks), encoding="utf-8")
+    file.write_text(page(recipe, settings, sampled, statistics, command, remarks), encoding="utf-8")
     for line in remarks:
         remark(line)
     if as_json:
         used = {"settings": mask_settings(settings), "remarks": list(remarks)}
-        print_json({"page": str(file), "recipe": recipe, **used, **to_json(found, sampled)})
+        print_json({"page": str(file), "recipe": recipe, **used, **to_json(statistics, sampled)})
         return
     if used := mask_settings(settings):
         stdout().print("mask: " + ", ".join(f"{key}={value}" for key, value in used.items()), markup=False)
     shares = [
-        f"{name.removesuffix('_share')} {found[name].mean:.1%} ({found[name].least:.0%} to {found[name].most:.0%})"
-        for name in ("hidden_share", "shown_share")
+        f"{name.removesuffix('_share')} {figure.mean:.1%} ({figure.least:.0%} to {figure.most:.0%})"
+        for name, figure in statistics.items()
+        if name in ("hidden_share", "shown_share")
     ]
-    smallest = f"smallest context {found['shown_positions'].least:.0f} of {found['positions'].most:.0f} positions"
+    least, most = statistics["shown_positions"].least, statistics["positions"].most
+    smallest = f"smallest context {least:.0f} of {most:.0f} positions"
     stdout().print(", ".join([*shares, smallest]), soft_wrap=True)
     stdout().print(f"page: {file}", soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout, everything else to stderr, from one process only."""
+"""Output of the command line: results to stdout, everything else to stderr, from one process only."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from openjepa.core.remarks import remark
 if TYPE_CHECKING:
     from rich.console import Console
 
-PIPE_WIDTH = 140  # columns where there is no terminal to ask: tables in logs are not cut at 80
+PIPE_WIDTH = 140  # columns without a terminal, so that tables in logs are not cut at 80
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the answer is no; the user can mend it; Ctrl-C
+FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: a check failed; a user error; Ctrl-C
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
@@ -27,7 +27,7 @@ Long = Annotated[
 
 
 class Interrupted(Exception):
-    """Ctrl-C, with how to go on. (typer turns a KeyboardInterrupt into a bare exit code.)"""
+    """Ctrl-C, with a message on how to resume. (typer turns a KeyboardInterrupt into a bare exit code.)"""
 
 
 def stdout() -> Console:
@@ -50,7 +50,7 @@ def _console(stderr: bool) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout. NaN and infinity, which JSON lacks, become null."""
+    """Print one JSON document on stdout. NaN and infinity, which JSON lacks, become null."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=float))
 
 
@@ -63,14 +63,14 @@ def _finite(value: Any) -> Any:
 
 
 def fail(message: str, code: int) -> int:
-    """One line on stderr; returns the exit code."""
+    """Print one line on stderr; returns the exit code."""
     remark(message)
     return code
 
 
-def version(asked: bool) -> None:
+def version(wanted: bool) -> None:
     """Callback of --version."""
-    if asked:
+    if wanted:
         from openjepa import __version__
 
         print(f"openjepa {__version__}")

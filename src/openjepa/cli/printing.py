@@ -1,4 +1,4 @@
-"""How results look in a terminal. Every colour stands beside a word or a number that says the same."""
+"""Printing of results in a terminal. Colours only repeat words or numbers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     from openjepa.evals.scorecard import Scorecard
     from openjepa.evals.sweep import Sweep
 
-SHOWN_TEXT = 160  # characters of a text that name it in a table
+SHOWN_TEXT = 160  # characters of a text that are printed
 TREND = ("skill", "rank", "spread")
 
 
 def print_verdict(record: Mapping[str, Any]) -> None:
-    """The verdict with its evidence and, if it is not healthy, what to change."""
+    """Print the verdict with its evidence and, if it is not healthy, advice."""
     from rich.text import Text
 
     from openjepa.training.hooks import verdict_style
 
-    console, kind = stdout(), record.get("kind")
+    console = stdout()
+    kind = record.get("kind")
     line = Text("verdict: ").append(record["status"], style=verdict_style(record["status"]))
     line.append(f" ({kind})" if kind else "").append(f": {record['evidence']}")
     console.print(line, soft_wrap=True)
@@ -33,14 +34,14 @@ def print_verdict(record: Mapping[str, Any]) -> None:
 
 
 def print_scorecard(scorecard: Scorecard) -> None:
-    """The table of all measures, and the one sentence that sums it up."""
+    """Print the table of all measures, and its summary in one sentence."""
     console = stdout()
     console.print(scorecard.table())
     console.print(scorecard.sentence(), soft_wrap=True, markup=False)
 
 
 def print_peak_memory(peaks: Mapping[str, float]) -> None:
-    """One line on the memory of training and evaluation, in GB, as far as it is known."""
+    """Print one line on the memory of training and evaluation, in GB, as far as it is known."""
     from openjepa.core.memory import listed_peaks
 
     if peaks:
@@ -48,11 +49,11 @@ def print_peak_memory(peaks: Mapping[str, float]) -> None:
 
 
 def print_sweep(sweep: Sweep) -> None:
-    """Validation accuracy by encoder and layer (rows) and pooling (columns), then the chosen one on test."""
+    """Print validation accuracy by encoder and layer (rows) and pooling (columns), then the chosen one on test."""
     from rich.text import Text
 
     poolings = list(dict.fromkeys(point.pooling for point in sweep.points))
-    title = "Which latents? (mean accuracy on validation)"
+    title = "Mean validation accuracy of latents"
     table = folding_table(["encoder"], ["layer", *poolings], title=title)
     for encoder, layer in dict.fromkeys(point[:2] for point in sweep.points):
         cells = []
@@ -68,7 +69,7 @@ def print_sweep(sweep: Sweep) -> None:
 
 
 def print_similar(result: Mapping[str, Any]) -> None:
-    """Every pair of texts with its cosine, and where that stands among random pairs."""
+    """Print every pair of texts with its cosine, relative to random pairs."""
     texts: Sequence[str] = result["texts"]
     labels = result.get("labels") or [str(number) for number in range(1, len(texts) + 1)]
     console = stdout()
@@ -86,19 +87,19 @@ def print_similar(result: Mapping[str, Any]) -> None:
 
 
 def _random_pairs(random: Mapping[str, Any], few: bool) -> str:
-    """What cosines are to be compared with."""
-    found = f"random pairs: mean {random['mean']:.3f}, standard deviation {random['std']:.3f}"
-    counted = "z counts standard deviations above that mean"
+    """The reference of cosines, in one line."""
+    moments = f"random pairs: mean {random['mean']:.3f}, standard deviation {random['std']:.3f}"
+    meaning = "z counts standard deviations above that mean"
     if few:
         return (
-            f"{found}, of only {random['pairs']} pairs of {random['texts']} texts: too few for percentages, "
-            f"--background FILE gives more; {counted}"
+            f"{moments}, of only {random['pairs']} pairs of {random['texts']} texts: too few for percentages, "
+            f"--background FILE gives more; {meaning}"
         )
-    return f"{found} ({random['texts']} texts); {counted}"
+    return f"{moments} ({random['texts']} texts); {meaning}"
 
 
 def print_trend(records: Sequence[Mapping[str, Any]]) -> None:
-    """Skill, rank and spread at every health check."""
+    """Print skill, rank and spread at every health check."""
     table = folding_table([], ["step", *TREND], ["verdict"])
     for record in records:
         cells = [f"{value:.3g}" if (value := record.get(name)) is not None else "-" for name in TREND]

@@ -1,4 +1,4 @@
-"""Progress of what counts its own steps: a bar with the time left in a terminal, a line now and then anywhere else."""
+"""Progress of a sweep: a bar with the time left in a terminal, else occasional lines."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.console import Console
 
-PLAIN_LINES = 10  # about as many where there is no terminal
+PLAIN_LINES = 10  # approximate number of lines without a terminal
 
 
 class ProbeProgress:
-    """Called as (probes done, probes in all, what is probed now), before each probe."""
+    """Called as (probes done, number of probes, name of the next one), before each probe."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

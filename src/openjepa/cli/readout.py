@@ -1,4 +1,4 @@
-"""The verb `readout`: turn a run's latents back into text, and see how much of it was in the latents."""
+"""The verb `readout`: decode a run's latents to text, and measure how much of it they encode."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def readout(
     precision: ModelPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """What do the latents still say in words? Train a small decoder on a finished run's frozen latents, and test it.
+    """Train a small decoder from a finished run's frozen latents to text, and test it.
 
-    Two are trained alike: one on the latent of each text, one on shuffled latents, which shows what knowing the
-    language alone gives. Both then read held-out texts, from their targets and from what the run predicts.
-    For runs that predict whole texts: sentences (lang_jepa), answers (nano_jepa). Kept in RUN/readout.
-    Settings: steps, lr, dim, depth, heads, max_len, seed, eval_batches, and learn_from=predicted to learn from
+    Two decoders are trained: one on the latent of each text, one on shuffled latents, which can only use the language.
+    Both are then tested on held-out texts, from their targets and from the run's predictions.
+    For runs that predict whole texts: sentences (lang_jepa), answers (nano_jepa). Saved in RUN/readout.
+    Settings: steps, lr, dim, depth, heads, max_len, seed, eval_batches, and learn_from=predicted to train on
     predictions instead of targets. Device and precision are those of the run's training unless they are given.
 
     Examples:
@@ -63,7 +63,7 @@ def _train(run: Path, overrides: list[str], device: str, precision: str) -> dict
 
 
 def print_readout(result: dict[str, Any]) -> None:
-    """The measures of a readout as a table, and examples."""
+    """Print the measures of a readout as a table, and examples."""
     from rich.text import Text
 
     console = stdout()
@@ -75,7 +75,7 @@ def print_readout(result: dict[str, Any]) -> None:
         table.add_row(source, measure.replace("_", " "), *values, f"{row['gain']:+.3f}", f"{low:+.2f} {high:+.2f}")
     console.print(table)
     console.print(
-        f"{result['texts']} held-out texts; learned from {result['learn_from']} latents in {result['steps']} steps "
+        f"{result['texts']} held-out texts; trained on {result['learn_from']} latents in {result['steps']} steps "
         f"({result['train_s']:.1f} s); gain = readout - shuffled, with its 95 % paired bootstrap interval over texts",
         soft_wrap=True,
     )

@@ -18,10 +18,10 @@ def report(
     precision: ModelPrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """One page to read, keep or send: verdict, curves, scorecard, embeddings, similarity, masks, how to repeat it.
+    """Write one HTML page: verdict, curves, scorecard, embeddings, similarity, masks, how to repeat it.
 
     The page of a study has its tables with intervals and corrected p-values, and quality against cost. It is a single
-    file that needs no network. What a run cannot show is left out with the reason. Nothing is trained.
+    file that needs no network. What a run does not have is left out with the reason. Nothing is trained.
 
     Examples:
       openjepa report runs/first

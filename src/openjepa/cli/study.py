@@ -1,4 +1,4 @@
-"""The verbs that train many runs to answer one question: `ablate`, within a recipe, and `compare`, between recipes."""
+"""The verbs that train and compare many runs: `ablate`, within a recipe, and `compare`, between recipes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from openjepa.core.errors import UserError
 
 Seeds = Annotated[int, typer.Option("--seeds", help="Runs of every arm, with seeds counted up from train.seed.")]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", help="Cells trained at a time; default: as many as there are cores for.")
+    int | None, typer.Option("--jobs", help="Cells trained at a time; default: as many as the cores allow.")
 ]
 SuiteFile = Annotated[
-    Path | None, typer.Option("--suite", help="A YAML file of tasks that cells are scored on, instead of their own.")
+    Path | None, typer.Option("--suite", help="A YAML file of tasks for all cells, instead of their recipes'.")
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the study; an unfinished one is gone on with.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the study; an unfinished one is continued.")]
 
 
 def ablate(
@@ -36,12 +36,12 @@ def ablate(
     suite: SuiteFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which setting matters? Train a recipe with other values of some keys, and compare with the preset's own.
+    """Train a recipe with other values of some keys, and compare them with the preset's.
 
     A key with several values is varied, a key with one is set for all. A comma within [] or quotes is no separator.
-    Where no key has several values, a single one is compared with the preset's own value. Same budget, same seeds;
-    compared are skill and probes, in pairs of seeds and test items. Every cell is a run folder; finished cells are
-    kept, so the same command with the same --out goes on, also with more values or seeds.
+    Where no key has several values, a single one is compared with the preset's value. Same budget, same seeds;
+    skill and probes are compared, in pairs of seeds and test items. Every cell is a run folder; finished cells are
+    kept, so the same command with the same --out resumes the study, also with more values or seeds.
 
     Examples:
       openjepa ablate t_jepa mask.ratio=0.3,0.5,0.7 regularizer.name=vicreg,sigreg,none --out runs/masks
@@ -73,14 +73,14 @@ def compare(
     suite: SuiteFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which method is better for the same money? Train recipes on the same data and encoder, with the same budget.
+    """Train recipes on the same data and encoder, with the same budget, and compare them.
 
-    All arms take data, tokenizer and encoder of the first; masks, rates and batches stay their own. Compared with the
-    first one, in pairs of seeds and test items, with cost beside quality. FLOPs are counted on a few real batches.
-    Every cell is a run folder; finished cells are kept, so the same command with the same --out goes on.
+    All arms use data, tokenizer and encoder of the first; masks, rates and batches are their own. They are compared
+    with the first one, in pairs of seeds and test items, in quality and cost. FLOPs are counted on a few real batches.
+    Every cell is a run folder; finished cells are kept, so the same command with the same --out resumes the study.
 
-    Arms of different recipes have different tasks of their own and are compared on those they share; --suite asks all
-    of them the same. Cells that are trained are only scored anew if the suite, or its data, is another one.
+    Arms of different recipes have different tasks and are compared on those they share; --suite has the same tasks for
+    all of them. Trained cells are only scored again if the suite, or its data, is another one.
 
     Examples:
       openjepa compare t_jepa lang_jepa baselines/mlm baselines/simcse --budget flops=2e13 --out runs/objectives
@@ -96,24 +96,24 @@ def compare(
 
 
 def _arms_and_settings(words: list[str]) -> tuple[list[str], list[str]]:
-    """A setting has its "=" before any "+"; everything else names an arm."""
+    """Split words into arms and settings; a setting has its "=" before any "+"."""
     settings = [word for word in words if "=" in word.partition("+")[0]]
     return [word for word in words if word not in settings], settings
 
 
 def _study(run: Callable[[], dict[str, Any]], as_json: bool) -> None:
     try:
-        found = run()
+        results = run()
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop)) from None
     if as_json:
-        print_json(found)
+        print_json(results)
         return
     from openjepa.studies.results import FIGURE, RESULTS, TABLE
     from openjepa.studies.table import tables
 
     console = stdout()
-    for table in tables(found):
+    for table in tables(results):
         console.print(table)
-    folder = Path(found["out"])
+    folder = Path(results["out"])
     console.print(f"results: {folder / RESULTS}  {folder / TABLE}  {folder / FIGURE}", soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""The verb `train`: train, judge, say where the run is."""
+"""The verb `train`: train and evaluate a run."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def train(
     preset: Preset = None,
     config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/RECIPE-TIME.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Resume a stopped run.")] = None,
     report: Annotated[
-        bool, typer.Option("--report", help="Keep RUN/report.html up to date: a page that a browser can leave open.")
+        bool, typer.Option("--report", help="Keep RUN/report.html up to date, for an open browser.")
     ] = False,
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Train only; openjepa eval RUN can follow.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a recipe into a run folder, then say whether it learned: verdict, evaluation beside baselines, similarity.
+    """Train a recipe into a run folder, then report whether it learned: verdict, evaluation, similarity.
 
     Settings are KEY=VALUE or --KEY VALUE, and steps=9 is train.steps=9. All of them: openjepa config explain RECIPE
-    Without data=..., a synthetic corpus is made on the spot. Recipes and their sizes: openjepa recipes
+    Without data=..., a synthetic corpus is generated. Recipes and their sizes: openjepa recipes
 
     Examples:
       openjepa train t_jepa
@@ -53,7 +53,7 @@ def train(
 
     recipe, overrides = words_of(context, words or [])
     if resume is not None:
-        _refuse_beside_resume(recipe, preset, config, out)
+        _refuse_with_resume(recipe, preset, config, out)
         for moved in api.relocate(resume, overrides) if overrides else []:
             remark(f"{moved.key}: {moved.old} -> {moved.new}")
     elif recipe is None:
@@ -96,7 +96,7 @@ def _live_report(folder: Path) -> LiveReport:
 
 
 def _whole_report(run: Run) -> None:
-    """The page with all its parts. Training and evaluation are done: whatever goes wrong here is a remark."""
+    """Write the complete page. Training and evaluation are done, so any error here is only a remark."""
     from openjepa.pages.writing import write_report
 
     try:
@@ -108,23 +108,21 @@ def _whole_report(run: Run) -> None:
         remark(f"report: {file}")
 
 
-def _refuse_beside_resume(*given: Any) -> None:
-    if any(given):
+def _refuse_with_resume(*options: Any) -> None:
+    if any(options):
         raise UserError(
-            "--resume RUN goes on with the run's own configuration; beside it, give only where its files are now "
+            "--resume RUN uses the run's own configuration; with it, give only the new paths of its files "
             "(data.source=..., encoder.name=...)"
         )
 
 
 def _judge(run: Run, as_json: bool) -> dict[str, Any]:
-    """Evaluate and add the results to the summary. What cannot be asked of this data is left out with a remark."""
+    """Evaluate and add the results to the summary. What this data does not allow is left out with a remark."""
     from openjepa.cli.printing import print_scorecard, print_similar
 
     parts: dict[str, Any] = {}
     try:
-        with stderr().status(
-            "evaluating the run beside its initialisation, a random one and baselines without learning"
-        ):
+        with stderr().status("evaluating the run, its initialisation, a random one and baselines without learning"):
             scorecard = run.evaluate()
         parts["eval"] = scorecard.to_json()
         if not as_json:

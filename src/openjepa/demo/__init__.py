@@ -1,5 +1,5 @@
-"""The page of `openjepa demo RUN`: one module a question, `render` for how answers look, `page` for the browser.
+"""The page of `openjepa demo RUN`: one module a panel, `render` for HTML, `page` for the browser.
 
-What is asked and answered is plain Python and needs no browser; only `page` imports gradio. Which questions a run can
-answer is decided by what its rows and batches are, never by its recipe's name (`panels.panels_of`).
+Panels are plain Python and need no browser; only `page` imports gradio. The panels of a run depend on its rows and
+batches, not on its recipe's name (`panels.panels_of`).
 """

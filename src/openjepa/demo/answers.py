@@ -1,7 +1,7 @@
-"""What the demo's questions have in common: limits on what is typed in, and cosines that never come alone.
+"""Common parts of the demo's panels: limits on inputs, and cosines relative to those of unrelated texts.
 
-A cosine says nothing without those of unrelated texts beside it, so a `Match` carries its `z`: how many of their
-standard deviations it lies above their mean.
+A cosine means nothing without those of unrelated texts, so a `Match` has its `z`: how many of their standard deviations
+it lies above their mean.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from openjepa.evals.features import inner_products, require_finite, unit_rows
 from openjepa.evals.similarity import RESOLUTION
 from openjepa.readout.store import LatentReader
 
-MOST_CHARS = 4000  # of everything typed into one box
+MOST_CHARS = 4000  # of the input in one box
 EXAMPLE_CHARS = 240  # of an example; longer documents are cut at a word
 
 
 @dataclass(frozen=True)
 class Chance:
-    """Cosines that mean nothing: those of unrelated texts."""
+    """Cosines of unrelated texts."""
 
     mean: float
     std: float
-    pairs: str  # what was compared, and how often, in words
+    pairs: str  # the pairs and their number, in words
 
     def z(self, cosine: float) -> float:
         """Standard deviations above the mean of unrelated texts."""
@@ -38,17 +38,17 @@ class Chance:
 
 @dataclass(frozen=True)
 class Match:
-    """A text and how near it is to what was asked."""
+    """A text and its similarity to the input or prediction."""
 
     text: str
     cosine: float
     z: float
-    mark: str = ""  # what it is, if that has to be said: "hidden"
+    mark: str = ""  # label of a special text: "hidden"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the run's readout says, or in `missing` why it says nothing."""
+    """Texts decoded by the run's readout, or in `missing` why there are none."""
 
     predicted: str = ""  # read from the predicted latent
     target: str = ""  # read from the latent of the true text; "" if there is none
@@ -56,7 +56,7 @@ class Decoded:
 
 
 def checked(entered: str, what: str) -> str:
-    """What was typed in, trimmed. Raises UserError if it is empty or too long to be looked at."""
+    """The input, trimmed. Raises UserError if it is empty or too long."""
     text = entered.strip()
     if not text:
         raise UserError(f"the {what} is empty; type one in, or click an example")
@@ -66,19 +66,19 @@ def checked(entered: str, what: str) -> str:
 
 
 def text_inputs(run: Run) -> TextInputs:
-    """How the run reads texts."""
+    """The run's text inputs."""
     inputs = run.experiment.embedding.inputs
-    assert isinstance(inputs, TextInputs), "the demo shows runs on texts alone"
+    assert isinstance(inputs, TextInputs), "the demo is for runs on texts"
     return inputs
 
 
 def unknown_words(run: Run, texts: Sequence[str]) -> str:
-    """What share of these texts is unknown to the run, in one sentence; "" if it is not worth saying."""
+    """The share of unknown tokens in these texts, in one sentence; "" if it is negligible."""
     inputs = text_inputs(run)
     unknown = UnknownTokens(inputs.tokenizer)
     unknown.add(inputs.tokenizer.encode_content(texts))
-    found = unknown.sentence(inputs.synthetic_world)
-    return f"{found[0].upper()}{found[1:]}." if found else ""
+    sentence = unknown.sentence(inputs.synthetic_world)
+    return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
 
 def cosines(query: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ def cosines(query: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def chance_of(found: np.ndarray, pairs: str) -> Chance:
-    """Cosines [C] with unrelated texts, in two numbers."""
+    """Mean and deviation of cosines [C] with unrelated texts."""
     return Chance(float(found.mean()), float(found.std()), pairs)
 
 
@@ -100,7 +100,7 @@ def nearest(texts: Sequence[str], found: np.ndarray, chance: Chance, count: int)
 
 
 def verdict_of(run: Run) -> str:
-    """The newest verdict of the run's health checks in words, with its kind or skill; why there is none, else."""
+    """The newest verdict of the run's health checks in words, with its kind and skill; or why there is none."""
     records = run.health()
     if not records:
         return "no verdict: this run has no health check"
@@ -111,7 +111,7 @@ def verdict_of(run: Run) -> str:
 
 
 def reader_of(run: Run) -> LatentReader | str:
-    """The run's readout, or in one line why there is none and how to get it."""
+    """The run's readout, or one line on why there is none and how to train it."""
     try:
         return run.readout()
     except UserError as error:
@@ -119,7 +119,7 @@ def reader_of(run: Run) -> LatentReader | str:
 
 
 def read_latents(reader: LatentReader | str, predicted: np.ndarray, target: np.ndarray | None) -> Decoded:
-    """What `reader` makes of a predicted latent [D] and, if given, of that of the true text [D]."""
+    """Decode a predicted latent [D] and, if given, that of the true text [D]."""
     if isinstance(reader, str):
         return Decoded(missing=reader)
     latents = predicted[None] if target is None else np.stack([predicted, target])

@@ -1,8 +1,8 @@
-"""Hide one sentence of a paragraph: which sentences does the run expect in its place?
+"""Prediction of a hidden sentence of a paragraph, and the sentences nearest to it.
 
-The prediction is compared with the latents of the paragraph's own sentences, the hidden one among them, and of the
-sentences of held-out documents, which also tell what a cosine with an unrelated sentence is. Targets may be relative
-to their batch (`objectives.targets.standardize`), so a paragraph is read in company: as one of 64 documents.
+The prediction is compared with the latents of the paragraph's sentences, including the hidden one, and of the sentences
+of held-out documents, which also give the cosines of unrelated sentences. Targets may be relative to their batch
+(`objectives.targets.standardize`), so a paragraph is read in a batch of 64 documents.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from openjepa.demo.answers import (
 NEIGHBOURS = 8
 EXAMPLES = 4
 EXAMPLE_SENTENCES = (3, 8)  # fewest and most of an example
-DOCUMENTS = 256  # held-out ones whose sentences can be found
+DOCUMENTS = 256  # held-out ones whose sentences are candidates
 AT_ONCE = 64  # documents read in one pass
 
 
 @dataclass(frozen=True)
 class HiddenAnswer:
-    """What was expected where one sentence is hidden."""
+    """The prediction of a hidden sentence, by its nearest sentences."""
 
     sentences: list[str]  # of the paragraph, in order
     hidden: int  # number of the hidden one, from 0
@@ -62,7 +62,7 @@ class HiddenAnswer:
 
 
 class HiddenSentence:
-    """Reads the run's held-out sentences once, when it is made."""
+    """The panel of hidden sentences; encodes the run's held-out sentences once, when it is made."""
 
     title = "Hidden sentence"
 
@@ -70,17 +70,17 @@ class HiddenSentence:
         self.run, self.collate, self.rows = run, collate, collate.rows
         self.reader = reader_of(run)
         self.method: Any = run.experiment.method  # has `all_targets`, as in `data.sentence_tasks`
-        self.documents = [found for text in run.held_out_texts(DOCUMENTS) if (found := self._fitting(text))]
+        self.documents = [fitting for text in run.held_out_texts(DOCUMENTS) if (fitting := self._fitting(text))]
         self.texts, self.latents = self._all_sentences()  # C, [C, D]
 
     def examples(self) -> list[tuple[str, int]]:
         """Paragraphs, and which of their sentences to hide (from 0)."""
         fewest, most = EXAMPLE_SENTENCES
-        good = [found for found in self.documents if fewest <= len(found) <= most] or self.documents
-        return [(" ".join(found), (1 + i) % len(found)) for i, found in enumerate(good[:EXAMPLES])]
+        suitable = [document for document in self.documents if fewest <= len(document) <= most] or self.documents
+        return [(" ".join(document), (1 + i) % len(document)) for i, document in enumerate(suitable[:EXAMPLES])]
 
     def sentences(self, paragraph: str) -> list[str]:
-        """The sentences of a paragraph, as the run is given them."""
+        """The sentences of a paragraph, as the run splits it."""
         return [piece for piece, ids in self._pieces(paragraph[:MOST_CHARS]) if len(ids)]
 
     def ask(self, paragraph: str, hidden: int | None) -> HiddenAnswer:
@@ -100,7 +100,7 @@ class HiddenSentence:
     def predict(self, sentences: Sequence[str], hidden: int) -> tuple[np.ndarray, np.ndarray]:
         """The latent predicted for the hidden one of N sentences [D], and the targets of all of them [N, D].
 
-        Targets are read among held-out documents: they are standardised over their batch.
+        Targets are computed in a batch with held-out documents, over which they are standardised.
         """
         with evaluating(self.method, self.run.compute):
             predicted = self.method.predict_from_context(self._batch([sentences], hidden))  # [1, D]
@@ -116,7 +116,7 @@ class HiddenSentence:
         inside = {same_words(sentence) for sentence in sentences}
         others = [i for i, text in enumerate(self.texts) if same_words(text) not in inside]
         if not others:
-            raise UserError("the run has no held-out sentences but these; choose another paragraph")
+            raise UserError("the run has no other held-out sentences; choose another paragraph")
         unrelated = cosines(predicted, self.latents[others])  # [C]
         chance = chance_of(unrelated, f"the prediction with {len(others)} sentences of held-out documents")
         near = cosines(predicted, own)  # [N]
@@ -156,15 +156,15 @@ class HiddenSentence:
         return list(zip(pieces, self._tokens(pieces), strict=True))
 
     def _fitting(self, text: str) -> list[str]:
-        """The sentences of a document, as many as the run reads at once; none if that is fewer than two."""
-        found: list[str] = []
-        room = self.rows.max_len - len(self.rows.tokenizer.prefix)
+        """The first sentences of a document that fit into a row; none if these are fewer than two."""
+        sentences: list[str] = []
+        free = self.rows.max_len - len(self.rows.tokenizer.prefix)  # tokens
         for piece, ids in self._pieces(text):
-            room -= len(ids) + 1
-            if room < 0:
+            free -= len(ids) + 1
+            if free < 0:
                 break
-            found += [piece] if len(ids) else []
-        return found if len(found) > 1 else []
+            sentences += [piece] if len(ids) else []
+        return sentences if len(sentences) > 1 else []
 
     def _all_sentences(self) -> tuple[list[str], np.ndarray]:
         """The different sentences of the held-out documents, and the target of each [C, D]."""
@@ -174,8 +174,8 @@ class HiddenSentence:
         latents: dict[str, np.ndarray] = {}
         for start in range(0, len(self.documents), AT_ONCE):
             part = self.documents[start : start + AT_ONCE]
-            found = self.targets(part)  # [M, D]
-            for text, latent in zip((sentence for document in part for sentence in document), found, strict=True):
+            targets = self.targets(part)  # [M, D]
+            for text, latent in zip((sentence for document in part for sentence in document), targets, strict=True):
                 texts.setdefault(same_words(text), text)
                 latents.setdefault(same_words(text), latent)
         return list(texts.values()), np.stack(list(latents.values()))
@@ -187,5 +187,5 @@ def _array(latents: Tensor) -> np.ndarray:
 
 ABOUT = (
     "The run reads the paragraph without one sentence, and predicts the latent of the missing one. "
-    "The answer shows which sentences that latent is nearest to."
+    "The answer lists the sentences nearest to that latent."
 )

@@ -1,7 +1,7 @@
-"""The page itself, in Gradio: inputs on the left, the answer on the right, below each other on a narrow screen.
+"""The Gradio page: inputs on the left, the answer on the right, below each other on a narrow screen.
 
-It works without a network: no analytics, no sharing, no fonts or scripts from elsewhere. It has no way to name a file.
-What is wrong with an input is said on the page. One question is answered at a time: the model is shared.
+It works without a network: no analytics, no sharing, no fonts or scripts from elsewhere, and no access to files. Input
+errors are shown on the page. One question is answered at a time, as the model is shared.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from openjepa.demo.questions import Questions
 from openjepa.demo.similar_texts import SimilarTexts
 from openjepa.training import checkpoint
 
-FONT = ["system-ui", "sans-serif"]  # the reader's own; Gradio's default asks a server for one
+FONT = ["system-ui", "sans-serif"]  # local fonts; Gradio's default is loaded from a server
 MONO = ["ui-monospace", "monospace"]
 LABEL_CHARS = 55  # of an example's name; Gradio cuts longer ones within a word
-WAITING = 20  # questions that may wait for their turn
+WAITING = 20  # longest queue of questions
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 PAGE_CSS = (
     "main.fillable { max-width: 1240px !important; margin: 0 auto; }"
@@ -32,7 +32,7 @@ PAGE_CSS = (
 
 
 def _gradio() -> Any:
-    """Gradio, told to keep quiet. Raises UserError if it is not installed."""
+    """Import Gradio without analytics. Raises UserError if it is not installed."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio
@@ -87,9 +87,10 @@ def _add(gr: Any, panel: Panel) -> None:
 
 
 def _add_plain(gr: Any, panel: Any, about: str, label: str, lines: int, verb: str, show: Callable[[Any], str]) -> None:
-    """A panel with one box to type in."""
+    """A panel with one input box."""
     gr.Markdown(about)
-    answer, examples = _answering(panel.ask, show), panel.examples()
+    answer = _answering(panel.ask, show)
+    examples = panel.examples()
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             box = gr.Textbox(
@@ -115,11 +116,11 @@ def _add_hidden(gr: Any, panel: HiddenSentence) -> None:
     examples = panel.examples()
     answer = _answering(panel.ask, render.hidden_sentence)
 
-    def choices(paragraph: str, kept: int | None) -> Any:
-        found = panel.sentences(paragraph)
-        kept = min(kept or 0, len(found) - 1) if found else None
-        options = [(f"{number}. {sentence}", number - 1) for number, sentence in enumerate(found, 1)]
-        return gr.Radio(options, value=kept, label="Hide this sentence")
+    def choices(paragraph: str, chosen: int | None) -> Any:
+        sentences = panel.sentences(paragraph)
+        chosen = min(chosen or 0, len(sentences) - 1) if sentences else None
+        options = [(f"{number}. {sentence}", number - 1) for number, sentence in enumerate(sentences, 1)]
+        return gr.Radio(options, value=chosen, label="Hide this sentence")
 
     def load(sample: tuple[str, int]) -> tuple[str, Any]:
         return sample[0], choices(sample[0], int(sample[1]))
@@ -146,7 +147,7 @@ def _add_hidden(gr: Any, panel: HiddenSentence) -> None:
 
 
 def _answering(ask: Callable[..., Any], show: Callable[[Any], str]) -> Callable[..., str]:
-    """Inputs to HTML: the answer, or what is wrong with the inputs."""
+    """From inputs to HTML: the answer, or the error."""
 
     def answer(*inputs: Any) -> str:
         try:

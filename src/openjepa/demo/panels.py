@@ -1,4 +1,4 @@
-"""Which questions can be put to a run? Decided by its rows and its collator."""
+"""The panels of a run, chosen by its rows and its collator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Panel = HiddenSentence | SimilarTexts | Questions
 
 
 def panels_of(run: Run) -> list[Panel]:
-    """What the page shows, the most telling first. Raises UserError if the run reads no text."""
+    """The panels of the page, the most informative first. Raises UserError if the run reads no text."""
     held_out, collate = run.experiment.eval_data, run.experiment.collate
     panels: list[Panel] = []
     if isinstance(collate, QuestionCollator) and isinstance(held_out, TokenizedQuestions):

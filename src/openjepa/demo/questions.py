@@ -1,6 +1,6 @@
-"""Ask a question: which answer does the run expect, without having read one?
+"""Answers predicted from a question.
 
-The latent predicted from the question is read by the run's readout, if it has one, and compared with the latents of
+The latent predicted from the question is decoded by the run's readout, if it has one, and compared with the latents of
 all different answers to its held-out questions.
 """
 
@@ -35,16 +35,16 @@ from openjepa.readout.store import require_readable
 
 NEIGHBOURS = 8
 EXAMPLES = 5
-QUESTIONS = 2000  # held-out ones whose answers can be found
+QUESTIONS = 2000  # held-out ones whose answers are candidates
 AT_ONCE = 250  # questions read in one pass
 
 
 @dataclass(frozen=True)
 class QuestionAnswer:
-    """What was expected as the answer to a question."""
+    """The predicted answer to a question."""
 
     question: str
-    answer: str  # as read by the readout, or else the nearest known one
+    answer: str  # decoded by the readout, or else the nearest known one
     true: str | None  # the right answer, where the question is a held-out one
     nearest: list[Match]  # known answers, nearest first; mark "right" for the right one
     chance: Chance
@@ -56,7 +56,7 @@ class QuestionAnswer:
 
 
 class Questions:
-    """Reads the run's held-out questions once, when it is made."""
+    """The panel of questions; encodes the run's held-out answers once, when it is made."""
 
     title = "Question and answer"
 
@@ -64,7 +64,7 @@ class Questions:
         self.run, self.collate, self.max_len = run, collate, held_out.max_len
         self.readable = require_readable(run.experiment, run.recipe)
         self.reader = reader_of(run)
-        self.asked: dict[str, tuple[str, str]] = {}  # questions by their words: as they were asked, and their answers
+        self.known: dict[str, tuple[str, str]] = {}  # held-out questions by their words: question and answer
         latents: dict[str, np.ndarray] = {}  # answers, each [D]
         rows = list(islice(held_out.rows, QUESTIONS))
         for start in range(0, len(rows), AT_ONCE):
@@ -72,39 +72,40 @@ class Questions:
             batch = collate([Sample(row, generator_for(0, "demo"), number) for number, row in enumerate(part)])
             with evaluating(run.experiment.method, run.compute):
                 reading = self.readable.read(run.experiment.method, batch.to(run.compute.device))
-            found = reading.target.float().cpu().numpy()  # [M, D]
-            for row, latent in zip(part, found, strict=True):
+            targets = reading.target.float().cpu().numpy()  # [M, D]
+            for row, latent in zip(part, targets, strict=True):
                 question, answer = (self.readable.decode(ids.tolist()).strip() for ids in row)
-                self.asked.setdefault(same_words(question), (question, answer))
+                self.known.setdefault(same_words(question), (question, answer))
                 latents.setdefault(answer, latent)
         self.answers, self.latents = list(latents), np.stack(list(latents.values()))  # C, [C, D]
         self.verdict = verdict_of(run)
 
     @property
     def about(self) -> str:
-        """What the page says above the question: what is predicted, and how many answers there can be."""
+        """The text above the question: what is predicted, and how many answers are possible."""
         if isinstance(self.reader, str):
             return f"{ABOUT} It can give {len(self.answers)} answers: all different ones to its held-out questions."
         return (
-            f"{ABOUT} The readout can write any text; beside it stand {len(self.answers)} known answers: all different "
-            "ones to the run's held-out questions."
+            f"{ABOUT} The readout can write any text; it is compared with {len(self.answers)} known answers: all "
+            "different ones to the run's held-out questions."
         )
 
     def examples(self) -> list[str]:
         """Held-out questions."""
-        return [question for question, _ in islice(self.asked.values(), EXAMPLES)]
+        return [question for question, _ in islice(self.known.values(), EXAMPLES)]
 
     def ask(self, entered: str) -> QuestionAnswer:
-        """Raises UserError if the question is empty or longer than the run reads."""
+        """Predict the answer. Raises UserError if the question is empty or longer than the run reads."""
         question = checked(entered, "question")
-        tokens, room = len(self.collate.tokenizer.encode_content([question])[0]), self.max_len - 2
-        if tokens > room:
-            raise UserError(f"the question has {tokens} tokens; this run reads {room}: shorten it")
+        tokens = len(self.collate.tokenizer.encode_content([question])[0])
+        most = self.max_len - 2
+        if tokens > most:
+            raise UserError(f"the question has {tokens} tokens; this run reads {most}: shorten it")
         predicted = self.run.encode([question])[0]  # [D]
-        found = cosines(predicted, self.latents)  # [C]
-        chance = chance_of(found, f"the prediction with all {len(self.answers)} different held-out answers")
-        matches = nearest(self.answers, found, chance, NEIGHBOURS)
-        _, true = self.asked.get(same_words(question), (question, None))
+        similarity = cosines(predicted, self.latents)  # [C]
+        chance = chance_of(similarity, f"the prediction with all {len(self.answers)} different held-out answers")
+        matches = nearest(self.answers, similarity, chance, NEIGHBOURS)
+        _, true = self.known.get(same_words(question), (question, None))
         own = self.answers.index(true) if true is not None else None
         decoded = read_latents(self.reader, predicted, None if own is None else self.latents[own])
         return QuestionAnswer(
@@ -113,7 +114,7 @@ class Questions:
             true=true,
             nearest=[Match(m.text, m.cosine, m.z, "right" if m.text == true else "") for m in matches],
             chance=chance,
-            rank=None if own is None else 1 + int((found > found[own]).sum()),
+            rank=None if own is None else 1 + int((similarity > similarity[own]).sum()),
             candidates=len(self.answers),
             decoded=decoded,
             note=unknown_words(self.run, [question]),
@@ -122,6 +123,6 @@ class Questions:
 
 
 ABOUT = (
-    "The run reads the question alone, and predicts the latent of its answer. "
-    "The answer shows what that latent says, and which known answers it is nearest to."
+    "The run reads only the question, and predicts the latent of its answer. "
+    "The answer shows the text of that latent, and the known answers nearest to it."
 )

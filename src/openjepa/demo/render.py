@@ -1,4 +1,4 @@
-"""Answers as HTML: tables in which every cosine stands on a scale beside those of unrelated texts.
+"""Answers as HTML: tables of cosines, drawn on a scale with those of unrelated texts.
 
 Everything that a user or a corpus wrote is escaped. Colours stand beside numbers or words that say the same, and come
 from the page's theme, so light and dark both work; narrow screens drop the drawn scale and keep the numbers.
@@ -55,19 +55,19 @@ SCALE = (
 
 
 def heading(name: str, recipe: str, step: int) -> str:
-    """Which run this is."""
+    """The name, recipe and step of the run."""
     return _page(
         f'<h1>{_text(name)}</h1><p class="quiet">{_text(recipe)} at step {step}, served by OpenJEPA on this machine</p>'
     )
 
 
 def waiting() -> str:
-    """What stands in the place of an answer before there is one."""
-    return _page('<p class="quiet">The answer will stand here.</p>')
+    """The placeholder of an answer."""
+    return _page('<p class="quiet">The answer appears here.</p>')
 
 
 def error(message: str) -> str:
-    """What is wrong with the input, and what to do."""
+    """The error in an input, and its fix."""
     return _page(f'<div class="error" role="alert"><b>Please change the input:</b> {_text(message)}</div>')
 
 
@@ -93,17 +93,17 @@ def similar_texts(answer: SimilarAnswer) -> str:
 
 
 def hidden_sentence(answer: HiddenAnswer) -> str:
-    """The paragraph as the run read it, what it says, and both lists of sentences."""
-    shown = " ".join(
+    """The paragraph as the run read it, decoded latents, and both lists of sentences."""
+    visible = " ".join(
         '<span class="gone">hidden</span>' if number == answer.hidden else _text(sentence)
         for number, sentence in enumerate(answer.sentences)
     )
     return _page(
         "<h3>What the run read</h3>",
-        f"<p>{shown}</p>",
+        f"<p>{visible}</p>",
         _note(answer.note),
         *_decoded(answer.decoded, "the hidden sentence's own latent"),
-        "<h3>Where the hidden sentence comes</h3>",
+        "<h3>Rank of the hidden sentence</h3>",
         f"<p>Rank <b>{answer.rank}</b> of {len(answer.sentences)} in the paragraph, "
         f"<b>{answer.rank_overall}</b> of {answer.candidates} with those of held-out documents (1 = nearest).</p>",
         "<h3>The paragraph's own sentences, nearest first</h3>",
@@ -137,7 +137,7 @@ def question(answer: QuestionAnswer) -> str:
 
 
 def _choice(answer: QuestionAnswer) -> str:
-    """How many answers there could have been."""
+    """The number of possible answers, in one sentence."""
     if answer.decoded.missing:
         return f"It chose among {answer.candidates} known answers and can give no other."
     return f"It can write any text; {answer.candidates} answers are known."
@@ -157,7 +157,7 @@ def _note(note: str) -> str:
 
 def _chance(chance: Chance) -> str:
     return (
-        f'<p class="quiet">Beside it: {_text(chance.pairs)}, mean {chance.mean:.3f}, standard deviation '
+        f'<p class="quiet">For comparison: {_text(chance.pairs)}, mean {chance.mean:.3f}, standard deviation '
         f"{chance.std:.3f}. z = standard deviations above that mean.</p>"
     )
 
@@ -170,7 +170,7 @@ def _matches(found: Sequence[Match], chance: Chance) -> str:
         for match in found
     )
     head = (
-        '<tr><th>text</th><th class="drawn">beside unrelated</th><th class="number">cosine</th>'
+        '<tr><th>text</th><th class="drawn">and unrelated</th><th class="number">cosine</th>'
         '<th class="number">z</th></tr>'
     )
     return f'<table class="matches">{head}{rows}</table>'
@@ -194,7 +194,7 @@ def _percent(cosine: float) -> float:
 
 
 def _cell(cosine: float, z: float, chance: Chance) -> str:
-    """A pair: the further above random pairs, the stronger the colour."""
+    """The cell of a pair, coloured by its distance above random pairs."""
     strength = min(1.0, max(0.0, (cosine - chance.mean) / max(1 - chance.mean, 1e-6)))
     colour = f"background:color-mix(in srgb, var(--color-accent) {45 * strength:.0f}%, transparent)"
     return f'<td style="{colour}">{cosine:.3f}<small>z {z:+.1f}</small></td>'
@@ -204,7 +204,7 @@ def _decoded(decoded: Decoded, target: str) -> list[str]:
     if decoded.missing:
         return [_missing(decoded)]
     return [
-        "<h3>What the latents say, read by the run's readout</h3>",
+        "<h3>Latents decoded by the run's readout</h3>",
         f'<p class="quiet">the predicted latent</p><p class="say">{_text(decoded.predicted) or "(an empty text)"}</p>',
         f'<p class="quiet">{target}</p><p class="say">{_text(decoded.target) or "(an empty text)"}</p>',
     ]

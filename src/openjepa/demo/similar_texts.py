@@ -1,4 +1,4 @@
-"""How alike are these texts to the run, and which held-out texts are nearest to each?"""
+"""Similarity of texts, and the held-out texts nearest to each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SimilarAnswer:
 
 
 class SimilarTexts:
-    """Reads and embeds the run's held-out texts once, when it is made."""
+    """The panel of similar texts; embeds the run's held-out texts once, when it is made."""
 
     title = "Similar texts"
 
@@ -55,35 +55,35 @@ class SimilarTexts:
         """Texts to click, one a line."""
         held_out = [shortened(text) for text in self.corpus]
         chosen = [held_out[:3], held_out[3:7]]
-        with contextlib.suppress(UserError):  # the held-out texts may be too few or too short to make one
+        with contextlib.suppress(UserError):  # held-out texts may be too few or too short for it
             chosen.insert(0, [shortened(text) for text in self.run.semantic_check()["texts"]])
         return ["\n".join(texts) for texts in chosen if len(texts) >= 2]
 
     def ask(self, entered: str) -> SimilarAnswer:
-        """Texts, one a line. Raises UserError if there are not between 2 and 8."""
+        """Compare texts, one a line. Raises UserError if there are not between 2 and 8."""
         texts = [line.strip() for line in checked(entered, "list of texts").splitlines() if line.strip()]
         if len(texts) < 2:
-            raise UserError("there is one text only; give two or more, each on a line of its own")
+            raise UserError("there is one text only; give two or more, each on a separate line")
         if len(texts) > MOST_TEXTS:
             raise UserError(f"there are {len(texts)} texts; this page compares at most {MOST_TEXTS}, one a line")
         vectors = self.run.encode(texts)  # [N, D]
-        found = similar(texts, vectors, self.vectors)
-        random = found["random_pairs"]
+        result = similar(texts, vectors, self.vectors)
+        random = result["random_pairs"]
         chance = Chance(random["mean"], random["std"], f"random pairs of {len(self.corpus)} held-out texts")
         neighbours = [self._neighbours(text, vector, chance) for text, vector in zip(texts, vectors, strict=True)]
-        return SimilarAnswer(texts, found["cosine"], found["z"], chance, neighbours, self._note(texts))
+        return SimilarAnswer(texts, result["cosine"], result["z"], chance, neighbours, self._note(texts))
 
     def _neighbours(self, text: str, vector: np.ndarray, chance: Chance) -> list[Match]:
-        """Held-out texts of other words."""
+        """The nearest held-out texts with other words."""
         others = np.array([i for i, known in enumerate(self.corpus) if same_words(known) != same_words(text)])
-        found = cosines(vector, self.vectors[others])
-        return nearest([self.corpus[i] for i in others], found, chance, NEIGHBOURS)
+        similarity = cosines(vector, self.vectors[others])
+        return nearest([self.corpus[i] for i in others], similarity, chance, NEIGHBOURS)
 
     def _note(self, texts: Sequence[str]) -> str:
         return " ".join(filter(None, [unknown_words(self.run, texts), self._in_parts(texts)]))
 
     def _in_parts(self, texts: Sequence[str]) -> str:
-        """Which texts are longer than the run reads at once, with their tokens, in one sentence."""
+        """A sentence naming the texts that are longer than the run reads at once, with their tokens."""
         inputs = text_inputs(self.run)
         long = [
             f"{number} ({sum(len(inputs.content(row)) for row in windows)})"
@@ -95,6 +95,6 @@ class SimilarTexts:
 
 
 ABOUT = (
-    "Each text gets one vector. Two texts are alike to the run if their cosine stands out from that of random pairs. "
+    "Each text gets one vector. Two texts are similar if their cosine is clearly above those of random pairs. "
     f"Up to {MOST_TEXTS} texts, {MOST_CHARS} characters in all."
 )

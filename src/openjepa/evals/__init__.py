@@ -1,1 +1,1 @@
-"""Did training help? Probes, similarity and triplets, always beside baselines."""
+"""Evaluations of embeddings: probes, similarity and triplets, always with baselines."""

@@ -1,8 +1,8 @@
-"""Does a predicted latent point at its own target? Cosines and ranks, always beside what anybody's target would get.
+"""Alignment of predicted latents with their targets: cosines and ranks, relative to the targets of other inputs.
 
-A cosine of 0.95 with the own target is no alignment if it is 0.95 with a shuffled one: in a narrow cone of latents it
-always is. So every figure here is a difference or a rank: own minus others within the same pool, and the place of the
-own target among the others. Ties count against the prediction, so a collapsed encoder (ties only) ranks last.
+A cosine of 0.95 with the true target is no alignment if it is 0.95 with a shuffled one, as in any narrow cone of
+latents. So every figure here is a difference or a rank: own minus others within the same pool, and the rank of the true
+target among the others. Ties count against the prediction, so a collapsed encoder (ties only) ranks last.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ COSINES_AT_ONCE = 4_000_000  # bounds memory to some tens of MB
 
 @dataclass(frozen=True)
 class Retrieved:
-    """What each of N predictions found in its pool."""
+    """Cosines and rank of each of N predictions in its pool."""
 
-    own: np.ndarray  # [N] cosine with the own target, in [-1, 1]
+    own: np.ndarray  # [N] cosine with the true target, in [-1, 1]
     others: np.ndarray  # [N] mean cosine with the other candidates of its pool, in [-1, 1]
-    ranks: np.ndarray  # [N] int64, 1 = the own target is nearest; candidates that tie with it are counted as nearer
-    sizes: np.ndarray  # [N] int64, candidates in the pool, the own target included
+    ranks: np.ndarray  # [N] int64, 1 = the true target is nearest; candidates that tie with it are counted as nearer
+    sizes: np.ndarray  # [N] int64, candidates in the pool, the true target included
 
     def measures(self) -> dict[str, Answers]:
-        """`top1`, `mrr` and `aligned` by item, each with what a blind guess gets in pools of these sizes.
+        """`top1`, `mrr` and `aligned` by item, each with its chance level in pools of these sizes.
 
         Chance: 1 / K for top1, H_K / K for the reciprocal rank (H_K = 1 + 1/2 + ... + 1/K), 0 for own minus others.
         """
@@ -45,7 +45,7 @@ class Retrieved:
 
 
 def retrieved(predicted: Vectors, candidates: Vectors, pools: np.ndarray) -> Retrieved:
-    """Look for each prediction [N, D] in its pool [N, K] of candidates [C, D] (own target first, -1 = no more).
+    """Rank the target of each prediction [N, D] in its pool [N, K] of candidates [C, D] (target first, -1 = no more).
 
     Raises UserError if shapes do not belong together, a number is no candidate, or a pool has fewer than two.
     """
@@ -61,7 +61,7 @@ def retrieved(predicted: Vectors, candidates: Vectors, pools: np.ndarray) -> Ret
 
 
 def _within(cosines: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cosines [n, K] of each item with its pool, own target first, and which are real -> the fields of Retrieved."""
+    """Cosines [n, K] of each item with its pool, target first, and which are real -> the fields of Retrieved."""
     own, rest, counted = cosines[:, 0], cosines[:, 1:], real[:, 1:]
     others = (rest * counted).sum(axis=1) / counted.sum(axis=1)
     ranks = 1 + ((rest > own[:, None] - RESOLUTION) & counted).sum(axis=1)
@@ -69,17 +69,17 @@ def _within(cosines: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def curve_point(task: Retrieval, method: Any) -> dict[str, float]:
-    """Where a method stands in a retrieval now: mean cosines with the own target, others and random directions.
+    """A method's figures on a retrieval: mean cosines with the true target, others and random directions, and ranks.
 
-    Also the measures of ranks and their chance: {"own_cosine", "shuffled_cosine", "random_cosine", "mrr", "top1",
-    "mrr_chance", "top1_chance"}. The method is used as it is, in the mode it is in.
+    The keys: {"own_cosine", "shuffled_cosine", "random_cosine", "mrr", "top1", "mrr_chance", "top1_chance"}. The method
+    stays in its mode.
     """
     predicted, candidates = task.vectors(method)
-    found = retrieved(predicted, candidates, task.pools)
-    measures = found.measures()
+    ranked = retrieved(predicted, candidates, task.pools)
+    measures = ranked.measures()
     return {
-        "own_cosine": float(found.own.mean()),
-        "shuffled_cosine": float(found.others.mean()),
+        "own_cosine": float(ranked.own.mean()),
+        "shuffled_cosine": float(ranked.others.mean()),
         "random_cosine": float(random_cosines(predicted).mean()),
         **{name: float(measures[name].items.mean()) for name in ("mrr", "top1")},
         **{f"{name}_chance": measures[name].chance for name in ("mrr", "top1")},
@@ -102,4 +102,4 @@ def _check(predicted: Vectors, candidates: Vectors, pools: np.ndarray) -> None:
     if pools.max(initial=-1) >= candidates.shape[0]:
         raise UserError(f"a pool names candidate {pools.max()}, and there are {candidates.shape[0]}")
     if not len(pools) or bool((pools[:, 0] < 0).any()) or int((pools >= 0).sum(axis=1).min()) < 2:
-        raise UserError("every pool needs its own target in the first place and another candidate beside it")
+        raise UserError("every pool needs its target in the first place and another candidate")

@@ -1,7 +1,7 @@
-"""What one gets without learning a representation: word counts and the commonest class.
+"""Baselines without a learned representation: word counts and the commonest class.
 
-TF-IDF with a logistic probe is a strong baseline on topics and knows nothing of word order; a text encoder that stays
-below it has not yet earned its cost. It sees single characters too, so digits and one-letter names count as words.
+TF-IDF with a logistic probe is a strong baseline on topics and ignores word order; a text encoder below it is not worth
+its cost. Single characters count as words too, for digits and one-letter names.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def tfidf(corpus: Sequence[str]) -> Embedder:
 
     Words that `corpus` lacks are ignored. Raises UserError if it holds no words or something other than texts.
     """
-    odd = next((item for item in corpus if not isinstance(item, str)), None)
-    if odd is not None:
-        raise UserError(f"TF-IDF reads texts, and its corpus holds a {type(odd).__name__}; use another baseline")
+    other = next((item for item in corpus if not isinstance(item, str)), None)
+    if other is not None:
+        raise UserError(f"TF-IDF reads texts, and its corpus holds a {type(other).__name__}; use another baseline")
     words = vectorizer()
     try:
         words.fit(corpus)
@@ -36,23 +36,23 @@ def tfidf(corpus: Sequence[str]) -> Embedder:
 
 
 def tfidf_for(tasks: Sequence[Task]) -> Embedder:
-    """TF-IDF fitted on all that the tasks may show a model: training texts, and texts of tasks without training."""
+    """TF-IDF fitted on all texts that a model may use: training texts, and texts of tasks without training."""
     return tfidf(list(dict.fromkeys(text for task in tasks for text in _visible(task))))
 
 
 def baselines_for(experiment: Experiment, tasks: Sequence[Task]) -> dict[str, Embedder]:
-    """What needs no learning, by column: those that the experiment brings, else TF-IDF if the tasks show texts."""
-    brought: dict[str, Embedder] = dict(experiment.baselines)
-    return brought if brought or not has_words(tasks) else {"tfidf": tfidf_for(tasks)}
+    """Baseline embedders by column: those of the experiment, else TF-IDF if the tasks have texts."""
+    baselines: dict[str, Embedder] = dict(experiment.baselines)
+    return baselines if baselines or not has_words(tasks) else {"tfidf": tfidf_for(tasks)}
 
 
 def has_words(tasks: Sequence[Task]) -> bool:
-    """Whether any of the tasks can be asked of TF-IDF: some ask a method itself and show no text."""
+    """Whether TF-IDF can answer any of the tasks: some use the method itself and have no texts."""
     return any(len(_visible(task)) for task in tasks)
 
 
 def majority(train_labels: Labels, test_labels: Labels) -> float:
-    """Accuracy on test, in [0, 1], of always naming the commonest class of train: chance for a classification."""
+    """Accuracy on test, in [0, 1], of always predicting the commonest class of train: chance of a classification."""
     classes, counts = np.unique(train_labels, return_counts=True)
     return float(np.mean(np.asarray(test_labels) == classes[counts.argmax()]))
 
@@ -69,5 +69,5 @@ def _visible(task: Task) -> list[Any]:
             return [*task.texts[0], *task.texts[1]] if task.texts is not None else []
         case Search():
             return list(task.documents)
-        case Prediction() | Benchmark():  # brings baselines of its own, or none
+        case Prediction() | Benchmark():  # has its own baselines, or none
             return []

@@ -1,12 +1,12 @@
-"""BM25, the ranking of words that dense retrieval has to beat, as inner products of sparse rows.
+"""BM25, the word-based baseline of dense retrieval, as inner products of sparse rows.
 
 Robertson & Zaragoza (2009, eq. 3.15) with Lucene's inverse document frequency, which is never negative:
 
     score(q, d) = sum over words t of q:  n(t, q) * idf(t) * n(t, d) / (n(t, d) + k1 * (1 - b + b * |d| / mean |d|))
     idf(t) = ln(1 + (N - df(t) + 1/2) / (df(t) + 1/2))
 
-N documents, df(t) of them with t, n(t, x) times t in x, |d| words in d. The constant factor k1 + 1 that some write
-changes no ranking and is left out. Neither stemmed nor without stop words: words are those of TF-IDF (`data.tfidf`).
+N documents, df(t) of them with t, n(t, x) times t in x, |d| words in d. The constant factor k1 + 1 of some versions
+changes no ranking and is left out. No stemming and no stop words: words are those of TF-IDF (`data.tfidf`).
 """
 
 from __future__ import annotations

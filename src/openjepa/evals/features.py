@@ -1,9 +1,8 @@
-"""Inputs in, one vector a row out: the only contact between evaluations and models.
+"""Embedders: from inputs to one vector each, the interface between evaluations and models.
 
-Every evaluation takes an `Embedder`, so a trained encoder, its initialisation and TF-IDF (sparse rows) are asked the
-same question through the same function. `embed_all` makes an embedder's answer from a method. It reads long texts in
-windows (`data.text_inputs`), sorts rows by length, so that a batch has little padding, and returns vectors in the
-caller's order.
+Every evaluation takes an `Embedder`, so a trained encoder, its initialisation and TF-IDF (sparse rows) are evaluated by
+the same function. `embed_all` embeds inputs by a method. It reads long texts in windows (`data.text_inputs`), sorts
+rows by length, so that a batch has little padding, and returns vectors in the caller's order.
 """
 
 from __future__ import annotations
@@ -39,27 +38,27 @@ def embed_all(
     """[N, D] float32, row i = the embedding of inputs[i], in eval mode and without gradients.
 
     Texts read through `TextInputs` may have any length, and one without a token has a zero vector. The method must
-    already live on the device of `compute`. Every submodule gets its own training flag back: a teacher that was in eval
-    mode stays there. `report` counts what was read, and says whether long texts are cut. Raises UserError if there are
-    no inputs.
+    already be on the device of `compute`. The training flag of every submodule is restored: a teacher in eval mode
+    stays in it. `report` counts what was read, and decides whether long texts are cut. Raises UserError if there are no
+    inputs.
     """
     if len(inputs) == 0:
         raise UserError("there is nothing to embed: the list of inputs is empty")
-    found = InputRows.of(prepare, inputs, report)
+    rows = InputRows.of(prepare, inputs, report)
     vectors: np.ndarray | None = None  # [R, D]
     with evaluating(method, compute):
-        for numbers, batch in found.batches(batch_size):
+        for numbers, batch in rows.batches(batch_size):
             part = method.embed(batch.to(compute.device)).float().cpu().numpy()  # [B, D]
-            vectors = np.empty((len(found.rows), part.shape[1]), dtype=np.float32) if vectors is None else vectors
+            vectors = np.empty((len(rows.rows), part.shape[1]), dtype=np.float32) if vectors is None else vectors
             vectors[numbers] = part
     assert vectors is not None
-    return found.means(vectors)
+    return rows.means(vectors)
 
 
 def embedder_of(
     experiment: Experiment, batch_size: int = 64, report: ReadingReport | None = None
 ) -> Callable[[Sequence[Any]], np.ndarray]:
-    """The embedder that asks the method of an experiment, where it is; `report` as for `embed_all`."""
+    """The embedder of an experiment's method, on its device; `report` as for `embed_all`."""
     method, read, compute = experiment.method, experiment.embedding.inputs, experiment.compute
     return lambda inputs: embed_all(method, read, inputs, batch_size, compute, report)
 

@@ -1,4 +1,4 @@
-"""From N inputs to the rows that a network reads, and from what it says of rows back to the inputs.
+"""From N inputs to the rows that a network reads, and from the rows' vectors to the inputs' vectors.
 
 A text longer than the encoder reads has several rows (see `data.text_inputs`); everything else has one. Rows are read
 in order of length, so that a batch has little padding.
@@ -20,7 +20,7 @@ from openjepa.data.text.inputs import ReadingReport, TextInputs
 class InputRows:
     """R rows of N inputs."""
 
-    rows: Sequence[Any]  # [R] token ids, or inputs as they were given
+    rows: Sequence[Any]  # [R] token ids, or the inputs themselves
     owner: np.ndarray  # [R] int64, the input of each row; ascending
     share: np.ndarray  # [R] float64, weight of each row in its input's mean: they sum to 1, or 0 where nothing is read
     collate: Callable[[Sequence[Any]], Batch]
@@ -67,5 +67,5 @@ class InputRows:
 
 
 def by_length(rows: Sequence[Any]) -> list[int]:
-    """Numbers of the rows, short texts and short rows of ids first; what has no length stays in order."""
+    """Numbers of the rows, short texts and short rows of ids first; rows without a length stay in order."""
     return sorted(range(len(rows)), key=lambda i: len(rows[i]) if isinstance(rows[i], str | np.ndarray) else 0)

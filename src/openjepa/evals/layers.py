@@ -1,4 +1,4 @@
-"""What can be read off a network besides its embedding: each encoder, each layer, each way to pool the positions."""
+"""Features of a network besides its embedding: each encoder, each layer, each pooling."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ AT_ONCE = 64  # inputs in a batch
 class Layers:
     """Latents of one encoder for one batch."""
 
-    states: Sequence[Tensor]  # layers x [B, T, D]: what the trunk reads first, the encoder's output last
+    states: Sequence[Tensor]  # layers x [B, T, D]: the trunk's input first, the encoder's output last
     valid: Tensor | None  # [B, T] bool, False on padding; None = every position is real
 
 
 class Point(NamedTuple):
     """One way to turn an input into features."""
 
-    encoder: str  # e.g. student, teacher, projected; or `embedding`, what users get
-    layer: int  # 0 = what the trunk reads
+    encoder: str  # e.g. student, teacher, projected; or `embedding`
+    layer: int  # 0 = the trunk's input
     pooling: str  # mean, max or attentive (learned)
 
     @property
@@ -48,10 +48,10 @@ EMBEDDING = Point("embedding", 0, "mean")
 def pooled_features(
     experiment: Experiment, inputs: Sequence[Any], report: ReadingReport | None = None, encoder: str | None = None
 ) -> dict[Point, np.ndarray]:
-    """Every point without learned pooling: its features [N, D] float32, the embedding among them. One pass.
+    """Features [N, D] float32 of every point without learned pooling, the embedding included, in one pass.
 
     Of a text in several windows, the mean weighted by tokens, or the largest of all. `report` as for `embed_all`. With
-    `encoder`, the points of that one alone: no other network is run.
+    `encoder`, only the points of that one: no other network is run.
     """
     read = InputRows.of(experiment.embedding.inputs, inputs, report)
     found: dict[Point, np.ndarray] = {}
@@ -70,7 +70,7 @@ def vectors_at(
     batch_size: int = AT_ONCE,
     report: ReadingReport | None = None,
 ) -> np.ndarray:
-    """[N, D] float32 at a point without learned pooling: for use, where a sweep says that it is better.
+    """[N, D] float32 at a point without learned pooling, such as the best one of a sweep.
 
     `report` as for `embed_all`. Raises UserError if the recipe has no such latents.
     """
@@ -84,9 +84,9 @@ def vectors_at(
 
 
 def position_features(experiment: Experiment, inputs: Sequence[Any], encoder: str, layer: int) -> Positions:
-    """Latents of all positions [N, T, D] of one layer, in half precision: there may be a gigabyte of them.
+    """Latents of all positions [N, T, D] of one layer, in half precision to save memory.
 
-    The windows of a long text stand one after another.
+    The windows of a long text are concatenated.
     """
     read = InputRows.of(experiment.embedding.inputs, inputs)
     parts: list[np.ndarray] = [np.empty(0)] * len(read.rows)  # [R] of [L_i, D]
@@ -116,7 +116,7 @@ def point_features(experiment: Experiment, inputs: Sequence[Any], point: Point) 
 
 
 def _vectors(experiment: Experiment, batch: Batch, encoder: str | None) -> dict[Point, Tensor]:
-    """Of one batch, every point without learned pooling [B, D], the embedding among them; or those of one encoder."""
+    """Features [B, D] of one batch at every point without learned pooling, with the embedding; or of one encoder."""
     vectors = {EMBEDDING: experiment.method.embed(batch)} if encoder is None else {}
     for name, layers in _layers(experiment, batch, encoder).items():
         for number, state in enumerate(layers.states):
@@ -127,7 +127,7 @@ def _vectors(experiment: Experiment, batch: Batch, encoder: str | None) -> dict[
 
 
 def _layers(experiment: Experiment, batch: Batch, only: str | None) -> dict[str, Layers]:
-    """All encoders that read what the embedding's own encoder reads, or `only` that one of them."""
+    """Latents of all encoders with the modality of the embedding's encoder, or of `only` one of them."""
     encoders, embedding = experiment.method.encoders(), experiment.embedding
     if embedding.encoder_inputs is None or embedding.encoder not in encoders:
         raise UserError(

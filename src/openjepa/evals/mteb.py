@@ -1,8 +1,8 @@
-"""Tasks of the `mteb` package (Muennighoff et al. 2023), asked of a run's vectors if that package is installed.
+"""Tasks of the `mteb` package (Muennighoff et al. 2023), on a run's vectors, if that package is installed.
 
-It is asked by the interface of mteb 2: an encoder gets batches of {"text": [...]} and returns an array. The package is
-no dependency: it brings sentence-transformers and downloads its data. What it reports is one main score a task, without
-test items, so no interval is given and no verdict made.
+By the interface of mteb 2: an encoder gets batches of {"text": [...]} and returns an array. The package is no
+dependency: it requires sentence-transformers and downloads its data. It reports one main score a task, without test
+items, so there is no interval and no verdict.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Embed = Callable[[Sequence[str]], np.ndarray]  # N texts -> [N, D]
 
 
 class MtebEncoder:
-    """What mteb asks for: its `EncoderProtocol`, with cosines as similarity."""
+    """An implementation of mteb's `EncoderProtocol`, with cosines as similarity."""
 
     def __init__(self, embed: Embed, meta: Any) -> None:
         self.embed, self.mteb_model_meta = embed, meta
 
     def encode(self, inputs: Iterable[dict[str, Any]], **_about_the_task: Any) -> np.ndarray:
-        """[N, D] of all texts in the batches. Prompts and names of tasks are passed over: no recipe has prompts."""
+        """[N, D] of all texts in the batches. Prompts and names of tasks are ignored: no recipe has prompts."""
         return self.embed([text for batch in inputs for text in batch["text"]])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
@@ -49,15 +49,15 @@ def mteb_task(task: str, name: str) -> Benchmark:
     except (KeyError, ValueError) as error:
         raise UserError(f"mteb has no task {task!r} ({' '.join(str(error).split())[:200]})") from None
 
-    def ask(embed: Embed) -> dict[str, float]:
+    def run_task(embed: Embed) -> dict[str, float]:
         encoder = MtebEncoder(embed, meta.create_empty(overwrites={"name": "openjepa/run", "revision": "local"}))
         settings = {"cache": None, "overwrite_strategy": "always", "co2_tracker": False}
         try:
-            found = mteb.evaluate(encoder, mteb.get_task(task), **settings)
+            results = mteb.evaluate(encoder, mteb.get_task(task), **settings)
         except UserError:
             raise
         except Exception as error:  # no network, a broken download, ...: mteb and its clients share no base class
-            raise UserError(f"mteb could not be asked for {task!r}: {' '.join(str(error).split())[:300]}") from error
-        return {"main": float(found.task_results[0].get_score())}
+            raise UserError(f"mteb could not run {task!r}: {' '.join(str(error).split())[:300]}") from error
+        return {"main": float(results.task_results[0].get_score())}
 
-    return Benchmark(name, ask)
+    return Benchmark(name, run_task)

@@ -1,6 +1,6 @@
-"""The networks that an evaluation compares, built one after the other: a large one and its copies need not fit at once.
+"""The networks that an evaluation compares, built one at a time to save memory.
 
-The run itself stays in memory; of its initialisation and the random network only the one that was used last does.
+The run itself stays in memory; of its initialisation and the random network only the one used last does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Networks(Mapping[str, Experiment]):
 
     def __init__(self, run: Callable[[], Experiment], others: Mapping[str, Callable[[], Experiment]]) -> None:
         self._run, self._others = run, dict(others)
-        self._name = ""  # of the one that is held
+        self._name = ""  # of the network in memory
         self._held: Experiment | None = None
 
     def __getitem__(self, name: str) -> Experiment:
@@ -26,7 +26,7 @@ class Networks(Mapping[str, Experiment]):
         if self._name != name or self._held is None:
             build = self._others[name]
             self._name, self._held = name, None
-            gc.collect()  # an experiment's parts may hold each other
+            gc.collect()  # an experiment's parts may refer to each other
             self._held = build()
         return self._held
 

@@ -1,7 +1,7 @@
-"""What can be read off frozen features: by their neighbours (k-NN) and by a linear map (logistic regression).
+"""Probes of frozen features: k nearest neighbours (k-NN) and logistic regression.
 
-k-NN asks whether the geometry as it stands puts like beside like; the linear probe asks whether the factor is there at
-all. Both see the same features. The linear probe chooses its regularisation on a fifth of train and touches test once.
+k-NN tests whether inputs of one class are near each other; the linear probe tests whether the class is encoded at all.
+Both use the same features. The linear probe chooses its regularisation on a fifth of train and uses test once.
 Cost on one core for 2000 x 128 features: k-NN 0.05 s; logistic 0.1 s for 3 classes, 0.2 s for 12, 0.5 s for 100.
 """
 
@@ -54,7 +54,7 @@ def logistic(train: Vectors, train_labels: Labels, test: Vectors, test_labels: L
     held_out = validation_rows(labels, generator_for(seed, "logistic", "validation"))  # [N] bool
     if len(np.unique(labels)) < 2 or not held_out.any():
         raise UserError("a probe needs two classes, and two training inputs of one of them")
-    return _score(_choose_and_fit(train, labels, test, held_out), train_labels, test_labels)
+    return _score(_select_and_fit(train, labels, test, held_out), train_labels, test_labels)
 
 
 def _score(guesses: np.ndarray, train_labels: Labels, test_labels: Labels) -> Score:
@@ -62,7 +62,7 @@ def _score(guesses: np.ndarray, train_labels: Labels, test_labels: Labels) -> Sc
     return Score(right, chance=majority(train_labels, test_labels))
 
 
-def _choose_and_fit(train: Vectors, labels: np.ndarray, test: Vectors, held_out: np.ndarray) -> np.ndarray:
+def _select_and_fit(train: Vectors, labels: np.ndarray, test: Vectors, held_out: np.ndarray) -> np.ndarray:
     """[N] guesses for test. Each fit starts from the last one's weights, which saves half of the steps."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

@@ -1,7 +1,7 @@
 """Rated pairs of sentences in CSV and TSV files: with a header, or as the STS benchmark is published.
 
-The benchmark (Cer et al. 2017) has no header and seven columns or more, apart by tabs: genre, file, year, number, score
-and the two sentences, in which quotes are characters like others.
+The benchmark (Cer et al. 2017) has no header and seven or more tab-separated columns: genre, file, year, number, score
+and the two sentences, in which quotes are ordinary characters.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ class RatedPair(NamedTuple):
 
 
 def read_rated_pairs(path: Path, kind: Kind) -> list[RatedPair]:
-    """All pairs of a .csv or .tsv file. Raises UserError naming the line and field of anything that is not in order."""
+    """Read all pairs of a .csv or .tsv file. Raises UserError naming the line and field of anything invalid."""
     counts = Counts()
     try:
         if _is_benchmark(head_of(path)):
-            rows, at = _benchmark_rows(path, counts), BENCHMARK
+            rows = _benchmark_rows(path, counts)
+            columns = BENCHMARK
         else:
             header, *rows = list(delimited_rows(path, path.name, kind, ReaderOptions(FIELDS[0]), counts)) or [
                 Row(1, [])
             ]
-            at = tuple(_index(header.fields or [], field, f"{path} line {header.line}") for field in FIELDS)
+            columns = tuple(_index(header.fields or [], field, f"{path} line {header.line}") for field in FIELDS)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     for reason, origin in counts.first.items():
         raise UserError(f"cannot read {path}: {reason} ({origin})")
-    return [_pair(row, at, f"{path} line {row.line}") for row in rows]
+    return [_pair(row, columns, f"{path} line {row.line}") for row in rows]
 
 
 def _is_benchmark(head: bytes) -> bool:
@@ -64,11 +65,11 @@ def _index(header: Sequence[str], field: str, where: str) -> int:
     return names.index(field)
 
 
-def _pair(row: Row, at: Sequence[int], where: str) -> RatedPair:
+def _pair(row: Row, columns: Sequence[int], where: str) -> RatedPair:
     fields = row.fields or []
-    if len(fields) <= max(at):
-        raise UserError(f"{where} has {len(fields)} fields; at least {max(at) + 1} are needed")
-    first, second, rating = (fields[index] for index in at)
+    if len(fields) <= max(columns):
+        raise UserError(f"{where} has {len(fields)} fields; at least {max(columns) + 1} are needed")
+    first, second, rating = (fields[index] for index in columns)
     score = _number(rating)
     if score is None:
         raise UserError(f"{where}: score must be a number, not {rating!r}")

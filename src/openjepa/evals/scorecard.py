@@ -1,11 +1,10 @@
-"""The scorecard answers one question: did training help, and against what?
+"""The scorecard: whether training helped, measured against initialisation, baselines and chance.
 
-One row a measure: the run beside its own initialisation, a random initialisation, a baseline that learns no
-representation, and chance. The difference run - init carries a paired bootstrap interval over test items; where
-that holds 0, as it is shown with three decimals, nothing is claimed. A measure without an interval (no test items came
-back, or they belong to too few documents) is "untested", however large its difference: it may be luck. Controls, which
-other measures are read against (skill with a wrong caption), are shown, but claimed neither as a gain nor as a loss. No
-accessor gives the run's value alone.
+One row a measure: the run, its initialisation, a random initialisation, a baseline without a learned representation,
+and chance. The difference run - init has a paired bootstrap interval over test items; where that contains 0, as shown
+with three decimals, nothing is claimed. A measure without an interval (no test items, or from too few documents) is
+"untested", however large its difference: it may be chance. Controls, which other measures are compared with (skill with
+a wrong caption), are listed, but claimed neither as a gain nor as a loss. No accessor gives only the run's value.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SHOWN_AS_ZERO = 0.0005  # a bound nearer to 0 is 0 in the three decimals that ta
 class Measure:
     """One row of the scorecard; higher is better throughout."""
 
-    values: dict[str, float]  # column -> value; "run", "init", "random" and those baselines that can answer
+    values: dict[str, float]  # column -> value; "run", "init", "random" and those baselines that have one
     chance: float | None  # None where it is not known
     interval: tuple[float, float] | None  # 95 %, of run - init; None without test items, or of too few documents
     control: bool = False  # no gain or loss is claimed of it
@@ -43,7 +42,7 @@ class Measure:
     def verdict(self) -> str:
         """ "better" or "worse" if the whole interval lies on that side of 0, else "unclear".
 
-        "untested" without an interval, and "control" of what is no measure of the run's quality.
+        "untested" without an interval, and "control" if it does not measure the run's quality.
         """
         if self.control:
             return "control"
@@ -58,12 +57,12 @@ class Scorecard:
     """All measures of one run, in the order of its tasks."""
 
     measures: dict[str, Measure]
-    embedding: str = ""  # what the probes read, in words, where that needs saying; not kept in JSON
+    embedding: str = ""  # what the probes read, in words, where that is not obvious; not kept in JSON
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """{measure: its values by column ("run", "init", "random", baselines) and all else that is known of it}.
+        """{measure: its values by column ("run", "init", "random", baselines) and its other fields}.
 
-        That is "chance", "run_minus_init", "interval" (or null) and "control".
+        These are "chance", "run_minus_init", "interval" (or null) and "control".
         """
         return {
             name: {
@@ -112,14 +111,13 @@ class Scorecard:
         return self._with("worse")
 
     def untested(self) -> list[str]:
-        """Measures without test items (or of too few documents), so without an interval: of them nothing is claimed."""
+        """Measures without test items (or of too few documents), so without an interval."""
         return self._with("untested")
 
     def sentence(self) -> str:
-        """One line: did training help? It begins with HURT if more measures fell than rose beyond their interval.
+        """One line on whether training helped. It begins with HURT if more measures fell than rose significantly.
 
-        One interval in twenty misses 0 by luck; the sentence says how many of its measures that would be. Controls are
-        not counted.
+        One interval in twenty excludes 0 by chance; the sentence gives their expected number. Controls are not counted.
         """
         counted = [measure for measure in self.measures.values() if not measure.control]
         better, worse, total = self.better(), self.worse(), len(counted)
@@ -138,13 +136,13 @@ class Scorecard:
         if (better or worse) and (by_luck := round((1 - LEVEL) * total)):
             parts.append(f"luck alone would move about {by_luck}")
         for baseline in self.columns()[len(NETWORKS) :]:
-            asked = [m for m in counted if baseline in m.values]
-            ahead = sum(m.values[baseline] > m.values["run"] for m in asked)
-            parts.append(f"{baseline} is above the run on {ahead} of {len(asked)}")
+            compared = [m for m in counted if baseline in m.values]
+            ahead = sum(m.values[baseline] > m.values["run"] for m in compared)
+            parts.append(f"{baseline} is above the run on {ahead} of {len(compared)}")
         return "training " + "; ".join(parts)
 
     def table(self) -> Table:
-        """For the terminal: the best network of a row in bold, the difference with its interval and a word."""
+        """A table for the terminal: the best network of a row in bold, the difference with interval and verdict."""
         caption = "gain = run - init, with its 95 % paired bootstrap interval over test items (or their documents)"
         if any(measure.control for measure in self.measures.values()):
             caption += "; control: what other measures are read against, no gain or loss"
@@ -170,7 +168,7 @@ class Scorecard:
         return [name for name, measure in self.measures.items() if measure.verdict == verdict]
 
     def _prefix(self) -> str:
-        """What all names begin with, up to their last hyphen; the table shows it once ("synthetic-stories-")."""
+        """The common prefix of all names, up to their last hyphen; the table shows it once ("synthetic-stories-")."""
         heads = {name[: name.rfind("-") + 1] for name in self.measures}
         return heads.pop() if len(heads) == 1 else ""
 

@@ -1,9 +1,9 @@
-"""A score keeps what each test item contributed, so that two models can be compared pair by pair.
+"""Scores with the contribution of each test item, so that two models can be compared in pairs.
 
 Items that are hard for one model are hard for the other; a bootstrap that draws the same items for both (Efron &
-Tibshirani 1993) removes that shared part and sees differences that two separate intervals would hide. The interval
-speaks of the choice of test items only: another training seed is another run. Items that share a document are alike;
-taken for independent they would make an interval too narrow, so documents are drawn then (a cluster bootstrap).
+Tibshirani 1993) removes that shared part and finds differences that two separate intervals would hide. The interval is
+about the choice of test items only, not about other training seeds. Items of one document are correlated; if taken as
+independent they would make an interval too narrow, so documents are drawn instead (a cluster bootstrap).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ DRAWS_AT_ONCE = 1_000_000  # items drawn in one go: bounds the memory of the boo
 
 @dataclass(frozen=True)
 class Score:
-    """One model's result on one measure, higher is better. Never without the value of knowing nothing: `chance`."""
+    """One model's result on one measure, with the value of `chance`; higher is better."""
 
     items: np.ndarray  # [N] per test item: 1.0 right, 0.0 wrong; or its cosine where `gold` is given
     chance: float | None  # None where it is not known: a score of code outside this project
     gold: np.ndarray | None = None  # [N] human scores; the value is then a rank correlation
-    asked: str | None = None  # digest of the test items; scores of others are not paired item by item. None: not known
+    asked: str | None = None  # digest of the test items; only equal ones are paired item by item. None: not known
     groups: np.ndarray | None = None  # [N] of test items that are not independent (of one document): drawn together
-    control: bool = False  # what a measure is read against: no gain or loss is claimed of it
+    control: bool = False  # a reference for other measures: no gain or loss is claimed of it
 
     @property
     def value(self) -> float:
@@ -38,12 +38,12 @@ class Score:
 
     @property
     def can_be_redrawn(self) -> bool:
-        """Whether an interval says something: several test items, and if these come in groups, several groups."""
+        """Whether an interval is meaningful: several test items, and if these come in groups, FEWEST_GROUPS groups."""
         return len(self.items) > 1 if self.groups is None else len(np.unique(self.groups)) >= FEWEST_GROUPS
 
     @property
     def contributions(self) -> np.ndarray:
-        """[N] of the test items: their mean is the value. Of a rank correlation, products of standardised ranks."""
+        """[N] contributions whose mean is the value: the items, or products of standardised ranks with `gold`."""
         if self.gold is None:
             return self.items
         from scipy.stats import rankdata
@@ -73,13 +73,13 @@ def difference_interval(
     first: Score, second: Score, generator: torch.Generator, resamples: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentile interval of `first.value - second.value` over paired resamples of the test items."""
-    return middle(difference_draws([first], [second], resamples, generator)[:, 0], level)
+    return percentile_interval(difference_draws([first], [second], resamples, generator)[:, 0], level)
 
 
 def difference_draws(
     first: Sequence[Score], second: Sequence[Score], resamples: int, generator: torch.Generator
 ) -> np.ndarray:
-    """[resamples, S] what each of S differences is if other test items are drawn, the same for all."""
+    """[resamples, S] bootstrap values of S differences; each resample draws the same test items for all."""
     count = len(first[0].items)
     assert all(len(score.items) == count for score in (*first, *second)), "a paired bootstrap needs the same items"
     pairs, groups = list(zip(first, second, strict=True)), shared_groups((*first, *second))
@@ -98,14 +98,14 @@ def difference_draws(
 
 
 def shared_groups(scores: Sequence[Score]) -> np.ndarray | None:
-    """The groups of the test items that these scores share; those kept before groups were known have none."""
+    """The groups of the test items that these scores share; scores of older runs have none."""
     known = [score.groups for score in scores if score.groups is not None]
     assert all(np.array_equal(known[0], others) for others in known), "scores of the same items have the same groups"
     return known[0] if known else None
 
 
 def totals(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """values [N, ...] -> their sums within each group [G, ...], and how many there are [G]; None = each alone."""
+    """values [N, ...] -> sums within each group [G, ...], and group sizes [G]; None = each value is a group."""
     if groups is None:
         return values, np.ones(len(values))
     return group_sums(values, np.unique(groups, return_inverse=True)[1])
@@ -119,8 +119,8 @@ def _draws(count: int, resamples: int, generator: torch.Generator) -> Iterator[n
         yield torch.randint(count, shape, generator=generator).numpy()
 
 
-def middle(values: np.ndarray, level: float) -> tuple[float, float]:
-    """The interval that holds the middle part `level`, in (0, 1), of the values [R]."""
+def percentile_interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    """The central interval with a part `level`, in (0, 1), of the values [R]."""
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""How high do the answers stand in a ranking? nDCG and recall as trec_eval defines them, query by query.
+"""Measures of rankings, nDCG and recall as trec_eval defines them, query by query.
 
     nDCG@10 = DCG / ideal DCG,  DCG = sum over ranks r <= 10 of gain(r) / log2(r + 1)
     recall@10 = answers among the first 10 / all answers of the query
@@ -7,7 +7,7 @@ Gains are the judged scores themselves (linear, as in trec_eval, pytrec_eval and
 another measure). The ideal ranks all answers of the query by gain. Only documents with a gain above 0 are answers. Ties
 count against the ranking (trec_eval breaks them by name), so a collapsed encoder ranks every answer last.
 
-Every measure stands beside its expectation under a random order, which is exact, not sampled.
+The chance of every measure is its exact expectation under a random order.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from openjepa.evals.features import Embedder, Vectors, inner_products, require_f
 from openjepa.evals.scores import Score
 
 WORDS = "bm25"  # the column that ranks by words
-CUT = 10  # how much of a ranking somebody looks at
+CUT = 10  # ranks that nDCG and recall count
 SCORES_AT_ONCE = 4_000_000  # bounds memory to some tens of MB
 DECIMALS = 6  # scores that agree in so many are equal
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Where the R answers of one query came in its ranking of N candidates, and how good they are."""
+    """Ranks and gains of the R answers of one query in its ranking of N candidates."""
 
     ranks: np.ndarray  # [R] int64, rising; 1 = first
     gains: np.ndarray  # [R] of the answers at these ranks, above 0
@@ -52,21 +52,21 @@ def searched(task: Search, embedder: Embedder, column: str) -> dict[str, Score]:
     if column == WORDS:
         queries, documents = bm25(task.queries, task.documents)
     else:
-        given = embedder(task.queries), embedder(task.documents)
-        for vectors in given:
+        embedded = embedder(task.queries), embedder(task.documents)
+        for vectors in embedded:
             require_finite(vectors, f"column {column!r}")
-        queries, documents = (unit_rows(vectors) for vectors in given)
-    found = list(_rankings(task, queries, documents))
+        queries, documents = (unit_rows(vectors) for vectors in embedded)
+    rankings = list(_rankings(task, queries, documents))
     scores = {}
     for name in task.measures:
         value, chance = MEASURES[name]
-        items = np.array([value(answers) for answers in found], dtype=np.float64)  # [Q]
-        scores[f"{task.name}_{name}"] = Score(items, chance=float(np.mean([chance(answers) for answers in found])))
+        items = np.array([value(answers) for answers in rankings], dtype=np.float64)  # [Q]
+        scores[f"{task.name}_{name}"] = Score(items, chance=float(np.mean([chance(answers) for answers in rankings])))
     return scores
 
 
 def answers_in(scores: np.ndarray, gains: np.ndarray) -> Answers:
-    """Where the answers among K candidates stand by their scores [K]; gains [K] are 0 for what is no answer."""
+    """Ranks of the answers among K candidates by their scores [K]; gains [K] are 0 for other documents."""
     is_answer = gains > 0
     order = np.lexsort((gains[is_answer], -scores[is_answer]))  # best score first; of a tie, the least gain first
     own = scores[is_answer][order]  # [R]
@@ -75,13 +75,13 @@ def answers_in(scores: np.ndarray, gains: np.ndarray) -> Answers:
 
 
 def ndcg(answers: Answers) -> float:
-    """In [0, 1]; 1 = the first ranks could not be better."""
-    seen = answers.ranks <= CUT
-    return _dcg(answers.ranks[seen], answers.gains[seen]) / answers.ideal
+    """nDCG@10 in [0, 1]; 1 = the first ranks are ideal."""
+    counted = answers.ranks <= CUT
+    return _dcg(answers.ranks[counted], answers.gains[counted]) / answers.ideal
 
 
 def recall(answers: Answers) -> float:
-    """In [0, 1]; may stay below 1 where a query has more than 10 answers."""
+    """Recall@10 in [0, 1]; at most 10 / R where a query has R > 10 answers."""
     return float((answers.ranks <= CUT).mean())
 
 
@@ -94,9 +94,9 @@ def reciprocal_rank(answers: Answers) -> float:
 
 
 def random_ndcg(answers: Answers) -> float:
-    """Expected of a random order: every rank holds the mean gain."""
-    seen = np.arange(1, min(CUT, answers.candidates) + 1)
-    return _dcg(seen, np.full(len(seen), answers.gains.sum() / answers.candidates)) / answers.ideal
+    """Expected nDCG of a random order: every rank has the mean gain."""
+    ranks = np.arange(1, min(CUT, answers.candidates) + 1)
+    return _dcg(ranks, np.full(len(ranks), answers.gains.sum() / answers.candidates)) / answers.ideal
 
 
 def random_recall(answers: Answers) -> float:
@@ -116,7 +116,7 @@ def random_reciprocal_rank(answers: Answers) -> float:
 
 
 Measure = Callable[[Answers], float]
-MEASURES: dict[str, tuple[Measure, Measure]] = {  # what a ranking is worth, and what a random one is
+MEASURES: dict[str, tuple[Measure, Measure]] = {  # the value of a ranking, and that of a random one
     "ndcg10": (ndcg, random_ndcg),
     "recall10": (recall, random_recall),
     "top1": (top1, random_top1),
@@ -125,12 +125,12 @@ MEASURES: dict[str, tuple[Measure, Measure]] = {  # what a ranking is worth, and
 
 
 def _dcg(ranks: np.ndarray, gains: np.ndarray) -> float:
-    kept = ranks <= CUT
-    return float((gains[kept] / np.log2(ranks[kept] + 1)).sum())
+    counted = ranks <= CUT
+    return float((gains[counted] / np.log2(ranks[counted] + 1)).sum())
 
 
 def _rankings(task: Search, queries: Vectors, documents: Vectors) -> Iterator[Answers]:
-    """One a query; `queries` [Q, V] and `documents` [C, V] score by inner products."""
+    """Rank the answers of each query; `queries` [Q, V] and `documents` [C, V] score by inner products."""
     rows = max(1, SCORES_AT_ONCE // len(task.documents))
     for start in range(0, len(task.queries), rows):
         block = inner_products(queries[start : start + rows], documents).round(DECIMALS)  # [n, C]
@@ -138,8 +138,8 @@ def _rankings(task: Search, queries: Vectors, documents: Vectors) -> Iterator[An
             gains = np.zeros(len(scores))  # [C]
             for document, gain in task.gains[number].items():
                 gains[document] = gain
-            kept = _candidates(task, number, len(scores))
-            yield answers_in(scores[kept], gains[kept])
+            candidates = _candidates(task, number, len(scores))
+            yield answers_in(scores[candidates], gains[candidates])
 
 
 def _candidates(task: Search, query: int, documents: int) -> np.ndarray:
@@ -154,6 +154,6 @@ def _check(task: Search) -> None:
     if not count or count != len(task.gains) or (task.pools is not None and len(task.pools) != count):
         raise UserError(f"{count} queries, but answers for {len(task.gains)}; there must be as many, and at least one")
     for number, gains in enumerate(task.gains):
-        asked = set(_candidates(task, number, len(task.documents)).tolist())
-        if not gains or min(gains.values()) <= 0 or not asked.issuperset(gains) or len(asked) < 2:
+        candidates = set(_candidates(task, number, len(task.documents)).tolist())
+        if not gains or min(gains.values()) <= 0 or not candidates.issuperset(gains) or len(candidates) < 2:
             raise UserError(f"query {number} needs two candidates, and an answer of gain above 0 among them")

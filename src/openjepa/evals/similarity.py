@@ -1,7 +1,7 @@
-"""What the cosine of two embeddings means: by triplets, by people's ratings, and against random pairs.
+"""Cosine similarity of embeddings: by triplets, human ratings, and relative to random pairs.
 
-A cosine alone says nothing: in a narrow cone of embeddings unrelated texts have 0.9. So `similar` gives every cosine
-beside the cosines of random pairs, and the two scores compare cosines with one another only.
+A cosine means nothing by itself: in a narrow cone of embeddings unrelated texts have 0.9. So `similar` compares every
+cosine with those of random pairs, and the two scores compare cosines only with one another.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from openjepa.evals.rated_pairs import read_rated_pairs
 from openjepa.evals.scores import Score
 
 RESOLUTION = 1e-6  # cosines of float32 vectors that differ by less are equal
-LEAST_BACKGROUND = 20  # texts, 190 different pairs: fewer do not tell what share of random pairs is less alike
+LEAST_BACKGROUND = 20  # texts, 190 different pairs: fewer are not enough for percentiles
 POOL = 100  # candidates of an alignment, the right one included
-TEXT, NUMBER = (str, "text"), (int | float, "number")  # what a field of a file holds, and its name
+TEXT = (str, "text")  # type of a field of a file, and its name
+NUMBER = (int | float, "number")
 
 
 def triplet_accuracy(embedder: Embedder, task: Triplets) -> Score:
@@ -40,7 +41,7 @@ def triplet_accuracy(embedder: Embedder, task: Triplets) -> Score:
 
 
 def spearman(embedder: Embedder, task: Similarity) -> Score:
-    """Spearman correlation in [-1, 1] of cosines with people's scores; 0 if all cosines are equal."""
+    """Spearman correlation in [-1, 1] of cosines with human ratings; 0 if all cosines are equal."""
     cosines = cosine_rows(embedder(task.first), embedder(task.second))  # [N]
     return Score(cosines, chance=0.0, gold=np.asarray(task.scores, dtype=np.float64))
 
@@ -65,14 +66,14 @@ def random_pairs(vectors: Vectors, generator: torch.Generator) -> tuple[float, f
 
 
 def similar(texts: Sequence[str], vectors: np.ndarray, background: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """Cosines of N `texts` with these `vectors` [N, D], each beside random pairs of `background` [M, D]; for JSON.
+    """Cosines of N `texts` with these `vectors` [N, D], relative to random pairs of `background` [M, D]; for JSON.
 
     `cosine`, `z` and `percentile` are N x N: the cosine, its distance from the mean of random pairs in their standard
     deviations, and the share in [0, 100] of random pairs with a lower cosine. `percentile` is None where the background
-    has fewer than LEAST_BACKGROUND texts: its few pairs have no percentages. Raises UserError below 3.
+    has fewer than LEAST_BACKGROUND texts. Raises UserError below 3.
     """
-    for given in (vectors, background):
-        require_finite(given, "the model")
+    for embedded in (vectors, background):
+        require_finite(embedded, "the model")
     cosines = inner_products(unit_rows(vectors), unit_rows(vectors))  # [N, N]
     random = random_pair_cosines(background, generator_for(seed, "similar", "random pairs"))  # [P]
     mean, std = float(random.mean()), float(random.std())
@@ -89,9 +90,9 @@ def similar(texts: Sequence[str], vectors: np.ndarray, background: np.ndarray, s
 
 
 def read_similarity(path: Path, name: str = "similarity") -> Similarity:
-    """A task from pairs that people rated: JSON lines, or a .csv or .tsv, with `sentence1`, `sentence2` and `score`.
+    """Read a task of rated pairs: JSON lines, or a .csv or .tsv, with `sentence1`, `sentence2` and `score`.
 
-    The STS benchmark's own files are recognised, see `rated_pairs`. UserErrors name the file, line and field.
+    The STS benchmark's files are recognised, see `rated_pairs`. UserErrors name the file, line and field.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -106,7 +107,7 @@ def read_similarity(path: Path, name: str = "similarity") -> Similarity:
 
 
 def read_triplets_jsonl(path: Path, name: str) -> Triplets:
-    """A task from JSON lines with `anchor`, `positive` and `negative`. UserErrors name the file, line and field."""
+    """Read a task from JSON lines of `anchor`, `positive` and `negative`. UserErrors name the file, line and field."""
     rows = _rows(path, {"anchor": TEXT, "positive": TEXT, "negative": TEXT})
     if not rows:
         raise UserError(f"{path} holds no triplets")
@@ -114,23 +115,23 @@ def read_triplets_jsonl(path: Path, name: str) -> Triplets:
 
 
 def read_alignment_jsonl(path: Path, name: str) -> Search:
-    """A task from JSON lines with `first` and `second`, texts that belong together (a question and its answer, say).
+    """Read a task from JSON lines of `first` and `second`, texts that belong together (a question and its answer, say).
 
-    Each first text has to find its second among those of up to POOL - 1 other lines, drawn by its words: top-1 and
-    mean reciprocal rank. UserErrors name the file, line and field.
+    Each first text has to retrieve its second among those of up to POOL - 1 other lines, drawn by a hash of the pair:
+    top-1 and mean reciprocal rank. UserErrors name the file, line and field.
     """
     rows = _rows(path, {"first": TEXT, "second": TEXT})
-    answers: dict[str, set[str]] = {}  # first text -> all that belong to it: none of them is a wrong answer
+    answers: dict[str, set[str]] = {}  # first text -> all second texts of it, none of which is a wrong answer
     for first, second in rows:
         answers.setdefault(first, set()).add(second)
     documents = list(dict.fromkeys(second for _, second in rows))
     if len(documents) < 2:
         raise UserError(f"{path} holds {len(documents)} different second texts; to find one takes at least 2")
-    number = {text: place for place, text in enumerate(documents)}
+    number = {text: index for index, text in enumerate(documents)}
     pools = []
     for first, second in rows:
         order = torch.randperm(len(documents), generator=generator_for(0, "alignment", first, second)).tolist()
-        others = [place for place in order if documents[place] not in answers[first]][: POOL - 1]
+        others = [index for index in order if documents[index] not in answers[first]][: POOL - 1]
         pools.append(np.array([number[second], *others], dtype=np.int64))
     gains = [{number[second]: 1.0} for _, second in rows]
     queries = [first for first, _ in rows]
@@ -156,10 +157,10 @@ def _row(line: str, where: str, fields: Mapping[str, tuple[Any, str]]) -> tuple[
     if not isinstance(row, dict):
         *most, last = fields
         raise UserError(f"{where} must be an object with {', '.join(most)} and {last}, not a {type(row).__name__}")
-    for field, (kind, meant) in fields.items():
+    for field, (kind, kind_name) in fields.items():
         if field not in row:
             raise UserError(f"{where} has no field {field!r}; it has {', '.join(row) or 'none'}")
         value = row[field]
         if not isinstance(value, kind) or isinstance(value, bool) or (kind is not str and not math.isfinite(value)):
-            raise UserError(f"{where}: {field} must be a {meant}, not {value!r}")
+            raise UserError(f"{where}: {field} must be a {kind_name}, not {value!r}")
     return tuple(row[field] for field in fields)

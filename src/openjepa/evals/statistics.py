@@ -1,15 +1,15 @@
-"""Is one set of runs better than another, or did the dice say so? Intervals and p-values for paired seeds and items.
+"""Intervals and p-values of differences between configurations, paired by seed and by test item.
 
-A result would come out a little different with other training seeds and with other test items. Runs of two
-configurations are paired in both: seed by seed, and item by item of the same test set. What the pairs share (a lucky
-seed, a hard item) cancels, so a difference is seen that two separate averages would hide.
+Results vary with training seeds and with test items. Runs of two configurations are paired in both: seed by seed, and
+item by item of the same test set. What the pairs share (a lucky seed, a hard item) cancels, so differences are found
+that two separate averages would hide.
 
-    paired_interval   what both kinds of chance allow: a bootstrap over items, Student's t over seeds
-    sign_flip_p       under "no difference" each pair is as likely the other way round: how often is that as extreme?
-    holm              many comparisons at once: the corrected p-values under which one false alarm in all is rare
+    paired_interval   an interval for both sources of variance: a bootstrap over items, Student's t over seeds
+    sign_flip_p       a sign-flip permutation test: under "no difference" both signs of a pair are equally likely
+    holm              p-values corrected for many comparisons, which bound the chance of any false positive
 
 With few seeds the p-value over seeds cannot be small: flipping S signs gives 2^(1 - S) at best, 0.25 for three seeds,
-0.03 for six. A p-value over items can, but it speaks of these trained networks only, not of the next seed.
+0.03 for six. A p-value over items can, but it is about these trained networks only, not about other seeds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from openjepa.evals.scorecard import LEVEL
-from openjepa.evals.scores import DRAWS_AT_ONCE, Score, difference_draws, middle, shared_groups, totals
+from openjepa.evals.scores import DRAWS_AT_ONCE, Score, difference_draws, percentile_interval, shared_groups, totals
 
 RESAMPLES = 2000  # of a bootstrap: the ends of a 95 % interval then move by some hundredths of its length
 FLIPS = 10_000  # drawn where there are more combinations of signs than this; the smallest p-value is then 1e-4
@@ -30,7 +30,7 @@ TIE = 1e-9  # relative: sums of the same numbers in another order count as equal
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the runs of one configuration are above those of another on one measure, seed by seed."""
+    """The difference of two configurations on one measure, over paired seeds."""
 
     value: float  # mean over seeds of first - second
     interval: tuple[float, float] | None  # 95 %, see `paired_interval`; None for one seed without items
@@ -43,7 +43,7 @@ class Difference:
 def difference(first: Sequence[Score], second: Sequence[Score], generator: torch.Generator) -> Difference:
     """Compare the scores of two configurations on one measure, one score a seed, seeds in the same order.
 
-    Test items are paired where all scores have equally many, and enough to draw from; else only the seeds are.
+    Test items are paired where all scores have equally many, and enough of them; else only the seeds are.
     """
     assert len(first) == len(second) > 0, "paired seeds are needed"
     by_seed = np.array([a.value - b.value for a, b in zip(first, second, strict=True)])  # [S]
@@ -85,20 +85,20 @@ def paired_interval(
 ) -> tuple[float, float]:
     """95 % interval of the mean over seeds of `first.value - second.value`; one Score a seed, paired in order.
 
-    Each resample draws the test items anew (the same for all seeds and both sides) and moves the mean as another choice
-    of S seeds might: by Student's t with S - 1 degrees of freedom, times the standard error over seeds. Drawing from
-    the seeds themselves would not do: of three, it makes the interval a third as wide as t does. One seed says nothing
-    of others, and leaves the bootstrap over items alone, `scores.difference_interval`.
+    Each resample draws the test items anew (the same for all seeds and both sides) and adds the variance of S seeds:
+    Student's t with S - 1 degrees of freedom, times the standard error over seeds. A bootstrap over seeds would be too
+    narrow: for three, a third as wide as with t. One seed has no such variance, which leaves the bootstrap over items,
+    `scores.difference_interval`.
     """
     values = difference_draws(first, second, resamples, generator).mean(axis=1)  # [resamples]
     if len(first) > 1:
         by_seed = np.array([a.value - b.value for a, b in zip(first, second, strict=True)])
         values = values + _standard_error(by_seed) * _student(len(first) - 1, resamples, generator)
-    return middle(values, LEVEL)
+    return percentile_interval(values, LEVEL)
 
 
 def _standard_error(values: np.ndarray) -> float:
-    """Of the mean of independent values [S], S > 1."""
+    """Standard error of the mean of independent values [S], S > 1."""
     return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
@@ -111,9 +111,9 @@ def _student(degrees: int, count: int, generator: torch.Generator) -> np.ndarray
 def sign_flip_p(differences: np.ndarray, generator: torch.Generator, flips: int = FLIPS) -> float:
     """Two-sided p-value, in (0, 1], of paired differences [N] with mean 0 under "either sign is as likely".
 
-    Exact where there are at most `flips` combinations of signs, else by drawing that many, the observed one counted in
-    (Phipson & Smyth 2010), so never 0. Pairs without a difference say nothing and are left out. On differences of +1
-    and -1 this is McNemar's exact test.
+    Exact where there are at most `flips` combinations of signs, else by drawing that many, with the observed one
+    counted (Phipson & Smyth 2010), so never 0. Pairs without a difference are left out. On differences of +1 and -1
+    this is McNemar's exact test.
     """
     values = differences[differences != 0]
     if not len(values):
@@ -122,19 +122,20 @@ def sign_flip_p(differences: np.ndarray, generator: torch.Generator, flips: int 
     if 2 ** len(values) <= flips:
         bits = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
         return float((np.abs((1 - 2 * bits) @ values) >= limit).mean())
-    extreme, rows = 1, max(1, DRAWS_AT_ONCE // len(values))
+    extreme = 1
+    rows = max(1, DRAWS_AT_ONCE // len(values))
     for start in range(0, flips, rows):
         shape = (min(rows, flips - start), -(-len(values) // 8))
         drawn = torch.randint(256, shape, generator=generator, dtype=torch.uint8).numpy()  # eight signs a byte
-        turned = np.unpackbits(drawn, axis=1, count=len(values)).astype(np.float64) @ values  # [R]
-        extreme += int((np.abs(values.sum() - 2 * turned) >= limit).sum())
+        flipped = np.unpackbits(drawn, axis=1, count=len(values)).astype(np.float64) @ values  # [R]
+        extreme += int((np.abs(values.sum() - 2 * flipped) >= limit).sum())
     return extreme / (flips + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction (1979), each in [0, 1] and in the order given.
 
-    The chance that even one true "no difference" comes out below alpha is at most alpha, whatever depends on what.
+    The chance that any true "no difference" gets a value below alpha is at most alpha, under any dependence.
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")

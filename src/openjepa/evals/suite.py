@@ -1,8 +1,8 @@
-"""Asks every task of every column with the same code and writes the answers into one scorecard.
+"""Evaluates every task for every column by the same code, into one scorecard.
 
-Tasks that share a list of inputs (the factors of one corpus) embed it once a column. Embedding aside, the cost is that
-of the probes: ten factors of 4 to 96 classes on 2000 / 1000 texts take a network's column (128 dimensions) 1.5 s, and
-TF-IDF's (2161 words) 8 s, on one core.
+Tasks that share a list of inputs (the factors of one corpus) embed it once a column. The other cost is that of the
+probes: ten factors of 4 to 96 classes on 2000 / 1000 texts take a network's column (128 dimensions) 1.5 s, and TF-IDF's
+(2161 words) 8 s, on one core.
 """
 
 from __future__ import annotations
@@ -42,20 +42,22 @@ def evaluate(
 ) -> Scores:
     """The measures of one task by name: `<task>_knn` and `<task>_logistic` for a classification, else `<task>`.
 
-    A `Prediction` names its own measures, and asks `method`, or its baseline of this column (none: no measures); a
-    `Retrieval` gives those it lists, and TF-IDF answers it as well if it has texts. BM25 answers a `Search` as well,
-    and networks alone a `Benchmark`. `compute` is where the method is.
-    Every score carries the digest of what was asked. Raises UserError naming the task if it is malformed or cannot be
-    answered.
+    A `Prediction` names its own measures, and evaluates `method`, or its baseline of this column (none: no measures); a
+    `Retrieval` gives those it lists, for TF-IDF too if it has texts. A `Search` is evaluated for BM25 too, and a
+    `Benchmark` only for networks. `compute` is where the method is.
+
+    Every score has the digest of its test items. Raises UserError naming the task if it is malformed or cannot be
+    evaluated.
     """
     try:
-        found, asked = _answered(task, embedder, method, column, compute), asked_of(task)
+        scores = _scores(task, embedder, method, column, compute)
+        digest = items_digest(task)
     except UserError as error:
         raise UserError(f"task {task.name!r}: {error}") from None
-    return {name: replace(score, asked=asked) for name, score in found.items()}
+    return {name: replace(score, asked=digest) for name, score in scores.items()}
 
 
-def asked_of(task: Task) -> str | None:
+def items_digest(task: Task) -> str | None:
     """Digest of a task's test items, as far as they are texts, labels or numbers; None where they are not known."""
     match task:
         case Classification():
@@ -79,7 +81,7 @@ def _texts(inputs: Sequence[Any]) -> list[str] | int:
     return list(inputs) if all(isinstance(item, str) for item in inputs) else len(inputs)
 
 
-def _answered(task: Task, embedder: Embedder, method: Method | None, column: str, compute: Compute) -> Scores:
+def _scores(task: Task, embedder: Embedder, method: Method | None, column: str, compute: Compute) -> Scores:
     match task:
         case Prediction():
             return _predicted(task, method, column, compute)
@@ -95,7 +97,7 @@ def _answered(task: Task, embedder: Embedder, method: Method | None, column: str
 
 
 def own_columns(task: Task) -> list[str]:
-    """Columns that a task brings along, besides those that embed."""
+    """Columns that a task adds to those of embedders."""
     match task:
         case Prediction():
             return [*task.baselines]
@@ -108,9 +110,9 @@ def own_columns(task: Task) -> list[str]:
 
 
 def _benchmarked(task: Benchmark, embedder: Embedder) -> Scores:
-    """One item each: nothing is known of test items, nor of what chance would get."""
-    found = task.ask(lambda texts: np.asarray(embedder(texts)))
-    return {f"{task.name}_{name}": Score(np.array([value], dtype=np.float64), None) for name, value in found.items()}
+    """One item each: neither test items nor chance are known."""
+    values = task.ask(lambda texts: np.asarray(embedder(texts)))
+    return {f"{task.name}_{name}": Score(np.array([value], dtype=np.float64), None) for name, value in values.items()}
 
 
 def _predicted(task: Prediction, method: Method | None, column: str, compute: Compute) -> Scores:
@@ -120,35 +122,36 @@ def _predicted(task: Prediction, method: Method | None, column: str, compute: Co
     else:
         answers = task.baselines[column]() if column in task.baselines else {}
     return {
-        name: Score(np.asarray(given.items, dtype=np.float64), given.chance, control=given.control)
-        for name, given in answers.items()
+        name: Score(np.asarray(answer.items, dtype=np.float64), answer.chance, control=answer.control)
+        for name, answer in answers.items()
     }
 
 
 def _retrieved(task: Retrieval, embedder: Embedder, method: Method | None, column: str, compute: Compute) -> Scores:
-    ask = task.vectors if column in NETWORKS else task.beside.get(column)
-    if method is not None and ask is not None:
+    vectors_of = task.vectors if column in NETWORKS else task.beside.get(column)
+    if method is not None and vectors_of is not None:
         with evaluating(method, compute):
-            predicted, candidates = ask(method)
+            predicted, candidates = vectors_of(method)
         for vectors, what in ((predicted, "predictions"), (candidates, "candidates")):
             require_finite(vectors, f"column {column!r}, {what}")
     elif column in task.baselines:
         predicted, candidates = task.baselines[column]()
     elif column == WORDS and task.texts is not None:
         contexts, texts = task.texts
-        predicted, candidates = embedder(contexts), embedder(texts)
+        predicted = embedder(contexts)
+        candidates = embedder(texts)
     else:
         return {}
-    found = retrieved(predicted, candidates, task.pools)
-    measures = found.measures().items()
-    scores = {name: Score(given.items, given.chance, groups=task.groups) for name, given in measures}
+    measures = retrieved(predicted, candidates, task.pools).measures().items()
+    scores = {name: Score(answer.items, answer.chance, groups=task.groups) for name, answer in measures}
     return {f"{task.name}_{name}": scores[name] for name in task.measures}
 
 
 def _evaluate(task: Classification | Triplets | Similarity, embedder: Embedder) -> Scores:
     match task:
         case Classification():
-            train, test = embedder(task.train), embedder(task.test)
+            train = embedder(task.train)
+            test = embedder(task.test)
             return {
                 f"{task.name}_knn": knn(train, task.train_labels, test, task.test_labels),
                 f"{task.name}_logistic": logistic(train, task.train_labels, test, task.test_labels),
@@ -162,9 +165,9 @@ def _evaluate(task: Classification | Triplets | Similarity, embedder: Embedder) 
 def scorecard_of(
     tasks: Sequence[Task], networks: Mapping[str, Experiment], report: ReadingReport | None = None
 ) -> Scorecard:
-    """All tasks for the networks `run`, `init` and `random`, and for what needs no learning; see `run_suite`.
+    """Evaluate all tasks for the networks `run`, `init` and `random`, and for the baselines; see `run_suite`.
 
-    `report` counts what the run reads of texts, and says for all three whether long ones are cut.
+    `report` counts the texts that the run reads, and decides for all three whether long ones are cut.
     """
     columns: dict[str, Embedder] = {name: _embedder_by_name(networks, name, report) for name in networks}
     columns |= baselines_for(networks["run"], tasks)
@@ -175,9 +178,9 @@ def scorecard_of(
 
 
 def _embedder_by_name(networks: Mapping[str, Experiment], name: str, report: ReadingReport | None) -> Embedder:
-    """Looks the network up when it is used and holds none: see `Networks`.
+    """An embedder that looks its network up on each use and keeps no reference: see `Networks`.
 
-    What another network than the run reads is not counted: it is the same.
+    Only the run's reads are counted: those of the others are the same.
     """
     if report is not None and name != "run":
         report = ReadingReport(report.inputs, report.long)
@@ -191,7 +194,7 @@ def run_suite(
     seed: int = 0,
     compute: Compute = ON_CPU,
 ) -> Scorecard:
-    """All tasks for all columns: `run`, `init` (the run's own start), `random` and at least one baseline (`tfidf`).
+    """Evaluate all tasks for all columns: `run`, `init` (its initialisation), `random` and at least one baseline.
 
     `methods` are the networks themselves by column, for tasks that are `Prediction`s or `Retrieval`s; these may add
     columns. `compute` is where the networks are.
@@ -200,8 +203,8 @@ def run_suite(
     extra = {name for task in tasks for name in own_columns(task)} - set(columns)
     assert set(NETWORKS) <= set(columns), "a scorecard needs the columns run, init and random"
     baselines = [*(name for name in columns if name not in NETWORKS), *sorted(extra)]
-    asked_elsewhere = all(isinstance(task, Benchmark) for task in tasks)
-    assert baselines or asked_elsewhere, "a scorecard needs a baseline that learns no representation"
+    only_benchmarks = all(isinstance(task, Benchmark) for task in tasks)
+    assert baselines or only_benchmarks, "a scorecard needs a baseline that learns no representation"
     if not tasks:
         raise UserError("there is nothing to evaluate: the list of tasks is empty")
     if len({task.name for task in tasks}) < len(tasks):
@@ -209,17 +212,17 @@ def run_suite(
     scores: dict[str, Scores] = {}
     for column in (*NETWORKS, *baselines):
         network = "run" if column in extra else column
-        asked = [task for task in tasks if column in columns or column in own_columns(task)]
+        answered = [task for task in tasks if column in columns or column in own_columns(task)]
         embedder = columns.get(column, no_vectors)
         method = (methods or {}).get
-        scores[column] = score_column(asked, column, embedder, method(network), compute)  # no name keeps it alive
+        scores[column] = score_column(answered, column, embedder, method(network), compute)  # keeps no reference to it
     return Scorecard({name: _measure(name, scores, seed) for name in scores["run"]})
 
 
 def require_texts(experiment: Experiment, recipe: str) -> None:
-    """Raises UserError if the experiment of `recipe` embeds something else than texts: what suites ask about."""
+    """Raises UserError if the experiment of `recipe` does not embed texts, as suites need."""
     if experiment.baselines:
-        raise UserError(f"a suite asks about texts, and {recipe} embeds images; leave --suite out")
+        raise UserError(f"a suite evaluates texts, and {recipe} embeds images; leave --suite out")
 
 
 def score_column(
@@ -229,7 +232,7 @@ def score_column(
 
     `compute` is where the method is.
     """
-    embed = _remembering(column, embedder)
+    embed = _cached(column, embedder)
     return {name: score for task in tasks for name, score in evaluate(task, embed, method, column, compute).items()}
 
 
@@ -246,23 +249,23 @@ def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:
 
 
 def no_vectors(inputs: Sequence[Any]) -> Vectors:
-    """The embedder of a column that tasks bring along."""
+    """The embedder of a column that tasks add."""
     raise AssertionError("this column embeds nothing")
 
 
-def _remembering(column: str, embedder: Embedder) -> Embedder:
+def _cached(column: str, embedder: Embedder) -> Embedder:
     """The same embedder, checked, embedding each list of inputs once (texts by content, others by identity)."""
-    known: dict[Any, Vectors] = {}
+    cache: dict[Any, Vectors] = {}
 
     def embed(inputs: Sequence[Any]) -> Vectors:
         key = input_key(inputs)
-        if key not in known:
+        if key not in cache:
             vectors = embedder(inputs)  # [N, D]
             if vectors.shape[0] != len(inputs):
                 raise UserError(f"column {column!r}: {len(inputs)} inputs gave {vectors.shape[0]} vectors")
             require_finite(vectors, f"column {column!r}")
-            known[key] = vectors
-        return known[key]
+            cache[key] = vectors
+        return cache[key]
 
     return embed
 

@@ -1,6 +1,6 @@
-"""An evaluation suite: tasks named in a YAML file, the same for every run, whatever its recipe asks by itself.
+"""Evaluation suites: tasks in a YAML file, the same for every run of any recipe.
 
-    name: english                      # default: the file's own name; results go to evals/<name>.json
+    name: english                      # default: the name of the file; results go to evals/<name>.json
     tasks:
       - {kind: sts, name: stsb, file: stsb-dev.jsonl}
       - {kind: triplets, name: paraphrases, file: triplets.jsonl}
@@ -10,7 +10,7 @@
       - {kind: hidden_sentence, name: wiki, source: wiki.parquet, documents: 500}
       - {kind: mteb, task: Banking77Classification}
 
-Paths are relative to the file. Everything is validated before anything is read, and read before anything is embedded.
+Paths are relative to the file. All entries are validated before data is read, and all data is read before embedding.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
 class TextLines(BaseConfig):
-    """Texts that are to be compared, some in each line of a file."""
+    """Texts to compare, one group in each line of a file."""
 
     name: Name
     file: Path
@@ -57,9 +57,9 @@ class TextLines(BaseConfig):
 
 
 class Sts(TextLines):
-    """Pairs of sentences that people rated: Spearman's correlation of cosines with the ratings.
+    """Rated pairs of sentences: Spearman's correlation of cosines with the ratings.
 
-    JSON lines (or a .csv or .tsv) of sentence1, sentence2, score; or the STS benchmark's own .csv files.
+    JSON lines (or a .csv or .tsv) of sentence1, sentence2, score; or the STS benchmark's .csv files.
     """
 
     kind: Literal["sts"]
@@ -67,21 +67,21 @@ class Sts(TextLines):
 
 
 class TripletFile(TextLines):
-    """Is the anchor nearer to the positive than to the negative? Lines of anchor, positive, negative."""
+    """Triplets: share of anchors nearer to the positive than to the negative. Lines of anchor, positive, negative."""
 
     kind: Literal["triplets"]
     read = staticmethod(read_triplets_jsonl)
 
 
 class Alignment(TextLines):
-    """Texts that belong together: does the first one find its second among 100? Lines of first, second."""
+    """Texts that belong together: the first has to retrieve its second among 100. Lines of first, second."""
 
     kind: Literal["alignment"]
     read = staticmethod(read_alignment_jsonl)
 
 
 class Probe(BaseConfig):
-    """Labelled texts: k-NN and logistic probes learn on train and are asked on test."""
+    """Labelled texts: k-NN and logistic probes are fitted on train and evaluated on test."""
 
     kind: Literal["probe"]
     name: Name
@@ -96,37 +96,38 @@ class Probe(BaseConfig):
     ignore_labels: tuple[str, ...] = ()
     """labels that are left out"""
     train_limit: int = Field(0, ge=0)
-    """texts to learn on, drawn by their hash; 0 = all"""
+    """training texts, drawn by their hash; 0 = all"""
     test_limit: int = Field(0, ge=0)
-    """texts to ask, drawn by their hash; 0 = all"""
+    """test texts, drawn by their hash; 0 = all"""
     test_fraction: float = Field(0.2, gt=0, lt=1)
-    """without test: share of the texts of train that is asked instead; holds what data.eval_fraction <= it holds out"""
+    """without test: share of the texts of train to test on; includes those held out by a smaller data.eval_fraction"""
 
     def tasks(self, folder: Path, counts: Counts) -> list[Task]:
         columns = Columns(self.text, self.label, self.ignore_labels)
-        train, test = _existing(folder, self.train), self.test and _existing(folder, self.test)
+        train = _existing(folder, self.train)
+        test = self.test and _existing(folder, self.test)
         limits = (self.train_limit, self.test_limit)
         return [read_classification(self.name, train, test, columns, limits, self.test_fraction, counts)]
 
 
 class Search(BaseConfig):
-    """Queries and documents in BEIR's layout: nDCG@10 and recall@10 beside TF-IDF and BM25."""
+    """Queries and documents in BEIR's layout: nDCG@10 and recall@10, with TF-IDF and BM25 as baselines."""
 
     kind: Literal["retrieval"]
     name: Name
     folder: Path
     """holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv"""
     split: str = "test"
-    """whose judgements are asked"""
+    """which judgements are used"""
     queries: int = Field(0, ge=0)
-    """queries to ask, drawn by the hash of their ids; 0 = all that are judged"""
+    """queries to evaluate, drawn by the hash of their ids; 0 = all that are judged"""
 
     def tasks(self, folder: Path, counts: Counts) -> list[Task]:
         return [read_beir(_existing(folder, self.folder), self.name, self.split, self.queries, counts)]
 
 
 class HiddenSentence(BaseConfig):
-    """Documents: the embedding of all sentences but one has to find the one, within the document and elsewhere."""
+    """Documents: the embedding of all sentences but one has to retrieve that one, within the document and elsewhere."""
 
     kind: Literal["hidden_sentence"]
     name: Name
@@ -137,9 +138,9 @@ class HiddenSentence(BaseConfig):
     txt: TxtRule = "auto"
     """what a document of a .txt file is"""
     documents: int = Field(500, ge=0)
-    """documents to ask, drawn by their hash; 0 = all"""
+    """documents to use, drawn by their hash; 0 = all"""
     sentences: int = Field(8, ge=3)
-    """a document counts up to its so many first sentences: what comes later, an encoder may not see"""
+    """only this many first sentences of a document are used: an encoder may not read further"""
     held_out: float | None = Field(None, gt=0, lt=1)
     """only documents that runs with this data.eval_fraction were not trained on; unset = all"""
     splitter: str = "rules"
@@ -160,12 +161,12 @@ class HiddenSentence(BaseConfig):
 
     def tasks(self, folder: Path, counts: Counts) -> list[Task]:
         dropped = Counts()
-        found = documents(self.data(folder), "all" if self.held_out is None else "eval", dropped)
         config = SentencesConfig(splitter=self.splitter)
-        texts = (document.text for document in found)
-        asked = hidden_sentence_tasks(self.name, texts, self.documents, self.sentences, config, counts)
+        split = "all" if self.held_out is None else "eval"
+        texts = (document.text for document in documents(self.data(folder), split, dropped))
+        tasks = hidden_sentence_tasks(self.name, texts, self.documents, self.sentences, config, counts)
         counts.update({reason: count for reason, count in dropped.items() if reason != "documents"})
-        return [*asked]
+        return [*tasks]
 
 
 class Mteb(BaseConfig):
@@ -173,7 +174,7 @@ class Mteb(BaseConfig):
 
     kind: Literal["mteb"]
     task: str
-    """as mteb names it"""
+    """its name in mteb"""
     name: Name = ""
     """default: the task"""
 
@@ -187,8 +188,8 @@ class Mteb(BaseConfig):
 
 
 def _kind(entry: Any) -> str | None:
-    found = entry.get("kind") if isinstance(entry, Mapping) else getattr(entry, "kind", None)
-    return None if found is None else str(found)
+    kind = entry.get("kind") if isinstance(entry, Mapping) else getattr(entry, "kind", None)
+    return None if kind is None else str(kind)
 
 
 KINDS = ("sts", "probe", "retrieval", "hidden_sentence", "triplets", "alignment", "mteb")
@@ -206,7 +207,7 @@ Entry = Annotated[Kind, Discriminator(_kind, custom_error_type="kind", custom_er
 
 
 class SuiteConfig(BaseConfig):
-    """What a suite file holds."""
+    """The content of a suite file."""
 
     name: Name = "suite"
     tasks: tuple[Entry, ...] = Field(min_length=1)
@@ -217,13 +218,13 @@ class SuiteConfig(BaseConfig):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"tasks share a name: {', '.join(sorted(twice))}")
         if self.name in TAKEN:
-            raise ValueError(f"a suite cannot be named {self.name}: evals/{self.name}.json is something else")
+            raise ValueError(f"a suite cannot be named {self.name}: evals/{self.name}.json has another meaning")
         return self
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite file that is in order. Its data is read when it is first asked for."""
+    """A valid suite file. Its data is read on first use."""
 
     path: Path
     config: SuiteConfig
@@ -247,7 +248,7 @@ class Suite:
     @cached_property
     def key(self) -> str:
         """Changes with the settings and with size or date of any file that is read: results belong to a key."""
-        files = [file_versions(files_behind(place)) for place in self._places()]
+        files = [file_versions(files_behind(path)) for path in self._paths()]
         content = json.dumps([self.config.model_dump(mode="json", exclude={"name"}), files])
         return hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
 
@@ -258,12 +259,12 @@ class Suite:
 
     @cached_property
     def notes(self) -> dict[str, int]:
-        """What was left out or looks odd, counted: "<entry>: <reason>"."""
+        """Counts of what was left out or is irregular, by "<entry>: <reason>"."""
         return {f"{name}: {reason}": n for name, (_, counts) in self._read.items() for reason, n in counts.items()}
 
     @property
     def remarks(self) -> list[str]:
-        """The notes as lines for people."""
+        """The notes as readable lines."""
         return [f"{self.name}: {count} x {reason}" for reason, count in self.notes.items()]
 
     @cached_property
@@ -277,16 +278,16 @@ class Suite:
                 raise UserError(f"{self.path}, task {entry.name}: {error}") from None
         return found
 
-    def _places(self) -> list[Path]:
+    def _paths(self) -> list[Path]:
         """Files and folders that entries name."""
         folder, entries = self.path.parent, self.config.tasks
         named = [value for entry in entries for value in vars(entry).values() if isinstance(value, Path)]
         sources = [entry.local(folder) for entry in entries if isinstance(entry, HiddenSentence)]
-        return [*(folder / place.expanduser() for place in named), *(place for place in sources if place is not None)]
+        return [*(folder / path.expanduser() for path in named), *(path for path in sources if path is not None)]
 
 
-def _existing(folder: Path, place: Path) -> Path:
-    path = folder / place.expanduser()
+def _existing(folder: Path, name: Path) -> Path:
+    path = folder / name.expanduser()
     if not path.exists():
         raise UserError(f"there is no file or folder at {path}")
     return path

@@ -1,10 +1,9 @@
-"""A representation sweep: which encoder, layer and pooling should be used? Validation chooses, test answers.
+"""A sweep over encoder, layer and pooling: validation chooses, test evaluates the choice.
 
 Every point (`evals.layers`) is probed by the same training (`evals.attentive`) on the same rows. The accuracies on
-held-out *training* rows, averaged over the tasks, choose a point; only that one is then asked about the test rows,
-beside the same point of the run's initialisation and of a random one, beside the run's own embedding and beside
-features that take no learning. Learned pooling is tried on the best layer of each encoder: elsewhere it would cost
-minutes for little.
+held-out *training* rows, averaged over the tasks, choose a point; only that one is evaluated on the test rows, next to
+the same point of the run's initialisation and of a random one, the run's embedding and features without learning.
+Attentive pooling is tried only on the best layer of each encoder, as it takes minutes.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from openjepa.evals.scorecard import LEVEL, Measure, Scorecard
 from openjepa.evals.scores import Score, difference_interval
 
 Features = Callable[[Sequence[Any]], Positions]
-OnProbe = Callable[[int, int, str], None]  # probes done, probes in all, and what is probed now
+OnProbe = Callable[[int, int, str], None]  # probes done, total number of probes, and the name of the current one
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Validation accuracy of every point on every task, the chosen point, and its answers on test."""
+    """Validation accuracy of every point on every task, the chosen point, and its scorecard on test."""
 
     points: dict[Point, dict[str, float]]  # in [0, 1], by task
     chosen: Point
     test: Scorecard  # of the chosen point; `embedding` is the run's embedding under the same probe
 
     def mean(self, point: Point) -> float:
-        """Validation accuracy of a point over all tasks: what chooses."""
+        """Mean validation accuracy of a point over all tasks, by which a point is chosen."""
         return _mean(self.points[point])
 
     def to_json(self) -> dict[str, Any]:
@@ -53,22 +52,22 @@ class Sweep:
         return {"chosen": chosen, "points": rows, "test": self.test.to_json()}
 
 
-def best_vectors(found: Mapping[str, Any]) -> Point:
-    """The point that is best on validation, of what `Sweep.to_json` wrote, among those that are vectors.
+def best_vectors(data: Mapping[str, Any]) -> Point:
+    """The best point on validation, in the JSON of `Sweep.to_json`, without attentive pooling.
 
-    Learned pooling is none: it ends in a probe for the labels of the sweep.
+    Attentive pooling has no vectors: it ends in a probe for the labels of the sweep.
     """
-    rows = [row for row in found["points"] if row["pooling"] != "attentive"]
+    rows = [row for row in data["points"] if row["pooling"] != "attentive"]
     best = max(rows, key=lambda row: row["validation"])
     return Point(best["encoder"], best["layer"], best["pooling"])
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Tasks that ask different questions about the same inputs."""
+    """Tasks with different labels on the same inputs."""
 
     tasks: list[Classification]
-    held_out: np.ndarray  # [N] bool, training rows that choose
+    held_out: np.ndarray  # [N] bool, training rows for validation
 
     @property
     def classes(self) -> list[int]:
@@ -82,8 +81,8 @@ class _Group:
         _, accuracy = fit_probe(features, self.labels("train"), self.classes, self.held_out, seed)
         return {task.name: float(value) for task, value in zip(self.tasks, accuracy, strict=True)}
 
-    def answer(self, features: Features, seed: int) -> dict[str, Score]:
-        """On test, by the probe that was learned on train."""
+    def test(self, features: Features, seed: int) -> dict[str, Score]:
+        """Test scores of the probe fitted on train."""
         first = self.tasks[0]
         probe, _ = fit_probe(features(first.train), self.labels("train"), self.classes, self.held_out, seed)
         right = probe.right(features(first.test), self.labels("test"))  # [N, K]
@@ -96,13 +95,14 @@ class _Group:
 def sweep(
     tasks: Sequence[Task], networks: Mapping[str, Experiment], seed: int = 0, on_probe: OnProbe | None = None
 ) -> Sweep:
-    """Sweep the network `run` over `tasks` (classifications; others are passed over), then test the best point.
+    """Sweep the network `run` over `tasks` (classifications; others are ignored), then test the best point.
 
     `networks` are those of a scorecard: run, init and random. `on_probe` is called before each probe that is fitted.
     Raises UserError if there is nothing to classify, or if the recipe does not say which encoders it has.
     """
     groups = _groups([task for task in tasks if isinstance(task, Classification)], seed)
-    run, count = networks["run"], _Probes(len(groups), len(networks) + 1 + len(networks["run"].baselines), on_probe)
+    run = networks["run"]
+    count = _Probes(len(groups), len(networks) + 1 + len(run.baselines), on_probe)
     points: dict[Point, dict[str, float]] = {}
     for group in groups:
         pooled = pooled_features(run, group.tasks[0].train)
@@ -122,7 +122,7 @@ def sweep(
 
 @dataclass
 class _Probes:
-    """Counts the probes of an sweep: one a point and group of tasks, and one a column of the test."""
+    """Counts the probes of a sweep: one a point and group of tasks, and one a column of the test."""
 
     groups: int
     columns: int
@@ -131,7 +131,7 @@ class _Probes:
     begun: int = 0
 
     def begin(self, what: str) -> None:
-        """Another one is fitted now."""
+        """Report that the next probe is being fitted."""
         attentive = {p.encoder for p in self.points if p.pooling == "max"}  # one more each, on the best layer
         total = self.groups * (len(self.points) + len(attentive) + self.columns)
         if self.on_probe is not None:
@@ -154,7 +154,7 @@ def _tested(
         scores[name] = {}
         for group in groups:
             count.begin(f"on test: {name}")
-            scores[name] |= group.answer(features, seed)
+            scores[name] |= group.test(features, seed)
     measures = {}
     for task, score in scores["run"].items():
         interval = difference_interval(score, scores["init"][task], generator_for(seed, "audit", task), level=LEVEL)
@@ -168,13 +168,13 @@ def _groups(tasks: Sequence[Classification], seed: int) -> list[_Group]:
     by_inputs: dict[Any, list[Classification]] = {}
     for task in tasks:
         by_inputs.setdefault((input_key(task.train), input_key(task.test)), []).append(task)
-    return [_Group(group, _a_fifth(len(group[0].train), seed)) for group in by_inputs.values()]
+    return [_Group(group, _validation_rows(len(group[0].train), seed)) for group in by_inputs.values()]
 
 
-def _a_fifth(count: int, seed: int) -> np.ndarray:
-    """[count] bool, True on the rows that choose."""
+def _validation_rows(count: int, seed: int) -> np.ndarray:
+    """[count] bool, True on the validation rows."""
     if count < 2:
-        raise UserError("a sweep needs two training inputs at least: one to learn from and one to choose by")
+        raise UserError("a sweep needs two training inputs at least: one for training and one for validation")
     order = torch.randperm(count, generator=generator_for(seed, "audit", "validation")).numpy()
     held_out = np.zeros(count, dtype=bool)
     held_out[order[: max(1, round(HELD_OUT * count))]] = True
@@ -182,7 +182,7 @@ def _a_fifth(count: int, seed: int) -> np.ndarray:
 
 
 def _best_layers(points: Mapping[Point, Mapping[str, float]]) -> list[Point]:
-    """For each encoder that has more than one place, learned pooling of the layer that is best without."""
+    """For each encoder with more than one position, attentive pooling of the layer that is best without it."""
     best: dict[str, tuple[float, Point]] = {}
     for point, accuracies in points.items():
         several = Point(point.encoder, point.layer, "max") in points
@@ -193,5 +193,5 @@ def _best_layers(points: Mapping[Point, Mapping[str, float]]) -> list[Point]:
 
 
 def _mean(accuracies: Mapping[str, float]) -> float:
-    """Of all tasks: what chooses."""
+    """Mean over all tasks, by which a point is chosen."""
     return float(np.mean(list(accuracies.values())))

@@ -1,1 +1,1 @@
-"""Is this run alive? Metrics, skill, a verdict with advice, and the leak audit."""
+"""The health of a run: metrics, skill, and a verdict with advice."""

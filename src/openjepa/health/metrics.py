@@ -1,7 +1,7 @@
-"""What a cloud of latents looks like: rank, spread, direction, scale. Pure functions, and `health`, which runs all.
+"""Metrics of a set of latents: rank, spread, direction, scale. Pure functions, and `health`, which computes all.
 
-No single number catches every collapse: rank and cosine are blind to scale, scale is blind to rank, all of them are
-blind to latents that know only their position. `health.verdict` reads them together. Each function takes [N, D] rows,
+No single number detects every collapse: rank and cosine are invariant to scale, scale to rank, and none of them detects
+latents that encode only their position. `health.verdict` combines them. Each function takes [N, D] rows,
 computes in fp64 and returns a float that is defined for degenerate input (no rows, one row, all rows equal); a
 NaN in the latents gives NaN, and `health` counts it. "Equal" means up to fp32 rounding (1e-6 of the norm).
 """
@@ -33,7 +33,7 @@ LIDAR_RIDGE = 1e-4  # of the mean variance, added to the within-class scatter
 
 @dataclass
 class HealthSample:
-    """All that the metrics see of held-out batches: B rows and the M predictions that were made in them. Detached."""
+    """The inputs of the metrics from held-out batches: B rows and the M predictions made in them. Detached."""
 
     predicted: Tensor  # [M, D]
     target: Tensor  # [M, D] in the space of the loss
@@ -45,7 +45,7 @@ class HealthSample:
 
 
 def health(latents: HealthSample) -> dict[str, float]:
-    """Every metric that these latents allow, by name. At most 2048 rows of each kind are used, at addressed positions.
+    """Compute every metric that these latents allow, by name. At most 2048 rows of each kind are used, a fixed sample.
 
     `rank_cap` = min(N, D) bounds the ranks; with N < 4 D they are mostly about N. `nonfinite` is the share of
     NaN or infinite values; where it is above 0, the metrics that touch them are NaN.
@@ -119,9 +119,9 @@ def rank_of(singular: Tensor) -> float:
 
 
 def effective_rank(x: Tensor, centre: bool = True) -> float:
-    """Number of dimensions that x [N, D] really uses, in [0, min(N, D)], higher better; 0 = all rows equal.
+    """Effective number of dimensions of x [N, D], in [0, min(N, D)], higher better; 0 = all rows equal.
 
-    Not centered it is RankMe, which a common offset of all rows pulls down to 1. Invariant to rotation and scale.
+    Not centered it is RankMe, which a common offset of all rows lowers to 1. Invariant to rotation and scale.
     Source: Roy & Vetterli 2007; RankMe, Garrido et al. 2023, eq. 1-2 (whose 1e-7 only guards log 0).
     """
     return rank_of(singular_values(_centre(x) if centre else x))
@@ -174,17 +174,17 @@ def uniformity(x: Tensor) -> float:
 
 
 def scale(x: Tensor) -> float:
-    """Mean norm of the rows, in [0, inf). Healthy is stable: read it against the same run's step 0."""
+    """Mean norm of the rows, in [0, inf). Healthy is stable: compare it with step 0 of the same run."""
     return float(x.double().norm(dim=1).mean()) if x.shape[0] else 0.0
 
 
 def std(x: Tensor) -> float:
-    """Standard deviation of each dimension over rows, mean over dimensions, in [0, inf). Read it as `scale`."""
+    """Standard deviation of each dimension over rows, mean over dimensions, in [0, inf). Healthy is stable."""
     return float(x.double().std(dim=0).mean()) if x.shape[0] > 1 else 0.0
 
 
 def position_share(x: Tensor, positions: Tensor) -> float:
-    """Variance of x [M, D] explained by `positions` [M] alone, in [0, 1], lower better; 1 = knows only where it is."""
+    """Share of the variance of x [M, D] explained by `positions` [M], in [0, 1], lower better; 1 = only position."""
     share = 1 - within_share(x, positions)
     return share if math.isnan(share) else min(1.0, max(0.0, share))
 
@@ -203,19 +203,20 @@ def lidar(x: Tensor, classes: Tensor) -> float:
     """Effective rank of between-class relative to within-class scatter, in [0, min(classes - 1, D)], higher better.
 
     x [M, D]; `classes` [M] int64, here the rows of the batch: views or parts of the same input form a class. Classes of
-    one are left out; fewer than two classes give 0. Source: LiDAR, Thilak et al. 2024, with a ridge that is relative,
-    so that the value does not depend on scale, and the number of views as it comes.
+    one are left out; fewer than two classes give 0. Source: LiDAR, Thilak et al. 2024, with a relative ridge, so that
+    the value does not depend on scale, and any number of views.
     """
     _, index, counts = classes.unique(return_inverse=True, return_counts=True)
-    kept = (counts > 1)[index]
-    x = x[kept].double()
-    _, index, counts = classes[kept].unique(return_inverse=True, return_counts=True)
+    several = (counts > 1)[index]
+    x = x[several].double()
+    _, index, counts = classes[several].unique(return_inverse=True, return_counts=True)
     if not x.isfinite().all():
         return math.nan
     if len(counts) < 2 or spread(x) == 0:
         return 0.0
     means = x.new_zeros(len(counts), x.shape[1]).index_add_(0, index, x) / counts.unsqueeze(1)  # [G, D]
-    between, within = means - means.mean(dim=0), x - means[index]  # [G, D], [M, D]
+    between = means - means.mean(dim=0)  # [G, D]
+    within = x - means[index]  # [M, D]
     scatter = between.T @ between / (len(counts) - 1)  # [D, D]
     noise = within.T @ within / max(1, x.shape[0] - len(counts))  # [D, D]
     ridge = LIDAR_RIDGE * (noise.trace() + scatter.trace()) / x.shape[1]
@@ -235,7 +236,8 @@ def _centre(x: Tensor) -> Tensor:
 
 def _subsample(latents: HealthSample) -> HealthSample:
     """At most MOST_ROWS embeddings and as many predictions, on the CPU; row-aligned fields stay aligned."""
-    by_embedding, by_prediction = ("embedding", "teacher"), ("predicted", "target", "rows", "positions", "copied")
+    by_embedding = ("embedding", "teacher")
+    by_prediction = ("predicted", "target", "rows", "positions", "copied")
     chosen = {f.name: x.cpu() for f in fields(latents) if (x := getattr(latents, f.name)) is not None}
     for names, count in ((by_embedding, len(latents.embedding)), (by_prediction, len(latents.predicted))):
         if count > MOST_ROWS:

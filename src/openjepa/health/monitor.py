@@ -1,9 +1,9 @@
-"""The health monitor: the same held-out batches, looked at now and then, judged against the first look.
+"""The health monitor: checks a method on the same held-out batches during training, relative to the first check.
 
-Batches are many enough for a verdict whatever their size (`enough_batches`). It keeps the first record (what "fell" is
-relative to) and the best one (whose checkpoint is worth keeping), and hands every record to `write`. Records are dicts
-of numbers and strings, one JSON line each, and enough to restore a monitor. Under DDP every rank must call `check`,
-because losses may talk to the other ranks; only one should write.
+Batches are many enough for a verdict whatever their size (`enough_batches`). The monitor keeps the first record (the
+reference of relative limits) and the best one (whose checkpoint is kept), and passes every record to `write`. Records
+are dicts of numbers and strings, one JSON line each, and enough to restore a monitor. Under DDP every rank must call
+`check`, because losses may communicate with the other ranks; only one should write.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from openjepa.health.verdict import Verdict, judge
 Record = dict[str, Any]
 Watch = Callable[[nn.Module], Mapping[str, float]]
 
-COLLAPSED_SCORE = -1.0  # below every living encoder, whose score is in [0, 1]
+COLLAPSED_SCORE = -1.0  # below every other encoder, whose score is in [0, 1]
 
 
 class HealthMonitor:
@@ -41,9 +41,9 @@ class HealthMonitor:
         watch: Watch | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """`batches` are read once and kept, and judged together; `watch` measures more of the method.
+        """`batches` are read once, kept and judged together; `watch` computes further metrics of the method.
 
-        `settings` are those in use, by dotted key: what advice may name. Raises UserError without batches.
+        `settings` are those in use, by dotted key, for advice. Raises UserError without batches.
         """
         self.batches = list(batches)
         if not self.batches:
@@ -59,11 +59,11 @@ class HealthMonitor:
         to_device: Callable[[Batch], Batch] = lambda batch: batch,
         autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Record:
-        """Look at every batch in eval mode, under `autocast`, and judge what comes out.
+        """Judge the method on all batches, in eval mode and under `autocast`.
 
         The record: step, status, kind, score, best (is this the highest score so far), evidence, advice, also, the mean
-        held-out loss and its terms (`loss`, `loss_<term>`), every finite metric of `metrics.health`, and what
-        `watch` measures, in eval mode as well.
+        held-out loss and its terms (`loss`, `loss_<term>`), every finite metric of `metrics.health`, and those of
+        `watch`, in eval mode as well.
         """
         with evaluating(method):
             with autocast():
@@ -87,7 +87,7 @@ class HealthMonitor:
         return record
 
     def restore(self, records: Iterable[Mapping[str, Any]], up_to_step: int | None = None) -> None:
-        """Take up where the run that wrote `records` was at `up_to_step` (default: at its end)."""
+        """Restore the state of the run that wrote `records` at `up_to_step` (default: at its end)."""
         self.first = self.best = None
         for record in records:
             if up_to_step is None or record["step"] <= up_to_step:
@@ -100,21 +100,21 @@ class HealthMonitor:
 
 
 def enough_batches(batches: Iterable[Batch], samples: int) -> list[Batch]:
-    """The first batches that hold `samples` rows together, or all of them; at least one if there is any."""
-    found: list[Batch] = []
+    """The first batches with at least `samples` rows in total, or all of them; at least one if there is any."""
+    first: list[Batch] = []
     rows = 0
     for batch in batches:
-        found.append(batch)
+        first.append(batch)
         rows += batch.size
         if rows >= samples:
             break
-    return found
+    return first
 
 
 def health_score(metrics: Mapping[str, float], verdict: Verdict) -> float:
-    """What "best health" maximises: skill (at least 0) x rank as a part of its cap, in [0, 1]; -1 once collapsed.
+    """The score that the best checkpoint maximises: skill (at least 0) x rank / its cap, in [0, 1]; -1 if collapsed.
 
-    Neither factor alone will do: a collapsed encoder is easy to predict, and noise has full rank. 0 where there were
+    Neither factor suffices: a collapsed encoder is easy to predict, and noise has full rank. 0 where there were
     too few samples to judge.
     """
     if verdict.status == "collapsed":
@@ -125,7 +125,7 @@ def health_score(metrics: Mapping[str, float], verdict: Verdict) -> float:
 
 
 def look(method: Method, batch: Batch) -> tuple[StepOutput, HealthSample]:
-    """What a method makes of one batch, in eval mode. Raises UserError if it shows no latents there."""
+    """A method's output and health sample for one batch, in eval mode. Raises UserError if it returns no latents."""
     output, more = method(batch), method.inspect(batch)
     latents = latents_of(method, output)
     return output, HealthSample(
@@ -159,6 +159,6 @@ def join(samples: Sequence[HealthSample]) -> HealthSample:
 
 def _losses(outputs: Sequence[StepOutput]) -> dict[str, float]:
     """Mean over batches of the loss and of each of its terms."""
-    found = {"loss": [float(o.loss) for o in outputs]}
-    found |= {f"loss_{name}": [float(o.terms[name]) for o in outputs] for name in outputs[0].terms}
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    losses = {"loss": [float(o.loss) for o in outputs]}
+    losses |= {f"loss_{name}": [float(o.terms[name]) for o in outputs] for name in outputs[0].terms}
+    return {name: sum(values) / len(values) for name, values in losses.items()}

@@ -1,7 +1,7 @@
-"""The signs of collapse: each reads the metrics of one health check and returns a line of evidence, or None.
+"""The signs of collapse: functions of the metrics of one health check that return a line of evidence, or None.
 
 Limits are constants with their reasons; where a limit is relative, it is relative to step 0 of the same run. A metric
-that is missing (not every method has positions, rows or a teacher) or not finite shows no sign.
+that is missing (not every method has positions, rows or a teacher) or not finite gives no sign.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 EARLY_FRAC = 0.1  # of the run: warm-up and the first dip of rank and spread are over by then
-LEARNED_BY_FRAC = 0.25  # of the run: who predicts no better than a constant now did not start
+LEARNED_BY_FRAC = 0.25  # of the run: predictions no better than a constant are then no slow start
 SKILL_FLOOR = 0.02  # R^2: above the sampling noise of some hundred held-out latents
 SPREAD_DEAD = 1e-4  # variance share: pairwise cosine 0.9999, below what averaging over a long random input leaves
-SPREAD_FALLEN = 1e-2  # dead as well if below this and a tenth of the start, and if the cloud itself has shrunk
+SPREAD_FALLEN = 1e-2  # dead as well if below this and a tenth of step 0, and if the std has fallen
 POSITION_COLLAPSED, POSITION_AT_RISK = 0.9, 0.75  # of the targets' variance
-POSITION_SKILL = 0.1  # R^2 beyond the position-wise mean that shows content after all
+POSITION_SKILL = 0.1  # R^2 beyond the position-wise mean that is evidence of content
 WITHIN_ROW_COLLAPSED, WITHIN_ROW_AT_RISK = 0.02, 0.05  # of the targets' variance; rows drawn at random have 1
 SCALE_COLLAPSED, SCALE_AT_RISK = 0.1, 0.3  # of step 0, norm and std alike; 6.8 -> 0.6 is 0.09, and looked healthy
 SCALE_EXPLODED = 100.0  # times step 0; a variance hinge may rightly lift small outputs tenfold
 RANK_COLLAPSED, RANK_AT_RISK = 0.03, 0.1  # of min(N, D): rank 6 of 256 is 0.023; working small runs had 0.09 and more
 RANK_FEWEST_COLLAPSED, RANK_FEWEST_AT_RISK = 1.5, 2.5  # dimensions, where min(N, D) is small
-RANK_LEAST_CAP = 8  # below this many samples or dimensions a rank says nothing
+RANK_LEAST_CAP = 8  # below this many samples or dimensions a rank means nothing
 CONE_COLLAPSED, CONE_AT_RISK = 0.02, 0.1  # 1 - mean cosine: unrelated inputs at cosine 0.98 and 0.9
-FALLEN = 0.5  # of the value at step 0: how far a relative limit asks a metric to have fallen
-PREDICTOR_ALIVE_RANK = 0.25  # of the cap: predictions this varied over a dead encoder are the predictor's own work
-PREDICTOR_ALIVE_STD = 0.1  # normalised targets and variance hinges both ask for 1
+FALLEN = 0.5  # of the value at step 0: below it, a metric has fallen
+PREDICTOR_ALIVE_RANK = 0.25  # of the cap: predictions so varied on a collapsed encoder come from the predictor
+PREDICTOR_ALIVE_STD = 0.1  # normalised targets have a std of 1, and variance hinges aim at it
 TEACHER_FAR = 0.5  # half-way to unrelated; in 160 steps of T-JEPA an EMA from 0.99 kept 0.25, a frozen one reached 0.64
 
 
@@ -49,7 +49,7 @@ class CheckMetrics:
         return self.fraction < EARLY_FRAC
 
     def fell(self, name: str) -> bool:
-        """Below half of the start. Where there is no start to compare with: true, but not early in a run."""
+        """Whether it is below half of step 0. Without a value at step 0: true, but not early in a run."""
         now, start = self(name), self.at_start(name)
         return now is not None and (not self.early if start is None else now < FALLEN * start)
 
@@ -69,7 +69,7 @@ def non_finite(m: CheckMetrics) -> str | None:
 
 
 def position_only(limit: float) -> Evidence:
-    """Position explains more than `limit` of the targets, and predictions know nothing beyond it."""
+    """Position explains more than `limit` of the targets, and predictions have no skill beyond it."""
 
     def evidence(m: CheckMetrics) -> str | None:
         share, beyond = m("position_share"), m("skill_position")
@@ -82,7 +82,7 @@ def position_only(limit: float) -> Evidence:
 
 
 def _spread_limit(m: CheckMetrics, of: str) -> float:
-    """The relative limit is for a cloud that shrinks; one that keeps its std while its mean grows is a cone."""
+    """The relative limit applies if the std has fallen; latents that keep their std while the mean grows are a cone."""
     shrunk = m.at_start(f"{of}std") is not None and m.fell(f"{of}std")
     return max(SPREAD_DEAD, min(SPREAD_FALLEN, 0.1 * (m.at_start(f"{of}spread") or 0.0))) if shrunk else SPREAD_DEAD
 
@@ -100,7 +100,7 @@ def _low_rank(m: CheckMetrics, share: float, fewest: float) -> bool:
 
 
 def predictor_absorbed(m: CheckMetrics) -> str | None:
-    """Predictions are varied, the encoder's embeddings are dead or have lost their rank."""
+    """Predictions are varied, the encoder's embeddings have collapsed or lost their rank."""
     rank, std = m("predicted_rank_frac"), m("predicted_std")
     low_rank = _low_rank(m, RANK_COLLAPSED, RANK_FEWEST_COLLAPSED) and m.fell("rank_frac")
     dead = "spread" if _dead_spread(m) else "rank" if low_rank else None
@@ -114,16 +114,16 @@ def predictor_absorbed(m: CheckMetrics) -> str | None:
 
 
 def complete(m: CheckMetrics) -> str | None:
-    """All embeddings, or all targets, are alike."""
+    """All embeddings, or all targets, are nearly equal."""
     for of, what in (("", "embeddings"), ("target_", "targets")):
         if _dead_spread(m, of):
             start, limit = _from_start(m, f"{of}spread"), _spread_limit(m, of)
-            return f"{what} are all alike: spread {m(f'{of}spread'):.1e}{start}, limit {limit:.1g}"
+            return f"{what} are nearly equal: spread {m(f'{of}spread'):.1e}{start}, limit {limit:.1g}"
     return None
 
 
 def token_uniform(limit: float) -> Evidence:
-    """Parts of a row differ less than `limit` of the variance, and less than half as much as at the start."""
+    """Variance within rows is below `limit` of the total, and below half of its share at step 0."""
 
     def evidence(m: CheckMetrics) -> str | None:
         share = m("within_row_share")
@@ -136,7 +136,7 @@ def token_uniform(limit: float) -> Evidence:
 
 
 def shrunk(limit: float) -> Evidence:
-    """Norm and std both below `limit` of step 0: a mean that was taken away does not count."""
+    """Norm and std both below `limit` of step 0: a removed mean does not count."""
 
     def evidence(m: CheckMetrics) -> str | None:
         norm, std = m.ratio("scale"), m.ratio("std")
@@ -156,7 +156,7 @@ def exploded(m: CheckMetrics) -> str | None:
 
 
 def dimensional(share: float, fewest: float) -> Evidence:
-    """Rank below `share` of its cap and below half of its start."""
+    """Rank below `share` of its cap and below half of step 0."""
 
     def evidence(m: CheckMetrics) -> str | None:
         if not (_low_rank(m, share, fewest) and m.fell("rank_frac")):
@@ -167,14 +167,14 @@ def dimensional(share: float, fewest: float) -> Evidence:
 
 
 def never_unfolded(m: CheckMetrics) -> str | None:
-    """Started with the rank of a collapse and still has it: no fall, but no encoder either."""
+    """Rank as low as in a collapse since step 0."""
     if m.fraction < LEARNED_BY_FRAC or not _low_rank(m, RANK_COLLAPSED, RANK_FEWEST_COLLAPSED):
         return None
     return f"{_rank_text(m)}{_from_start(m, 'rank')} after {m.fraction:.0%} of the run"
 
 
 def anisotropic(limit: float) -> Evidence:
-    """1 - mean cosine below `limit` and below half of its start."""
+    """1 - mean cosine below `limit` and below half of step 0."""
 
     def evidence(m: CheckMetrics) -> str | None:
         now, start = m("mean_cosine"), m.at_start("mean_cosine")
@@ -186,7 +186,7 @@ def anisotropic(limit: float) -> Evidence:
 
 
 def no_skill(m: CheckMetrics) -> str | None:
-    """No better than a constant after a quarter of the run."""
+    """Predictions no better than a constant after a quarter of the run."""
     skill = m("skill")
     if skill is None or skill > SKILL_FLOOR or m.fraction <= LEARNED_BY_FRAC:
         return None
@@ -225,7 +225,7 @@ def _from_start(m: CheckMetrics, name: str) -> str:
 
 
 def summary(m: CheckMetrics) -> str:
-    """The figures of a healthy check in one line."""
+    """Summarise a healthy check in one line."""
     shown = {"skill": "skill", "spread": "spread", "mean_cosine": "mean cosine"}
     parts = [f"{label} {value:.2f}" for name, label in shown.items() if (value := m(name)) is not None]
     if m("rank") is not None and m("rank_cap") is not None:

@@ -1,8 +1,8 @@
-"""How good are the predictions, measured against predictors that know nothing?
+"""Skill: the quality of predictions relative to trivial predictors.
 
-A JEPA's loss is a distance in a space that moves, so its value says little. Skill is that distance relative to what a
-trivial predictor pays on the same targets: 1 = perfect, 0 = no better, negative = worse. Three trivial
-predictors: the best constant, the best guess from the position alone, and a copy of the nearest visible position.
+A JEPA's loss is a distance in a space that changes, so its value says little. Skill relates squared error to that of a
+trivial predictor on the same targets: 1 = perfect, 0 = no better, negative = worse. Three trivial predictors: the best
+constant, the best prediction from the position, and a copy of the nearest visible position.
 All functions take [M, D] rows on any device in any precision, compute in fp64 and return a float; with nothing to
 predict (fewer than two rows, constant targets, a trivial predictor without error) skill is 0.
 """
@@ -25,11 +25,11 @@ def skill(predicted: Tensor, target: Tensor) -> float:
 
 
 def skill_position(predicted: Tensor, target: Tensor, positions: Tensor) -> float:
-    """Skill against the best guess from `positions` [M] int64 alone. Range (-inf, 1], higher better; at most `skill`.
+    """Skill against the best prediction from `positions` [M] int64. Range (-inf, 1], higher better; at most `skill`.
 
-    The guess for a row is the mean of the *other* targets at its position, shrunk to the mean of all other targets by
-    the weight kappa = within-position / between-position variance (the best linear predictor of a random effect): a
-    position seen once or twice says little, and is not allowed to look like knowledge.
+    That of a row is the mean of the *other* targets at its position, shrunk to the mean of all other targets by
+    the weight kappa = within-position / between-position variance (the best linear predictor of a random effect),
+    since a position with one or two targets determines little.
     """
     predicted, target = predicted.double(), target.double()
     count = target.shape[0]
@@ -48,16 +48,16 @@ def skill_position(predicted: Tensor, target: Tensor, positions: Tensor) -> floa
 
 
 def skill_copy(predicted: Tensor, target: Tensor, copied: Tensor) -> float:
-    """Skill against repeating `copied` [M, D], latents of the nearest visible position. Range (-inf, 1], higher better.
+    """Skill against copying `copied` [M, D], latents of the nearest visible position. Range (-inf, 1], higher better.
 
-    A model of smooth signals can have high skill and no skill over copying: it learned that neighbours are alike.
+    A model of smooth signals can have high skill and no skill over copying: it learned that neighbours are similar.
     """
     target = target.double()
     return _relative(_error(predicted.double(), target), _error(copied.double(), target), target)
 
 
 def pair_cosine(predicted: Tensor, target: Tensor) -> float:
-    """Mean cosine of each prediction with its own target, in [-1, 1]. Means nothing without `random_pair_cosine`."""
+    """Mean cosine of each prediction with its target, in [-1, 1]. Means nothing without `random_pair_cosine`."""
     if predicted.shape[0] == 0:
         return 0.0
     return float((unit_rows(predicted) * unit_rows(target)).sum(dim=1).mean())
@@ -66,7 +66,7 @@ def pair_cosine(predicted: Tensor, target: Tensor) -> float:
 def random_pair_cosine(predicted: Tensor, target: Tensor) -> float:
     """Mean cosine of each prediction with every *other* row's target, over all M (M - 1) pairs, in [-1, 1].
 
-    The yardstick for `pair_cosine`: 0.95 with its own target is no alignment if it is 0.94 with anybody's.
+    The reference for `pair_cosine`: 0.95 with its target is no alignment if it is 0.94 with other targets.
     """
     count = predicted.shape[0]
     if count < 2:
@@ -88,15 +88,15 @@ def alignment(first: Tensor, second: Tensor) -> float:
 def within_share(x: Tensor, groups: Tensor) -> float:
     """Variance inside groups relative to all variance, for x [M, D] and group numbers [M] int64.
 
-    0 = a row is known from its group alone; 1 = groups do not differ (the expectation for random groups, by unbiased
-    estimates; samples may exceed it). Groups of one are left out. No variance, or no group of two: 1, nothing differs.
+    0 = the group determines a row; 1 = groups do not differ (the expectation for random groups, by unbiased estimates;
+    samples may exceed it). Groups of one are left out. No variance, or no group of two: 1.
     """
     _, index, counts = groups.unique(return_inverse=True, return_counts=True)
-    kept = (counts > 1)[index]
-    x = x[kept].double()
+    several = (counts > 1)[index]
+    x = x[several].double()
     if x.shape[0] == 0:
         return 1.0
-    _, index, counts = groups[kept].unique(return_inverse=True, return_counts=True)
+    _, index, counts = groups[several].unique(return_inverse=True, return_counts=True)
     total = (x - x.mean(dim=0)).square().sum() / (x.shape[0] - 1)
     if total <= NEGLIGIBLE * x.square().sum() / x.shape[0]:
         return 1.0

@@ -1,9 +1,9 @@
-"""What to change in a run that is not well: a patch of its own configuration, from its kind of collapse.
+"""Remedies for an unhealthy run: a patch of its configuration, from its kind of collapse.
 
-A remedy is a list of changes, each a small function of the run's settings. It says nothing where the recipe has no such
-key, and nothing where the run has that value already, so a patch holds only what is new to the run. If nothing is left
-to change, the learning rate is: every recipe has one. The advice in words (`in_words`) is made from the patch, so the
-two never disagree. How often each remedy heals is measured by `benchmarks/heal_collapses.py`.
+A remedy is a list of changes, each a small function of the run's settings. It returns nothing where the recipe has no
+such key, or where the run has that value already, so a patch holds only new values. If nothing else changes, the
+learning rate does: every recipe has one. The advice in words (`in_words`) is made from the patch, so the two never
+disagree. `benchmarks/heal_collapses.py` measures how often each remedy works.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 Settings = Mapping[str, Any]  # dotted key -> value of the settings in use (`core.describe.settings_in_use`)
 Change = Callable[[Settings], dict[str, Any]]
 
-HIGHEST_LR = 3e-3  # of AdamW, for encoders that start from scratch; where one collapsed above it, that comes first
-ADAMS = ("adamw", "muon")  # whose rates HIGHEST_LR is about
-TEACHER_PART = 0.05  # of the run: half-life of a teacher that neither lags behind nor gives way to its student
+HIGHEST_LR = 3e-3  # of AdamW, for encoders from scratch; after a collapse above it, the rate is lowered first
+ADAMS = ("adamw", "muon")  # to which HIGHEST_LR applies
+TEACHER_PART = 0.05  # of the run: half-life of a teacher that neither lags nor follows too fast
 TEACHER_PART_MOST = 0.2  # of the run: half-life at its end
 
 
 def treat(
     kind: str | None, settings: Settings, metrics: Mapping[str, Any] | None = None, also: Sequence[str | None] = ()
 ) -> dict[str, Any]:
-    """Dotted keys of `settings` with other values, never empty; `kind` is that of a verdict that is not healthy.
+    """Dotted keys of `settings` with other values, never empty; `kind` is that of an unhealthy verdict.
 
-    `also` are kinds found beside it: one patch answers all. `metrics` of the run show whether it has a teacher.
+    `also` are further kinds, treated by the same patch. `metrics` of the run show whether it has a teacher.
     """
     if metrics is not None and "teacher_distance" not in metrics:
         settings = {key: value for key, value in settings.items() if not key.startswith("momentum.")}
@@ -71,7 +71,7 @@ def slower(settings: Settings) -> dict[str, Any]:
 
 
 def calm(settings: Settings) -> dict[str, Any]:
-    """A learning rate no higher than HIGHEST_LR, where it is one of AdamW."""
+    """A learning rate no higher than HIGHEST_LR, where the optimiser is one of ADAMS."""
     return at_most("train.lr", HIGHEST_LR)(settings) if _of_adam(settings) else {}
 
 
@@ -80,7 +80,7 @@ def _of_adam(settings: Settings) -> bool:
 
 
 def of_vicreg(change: Change) -> Change:
-    """A change of a key that no other regulariser reads."""
+    """A change of a key that only VICReg reads."""
     return lambda settings: change(settings) if settings.get("regularizer.name") == "vicreg" else {}
 
 
@@ -90,7 +90,7 @@ def of_some(change: Change) -> Change:
 
 
 def guard(settings: Settings) -> dict[str, Any]:
-    """Some regulariser where there is none; one that the run has is kept."""
+    """VICReg where there is no regulariser."""
     return {"regularizer.name": "vicreg"} if settings.get("regularizer.name") == "none" else {}
 
 
@@ -104,7 +104,7 @@ def steady_teacher(settings: Settings) -> dict[str, Any]:
 
 
 def _momentum(half_life: float) -> float:
-    """Of an average that has replaced half of itself after so many steps, to two digits of 1 - m."""
+    """The momentum m of an EMA with this half-life in steps, to two digits of 1 - m."""
     return round(1 - float(f"{1 - math.exp(-math.log(2) / half_life):.2g}"), 8)
 
 
@@ -112,7 +112,7 @@ BALANCED = (
     of_vicreg(at_least("regularizer.covariance", 1.0)),
     of_vicreg(at_most("regularizer.covariance", 25.0)),
 )
-CENTRED = of_vicreg(at_least("regularizer.mean", 0.3))  # else latents kept apart drift into a cone together
+CENTRED = of_vicreg(at_least("regularizer.mean", 0.3))  # else latents of high variance drift into a cone
 STRONG = of_some(at_least("regularizer.weight", 1.0))
 KEEP_APART = (guard, STRONG, *BALANCED, CENTRED, calm)
 STANDARDIZED = put("target.norm", "standardize")

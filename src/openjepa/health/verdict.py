@@ -1,14 +1,14 @@
-"""From metrics to a verdict: healthy, at risk, collapsed, not learning or not judged; if unhealthy, what helps.
+"""From metrics to a verdict: healthy, at risk, collapsed, not learning or not judged, with advice if unhealthy.
 
-RULES below is the whole decision, read from top to bottom: the first rule that fires is the verdict. Its order is the
-argument. Kinds that look like another kind come before it: latents that know only their position make equal
-embeddings, and so would pass for complete collapse; a predictor that carries all variety hides that its encoder is
-dead. What has collapsed comes before what does not learn, and that before what is merely at risk.
+RULES below is the whole decision, read from top to bottom: the first rule that fires is the verdict. Its order matters.
+Kinds that resemble another kind come before it: latents that encode only their position make equal embeddings, and
+would be taken for complete collapse; varied predictions hide a collapsed encoder. Collapses come before runs that do
+not learn, and those before risks.
 
-Most limits are both absolute and relative to step 0. Encoders differ (pretrained ones start anisotropic, image ones
-start position-bound), and a start is no collapse. In the first tenth of a run, where every JEPA dips, a collapse only
-counts as a risk and nothing else is said. The limits, with their reasons, are in `health.signs`; what a kind's advice
-means for the settings of a given run is in `health.treatment`.
+Most limits are both absolute and relative to step 0. Encoders differ at initialisation (pretrained ones are
+anisotropic, image ones encode position), which is no collapse. In the first tenth of a run, where every JEPA dips, a
+collapse only counts as a risk and no other rule applies. The limits, with their reasons, are in `health.signs`; the
+settings that a kind's advice changes in a given run are in `health.treatment`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from openjepa.health.signs import CheckMetrics, Evidence
 from openjepa.health.treatment import in_words, treat
 
 Status = Literal["healthy", "at risk", "collapsed", "not learning", "not judged"]
-FEWEST_SAMPLES = 32  # held-out embeddings; of fewer, rank and spread say more about the number than about the encoder
+FEWEST_SAMPLES = 32  # held-out embeddings; with fewer, rank and spread depend more on their number than on the encoder
 TEACHER_HELD_BACK = ("position-only", "predictor-absorbed", "complete", "token-uniform")
-OPPOSED = {  # kind -> kinds that pull the same setting the other way: momentum, or the balance of the regulariser
+OPPOSED = {  # kind -> kinds whose remedies move the same setting the other way: momentum, or the regulariser's balance
     **dict.fromkeys(TEACHER_HELD_BACK, ("teacher-lag",)),
     "dimensional": ("scale",),
     "scale": ("dimensional",),
@@ -33,18 +33,18 @@ OPPOSED = {  # kind -> kinds that pull the same setting the other way: momentum,
 
 @dataclass(frozen=True)
 class Verdict:
-    """One judgement. `evidence` and `advice` are one line each."""
+    """A verdict. `evidence` and `advice` are one line each."""
 
     status: Status
     kind: str | None = None
     evidence: str = ""
     advice: str = ""
-    also: tuple[str, ...] = ()  # kinds seen beside `kind` whose cures would be opposed to its own
+    also: tuple[str, ...] = ()  # further kinds, whose remedies are opposed to that of `kind`
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One row of the table: what to call it, when, and what it means."""
+    """One row of the table: status, kind, evidence and meaning."""
 
     status: Status
     kind: str | None
@@ -58,9 +58,9 @@ def judge(
     progress_fraction: float,
     settings: Mapping[str, Any] | None = None,
 ) -> Verdict:
-    """The verdict on metrics `now` (of `metrics.health`), given those of step 0 and the done part of the run.
+    """The verdict on metrics `now` (of `metrics.health`), given those of step 0 and the finished part of the run.
 
-    `settings` (`core.describe.settings_in_use`) turn what was found into advice; without them it is named only.
+    `settings` (`core.describe.settings_in_use`) are needed for advice; without them the kind is only named.
     """
     reading = CheckMetrics(now, start or {}, progress_fraction)
     if "samples" in now and now["samples"] < FEWEST_SAMPLES and not signs.non_finite(reading):
@@ -71,15 +71,16 @@ def judge(
             continue
         if (evidence := rule.evidence(reading)) is not None:
             status = "at risk" if early else rule.status
-            beside = {} if early else _opposed(rule.kind, reading)
-            advice = _advice(rule, settings, now, [*beside])
-            return Verdict(status, rule.kind, "; ".join([evidence, *beside.values()]), advice, tuple(beside))
+            opposed = {} if early else _opposed(rule.kind, reading)
+            advice = _advice(rule, settings, now, [*opposed])
+            return Verdict(status, rule.kind, "; ".join([evidence, *opposed.values()]), advice, tuple(opposed))
     return Verdict("healthy", evidence=signs.summary(reading))
 
 
 def too_few(samples: int, settings: Mapping[str, Any]) -> str:
-    """How many held-out samples there were, and what gives more of them."""
-    wanted, share = settings.get("train.health_samples", FEWEST_SAMPLES), settings.get("data.eval_fraction")
+    """A line with the number of held-out samples and the setting that gives more of them."""
+    wanted = settings.get("train.health_samples", FEWEST_SAMPLES)
+    share = settings.get("data.eval_fraction")
     if wanted < FEWEST_SAMPLES:
         more = f"set train.health_samples (now {wanted}) to {FEWEST_SAMPLES} or more"
     elif settings.get("data.eval_source"):
@@ -94,7 +95,7 @@ def too_few(samples: int, settings: Mapping[str, Any]) -> str:
 
 
 def _opposed(kind: str | None, reading: CheckMetrics) -> dict[str, str]:
-    """Kind -> evidence of what shows beside `kind` and would be cured the other way."""
+    """Evidence, by kind, of further kinds whose remedies are opposed to that of `kind`."""
     found: dict[str, str] = {}
     for rule in RULES:
         if rule.kind in OPPOSED.get(kind or "", ()) and rule.kind not in found:
@@ -117,15 +118,15 @@ RULES: tuple[Rule, ...] = (
     Rule("collapsed", "non-finite", signs.non_finite,
          "The numbers overflow"),
     Rule("collapsed", "position-only", signs.position_only(signs.POSITION_COLLAPSED),
-         "Latents tell where they are, not what is there"),
+         "Latents encode position, not content"),
     Rule("collapsed", "predictor-absorbed", signs.predictor_absorbed,
          "The predictions vary, the encoder's own output does not"),
     Rule("collapsed", "complete", signs.complete,
          "Different inputs have the same latents"),
     Rule("collapsed", "token-uniform", signs.token_uniform(signs.WITHIN_ROW_COLLAPSED),
-         "All parts of an input have one latent"),
+         "All parts of an input have the same latent"),
     Rule("collapsed", "scale", signs.shrunk(signs.SCALE_COLLAPSED),
-         "The loss is paid in shrinking latents"),
+         "The loss falls because latents shrink"),
     Rule("collapsed", "dimensional", signs.dimensional(signs.RANK_COLLAPSED, signs.RANK_FEWEST_COLLAPSED),
          "The encoder's output varies in too few dimensions"),
     Rule("collapsed", "anisotropic", signs.anisotropic(signs.CONE_COLLAPSED),
@@ -135,13 +136,13 @@ RULES: tuple[Rule, ...] = (
          "Nothing is learned yet (see that `openjepa check` passes)"),
     Rule("at risk", "teacher-lag", signs.teacher_lag, LAGS),
     Rule("at risk", "position-only", signs.position_only(signs.POSITION_AT_RISK),
-         "Most of the targets is position"),
+         "Targets mostly encode position"),
     Rule("at risk", "token-uniform", signs.token_uniform(signs.WITHIN_ROW_AT_RISK),
-         "The parts of an input grow alike"),
+         "The parts of an input become similar"),
     Rule("at risk", "scale", signs.shrunk(signs.SCALE_AT_RISK),
          "Latents shrink"),
     Rule("at risk", "scale", signs.exploded,
-         "Latents grow without end"),
+         "Latents grow without bound"),
     Rule("at risk", "dimensional", signs.dimensional(signs.RANK_AT_RISK, signs.RANK_FEWEST_AT_RISK),
          "Few dimensions are in use"),
     Rule("at risk", "dimensional", signs.never_unfolded,

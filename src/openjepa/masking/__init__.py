@@ -1,1 +1,1 @@
-"""What is hidden. One convention everywhere: `valid` True = exists, `hidden` True = must be predicted."""
+"""Masks. One convention everywhere: `valid` True = exists, `hidden` True = must be predicted."""

@@ -1,12 +1,12 @@
-"""Which patches of an image are shown and which are to be predicted: a grid [H, W] -> (context, hidden), both bool.
+"""Visible and hidden patches of an image: a grid [H, W] -> (context, hidden), both bool.
 
-Both are sets of patches of one image, they do not touch, and neither is ever empty. With `multiblock` some patches are
-in neither: the context is a block of its own, so that its border is no sign of where the targets are.
+Both are sets of patches of one image, they are disjoint, and neither is ever empty. With `multiblock` some patches are
+in neither: the context is a separate block, so that its border does not reveal where the targets are.
 
-Every image gets draws of its own, and as many patches as these give: images of a batch are padded to one length, not
-cut to it. That and three more choices keep the masks free of bias, where code that is in use has it: scale and aspect
-are two draws; the last row and column can be chosen like the first; and a block may fill the grid. A patch in the
-middle is still covered more often than one at the border, as more blocks of one size reach it.
+Every image has its own draws and number of patches: images of a batch are padded to one length, not cut to it. That and
+three more choices avoid biases of common implementations: scale and aspect are two draws; the last row and column can
+be chosen like the first; and a block may fill the grid. A patch in the middle is still covered more often than one at
+the border, as more blocks of one size reach it.
 
 Source of the multi-block masks: I-JEPA, Assran et al. 2023, section 3 and appendix A.1.
 """
@@ -27,7 +27,7 @@ from openjepa.core.masks import Grid, PatchMask, PatchMasker
 from openjepa.core.seeding import generator_for
 
 LEAST_CONTEXT = 0.1  # of the patches; target blocks that would leave less are not used
-DRAWS = 64  # masks that tell whether settings can be followed
+DRAWS = 64  # masks drawn to compare with the settings
 AREA_TOLERANCE = 0.05  # of the grid: rounding to whole patches
 
 
@@ -45,9 +45,9 @@ class PatchMaskConfig(BaseConfig):
     target_aspect: Interval = (0.75, 1.5)
     """multiblock and block: height / width of a block"""
     context_area: Interval = (0.85, 1.0)
-    """multiblock: of the square block, less the targets, that is shown"""
+    """multiblock: of the visible square block, before the targets are removed"""
     ratio: float = Field(0.6, gt=0, lt=1)
-    """block and random: hidden part of the patches, all else is shown (block: as nearly as rows and columns allow)"""
+    """block and random: hidden part of the patches, all others are visible (block: as nearly as whole rows allow)"""
 
     def unused_here(self) -> set[str]:
         used = {
@@ -70,15 +70,15 @@ def build_masker(config: PatchMaskConfig) -> PatchMasker:
 
 
 def least_context(grid: Grid) -> int:
-    """Patches that target blocks leave at least."""
+    """The fewest patches that target blocks may leave."""
     return max(1, math.floor(LEAST_CONTEXT * grid[0] * grid[1]))
 
 
 def off_target(config: PatchMaskConfig, grid: Grid) -> list[str]:
-    """A line where masks on this grid are not as the settings ask; empty where they are, up to rounding to patches.
+    """A warning if masks on this grid cannot follow the settings; empty if they do, up to rounding to patches.
 
     Figures are means over DRAWS masks. Blocks are made of whole patches and have to leave a context, so a coarse grid
-    cannot follow every area.
+    cannot have every area.
     """
     masker = build_masker(config)
     generators = [generator_for(0, "off target", draw) for draw in range(DRAWS)]
@@ -101,7 +101,7 @@ def off_target(config: PatchMaskConfig, grid: Grid) -> list[str]:
 
 @dataclass(frozen=True)
 class MultiBlockMasker:
-    """Hides the union of some blocks; shows a large square block without them. Raises ConfigError for areas above 1."""
+    """Hides some blocks; the rest of a large square block is visible. Raises ConfigError for areas above 1."""
 
     targets: int = 4
     target_area: Interval = (0.15, 0.2)
@@ -118,10 +118,10 @@ class MultiBlockMasker:
         *targets, context = torch.rand(self.targets + 1, 4, generator=generator).tolist()
         times = np.sum(self.target_blocks(grid, targets), axis=0, dtype=np.uint8)  # [H, W]
         hidden = times > 0
-        shown = drawn_block(grid, self.context_area, (1.0, 1.0), context) & ~hidden
-        if shown.sum() < least_context(grid):
-            shown = ~hidden
-        return PatchMask(shown.ravel(), hidden.ravel(), times.ravel())
+        visible = drawn_block(grid, self.context_area, (1.0, 1.0), context) & ~hidden
+        if visible.sum() < least_context(grid):
+            visible = ~hidden
+        return PatchMask(visible.ravel(), hidden.ravel(), times.ravel())
 
     def target_blocks(self, grid: Grid, draws: list[list[float]]) -> list[np.ndarray]:
         """The target blocks that leave a context, [H, W] bool each; a single patch if none does."""
@@ -141,7 +141,7 @@ class MultiBlockMasker:
 
 @dataclass(frozen=True)
 class BlockMasker:
-    """Hides one block inside the grid, of `ratio` of it as nearly as whole rows and columns allow; shows the rest.
+    """Hides one block of `ratio` of the grid, as nearly as whole rows and columns allow; the rest is visible.
 
     A block of more than a quarter of the grid covers the middle often, one of more than half of either side always.
     Raises ConfigError for a ratio outside (0, 1).
@@ -164,7 +164,7 @@ class BlockMasker:
 
 @dataclass(frozen=True)
 class RandomMasker:
-    """Hides exactly round(ratio * N) patches, at least 1 and at most N - 1, each set of them equally likely.
+    """Hides exactly round(ratio * N) patches, at least 1 and at most N - 1, uniformly at random.
 
     Raises ConfigError for a ratio outside (0, 1).
     """
@@ -190,9 +190,9 @@ def drawn_block(grid: Grid, area: Interval, aspect: Interval, draws: list[float]
 
 
 def block_size(grid: Grid, area: float, aspect: float) -> Grid:
-    """Rows and columns of a block with this share of the grid's area and this height / width, in patches of the grid.
+    """Rows and columns of a block with this share of the grid's area and this height / width, in patches.
 
-    On a grid that is not square the block is as much wider or higher. Cut to the grid where it would not fit.
+    On a grid that is not square the block is stretched like the grid. It is cut to the grid where it would not fit.
     """
     height = round(grid[0] * math.sqrt(area * aspect))
     width = round(grid[1] * math.sqrt(area / aspect))
@@ -200,10 +200,10 @@ def block_size(grid: Grid, area: float, aspect: float) -> Grid:
 
 
 def part_of(grid: Grid, ratio: float, aspect: float) -> Grid:
-    """Rows and columns of a block whose area is the nearest to this share of the grid that its number of rows permits.
+    """Rows and columns of a block whose area is the nearest to this share of the grid that its rows permit.
 
-    The rows are as in `block_size`. Where the columns are one or all of the grid, the rows make up for it. At least one
-    row or column stays outside: the error is at most half the block's longer side, or the grid's shorter side there.
+    The rows are as in `block_size`, except where the columns are one or all of the grid. At least one row or column
+    stays outside: the error is at most half the block's longer side, or the grid's shorter side there.
     """
     patches = ratio * grid[0] * grid[1]
     height, _ = block_size(grid, ratio, aspect)
@@ -218,7 +218,8 @@ def part_of(grid: Grid, ratio: float, aspect: float) -> Grid:
 def _placed(grid: Grid, size: Grid, top_draw: float, left_draw: float) -> np.ndarray:
     """[H, W] bool, True within a block of this size, at any position inside the grid; the draws lie in [0, 1)."""
     (height, width), (rows, columns) = size, grid
-    top, left = int(top_draw * (rows - height + 1)), int(left_draw * (columns - width + 1))  # the last one included
+    top = int(top_draw * (rows - height + 1))  # the last row included
+    left = int(left_draw * (columns - width + 1))
     mask = np.zeros(grid, dtype=bool)
     mask[top : top + height, left : left + width] = True
     return mask

@@ -1,7 +1,7 @@
-"""Which sentences of a document are hidden: `count` sentences -> hidden [count] bool (True = to be predicted).
+"""Masks over the sentences of a document: `count` sentences -> hidden [count] bool (True = to be predicted).
 
 At least one sentence is hidden and at least one stays visible, whatever the ratio. `random` is the original LANG-JEPA's
-choice; `block` hides neighbours, so that less can be interpolated; `next` hides the end, as a language model's task.
+choice; `block` hides neighbours, so that less can be interpolated; `next` hides the end, as in language modelling.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Strategy = Literal["random", "block", "next"]
 
 
 class SentenceMaskConfig(BaseConfig):
-    """What is hidden, and how."""
+    """Which sentences are hidden."""
 
     strategy: Strategy = "random"
     """random sentences, a contiguous block of them, or the last ones of the document"""

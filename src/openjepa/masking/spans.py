@@ -1,8 +1,8 @@
 """Hide contiguous spans of a sequence: `valid` [N] bool (True = may be hidden) -> `hidden` [N] bool (True = hidden).
 
-The budget is exact: round(ratio * real length), never less than 1, never everything. It is cut into spans by two random
-compositions, one of the hidden tokens into spans and one of the visible tokens into gaps, so nothing is rejected or
-retried, every position can be hidden, and two spans never touch. Positions that are not valid are skipped as if absent.
+The number of hidden tokens is exact: round(ratio * real length), at least 1 and never all. Two random compositions, of
+the hidden tokens into spans and of the visible tokens into gaps, make the spans, so nothing is rejected or retried,
+every position can be hidden, and two spans never touch. Positions that are not valid are skipped as if absent.
 
 Each of the V + 1 slots before, between and after the V visible tokens holds one of the S spans with probability S / (V
 + 1). The first and last positions, which one slot alone can reach, are therefore hidden with that probability: less
@@ -23,7 +23,7 @@ from openjepa.core.errors import ConfigError
 
 
 class MaskConfig(BaseConfig):
-    """What is hidden, and how."""
+    """Which tokens are hidden, and how."""
 
     FIRST = ("ratio", "mean_span")
 
@@ -32,7 +32,7 @@ class MaskConfig(BaseConfig):
     mean_span: float = Field(12.0, ge=1)
     """average length of a hidden span in tokens"""
     how: Literal["drop", "mask"] = "drop"
-    """drop hidden tokens before the student, or show it [MASK] in their place"""
+    """drop hidden tokens before the student, or replace them by [MASK]"""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class SpanMasker:
         if count < 2:
             raise ValueError("a row needs at least 2 maskable tokens; shorter ones are dropped when tokenising")
         hide = min(max(1, round(self.ratio * count)), count - 1)
-        show = count - hide
-        spans = min(max(1, round(hide / self.mean_span)), show + 1)
+        visible = count - hide
+        spans = min(max(1, round(hide / self.mean_span)), visible + 1)
         lengths = composition(hide, spans, generator, at_least=1)  # [S]
         inner = spans - 1  # gaps between two spans hold at least one visible token
-        gaps = composition(show - inner, spans + 1, generator)  # [S + 1]
+        gaps = composition(visible - inner, spans + 1, generator)  # [S + 1]
         gaps[1:-1] += 1
         starts = torch.cumsum(gaps[:-1], 0) + torch.cumsum(lengths, 0) - lengths  # [S]
         within = torch.arange(hide) - torch.repeat_interleave(torch.cumsum(lengths, 0) - lengths, lengths)  # [hide]

@@ -1,1 +1,1 @@
-"""Networks: encoders, predictors and target encoders. Nothing here knows a loss."""
+"""Networks: encoders, predictors and target encoders, without losses."""

@@ -1,4 +1,4 @@
-"""One attention for own and pretrained encoders: the fused kernel, except where it is the slow way.
+"""Attention for OpenJEPA's and pretrained encoders: the fused kernel, except where it is slower.
 
 torch's CPU flash kernel has a bf16 backward pass that takes 4-9 times as long as plain matrix products at the lengths
 that texts have here (measured with torch 2.13, AMX: batch 64, 4 heads, 48 tokens: 62 against 8 ms). Beyond
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SHORT = 256  # tokens
-LOWEST = torch.finfo(torch.bfloat16).min / 2  # the score where nothing may be read; halved: no sum leaves the range
+LOWEST = torch.finfo(torch.bfloat16).min / 2  # score of masked positions; halved so that two masks can be added
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, may_attend: Tensor | None, dropout: float = 0.0) -> Tensor:
@@ -28,7 +28,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, may_attend: Tensor | None, dropout: 
 
 
 def _scores(q: Tensor, k: Tensor, may_attend: Tensor | None) -> Tensor:
-    """q k^T, lowest where nothing may be read: to start a product from a mask is faster than to fill it in after."""
+    """q k^T, LOWEST at masked positions; starting the product from the mask is faster than filling it in afterwards."""
     if may_attend is None:
         return q @ k.transpose(-1, -2)
     added = (~may_attend).to(q.dtype) * LOWEST if may_attend.dtype == torch.bool else may_attend.to(q.dtype)

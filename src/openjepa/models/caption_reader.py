@@ -1,4 +1,4 @@
-"""Captions as a predictor of patches reads them: a text encoder, and its words in the space of the patches."""
+"""Captions as inputs of a patch predictor: a text encoder, and a map from its latents to the space of the patches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openjepa.models.transformer import TextEncoder, mean_pool
 
 
 class Context(NamedTuple):
-    """What a predictor reads beside its mask tokens."""
+    """A predictor's inputs besides its mask tokens."""
 
     latents: Tensor  # [B, S, D]
     positions: Tensor  # [B, S] int64
@@ -25,24 +25,24 @@ class Context(NamedTuple):
 
 
 class CaptionReader(nn.Module):
-    """A text encoder that learns or is frozen, and a linear map from its width to that of the vision encoder."""
+    """A trained or frozen text encoder, and a linear map from its width to that of the vision encoder."""
 
     def __init__(self, encoder: TextEncoder | PretrainedEncoder, learns: bool, dim: int) -> None:
         super().__init__()
         self.max_len, self.width = encoder.max_len, encoder.dim
-        self.join = nn.Linear(encoder.dim, dim)  # its bias is the modality embedding: it tells words from patches
+        self.join = nn.Linear(encoder.dim, dim)  # its bias is the modality embedding
         self.encoder = encoder if learns else Frozen(encoder)
 
     def states(self, captions: Captions) -> Tensor:
-        """[B, T, E] latents of all tokens in the text encoder's own space, computed unless they are known."""
+        """[B, T, E] latents of all tokens in the text encoder's space, computed unless they are cached."""
         return self.encoder(captions.ids, captions.valid) if captions.states is None else captions.states
 
     def whole(self, captions: Captions) -> Tensor:
-        """[B, E] the mean of each caption's tokens in the text encoder's own space."""
+        """[B, E] the mean of each caption's tokens in the text encoder's space."""
         return mean_pool(self.states(captions), captions.valid)
 
     def append_words(self, patches: Context, captions: Captions, first: int) -> Context:
-        """`patches` and behind them the words of the captions, if there are any, at positions from `first` on."""
+        """`patches`, followed by the words of the captions, if there are any, at positions from `first` on."""
         if captions.ids.shape[1] == 0:
             return patches
         words = self.join(self.states(captions)).to(patches.latents.dtype)  # [B, T, D]

@@ -1,6 +1,6 @@
 """Whole images and whole captions in one space, and a predictor from each to the other.
 
-There are no negatives: that the two do not agree on a constant is the loss's task, by a regulariser on either.
+There are no negatives: a regulariser on either side, in the loss, prevents collapse.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from openjepa.models.transformer import mean_pool
 
 
 class Projections(nn.Module):
-    """Whole images and whole captions into the space in which they are compared, by an MLP each."""
+    """An MLP for whole images and one for whole captions, into the space in which they are compared."""
 
     def __init__(self, image_dim: int, text_dim: int, dim: int, width: int) -> None:
         super().__init__()
@@ -30,15 +30,16 @@ class Projections(nn.Module):
 
 
 class CrossModal(nn.Module):
-    """The projections of both modalities, a predictor in each direction, and what makes their targets.
+    """The projections of both modalities, a predictor in each direction, and the networks that make their targets.
 
-    With `momentum` the targets come from EMA copies: of the projections and, where it learns, of the text encoder (the
-    images that targets are made of are read by the method's own target encoder). Without, both sides are each other's
-    targets with their gradient.
+    With `momentum` the targets come from EMA copies: of the projections and, where it is trained, of the text encoder
+    (the method's target encoder reads the images for targets). Without, both sides are each other's targets with their
+    gradient.
     """
 
-    def __init__(self, image_dim: int, reader: CaptionReader, dim: int, width: int,
-                 momentum: MomentumConfig | None) -> None:  # fmt: skip
+    def __init__(
+        self, image_dim: int, reader: CaptionReader, dim: int, width: int, momentum: MomentumConfig | None
+    ) -> None:
         super().__init__()
         self.projections = Projections(image_dim, reader.width, dim, width)
         self.to_image = mlp([dim, width, dim])
@@ -51,7 +52,7 @@ class CrossModal(nn.Module):
                 self.target_text_encoder = EMATarget(reader.encoder, momentum.schedule())
 
     def forward(self, images: Tensor, target_images: Tensor, captions: Captions, reader: CaptionReader) -> Pairs:
-        """The mean latents of whole images [B, D], by the encoder that learns and by its target encoder -> pairs.
+        """The mean latents of whole images [B, D], by the vision encoder and by its target encoder -> pairs.
 
         `captions` are those of these images, as tokens; `reader` encodes them.
         """
@@ -65,10 +66,7 @@ class CrossModal(nn.Module):
 
     @torch.no_grad()
     def target_texts(self, texts: Tensor, captions: Captions) -> Tensor:
-        """What the targets of captions are made of [B, E]: `texts` themselves, if the encoder that read them is frozen.
-
-        Else its EMA copy reads the captions once more.
-        """
+        """Text latents for the targets [B, E]: `texts` themselves if their encoder is frozen, else its EMA copy's."""
         if self.target_text_encoder is None:
             return texts
         return mean_pool(self.target_text_encoder(captions.ids, captions.valid), captions.valid)

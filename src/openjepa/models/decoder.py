@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from openjepa.core.config import BaseConfig
 from openjepa.models.transformer import TextEncoder
 
-INIT_STD = 0.02  # GPT-2's, of words and positions alike: which number comes first decides a problem
-RESIDUAL = ("out.weight", "mlp.2.weight")  # what adds to the residual stream: smaller the deeper, as in GPT-2
+INIT_STD = 0.02  # GPT-2's, for words and positions alike: the order of numbers decides a problem
+RESIDUAL = ("out.weight", "mlp.2.weight")  # layers that add to the residual stream: scaled by depth, as in GPT-2
 
 
 class DecoderConfig(BaseConfig):
@@ -33,7 +33,7 @@ class DecoderConfig(BaseConfig):
 
 
 class Decoder(TextEncoder):
-    """`forward` gives latents under whatever mask it is told; `log_probabilities` reads tokens off them.
+    """A decoder: `forward` gives latents under a given mask, `log_probabilities` those of tokens.
 
     The head is the token table itself (tied, Press & Wolf 2017): 50 k x 512 weights need not be learned twice.
     """

@@ -27,7 +27,7 @@ class EncoderConfig(BaseConfig):
     name: str | None = None
     """transformers hub id or local folder, unset = OpenJEPA's own transformer with the sizes below"""
     weights: bool = True
-    """start a named encoder from its pretrained weights; false = its architecture from the config alone"""
+    """start a named encoder from its pretrained weights; false = only its architecture, from its config"""
     dim: int = Field(128, ge=8)
     """width of the latents"""
     depth: int = Field(3, ge=1)
@@ -35,14 +35,14 @@ class EncoderConfig(BaseConfig):
     heads: int = Field(4, ge=1)
     """attention heads; must divide dim"""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """in embeddings and MLPs of the own encoder"""
+    """in embeddings and MLPs of OpenJEPA's encoder"""
     max_len: int | None = Field(None, ge=8)
-    """longest row in tokens, longer documents are split into rows; unset = a named encoder's own limit, 128 else"""
+    """longest row in tokens, longer documents are split into rows; unset = a named encoder's limit, 128 else"""
     lr_scale: float = Field(1.0, gt=0)
-    """learning rate of the encoder relative to train.lr; a good start wants about a hundredth"""
+    """learning rate of the encoder relative to train.lr; about 0.01 suits pretrained weights"""
 
     def named_in(self, section: str) -> NamedEncoder:
-        """What its tokenizer has to fit; `section` is where this stands in the configuration."""
+        """The encoder that its tokenizer has to fit; `section` is where this stands in the configuration."""
         return NamedEncoder(self.name, self.weights, section)
 
 
@@ -51,7 +51,7 @@ def build_encoder(
 ) -> TextEncoder | PretrainedEncoder:
     """The encoder of this config, with an embedding for `vocab`; `section` is where it stands in the configuration.
 
-    A named one is kept in the assets, with its weights if it starts from them: a run needs no hub and no other folder.
+    A named one is saved in the assets, with its weights if it starts from them: a run needs no hub and no other folder.
     """
     if config.name is None:
         max_len = config.max_len or MAX_LEN
@@ -65,13 +65,13 @@ def build_encoder(
 def _named_encoder(config: EncoderConfig, vocab: Vocabulary, context: BuildContext, section: str) -> PretrainedEncoder:
     assert config.name is not None
     weights = config.weights and not context.random_init
-    kept = context.kept("encoder", weights)
-    encoder = PretrainedEncoder(kept or config.name, weights, config.max_len, vocab, f"{section}.name")
-    if kept is None:
+    saved = context.kept("encoder", weights)
+    encoder = PretrainedEncoder(saved or config.name, weights, config.max_len, vocab, f"{section}.name")
+    if saved is None:
         encoder.keep(context.assets / "encoder", weights)
         if encoder.max_len < encoder.own_max_len:
             remark(
                 f"{section}.max_len={config.max_len}: documents are split into rows of {encoder.max_len} tokens, "
-                f"though {config.name} reads {encoder.own_max_len}; {section}.max_len=null takes its own limit"
+                f"though {config.name} reads {encoder.own_max_len}; {section}.max_len=null takes its limit"
             )
     return encoder

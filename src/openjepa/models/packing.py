@@ -1,9 +1,9 @@
-"""Rows of different lengths without their padding: what a network does token by token is done for real tokens only.
+"""Rows of different lengths without their padding: token-wise layers compute only real tokens.
 
-For networks of our own. Those of others read their rows as they are; `sequence_packing` gives them fewer.
+For OpenJEPA's networks; `sequence_packing` is for those of other libraries, and makes fewer rows.
 
-Both are for the CPU, where work on padding costs what work on tokens costs. How to pack depends on the lengths, which a
-GPU would have to be waited for in every forward pass; there padding is masked and computed.
+Both are for the CPU, where padding costs as much as tokens. How to pack depends on the lengths, and reading them would
+synchronise a GPU in every forward pass; there padding is masked and computed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from openjepa.core.sizes import round_up
 
 WORTH = 0.9  # rows are packed if at most this share of their positions is left
 PACKING_DEVICES = frozenset({"cpu"})
-GRAIN = 64  # tokens; sizes are rounded up to it: on CPU a matrix product of a new size has to be prepared first
+GRAIN = 64  # tokens; sizes are rounded up to it, as CPU matrix products of a new size have to be prepared first
 
 
 class Packing:
@@ -43,14 +43,14 @@ class Packing:
 
 
 def packs(valid: Tensor) -> bool:
-    """Whether rows with these real tokens are packed where they are."""
+    """Whether rows on this device are packed."""
     return valid.device.type in PACKING_DEVICES
 
 
 def packing_of(may_attend: Tensor | None, real: Tensor | None = None) -> Packing | None:
-    """How to pack rows of which the tokens `real` [B, T] are no padding; None if that would save too little.
+    """The packing of rows whose tokens `real` [B, T] are not padding; None if it would save too little.
 
-    Where `real` is not given, it is what all may attend [B, 1, 1, T]; None if there is no such.
+    Where `real` is not given, it is taken from a mask [B, 1, 1, T] shared by all queries; None if there is none.
     """
     if real is None and may_attend is not None and may_attend.ndim == 4 and may_attend.shape[2] == 1:
         real = may_attend[:, 0, 0]  # [B, T]
@@ -59,7 +59,7 @@ def packing_of(may_attend: Tensor | None, real: Tensor | None = None) -> Packing
 
 
 def take_rows(x: Tensor, at: Tensor) -> Tensor:
-    """The rows of x [N, D] at positions [K] that are all different -> [K, D]."""
+    """The rows of x [N, D] at distinct positions [K] -> [K, D]."""
     return _Take.apply(x, at)
 
 
@@ -69,7 +69,7 @@ def put_rows(x: Tensor, at: Tensor, rows: int) -> Tensor:
 
 
 class _Take(Function):
-    """Its own gradient: that of an index adds up, which is slow."""
+    """Indexing with a faster gradient: positions are distinct, so nothing is accumulated."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, at: Tensor) -> Tensor:

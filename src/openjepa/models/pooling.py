@@ -33,12 +33,12 @@ def pooled(states: Tensor, valid: Tensor | None, pooling: StatePooling) -> Tenso
 
 
 def described_vectors(embedding: Embedding, encoder: Encoder, batch: object) -> Tensor:
-    """[B, D] the vectors that a description says, of a batch that its `inputs` made.
+    """[B, D] the vectors that `embedding` describes, for a batch that its `inputs` made.
 
     `pooling` must not be "predicted", and `encoder_inputs` must be given.
     """
     assert embedding.encoder_inputs is not None, "the description does not say what the encoder reads"
-    assert embedding.pooling != "predicted", "the predictor makes these vectors: ask Method.embed"
+    assert embedding.pooling != "predicted", "the predictor makes these vectors: call Method.embed"
     arguments, valid = embedding.encoder_inputs(batch)
     vectors = pooled(encoder(*arguments), valid, embedding.pooling)
     return F.normalize(vectors, dim=-1) if embedding.normalization == "unit" else vectors

@@ -1,4 +1,4 @@
-"""Predictors: from the latents of what is visible to the latents of what is hidden. Each is told WHERE it predicts.
+"""Predictors: from the latents of the visible part to those of the hidden part, at given positions.
 
 Both share one signature, so a recipe can swap them: `predictor(context [B, V, D], context_positions [B, V],
 context_valid [B, V], slots [B, H, D] | None, hidden_positions [B, H], hidden_valid [B, H]) -> [B, H, out_dim]`. `slots`
@@ -22,7 +22,7 @@ from openjepa.models.transformer import Trunk, key_mask, mean_pool
 
 
 class PredictorConfig(BaseConfig):
-    """From the context's latents to the hidden ones."""
+    """A predictor of hidden latents from the context's."""
 
     FIRST = ("kind", "width", "depth")
 
@@ -37,11 +37,11 @@ class PredictorConfig(BaseConfig):
 
 
 class SequencePredictorConfig(PredictorConfig):
-    """The same where positions are in line, as in a text."""
+    """The same for one-dimensional positions, as in a text."""
 
     alibi: bool = False
-    """attention falls off with the distance of two positions, in each head at a rate of its own; nothing else is known
-    of positions, so rows may become longer than in training (attention predictor)"""
+    """attention falls off with the distance of two positions, in each head at another rate, in place of position
+    embeddings, so rows may become longer than in training (attention predictor)"""
 
 
 def build_predictor(config: PredictorConfig, dim: int, out_dim: int, max_len: int) -> nn.Module:
@@ -67,10 +67,10 @@ def mlp(dims: list[int]) -> nn.Sequential:
 
 
 class ProjectorConfig(BaseConfig):
-    """The head that a loss between views sees; embeddings are taken before it."""
+    """The head before a loss between views; embeddings are taken before it."""
 
     kind: Literal["mlp", "none"] = "mlp"
-    """three layers, or nothing: the loss then sees the embeddings themselves, and shapes them sooner"""
+    """three layers, or none: the loss then acts on the embeddings themselves, and shapes them sooner"""
     width: int = Field(512, ge=8)
     """of its two hidden layers"""
     out_dim: int = Field(128, ge=8)
@@ -90,16 +90,16 @@ def build_projector(config: ProjectorConfig, dim: int) -> nn.Module:
 
 
 def predict_everywhere(predictor: nn.Module, latents: Tensor) -> Tensor:
-    """What a predictor of this signature makes of all positions [B, N, out_dim], from the latents of all [B, N, D]."""
-    at = torch.arange(latents.shape[1], device=latents.device).expand(len(latents), -1)  # [B, N]
-    every = torch.ones_like(at, dtype=torch.bool)  # [B, N]
-    return predictor(latents, at, every, None, at, every)
+    """Predictions for all positions [B, N, out_dim], from the latents of all [B, N, D]."""
+    positions = torch.arange(latents.shape[1], device=latents.device).expand(len(latents), -1)  # [B, N]
+    valid = torch.ones_like(positions, dtype=torch.bool)  # [B, N]
+    return predictor(latents, positions, valid, None, positions, valid)
 
 
 class MLPPredictor(nn.Module):
-    """The original T-JEPA's predictor: a three-layer bottleneck on each slot, told its position.
+    """The original T-JEPA's predictor: a three-layer bottleneck on each slot, with its position embedding.
 
-    Where tokens are dropped there is no slot, and it starts from the mean of the context instead.
+    Where tokens are dropped there is no slot, and the mean of the context takes its place.
     """
 
     def __init__(self, dim: int, hidden: int, out_dim: int, max_len: int) -> None:
@@ -108,20 +108,28 @@ class MLPPredictor(nn.Module):
         nn.init.normal_(self.position_embedding.weight, std=0.02)
         self.layers = mlp([dim, hidden, hidden, out_dim])
 
-    def forward(self, context: Tensor, context_positions: Tensor, context_valid: Tensor, slots: Tensor | None,
-                hidden_positions: Tensor, hidden_valid: Tensor) -> Tensor:  # fmt: skip
-        start = mean_pool(context, context_valid)[:, None] if slots is None else slots  # [B, 1 or H, D]
-        return self.layers(start + self.position_embedding(hidden_positions))
+    def forward(
+        self,
+        context: Tensor,
+        context_positions: Tensor,
+        context_valid: Tensor,
+        slots: Tensor | None,
+        hidden_positions: Tensor,
+        hidden_valid: Tensor,
+    ) -> Tensor:
+        inputs = mean_pool(context, context_valid)[:, None] if slots is None else slots  # [B, 1 or H, D]
+        return self.layers(inputs + self.position_embedding(hidden_positions))
 
 
 class AttentionPredictor(nn.Module):
-    """A narrow transformer over the context and a positioned mask token per hidden position (Assran et al. 2023).
+    """A narrow transformer over the context and one mask token per hidden position (Assran et al. 2023).
 
-    `alibi=True` replaces embedded positions by their distances (`linear_biases`): no position is too far or new.
+    `alibi=True` replaces position embeddings by biases on distances (`linear_biases`), for positions of any size.
     """
 
-    def __init__(self, dim: int, width: int, out_dim: int, depth: int, heads: int, max_len: int,
-                 alibi: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self, dim: int, width: int, out_dim: int, depth: int, heads: int, max_len: int, alibi: bool = False
+    ) -> None:
         super().__init__()
         self.heads, self.alibi = heads, alibi
         self.enter = nn.Linear(dim, width)
@@ -132,27 +140,35 @@ class AttentionPredictor(nn.Module):
         self.trunk = Trunk(width, depth, heads)
         self.leave = nn.Linear(width, out_dim)
 
-    def forward(self, context: Tensor, context_positions: Tensor, context_valid: Tensor, slots: Tensor | None,
-                hidden_positions: Tensor, hidden_valid: Tensor) -> Tensor:  # fmt: skip
-        seen = self._placed(self.enter(context), context_positions)  # [B, V, W]
-        queries = self._placed(self.mask_token.expand(*hidden_positions.shape, -1), hidden_positions)  # [B, H, W]
+    def forward(
+        self,
+        context: Tensor,
+        context_positions: Tensor,
+        context_valid: Tensor,
+        slots: Tensor | None,
+        hidden_positions: Tensor,
+        hidden_valid: Tensor,
+    ) -> Tensor:
+        visible = self._with_positions(self.enter(context), context_positions)  # [B, V, W]
+        mask_tokens = self.mask_token.expand(*hidden_positions.shape, -1)  # [B, H, W]
+        queries = self._with_positions(mask_tokens, hidden_positions)  # [B, H, W]
         if slots is not None:
             queries = queries + self.enter(slots)
         mask = key_mask(torch.cat([context_valid, hidden_valid], 1))  # [B, 1, 1, V + H]
         if self.alibi:
             mask = linear_biases(torch.cat([context_positions, hidden_positions], 1), mask, self.heads)
-        out = self.trunk(torch.cat([seen, queries.to(seen.dtype)], 1), mask)  # [B, V + H, W]
-        return self.leave(out[:, seen.shape[1] :])
+        out = self.trunk(torch.cat([visible, queries.to(visible.dtype)], 1), mask)  # [B, V + H, W]
+        return self.leave(out[:, visible.shape[1] :])
 
-    def _placed(self, x: Tensor, positions: Tensor) -> Tensor:
+    def _with_positions(self, x: Tensor, positions: Tensor) -> Tensor:
         return x if self.position_embedding is None else x + self.position_embedding(positions)
 
 
 def linear_biases(positions: Tensor, may_attend: Tensor, heads: int) -> Tensor:
-    """What is added to attention's scores, [B, H, T, T]: the less, the farther apart two `positions` [B, T] are.
+    """Biases of attention scores [B, H, T, T] that fall with the distance of two `positions` [B, T].
 
-    Head h of H falls by 2^(-8 h / H) a step (ALiBi, Press et al. 2022, section 3). The lowest score where nothing
-    `may_attend`, bool, broadcastable.
+    Head h of H falls by 2^(-8 h / H) a step (ALiBi, Press et al. 2022, section 3). LOWEST where `may_attend` (bool,
+    broadcastable) is False.
     """
     slopes = 2.0 ** (-8 * torch.arange(1, heads + 1, device=positions.device) / heads)  # [H]
     distance = (positions[:, None, :, None] - positions[:, None, None, :]).abs()  # [B, 1, T, T]

@@ -4,9 +4,9 @@ The only file that imports transformers models. Encoders that take `position_ids
 true positions. Where there is no such argument, the difference of position embeddings is added to the word embeddings,
 which the model's own layer then completes to the true position.
 
-Where transformers would choose its "sdpa" attention, the same attention is computed by `attend`, which knows when the
-CPU's fused kernel is the slow way. Where rows are mostly padding, texts share rows. Weights, configs and what is saved
-are untouched by both.
+Where transformers would choose its "sdpa" attention, the same attention is computed by `attend`, which avoids the CPU's
+fused kernel where it is slower. Where rows are mostly padding, texts share rows. Neither changes weights, configs or
+saved files.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from openjepa.models.transformer import key_mask
 
 LIMIT_FILE = "sentence_bert_config.json"
 ATTENTION = "openjepa"  # name under which `attention` is registered with transformers
-# families in which positions and the mask are all that decides who reads whom: neither causal, nor windows, nor a bias
+# families whose attention depends only on positions and the mask: neither causal, nor windowed, nor biased
 PACKED = frozenset({"albert", "bert", "camembert", "distilbert", "electra", "nomic_bert", "roberta", "xlm-roberta"})
 BEYOND_ATTEND = ("position_bias", "softcap", "cache")  # arguments of transformers' sdpa that `attend` does not have
 
 
 class PretrainedEncoder(nn.Module):
-    """Wraps a transformers encoder. `name` is a hub id or a folder; `weights=False` builds it from its config alone.
+    """A transformers encoder. `name` is a hub id or a folder; `weights=False` builds it only from its config.
 
-    Its embedding fits `vocab`: with weights it grows if it has to, without them it has that very size. `max_len`
-    (tokens) defaults to the model's own limit (that of sentence-transformers, else its positions). `setting` is where
-    the name was given, for messages.
+    Its embedding fits `vocab`: with weights it grows if needed, without them it has exactly that size. `max_len`
+    (tokens) defaults to the model's limit (that of sentence-transformers, else its positions). `setting` is the key of
+    the name, for messages.
     """
 
     modality: Modality = "text"
@@ -76,8 +76,8 @@ class PretrainedEncoder(nn.Module):
         The model computes all layers, also those that `skip_top` leaves out.
         """
         states, packing = self._read(ids, valid, positions)
-        kept = states[: max(1, len(states) - skip_top)]
-        return list(kept) if packing is None else [packing.unpack(state) for state in kept]
+        used = states[: max(1, len(states) - skip_top)]
+        return list(used) if packing is None else [packing.unpack(state) for state in used]
 
     def forward(self, ids: Tensor, valid: Tensor, positions: Tensor | None = None) -> Tensor:
         """The last layer's latents [B, T, D]."""
@@ -85,10 +85,10 @@ class PretrainedEncoder(nn.Module):
         return states[-1] if packing is None else packing.unpack(states[-1])
 
     def packing(self, valid: Tensor) -> SequencePacking | None:
-        """How to read the same texts in fewer positions; None if there is no way, or none that is worth it."""
+        """The packing of these texts into fewer positions; None if it is impossible or saves too little."""
         config = self.model.config
-        reads_as_told = config._attn_implementation == ATTENTION and not getattr(config, "is_decoder", False)
-        if valid.ndim == 3 or config.model_type not in PACKED or not reads_as_told or not packs(valid):
+        mask_decides = config._attn_implementation == ATTENTION and not getattr(config, "is_decoder", False)
+        if valid.ndim == 3 or config.model_type not in PACKED or not mask_decides or not packs(valid):
             return None
         packing = SequencePacking(valid.long() - 1 if valid.dtype == torch.bool else valid, self.room)
         return packing if packing.worth else None
@@ -96,7 +96,7 @@ class PretrainedEncoder(nn.Module):
     def _read(
         self, ids: Tensor, valid: Tensor, positions: Tensor | None
     ) -> tuple[tuple[Tensor, ...], SequencePacking | None]:
-        """Embeddings and all layers, each [B, T, D]; or packed [R, W, D], and how."""
+        """Embeddings and all layers, each [B, T, D]; or packed [R, W, D], with the packing."""
         packing = self.packing(valid)
         if positions is None and (self.takes_positions or packing is not None):
             positions = torch.arange(ids.shape[1], device=ids.device)  # [T]
@@ -124,14 +124,14 @@ class PretrainedEncoder(nn.Module):
         return table.word_embeddings(ids) + table.position_embeddings(positions) - table.position_embeddings(natural)
 
     def keep(self, folder: Path, weights: bool) -> None:
-        """Write all that the model can be rebuilt from without the hub: config, limit, and its weights or not."""
+        """Save all that the model can be rebuilt from without the hub: config, limit and, with `weights`, weights."""
         with replaced_folder(folder) as inside:
             save_model(self.model, inside, weights)
             (inside / LIMIT_FILE).write_text(json.dumps({"max_seq_length": self.own_max_len}), encoding="utf-8")
 
 
 def save_model(model: Any, folder: Path, weights: bool) -> None:
-    """A transformers model as `load_model` reads it: config.json and, with `weights`, model.safetensors."""
+    """Save a transformers model for `load_model`: config.json and, with `weights`, model.safetensors."""
     if not weights:
         model.config.save_pretrained(folder)
         return
@@ -140,10 +140,7 @@ def save_model(model: Any, folder: Path, weights: bool) -> None:
 
 
 def sentence_limit(name: str) -> int | None:
-    """The longest text in tokens that the model behind `name` was made for, as sentence-transformers keeps it.
-
-    None where it does not say.
-    """
+    """Length limit in tokens of the model `name`, as saved by sentence-transformers; None if there is none."""
     from transformers.utils import cached_file
 
     with hub.reaching(), quiet_transformers():
@@ -164,7 +161,7 @@ def sentence_limit(name: str) -> int | None:
 
 
 def load_model(name: str, weights: bool, vocab: Vocabulary | None = None, setting: str = "encoder.name") -> nn.Module:
-    """The bare encoder behind `name`, with an embedding for `vocab`. Raises UserError naming `setting` and ways on."""
+    """The encoder `name` without heads, with an embedding for `vocab`. Raises UserError naming `setting` and fixes."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         _require_repository(name, setting)
@@ -202,7 +199,7 @@ def _ways_on(setting: str) -> str:
 
 
 def _require_all(model: nn.Module, missing: Iterable[str], what: str) -> None:
-    """Raises UserError if the weights lack tensors that latents pass through: they would silently be random."""
+    """Raises UserError if the weights lack tensors that latents depend on: these would silently be random."""
     known = dict(model.named_parameters())
     unused = {id(parameter) for parameter in unused_parameters(model)}
     needed = sorted(name for name in missing if name in known and id(known[name]) not in unused)
@@ -210,7 +207,7 @@ def _require_all(model: nn.Module, missing: Iterable[str], what: str) -> None:
         raise UserError(
             f"{what} cannot be loaded: its weights lack {len(needed)} of {len(known)} tensors of a "
             f"{type(model).__name__} (first: {needed[0]}); give weights that belong to its config.json, or set "
-            "weights=false beside it"
+            "weights=false next to it"
         )
 
 
@@ -223,7 +220,7 @@ def _grown(model: Any, vocab: Vocabulary | None) -> Any:
 
 @contextmanager
 def quiet_transformers() -> Generator[None]:
-    """Within the block transformers shows no progress bars and prints no warnings; what fails still raises."""
+    """Within the block transformers shows no progress bars and prints no warnings; errors are still raised."""
     from huggingface_hub.utils import are_progress_bars_disabled
     from transformers.utils import logging
 
@@ -250,8 +247,16 @@ def with_fast_attention(model: Any) -> nn.Module:
     return model
 
 
-def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-              dropout: float = 0.0, scaling: float | None = None, **others: Any) -> tuple[Tensor, None]:  # fmt: skip
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
     """transformers' attention interface: query, key, value [B, H, T, D/H] -> ([B, T, H, D/H], no weights).
 
     What `attend` cannot express (causal without a mask, grouped heads, a bias, another scale) stays with "sdpa".
@@ -270,19 +275,19 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
 
 
 def attention_mask(config: Any, may_read: Tensor) -> Tensor:
-    """may_read [B, 1, T, T] (or broadcastable) as the model's attention wants it: boolean, else added to scores."""
+    """may_read [B, 1, T, T] (or broadcastable) in the model's format: boolean, else added to scores."""
     if config._attn_implementation in ("sdpa", ATTENTION):
         return may_read
     return torch.zeros(may_read.shape, device=may_read.device).masked_fill(~may_read, torch.finfo(torch.float32).min)
 
 
 def first_position(model: Any) -> int:
-    """Where the model counts a text's first token: 0, or behind the padding id in RoBERTa's family."""
+    """The model's position of a text's first token: 0, or the padding id + 1 in RoBERTa's family."""
     table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     return table.padding_idx + 1 if isinstance(table, nn.Embedding) and table.padding_idx is not None else 0
 
 
 def unused_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters of heads that token latents do not pass through (BERT's pooler): they would never get a gradient."""
+    """Parameters that token latents do not depend on (BERT's pooler): they would never get a gradient."""
     pooler = getattr(model, "pooler", None)
     return list(pooler.parameters()) if isinstance(pooler, nn.Module) else []

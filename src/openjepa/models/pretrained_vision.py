@@ -1,7 +1,7 @@
 """A ViT of the `transformers` library, by hub id or local folder, behind the interface of `ViT`.
 
-Patches are embedded and given their positions, those that are not read are taken out, and only then come the layers:
-what is hidden costs nothing and cannot leak. The [CLS] token is always read and never returned.
+Patches are embedded with their positions and hidden ones are removed before the layers, so they cost nothing and cannot
+leak. The [CLS] token is always read and never returned.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OUR_MEAN, OUR_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # images come in [-1, 1]
 
 
 class PretrainedViT(nn.Module):
-    """Wraps a transformers ViT. `name` is a hub id or a folder; `weights=False` builds it from its config alone.
+    """A transformers ViT. `name` is a hub id or a folder; `weights=False` builds it only from its config.
 
     Raises UserError for a model of another family, ConfigError if it was made for images of another size.
     """
@@ -79,7 +79,7 @@ class PretrainedViT(nn.Module):
             yield x
 
     def keep(self, folder: Path, weights: bool) -> None:
-        """Write all that the model can be rebuilt from without the hub: config, pixel statistics, weights or not."""
+        """Save all that the model can be rebuilt from without the hub: config, pixel statistics, weights if wanted."""
         mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
         with replaced_folder(folder) as inside:
             save_model(self.model, inside, weights)
@@ -88,12 +88,12 @@ class PretrainedViT(nn.Module):
 
 
 def pixel_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel that the model's images were normed by; ours where it does not say."""
+    """Mean and deviation of each channel by which the model normalises images; ours where it has none."""
     from transformers.image_processing_utils import BaseImageProcessor
 
     try:
         with hub.reaching(), quiet_transformers():
-            found, _ = BaseImageProcessor.get_image_processor_dict(str(Path(name).expanduser()))
+            settings, _ = BaseImageProcessor.get_image_processor_dict(str(Path(name).expanduser()))
     except (OSError, ValueError):  # the model comes without one
         return OUR_MEAN, OUR_STD
-    return tuple(found.get("image_mean") or OUR_MEAN), tuple(found.get("image_std") or OUR_STD)
+    return tuple(settings.get("image_mean") or OUR_MEAN), tuple(settings.get("image_std") or OUR_STD)

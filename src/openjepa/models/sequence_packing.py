@@ -1,4 +1,4 @@
-"""Short texts side by side in the rows of an encoder's input, none reading another: less padding, for any model.
+"""Sequence packing: several short texts in a row, without attention between them, for less padding in any model.
 
 Source: Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination".
 """
@@ -16,7 +16,7 @@ from openjepa.core.sizes import round_up
 from openjepa.models.attention import SHORT
 from openjepa.models.packing import WORTH, put_rows, take_rows
 
-STEP = 32  # tokens; lengths of rows are multiples: on CPU a matrix product of a new size has to be prepared first
+STEP = 32  # tokens; lengths of rows are multiples, as CPU matrix products of a new size have to be prepared first
 LENGTHS = 6  # of rows, that are tried
 
 
@@ -41,7 +41,7 @@ class SequencePacking:
 
     @property
     def worth(self) -> bool:
-        """Whether the new rows are clearly fewer positions than the old ones."""
+        """Whether the new rows have clearly fewer positions than the old ones."""
         return 0 < self.size[0] * self.size[1] <= WORTH * self.shape.numel()
 
     def pack(self, x: Tensor) -> Tensor:
@@ -59,10 +59,10 @@ class SequencePacking:
 
 
 def fewest_positions(lengths: Sequence[int], least: int, longest: int) -> tuple[tuple[int, int], list[int]]:
-    """Rows and their length that need the fewest positions for texts of `lengths`, and where each text starts in them.
+    """The number and length of rows with the fewest positions for texts of `lengths`, and each text's start in them.
 
-    Tried are LENGTHS lengths from `least` on, up to `longest` and to SHORT, beyond which attention is slow; if `least`
-    is beyond it, that alone.
+    LENGTHS lengths are tried from `least` on, up to `longest` and to SHORT, beyond which attention is slow; if `least`
+    is beyond it, only that.
     """
     first = round_up(least, STEP)
     last = min(longest, max(first, SHORT))
@@ -73,12 +73,12 @@ def fewest_positions(lengths: Sequence[int], least: int, longest: int) -> tuple[
 
 
 def best_fit(lengths: Sequence[int], width: int) -> tuple[int, list[int]]:
-    """Room for texts of `lengths` in rows of `width`: how many rows, and where in the flat rows each text starts.
+    """Pack texts of `lengths` into rows of `width`: how many rows, and where in the flat rows each text starts.
 
-    Longest first, each into the fullest row that has room for it.
+    Best fit decreasing: longest first, each into the fullest row that has room for it.
     """
-    rows_with: dict[int, list[int]] = defaultdict(list)  # rows by the room that they have left
-    rooms: list[int] = []  # of which there are rows, in order
+    rows_with: dict[int, list[int]] = defaultdict(list)  # rows by their free space
+    rooms: list[int] = []  # free spaces that rows have, in order
     starts, rows = [0] * len(lengths), 0
     for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         at = bisect_left(rooms, lengths[text])

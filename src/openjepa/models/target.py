@@ -1,4 +1,4 @@
-"""Target encoders: where the regression targets come from, and how they move."""
+"""Target encoders, which make the regression targets, and their updates."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class MomentumConfig(BaseConfig):
 
 
 class Untrained(nn.Module):
-    """A network that is never trained by gradient and always in eval mode, so dropout cannot perturb targets.
+    """A network without gradient, always in eval mode, so that dropout cannot perturb targets.
 
-    Around an encoder it is an encoder.
+    If it wraps an encoder, it is an encoder.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -78,7 +78,7 @@ class Untrained(nn.Module):
 
 
 class Frozen(Untrained):
-    """A network that stays as it is: it is not averaged either."""
+    """A network that never changes, not even by averaging."""
 
 
 class EMATarget(Untrained):
@@ -94,12 +94,12 @@ class EMATarget(Untrained):
 
     @torch.no_grad()
     def update(self, online: nn.Module, progress: Progress) -> None:
-        """Move towards `online` by the momentum of this step; where `online` is frozen, the targets hold still too."""
+        """Move towards `online` by the momentum of this step; where `online` is frozen, parameters do not change."""
         if any(parameter.requires_grad for parameter in online.parameters()):
             weight = 1.0 - self.momentum(progress)
             torch._foreach_lerp_(list(self.module.parameters()), list(online.parameters()), weight)
-        for mine, theirs in zip(self.module.buffers(), online.buffers(), strict=True):
-            mine.copy_(theirs)
+        for copied, buffer in zip(self.module.buffers(), online.buffers(), strict=True):
+            copied.copy_(buffer)
 
 
 def build_target(kind: TargetKind, online: nn.Module, momentum: MomentumConfig) -> EMATarget | Frozen | None:

@@ -1,4 +1,4 @@
-"""One pre-norm transformer trunk. An encoder, a decoder or a predictor is only a matter of the mask passed in."""
+"""A pre-norm transformer trunk for encoders, decoders and predictors, which differ in the mask passed in."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Trunk(nn.Module):
     ) -> list[Tensor]:
         """Outputs of all blocks, the last one normed: depth x [B, T, D]; the top `skip_top` are not computed.
 
-        `real` [B, T] bool says which tokens are not padding, where `may_attend` does not tell.
+        `real` [B, T] bool is True on tokens that are not padding, where `may_attend` does not define it.
         """
         packing = packing_of(may_attend, real)
         if packing is not None:
@@ -74,7 +74,7 @@ class Trunk(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Token ids to latents, from scratch. Reads any subset of a text's tokens as long as it is told their positions."""
+    """Token ids to latents, from scratch. Reads any subset of a text's tokens at given positions."""
 
     modality: Modality = "text"
 
@@ -83,19 +83,17 @@ class TextEncoder(nn.Module):
         self.dim, self.max_len = dim, max_len
         self.token, self.position_embedding = nn.Embedding(vocab, dim), nn.Embedding(max_len, dim)
         nn.init.normal_(self.token.weight, std=0.02)
-        nn.init.normal_(
-            self.position_embedding.weight, std=0.004
-        )  # a fifth of the words: texts of one length must not look alike
+        # a fifth of the words' deviation, or texts of one length would have similar embeddings
+        nn.init.normal_(self.position_embedding.weight, std=0.004)
         self.drop = nn.Dropout(dropout)
         self.trunk = Trunk(dim, depth, heads, dropout=dropout)
 
     def states(self, ids: Tensor, valid: Tensor, positions: Tensor | None = None, skip_top: int = 0) -> list[Tensor]:
         """ids, valid, positions [B, T] (positions default to 0..T-1) -> depth + 1 latents, each [B, T, D].
 
-        The words with their positions come first, then the output of every block, the last one normed. The top
-        `skip_top` are left out, and not computed. `valid` [B, T] bool says which tokens are real; int64 is the number
-        of each token's segment, which reads itself only (negative = padding); [B, T, T] bool says which token may read
-        which.
+        The embeddings with their positions come first, then the output of every block, the last one normed. The top
+        `skip_top` are left out, and not computed. `valid` [B, T] bool is True on real tokens; int64 is the number
+        of each token's segment, which attends only to itself (negative = padding); [B, T, T] bool is an attention mask.
         """
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)  # [T]
@@ -108,7 +106,7 @@ class TextEncoder(nn.Module):
 
 
 def key_mask(valid: Tensor) -> Tensor:
-    """Who may read whom, bool, broadcastable to [B, H, T, T]; for `valid` as `TextEncoder.states` takes it."""
+    """The attention mask, bool, broadcastable to [B, H, T, T], from `valid` as `TextEncoder.states` takes it."""
     if valid.ndim == 3:
         return valid[:, None]  # [B, 1, T, T]
     if valid.dtype == torch.bool:
@@ -117,7 +115,7 @@ def key_mask(valid: Tensor) -> Tensor:
 
 
 def real_of(valid: Tensor) -> Tensor | None:
-    """Which tokens are no padding [B, T]; None for [B, T, T], which does not say it."""
+    """Which tokens are not padding [B, T]; None for [B, T, T], which does not define it."""
     if valid.ndim == 3:
         return None
     return valid if valid.dtype == torch.bool else valid >= 0

@@ -22,15 +22,15 @@ class VisionConfig(ViTConfig):
     name: str | None = None
     """transformers hub id or local folder of a ViT; unset = OpenJEPA's own with the sizes below"""
     weights: bool = True
-    """start a named encoder from its pretrained weights; false = its architecture from the config alone"""
+    """start a named encoder from its pretrained weights; false = only its architecture, from its config"""
     lr_scale: float = Field(1.0, gt=0)
-    """learning rate of the encoder relative to train.lr; a good start wants about a hundredth"""
+    """learning rate of the encoder relative to train.lr; about 0.01 suits pretrained weights"""
 
 
 def build_vision(config: VisionConfig, pixels: int, context: BuildContext) -> ViT | PretrainedViT:
     """The encoder of this config, for images of `pixels` x `pixels`.
 
-    A named one is kept in the assets, with its weights if it starts from them: a run needs no hub and no other folder.
+    A named one is saved in the assets, with its weights if it starts from them: a run needs no hub and no other folder.
     """
     encoder = ViT(config, pixels) if config.name is None else _named(config.name, config, pixels, context)
     scale_lr(encoder, config.lr_scale)
@@ -39,8 +39,8 @@ def build_vision(config: VisionConfig, pixels: int, context: BuildContext) -> Vi
 
 def _named(name: str, config: VisionConfig, pixels: int, context: BuildContext) -> PretrainedViT:
     weights = config.weights and not context.random_init
-    kept = context.kept("vision", weights)
-    encoder = PretrainedViT(kept or name, pixels, weights)
-    if kept is None:
+    saved = context.kept("vision", weights)
+    encoder = PretrainedViT(saved or name, pixels, weights)
+    if saved is None:
         encoder.keep(context.assets / "vision", weights)
     return encoder

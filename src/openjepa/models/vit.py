@@ -1,8 +1,7 @@
-"""A vision transformer that encodes the patches it is given and no others (Dosovitskiy et al. 2021; visible ones only:
-MAE, He et al. 2022).
+"""A vision transformer that encodes only given patches (Dosovitskiy et al. 2021; as in MAE, He et al. 2022).
 
-Patches are chosen by their number in raster order *before* anything mixes them, so what is not chosen costs nothing in
-the trunk and cannot leak. Two stems turn pixels into tokens. `linear` looks at each patch alone. `conv` is a stack of
+Patches are chosen by their number in raster order *before* anything mixes them, so other patches cost nothing in the
+trunk and cannot leak. Two stems turn pixels into tokens. `linear` maps each patch separately. `conv` is a stack of
 overlapping convolutions (Xiao et al. 2021), which learns faster but reaches over patch borders: when only some patches
 are given, the pixels of all others are set to 0 (mid-grey) first.
 """
@@ -85,17 +84,17 @@ class ViT(nn.Module):
         return self.states(images, positions, valid)[-1]
 
     def tokens(self, images: Tensor, positions: Tensor | None, valid: Tensor | None) -> Tensor:
-        """What the trunk reads, [B, V, D]: stem and position of each chosen patch."""
+        """The trunk's inputs [B, V, D]: stem output and position embedding of each chosen patch."""
         embedding = self.position_embeddings(images)  # [N, D]
         if isinstance(self.stem, nn.Linear):
             pixels = patchify(images, self.patch)  # [B, N, 3 P P]
-            found = self.stem(pixels if positions is None else gather_positions(pixels, positions))
+            tokens = self.stem(pixels if positions is None else gather_positions(pixels, positions))
         else:
             if positions is not None:
-                images = images * self._shown(images, positions, valid)
-            found = self.stem(images).flatten(2).transpose(1, 2)  # [B, N, D]
-            found = found if positions is None else gather_positions(found, positions)
-        return found + (embedding if positions is None else embedding[positions])
+                images = images * self._visible_pixels(images, positions, valid)
+            tokens = self.stem(images).flatten(2).transpose(1, 2)  # [B, N, D]
+            tokens = tokens if positions is None else gather_positions(tokens, positions)
+        return tokens + (embedding if positions is None else embedding[positions])
 
     def position_embeddings(self, images: Tensor) -> Tensor:
         """[N, D] position embeddings of the patches of `images` [B, 3, H, W], of this ViT's grid or of another."""
@@ -111,13 +110,14 @@ class ViT(nn.Module):
             raise ConfigError(f"images of {height} x {width} pixels cannot be cut into patches of {self.patch}")
         return height // self.patch, width // self.patch
 
-    def _shown(self, images: Tensor, positions: Tensor, valid: Tensor | None) -> Tensor:
+    def _visible_pixels(self, images: Tensor, positions: Tensor, valid: Tensor | None) -> Tensor:
         """[B, 1, H, W], 1 on the pixels of the given patches of `images` and 0 elsewhere."""
         rows, columns = self.grid_of(images)
         real = torch.ones_like(positions) if valid is None else valid.long()  # [B, V]
-        shown = positions.new_zeros(len(positions), rows * columns).scatter_reduce(1, positions, real, "amax")  # [B, N]
-        shown = shown.view(-1, 1, rows, columns).to(self.position_embedding.dtype)
-        return shown.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
+        visible = positions.new_zeros(len(positions), rows * columns)
+        visible = visible.scatter_reduce(1, positions, real, "amax")  # [B, N]
+        visible = visible.view(-1, 1, rows, columns).to(self.position_embedding.dtype)
+        return visible.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -128,7 +128,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
 
 def conv_stem(patch: int, dim: int) -> nn.Sequential:
-    """Overlapping 3 x 3 convolutions, each halving (or a 5 x 5 one cutting to a third), until a patch is one place.
+    """Overlapping 3 x 3 convolutions, each halving (or a 5 x 5 one cutting to a third), until a patch is one cell.
 
     Then 1 x 1 to `dim` channels. Source: Xiao et al. 2021, with GroupNorm for BatchNorm: rows do not mix.
     Raises ConfigError for a patch size with a prime factor above 3.
@@ -139,7 +139,7 @@ def conv_stem(patch: int, dim: int) -> nn.Sequential:
             strides.append(factor)
             rest //= factor
     if rest > 1 or not strides:
-        raise ConfigError(f"encoder.stem=conv cannot shrink a patch of {patch} to one place; use 2, 3, 4, 6, 8 or 16")
+        raise ConfigError(f"encoder.stem=conv cannot shrink a patch of {patch} to one cell; use 2, 3, 4, 6, 8 or 16")
     layers: list[nn.Module] = []
     channels = 3
     for number, stride in enumerate(strides):
@@ -159,8 +159,8 @@ def sincos_positions(grid: Grid, dim: int, area: Grid | None = None, device: tor
 
     The rates are w_k = 10000^(-4 k / dim).
     Each quarter of the width holds one of sin y, cos y, sin x, cos x (Vaswani et al. 2017; two-dimensional as in MAE).
-    `area`, the grid of the encoder's own images, is what `grid` is laid over: y and x are the centres of its cells, in
-    patches of `area`. A small view's grid thus reaches as far as a large one's, as when learned positions are
+    `area`, the grid of the encoder's full images, is what `grid` is laid over: y and x are the centres of its cells, in
+    patches of `area`. A small view's grid thus spans as much as a large one's, as when learned positions are
     interpolated (DINO, Caron et al. 2021), but with exact values. None = `grid` itself: y and x are row and column.
     Raises ConfigError if `dim` cannot be divided by 4.
     """
@@ -181,7 +181,7 @@ def _centres(cells: int, span: int, device: torch.device | str) -> Tensor:
 
 @dataclass(frozen=True)
 class Projected:
-    """What a loss sees of an image: the projection of its mean latent, as an encoder of one position an image."""
+    """The projection of an image's mean latent, as an encoder of one position per image."""
 
     encoder: Encoder
     projector: nn.Module

@@ -1,7 +1,7 @@
-"""Contrastive losses: a view has to find its own other view, or a prediction its target, among others.
+"""Contrastive losses: identify the other view of an input, or the target of a prediction, among candidates.
 
 Negatives do not depend on the number of devices: views are those of all ranks (`core.distributed.gather_rows`), and the
-candidates of a prediction are of its own document.
+candidates of a prediction belong to its document.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TEMPERATURE: dict[Similarity, float] = {"cosine": 0.1, "product": 1.0}  # of `La
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Unit vectors [B, D], [B, D] -> scalar: mean -log softmax of the own pair among all B, in nats; log B = chance.
+    """Unit vectors [B, D], [B, D] -> scalar: mean -log softmax of the true pair among all B, in nats; log B = chance.
 
     Source: Gao et al. 2021, eq. 4; van den Oord et al. 2018.
     """
@@ -32,7 +32,7 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Unit vectors [B, D], [B, D] -> scalar in nats: each of the 2 B views finds its other one among the rest.
+    """Unit vectors [B, D], [B, D] -> scalar in nats: each of the 2 B views has to identify its other one.
 
     Views of the same side are negatives too, unlike in `info_nce`; log(2 B - 1) = chance.
 
@@ -45,35 +45,35 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def similarities(predicted: Tensor, pool: Tensor, kind: Similarity) -> Tensor:
-    """Of predictions [M, D] with candidates [N, D] -> [M, N]: the cosine, or the product a dimension, x . y / D.
+    """Similarities [M, N] of predictions [M, D] with candidates [N, D]: cosines, or x . y / D.
 
-    What all candidates of a prediction share adds the same product to each, so a softmax does not see it; in a cosine
-    it takes a share of the prediction's length from what tells them apart.
+    What all candidates of a prediction share adds the same product to each, so a softmax is invariant to it; in a
+    cosine it takes a share of the prediction's length from what distinguishes them.
     """
     if kind == "product":
         return predicted.float() @ pool.float().T / pool.shape[1]
     return F.normalize(predicted.float(), dim=-1) @ F.normalize(pool.float(), dim=-1).T
 
 
-def tell_apart(similar: Tensor, answer: Tensor, among: Tensor, temperature: float) -> Tensor:
-    """Which was meant? Similarities [M, N], positions of the targets [M], candidates [M, N] bool -> [M] in nats.
+def candidate_info_nce(similar: Tensor, answer: Tensor, candidates: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of similarities [M, N], for targets at `answer` [M] among `candidates` [M, N] bool -> [M] in nats.
 
-    -log softmax of that of the target among those of all candidates; 0 is perfect, the log of their number is chance.
-    It pays for what a distance hardly sees, since it is little of the variance: which of many that are alike.
+    -log softmax of the target's similarity among all candidates'; 0 is perfect, the log of their number is chance.
+    It rewards distinguishing similar candidates, which a distance hardly does: their differences have little variance.
     Source: van den Oord et al. 2018, eq. 4, with similarities over a temperature.
     """
-    return F.cross_entropy((similar / temperature).masked_fill(~among, -torch.inf), answer, reduction="none")
+    return F.cross_entropy((similar / temperature).masked_fill(~candidates, -torch.inf), answer, reduction="none")
 
 
 class ContrastConfig(BaseConfig):
-    """What pays for telling a prediction from what it could be taken for."""
+    """A contrast of predictions with the other candidates of their document."""
 
     weight: float = Field(0.0, ge=0)
     """of the contrast at the end of the run, beside the prediction loss; 0 = none"""
     similarity: Similarity = "cosine"
-    """cosine (over 0.1), or product: what a document's sentences share is then neither paid for nor given up"""
+    """cosine (over 0.1), or product: the term is then invariant to what a document's sentences share"""
     start: float = Field(0.5, ge=0, lt=1)
-    """part of the run from which that weight grows: earlier, it only teaches to point away from what is visible"""
+    """part of the run from which that weight grows: earlier, predictions only learn to differ from the visible part"""
 
 
 class LateContrast:
@@ -84,17 +84,17 @@ class LateContrast:
         self.schedule = late(config.weight, config.start)
 
     def weight(self, progress: Progress) -> float:
-        """Of the term, at this point of the run; 0 = there is none yet."""
+        """The term's weight at this point of the run; 0 = no term yet."""
         return self.schedule(progress)
 
     def __call__(
         self, predicted: Tensor, candidates: Tensor, answer: Tensor, document: Tensor, progress: Progress
     ) -> Tensor:
-        """predicted [M, D] of which `answer` [M] is each one's own of N `candidates` [N, D] -> scalar.
+        """predicted [M, D], `answer` [M] = the number of each one's target among `candidates` [N, D] -> scalar.
 
-        A prediction's candidates are those of its own `document` [N].
+        A prediction is compared with the candidates of its `document` [N].
         """
         similar = similarities(predicted, candidates, self.similarity)  # [M, N]
-        among = document[answer][:, None] == document  # [M, N]
-        lost = tell_apart(similar, answer, among, TEMPERATURE[self.similarity])  # [M]
-        return self.weight(progress) * mean_over_ranks(lost)
+        same_document = document[answer][:, None] == document  # [M, N]
+        losses = candidate_info_nce(similar, answer, same_document, TEMPERATURE[self.similarity])  # [M]
+        return self.weight(progress) * mean_over_ranks(losses)

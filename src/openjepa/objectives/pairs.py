@@ -1,7 +1,7 @@
 """The loss between two modalities that predict each other, without negatives: two distances and a regulariser on each.
 
-Targets come from slow averages (EMA) of what learns, without gradient, or are the learning sides themselves, which then
-move towards each other. The regulariser keeps either side from a constant.
+Targets come from EMA copies, without gradient, or are the trained sides themselves, which then move towards each other.
+The regulariser keeps either side from a constant.
 Source of the latter: LeJEPA, Balestriero & LeCun 2025, with the two modalities for its views.
 """
 
@@ -25,7 +25,7 @@ class PairsConfig(BaseConfig):
     directions: Literal["image", "both"] = "image"
     """image = only hidden patches are predicted; both = also whole images and whole captions from each other"""
     target_encoder: Literal["ema", "self"] = "ema"
-    """whose latents are predicted: those of EMA copies, or those of the networks that learn, with their gradient"""
+    """whose latents are predicted: those of EMA copies, or those of the trained networks, with their gradient"""
     weight: float = Field(1.0, gt=0)
     """of all terms between them beside the prediction of patches"""
     spread: RegularizerConfig = RegularizerConfig(name="sigreg", weight=5.0)
@@ -41,12 +41,12 @@ def build_pair_loss(config: PairsConfig) -> PairLoss:
     regularizer = build_regularizer(config.spread)
 
     def terms(pairs: Pairs, draw: int) -> dict[str, Tensor]:
-        found = {
+        named = {
             "image_from_text": mean_over_ranks(mse(pairs.image_from_text, pairs.image_target)),
             "text_from_image": mean_over_ranks(mse(pairs.text_from_image, pairs.text_target)),
         }
-        apart = regularize_views(regularizer, (pairs.image, pairs.text), draw)
-        found |= {f"pairs_{name}": term for name, term in apart.items()}
-        return {name: config.weight * term for name, term in found.items()}
+        spread = regularize_views(regularizer, (pairs.image, pairs.text), draw)
+        named |= {f"pairs_{name}": term for name, term in spread.items()}
+        return {name: config.weight * term for name, term in named.items()}
 
     return terms

@@ -3,13 +3,13 @@
     terms = regularizer(z, batch.draw)      z [N, D]: the rows of this rank -> named scalars to add to the loss
 
 Apply a regulariser to the tensor that can collapse (the encoder's pooled output or its projection), not only to the
-predictor's output, which can look healthy over a dead encoder.
+predictor's output, which can look healthy on a collapsed encoder.
 
 Rows are gathered over ranks with a differentiable all-gather, so the DDP gradient equals that of one process (a plain
 all-reduce of statistics gives 1 / world_size of it). Every rank must call; rows per rank may differ. Weights carry
 over between batch sizes, widths and world sizes: variance is a mean over dimensions, covariance a sum of squares
 divided by D, SIGReg an integral that is *not* multiplied by N. Fewer than two rows have no statistics: every term is
-then 0 with a graph, so that ranks still meet in the backward pass.
+then 0 with a graph, so that ranks stay in step in the backward pass.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ def vicreg(
     """Variance hinge and decorrelation, z [N, D] -> terms "variance" and "covariance". All >= 0, lower is better.
 
     variance   = mean_j max(0, 1 - sqrt(Var z_j + 1e-4)), in [0, 0.99]: 0 when every dimension has a std of at least 1
-    covariance = sum_{i != j} C_ij^2 / D; for independent N(0, 1) rows about (D - 1) / (N - 1), the price of few samples
+    covariance = sum_{i != j} C_ij^2 / D; for independent N(0, 1) rows about (D - 1) / (N - 1), the bias of few samples
 
     Weights 1 and 0.04 are the paper's 25 : 1, with its 25 for invariance scaled to 1. The paper's penalty ignores the
     mean vector, so it treats collapse and redundancy but not anisotropy (SIGReg does). With a `mean_weight` there is a
     third term, ours: "mean" = mean_j (mean of z_j)^2, about Var / N for centered rows. `draw` is unused.
-    Source: VICReg, Bardes et al. 2022, eq. 1-4 (per branch: call it once a view and add).
+    Source: VICReg, Bardes et al. 2022, eq. 1-4 (per branch: call it once per view and add).
     """
     rows = gather_rows(z).float()  # [N, D] of all ranks
     n, d = rows.shape
@@ -115,7 +115,7 @@ def sigreg(z: Tensor, draw: int = 0, *, directions: int = 256) -> dict[str, Tens
     distribution the same at every batch size, so the paper's lambda on T is lambda * N here.
 
     Values: rows from N(0, I) 1.05 / N (which `sigreg_ratio` turns into 1); all rows at 0 give 0.402; unit-norm rows
-    about 0.40 whatever they do, because each direction then has a variance of 1 / D: they raise UserError.
+    about 0.40 however they lie, because each direction then has a variance of 1 / D: they raise UserError.
     Cost: directions x 17 x N sines and cosines, kept for the backward pass.
     Source: LeJEPA, Balestriero & LeCun 2025; Epps & Pulley 1983.
     """
@@ -154,6 +154,6 @@ def _refuse_unit_norm(rows: Tensor) -> None:
     norms = rows.detach().norm(dim=-1)  # [N]
     if bool(((norms - 1).abs() < UNIT_NORM_TOLERANCE).all()):
         raise UserError(
-            "sigreg got rows of unit norm and cannot move: never L2-normalise before SIGReg; "
+            "sigreg got rows of unit norm and cannot change: never L2-normalise before SIGReg; "
             "pass the encoder's or projector's raw output"
         )

@@ -1,9 +1,9 @@
-"""Targets relative to what all of them share, by statistics that are kept: the same latent is the same target always.
+"""Targets centred or standardised by running statistics, so that a latent has the same target in every batch.
 
 The states of a small decoder lie in a narrow cone: any two have a cosine near 1, and to predict the common direction is
-nearly to predict the target. `standardize` (see `objectives.targets`) takes it away with the statistics of a batch;
+nearly to predict the target. `standardize` (see `objectives.targets`) removes it with the statistics of a batch;
 here they are running means, as the centre of DINO (Caron et al. 2021), so that after training a single latent can be
-placed among others: for retrieval, readout and demo.
+compared with others: for retrieval, readout and demo.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Space = Literal["raw", "centered", "standardized"]
 
 
 class RunningSpace(nn.Module):
-    """Latents to targets: as they are, minus their running mean, or also divided by their running deviation.
+    """Latents to targets: unchanged, minus their running mean, or also divided by their running deviation.
 
     In training mode every call updates the statistics first, over the rows of all ranks; in eval mode they are fixed.
     """
@@ -47,7 +47,7 @@ class RunningSpace(nn.Module):
         return centered * torch.rsqrt(self.variance + VARIANCE_FLOOR) if self.space == "standardized" else centered
 
     def _update(self, values: Tensor) -> None:
-        """Move towards the batch's statistics; the first batch's are taken as they are."""
+        """Move towards the batch's statistics; the first batch sets them."""
         mean, variance = global_moments(values)
         weight = torch.where(self.updates == 0, 1.0, 1 - self.momentum)
         self.mean.lerp_(mean, weight)

@@ -1,8 +1,8 @@
-"""What is done to the teacher's latents before they become targets. Statistics are in fp32 whatever the precision.
+"""Normalisations that turn the teacher's latents into targets. Statistics are in fp32 whatever the precision.
 
-Without a normalisation the scale of the targets is the scale of the loss, and shrinking both is the cheapest way to
-"learn". `layer_norm` takes the scale of each vector away, `standardize` that of each dimension over the batch (which
-also takes away what all rows share). Targets never carry a gradient: every function here returns a detached tensor.
+Without a normalisation the scale of the targets is the scale of the loss, and shrinking both is the easiest way to
+lower it. `layer_norm` removes the scale of each vector, `standardize` that of each dimension over the batch (and also
+what all rows share). Targets never carry a gradient: every function here returns a detached tensor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VARIANCE_FLOOR = 1e-6  # added to variances: a dead dimension becomes 0, not noi
 
 
 class TargetConfig(BaseConfig):
-    """What of the teacher is predicted, and in which scale."""
+    """Which layers of the teacher are predicted, and their normalisation."""
 
     FIRST = ("norm",)
 
@@ -34,11 +34,11 @@ class TargetConfig(BaseConfig):
     layers: int = Field(1, ge=1)
     """1 = one layer as it is; more = the mean of that many, each layer-normed (data2vec)"""
     skip_top: int = Field(0, ge=0)
-    """layers left out from the top: the lowest of all are the word embeddings, which tell parts of a text apart"""
+    """layers left out from the top: the lowest of all are the word embeddings, which distinguish parts of a text"""
 
 
 def target_layers(config: TargetConfig, states: Sequence[Tensor], cut: int = 0) -> Sequence[Tensor]:
-    """Those of the teacher's states, lowest first, that targets are made of; the top `cut` are not in `states`.
+    """The teacher's layers, lowest first, that targets are made of; the top `cut` are not in `states`.
 
     Raises UserError if the teacher has too few.
     """
@@ -46,7 +46,7 @@ def target_layers(config: TargetConfig, states: Sequence[Tensor], cut: int = 0) 
     last = depth - config.skip_top
     if last < config.layers:
         raise UserError(
-            f"targets from {config.layers} layers below the top {config.skip_top} asked of a model that has "
+            f"targets from {config.layers} layers below the top {config.skip_top} do not exist in a model that has "
             f"{depth}, its word embeddings counted: lower target.layers or target.skip_top"
         )
     return states[last - config.layers : last]
@@ -66,7 +66,7 @@ def merged(states: Sequence[Tensor]) -> Tensor:
 
 
 def none(latents: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The latents as they are, [..., D] -> [..., D]; only fp32 and detached."""
+    """The latents unchanged, [..., D] -> [..., D]; only fp32 and detached."""
     return latents.detach().float()
 
 
@@ -90,7 +90,7 @@ def global_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
 def standardize(latents: Tensor, valid: Tensor | None = None) -> Tensor:
     """Zero mean and unit variance in each dimension over all rows of the global batch, [..., D] -> [..., D].
 
-    All leading axes are rows, on all ranks together; `valid` [...] bool tells real rows from padding, which is shifted
+    All leading axes are rows, on all ranks together; `valid` [...] bool is False on padding, which is shifted
     and scaled like the rest but not counted. Every rank must call it, with any number of rows: the result does not
     depend on how they are spread. Costs two all-reduces of D floats.
     """

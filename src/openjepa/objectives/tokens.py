@@ -1,4 +1,4 @@
-"""Token cross-entropy: what a JEPA normally does not pay for, for hybrids and baselines."""
+"""Token cross-entropy, for hybrids and baselines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openjepa.core.distributed import rank_weight
 
 
 class TokenHead(nn.Module):
-    """From latents to a distribution over the vocabulary, and its cross-entropy in nats (log V for a uniform guess)."""
+    """Latents to a distribution over the vocabulary, and its cross-entropy in nats (log V for a uniform guess)."""
 
     def __init__(self, dim: int, vocab: int) -> None:
         super().__init__()
@@ -26,13 +26,13 @@ class TokenHead(nn.Module):
     def expected(self, latents: Tensor) -> Tensor:
         """latents [M, D] -> [M, D] fp32, the mean output embedding under the predicted distribution.
 
-        What a token model "predicts" in a latent space: of `embeddings`, it explains nothing where the distribution is
-        the same for every position (skill 0), and all where it is certain and right (skill 1).
+        A token model's prediction in a latent space: it explains none of the variance of `embeddings` where the
+        distribution is the same for every position (skill 0), and all where it is certain and right (skill 1).
         """
         probabilities = self.vocabulary(self.transform(latents)).float().softmax(-1)  # [M, V]
         return probabilities @ self.vocabulary.weight.float()
 
     @torch.no_grad()
     def embeddings(self, ids: Tensor) -> Tensor:
-        """ids [M] -> [M, D] fp32, the output embeddings of these very tokens."""
+        """ids [M] -> [M, D] fp32, the output embeddings of these tokens."""
         return self.vocabulary.weight[ids].float()

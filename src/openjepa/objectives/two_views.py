@@ -1,9 +1,9 @@
-"""Two views of the same rows, pulled together and kept from collapsing: what most recipes add to their prediction.
+"""Invariance and regularisation of two views of the same rows, which most recipes add to their prediction loss.
 
     terms = two_views(first, second, batch.draw)
 
-The views are two parts of an input (its visible and its hidden part) or two augmentations of it. The regulariser pushes
-apart what the pull would make equal; without one, pulling alone makes all rows equal, so there is no pull then.
+The views are two parts of an input (its visible and its hidden part) or two augmentations of it. Without a regulariser
+the pull would make all rows equal, so there is no pull then.
 Source: VICReg, Bardes et al. 2022, eq. 6: invariance, variance and covariance.
 """
 
@@ -26,7 +26,7 @@ class TwoViews:
 
     @property
     def pulls(self) -> bool:
-        """Whether there is a second view to make: without a pull the first one alone is regularised."""
+        """Whether a second view is needed: without a pull only the first one is regularised."""
         return self.weight > 0
 
     def __call__(self, first: Tensor, second: Tensor | None, draw: int) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""How far the views of an image are from agreeing: LeJEPA's prediction loss, for any number of views of two sizes.
+"""LeJEPA's prediction loss, for any number of views of two sizes.
 
 Every view's latent predicts the mean of the latents of the global views, which show most of the image; local views show
-a small part and are no targets. Nothing here keeps the latents from all being the same: a regulariser has to.
+a small part and are no targets. Nothing here prevents collapse: that takes a regulariser.
 Source: LeJEPA, Balestriero & LeCun 2025.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def distance_to_global_mean(views: Tensor, global_views: Tensor) -> Tensor:
-    """views [V, B, D], among them the G global_views [G, B, D] -> [B] squared distance to the mean of the latter.
+    """views [V, B, D], including the G global_views [G, B, D] -> [B] squared distance to the mean of the latter.
 
     mean over V and D of (z_v - mean_g z_g)^2, for each image. Range [0, inf), lower is better. With two views, both
     global, it is a quarter of their mean squared error, exactly: each is half as far from their mean as from the other.

@@ -1,1 +1,1 @@
-"""Pages that people look at: one self-contained HTML file each, light and dark, no script."""
+"""HTML pages: one self-contained file each, light and dark, no script."""

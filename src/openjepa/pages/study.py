@@ -1,4 +1,4 @@
-"""The page of a study: what each arm reached, differences with intervals, quality against cost, curves of skill."""
+"""The page of a study: measures of each arm, differences with intervals, quality against cost, curves of skill."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _header(found: Mapping[str, Any], folder: Path) -> str:
 
 
 def overview(found: Mapping[str, Any]) -> str:
-    """One row an arm: verdict, headlines and cost; then the start, baselines without learning, and chance."""
+    """One row an arm: verdict, headlines and cost; then initialisation, baselines without learning, and chance."""
     headlines = found["headlines"]
     best = {
         name: max((v for arm in found["arms"] if (v := mean(arm, name)) is not None), default=None)
@@ -77,15 +77,15 @@ def overview(found: Mapping[str, Any]) -> str:
             [breakable(arm["label"]), escape(arm["verdict"]), *cells, time, amount(arm["tokens"]), amount(arm["flops"])]
         )
     none = ["", "", ""]
-    starts = [number(of_base(found, name, "init")) for name in headlines]
-    rows.append([f"{breakable(found['base'])}, untrained", "", *starts, *none])
+    untrained = [number(of_base(found, name, "init")) for name in headlines]
+    rows.append([f"{breakable(found['base'])}, untrained", "", *untrained, *none])
     for label, values in found["baselines"].items():
         rows.append([escape(label), "", *(number(values.get(name)) for name in headlines), *none])
     rows.append(["chance", "", *(number(of_base(found, name, "chance")) for name in headlines), *none])
     head = ["arm", "verdict", *map(escape, headlines), "train", "tokens", "FLOPs"]
     note = (
         '<p class="note">Means over seeds, the best arm in bold (whether it is better is in the differences). train '
-        f"is the wall time of training alone, {found['jobs']} at a time.</p>"
+        f"is the wall time of training only, {found['jobs']} at a time.</p>"
     )
     return table(head, rows, "what each arm reached", "dense second-left") + note
 
@@ -125,15 +125,15 @@ def _sentence(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
     for arm in found["arms"][1:]:
         words = [word_of(row) for row in rows if row["arm"] == arm["label"]]
         if not words:
-            parts.append(f"{escape(arm['label'])} has no finished cell beside it")
+            parts.append(f"{escape(arm['label'])} has no finished cell to compare")
             continue
-        told = [f"{word} on {words.count(word)}" for word in ("better", "worse", "unclear") if word in words]
-        parts.append(f"{escape(arm['label'])} is {', '.join(told)} of {len(words)} headlines")
-    return f"Beside {escape(found['base'])}: {'; '.join(parts)}."
+        counts = [f"{word} on {words.count(word)}" for word in ("better", "worse", "unclear") if word in words]
+        parts.append(f"{escape(arm['label'])} is {', '.join(counts)} of {len(words)} headlines")
+    return f"Compared with {escape(found['base'])}: {'; '.join(parts)}."
 
 
 def against_cost(found: Mapping[str, Any]) -> str:
-    """A dot an arm: mean over seeds of a headline, against the cost that the budget left free."""
+    """A dot an arm: mean over seeds of a headline, against the cost that the budget does not fix."""
     cost = free_cost(found)
     if cost is None:
         raise UserError("the costs of the arms are not known")

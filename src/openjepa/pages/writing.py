@@ -1,4 +1,4 @@
-"""Pages onto the disk: whole or not at all, so that a browser never loads half of one."""
+"""Writing of pages, atomically, so that a browser never loads an incomplete one."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def write_report(folder: Path, out: Path | None = None, device: str = "auto", pr
 
 
 def write_page(page: str, file: Path) -> Path:
-    """Aside, then renamed."""
+    """Write to a temporary file, then rename it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.tmp")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, file)
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, file)
     return file

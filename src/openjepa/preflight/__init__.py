@@ -1,1 +1,1 @@
-"""Checks of a recipe on one batch, before hours are spent: leaks, gradients, masks, positions."""
+"""Checks of a recipe on one batch before training: leaks, gradients, masks, positions."""

@@ -1,7 +1,7 @@
-"""The contract as a library: a preflight of any recipe on one batch, in seconds, before hours are spent.
+"""Preflight checks of any recipe on one batch, in seconds, before training.
 
-A JEPA that leaks has the best-looking curves of all, and an EMA that is never updated trains without complaint. Each
-check states a law that every recipe must keep and says by how much it holds. The command line and the tests use it.
+A JEPA that leaks has better curves than any other, and an EMA that is never updated raises no error. Each check states
+a rule that every recipe must keep, and measures by how much it holds. The command line and the tests use them.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from openjepa.preflight.leakage import (
 )
 from openjepa.training.optim import build_optimizer
 
-FIRST, LAST = Progress(0, 100), Progress(100, 100)  # where EMA moves most, and where all terms of the loss are there
+FIRST = Progress(0, 100)  # where the EMA moves most
+LAST = Progress(100, 100)  # where the loss has all of its terms
 MASK_TOLERANCE = 0.05  # of the realised against the configured mask ratio, over the batch
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One law and whether it holds. `detail` gives the figures, and the fix where it does not."""
+    """The result of one check. `detail` gives the figures, and the fix where it failed."""
 
     name: str
     passed: bool
@@ -70,10 +71,10 @@ def check_recipe(
 
 
 def check_experiment(experiment: Experiment) -> list[CheckResult]:
-    """All laws on the first training batch, read as if it were the last, so that terms which grow late are there."""
+    """Run all checks on the first training batch, at the progress of the last one, so that late loss terms count."""
     batch = replace(next(iter(train_batches(experiment, 0))), progress=LAST).to(experiment.compute.device)
     method = experiment.method
-    laws: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
+    checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
         ("masks", lambda: masks_are_sound(batch, experiment.mask_ratio, experiment.remarks())),
         ("no leak", lambda: nothing_leaks(method, batch)),
         ("positions matter", lambda: positions_matter(method, batch)),
@@ -86,24 +87,24 @@ def check_experiment(experiment: Experiment) -> list[CheckResult]:
         ("padding changes nothing", lambda: rows_do_not_mix(method, batch)),
     ]
     with experiment.compute.autocast():
-        return [_run(name, law) for name, law in laws]
+        return [_run(name, check) for name, check in checks]
 
 
-def _run(name: str, law: Callable[[], tuple[bool, str]]) -> CheckResult:
+def _run(name: str, check: Callable[[], tuple[bool, str]]) -> CheckResult:
     try:
-        return CheckResult(name, *law())
+        return CheckResult(name, *check())
     except UserError as error:
         return CheckResult(name, False, str(error))
 
 
 def masks_are_sound(batch: Batch, ratio: float | None, remarks: Sequence[str] = ()) -> tuple[bool, str]:
-    """Where there are `hidden` and `valid` [B, N]: hidden is within valid, no row all or nothing, the ratio kept.
+    """Masks `hidden` and `valid` [B, N], if any: hidden is within valid, in no row empty or full, and has the ratio.
 
-    `remarks` on masks that cannot be as the settings ask stand beside the realised share.
+    `remarks` on masks that cannot follow the settings are added to the realised share.
     """
     hidden, valid = getattr(batch, "hidden", None), getattr(batch, "valid", None)
     if not isinstance(hidden, Tensor) or not isinstance(valid, Tensor):
-        return True, "the batch has no `hidden` and `valid` masks to look at"
+        return True, "the batch has no `hidden` and `valid` masks to check"
     if bool((hidden & ~valid).any()):
         return False, f"{int((hidden & ~valid).sum())} hidden positions are padding; mask real positions only"
     counts, sizes = hidden.sum(1), valid.sum(1)  # [B]
@@ -119,7 +120,7 @@ def masks_are_sound(batch: Batch, ratio: float | None, remarks: Sequence[str] = 
 
 
 def nothing_leaks(method: Method, batch: Batch) -> tuple[bool, str]:
-    """Predictions do not move by one bit when only hidden content changes."""
+    """Predictions are bit-identical when only hidden content changes."""
     moved = leak(method, batch, generator_for(0, "check"))
     if moved == 0:
         return True, "other hidden content, bit-identical prediction"
@@ -170,14 +171,14 @@ def optimizer_is_complete(method: nn.Module, optimised: Sequence[Tensor]) -> tup
 
 def targets_are_free(method: Method, batch: Batch) -> tuple[bool, str]:
     """No gradient flows into targets."""
-    found = target_requires_grad(method, batch, FIRST)
-    if found:
-        return False, f"targets can be trained towards the prediction through {_some(found)}; stop the gradient"
+    trainable = target_requires_grad(method, batch, FIRST)
+    if trainable:
+        return False, f"targets can be trained towards the prediction through {_some(trainable)}; stop the gradient"
     return True, "latents are detached and the target's parameters get no gradient"
 
 
 def targets_move(method: Method, batch: Batch) -> tuple[bool, str]:
-    """Networks without gradient that make targets are moved by `after_step`, or are said to be fixed."""
+    """Networks without gradient that make targets are updated by `after_step`, or are declared `Frozen`."""
     motion = target_motion(method, batch, FIRST)
     if motion.stuck:
         return False, (
@@ -197,7 +198,7 @@ def every_term_trains(method: Method, batch: Batch) -> tuple[bool, str]:
     idle = [name for name, term in terms.items() if not term.requires_grad]
     nonfinite = [name for name, term in terms.items() if not bool(term.isfinite().all())]
     if idle:
-        return False, f"no gradient comes from {_some(idle)}: a detached term is shown in the loss but trains nothing"
+        return False, f"no gradient comes from {_some(idle)}: a detached term adds to the loss but trains nothing"
     if nonfinite:
         return False, f"not finite: {_some(nonfinite)}"
     values = {name: float(term.detach()) for name, term in terms.items()}
@@ -214,7 +215,7 @@ def one_vector_per_row(method: Method, batch: Batch) -> tuple[bool, str]:
 
 
 def rows_do_not_mix(method: Method, batch: Batch) -> tuple[bool, str]:
-    """A row's embedding is the same whatever is behind its end."""
+    """A row's embedding does not depend on its padding."""
     padded = _with_other_padding(batch)
     if padded is None:
         return True, "no text padding in this batch"
@@ -238,5 +239,5 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 
 def failed(results: Sequence[CheckResult]) -> Iterator[CheckResult]:
-    """The laws that do not hold."""
+    """The results of failed checks."""
     return (result for result in results if not result.passed)

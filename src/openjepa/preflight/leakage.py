@@ -1,7 +1,7 @@
-"""The audit: does the prediction depend on what it must predict, on where it predicts, and on every parameter?
+"""The leak audit: whether predictions depend on hidden content, on positions, and on every parameter.
 
-Falling losses and high cosines are what a leak looks like from outside, so none of these questions can be answered by a
-curve. All functions leave the method as they found it. In every one, a good answer is stated first in the docstring.
+A leak gives falling losses and high cosines, so curves cannot detect it. No function changes the method. Each docstring
+states the good result first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GradientReport:
 
 @dataclass(frozen=True)
 class TargetMotion:
-    """What changes the targets of one batch during training: largest changes, and the names of forgotten teachers."""
+    """Changes of the targets of one batch during training, and the names of teachers that are never updated."""
 
     by_training: float  # through trainable parameters themselves; 0 for a teacher
     by_after_step: float  # by `after_step`, once those have moved; above 0 for a teacher that follows its student
@@ -50,7 +50,7 @@ def leak(method: Method, batch: Batch, generator: torch.Generator) -> float:
     """0.0, bit for bit: largest change of `predict_from_context` when only the hidden content is replaced.
 
     Infinite if the number of predictions changed or one is not finite. Raises UserError where the audit would prove
-    nothing: no hidden part, other hidden content that is the same, or predictions that differ on the very same batch.
+    nothing: no hidden part, other hidden content that is the same, or predictions that differ on the same batch.
     """
     changed = batch.with_other_hidden(generator)
     if not _differ(batch, changed):
@@ -69,10 +69,11 @@ def position_sensitivity(method: Method, batch: Batch) -> float | None:
     """Above POSITION_FLOOR: the least spread of the predictions within a row, relative to their size.
 
     min over rows of sqrt(mean_d Var) / rms of all predictions; 0 = a row's predictions are all the same, so the
-    predictor does not know where it predicts. None if `Inspection.rows` is missing or no row has two predictions.
+    predictor ignores positions. None if `Inspection.rows` is missing or no row has two predictions.
     """
     with evaluating(method):
-        predicted, rows = latents_of(method, method(batch)).predicted, method.inspect(batch).rows
+        predicted = latents_of(method, method(batch)).predicted
+        rows = method.inspect(batch).rows
     if rows is None:
         return None
     predicted, rows = predicted.cpu().double(), rows.cpu()
@@ -89,8 +90,8 @@ def position_sensitivity(method: Method, batch: Batch) -> float | None:
 def gradient_report(method: Method, batch: Batch) -> GradientReport:
     """Clean: every trainable parameter gets a finite gradient, not zero throughout, from one training pass.
 
-    Zero-initialised layers may leave zeros upstream of them in a fresh method; a name that stays in the list after a
-    few steps is never learned.
+    Zero-initialised layers may leave zeros upstream of them in a fresh method; a parameter that stays in the list after
+    a few steps is never trained.
     """
     _, _, grads = _training_pass(method, batch)
     return GradientReport(
@@ -107,10 +108,10 @@ def training_terms(method: Method, batch: Batch) -> dict[str, Tensor]:
 
 
 def target_motion(method: Method, batch: Batch, progress: Progress) -> TargetMotion:
-    """Nothing stuck: every teacher is moved by `after_step`, or wrapped in `Frozen`, which says that it is to stay.
+    """Nothing stuck: every teacher is updated by `after_step`, or wrapped in `Frozen`.
 
     A teacher is a part whose parameters get no gradient and that makes targets but no predictions. A fresh one equals
-    its student, and averaging equals changes nothing; so trainable parameters are moved by N(0, 1) first, in a copy.
+    its student, so an EMA update changes nothing; trainable parameters are therefore moved by N(0, 1) first, in a copy.
     """
     probe = copy.deepcopy(method)
     before = _targets(probe, batch)
@@ -127,10 +128,10 @@ def target_motion(method: Method, batch: Batch, progress: Progress) -> TargetMot
 
 
 def target_requires_grad(method: Method, batch: Batch, progress: Progress) -> list[str]:
-    """Empty: names through which a target could be trained towards the prediction.
+    """Empty: names of tensors through which a target could be trained towards the prediction.
 
-    Those are targets that came with a graph, and parameters that `after_step` moves (the teacher's) and that the loss
-    gives a gradient as well.
+    Those are targets with a graph, and parameters that `after_step` moves (the teacher's) and that get a gradient as
+    well.
     """
     latents, _, grads = _training_pass(method, batch)
     attached = ["latents.target"] if latents is not None and latents.target_had_graph else []
@@ -164,7 +165,7 @@ def _training_pass(method: Method, batch: Batch) -> tuple[Latents | None, dict[s
 
 @torch.no_grad()
 def _shift(parameters: Iterable[Tensor]) -> None:
-    """Moves parameters by N(0, 1), the same ones by the same numbers."""
+    """Add reproducible N(0, 1) noise to the parameters."""
     generator = generator_for(0, "shift")
     for p in parameters:
         p.add_(torch.randn(p.shape, generator=generator).to(p))
@@ -191,7 +192,7 @@ def _distance(first: Tensor, second: Tensor) -> float:
 
 
 def _untrained_parts(module: nn.Module, prefix: str = "") -> dict[str, dict[str, Tensor]]:
-    """The largest parts that have parameters and train none, but for `Frozen` ones: each one's parameters, by name."""
+    """Parameters, by name, of the largest parts that have parameters but train none, except `Frozen` ones."""
     if isinstance(module, Frozen):
         return {}
     named: dict[str, Tensor] = {prefix + name: p for name, p in module.named_parameters()}
@@ -205,14 +206,14 @@ def _untrained_parts(module: nn.Module, prefix: str = "") -> dict[str, dict[str,
 
 
 def _makes_only_targets(part: dict[str, Tensor], probe: Method, batch: Batch) -> bool:
-    """Whether targets change with these parameters and predictions do not. The parameters are put back."""
-    kept = [p.detach().clone() for p in part.values()]
+    """Whether targets change with these parameters and predictions do not. The parameters are restored."""
+    originals = [p.detach().clone() for p in part.values()]
     before = _targets(probe, batch), _predictions(probe, batch)
     _shift(part.values())
     after = _targets(probe, batch), _predictions(probe, batch)
     with torch.no_grad():
-        for p, old in zip(part.values(), kept, strict=True):
-            p.copy_(old)
+        for p, original in zip(part.values(), originals, strict=True):
+            p.copy_(original)
     targets, predictions = (_distance(one, other) for one, other in zip(before, after, strict=True))
     return targets > 0 and predictions == 0
 

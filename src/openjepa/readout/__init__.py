@@ -1,1 +1,1 @@
-"""The readout of a run: a small decoder that turns latents back into text, and how much of it the latents held."""
+"""The readout of a run: a small decoder from latents to text, which measures how much of it the latents encode."""

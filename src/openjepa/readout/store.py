@@ -1,10 +1,10 @@
-"""The readout of a run: what do its latents still say in words, and how much of that is only the language?
+"""The readout of a run: how much text its latents encode, relative to what the language alone predicts.
 
-Two readouts are trained on the frozen method (`train.readout`) and asked on held-out texts (`evals.readout`), where
-they read targets and the latents that the method predicts. By default they learn from targets: predictions are then
-read by someone who never saw one, and have to mean what targets mean.
+Two readouts are trained on the frozen method (`readout.training`) and tested on held-out texts (`readout.scores`), on
+targets and on the latents that the method predicts. By default they are trained on targets: a readout of predictions
+then works only if these agree with targets.
 
-A run keeps in `readout/`: config.yaml, model.safetensors (the readout that saw the right latents), readout.json.
+A run keeps in `readout/`: config.yaml, model.safetensors (the readout trained on the right latents), readout.json.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class LatentReader:
 def train_and_judge(
     experiment: Experiment, config: ReadoutTraining, on_step: Callable[[int, float], None] | None = None
 ) -> tuple[Readout, dict[str, Any]]:
-    """The readout of an experiment's latents, on the CPU, and its results:
+    """Train a readout of an experiment's latents; returns it on the CPU, and its results:
 
     {"learn_from", "steps", "train_s", "loss", "shuffled_loss" (nats a token, on the last training batch), "texts",
-    "measures": see `evals.readout.compare`, "examples": see `evals.readout.examples`}.
+    "measures": see `readout.scores.compare`, "examples": see `readout.scores.examples`}.
 
-    Both learn where the experiment's method is; its weights stay as they were.
+    Training uses the device of the experiment's method, whose weights do not change.
     """
     readings = Readings(experiment, config)
     fitted = fit(readings, config, on_step)
@@ -76,36 +76,36 @@ def train_and_judge(
 
 
 def require_readable(experiment: Experiment, recipe: str) -> ReadoutSource:
-    """What can be read back. Raises UserError naming the recipes that have something."""
+    """The experiment's readout source. Raises UserError naming the recipes that have one."""
     if experiment.readable is None:
-        known = [name for name in built_in_recipes() if "read_back" in functions_of(name)]
-        raise UserError(f"{recipe} has no latents of texts to read back; recipes that have some: {', '.join(known)}")
+        known = [name for name in built_in_recipes() if "readout_latents" in functions_of(name)]
+        raise UserError(f"{recipe} has no latents of texts for a readout; recipes that have some: {', '.join(known)}")
     return experiment.readable
 
 
 def save(folder: Path, readout: Readout, config: ReadoutTraining, results: dict[str, Any], newest: str) -> None:
-    """Write `folder` aside and rename it; an older readout in its place is replaced.
+    """Write a readout into `folder` atomically, replacing an older one.
 
     `newest` is the name of the checkpoint whose latents it reads.
     """
-    with replaced_folder(folder) as aside:
-        config.dump(aside / CONFIG, latent_dim=readout.latent_dim, vocab=readout.end, checkpoint=newest)
-        save_model(readout, str(aside / checkpoint.WEIGHTS))
-        write_json(aside / RESULTS, results)
+    with replaced_folder(folder) as temporary:
+        config.dump(temporary / CONFIG, latent_dim=readout.latent_dim, vocab=readout.end, checkpoint=newest)
+        save_model(readout, str(temporary / checkpoint.WEIGHTS))
+        write_json(temporary / RESULTS, results)
 
 
 def load(folder: Path, readable: ReadoutSource, newest: str, device: torch.device | str = "cpu") -> LatentReader:
-    """The readout kept in `folder`, on a device.
+    """Load the readout in `folder`, on a device.
 
-    Raises UserError if there is none, or if the run has gone on beyond it.
+    Raises UserError if there is none, or if it is older than the newest checkpoint.
     """
     run = folder.parent
     if not (folder / CONFIG).is_file():
         raise UserError(f"{run} has no readout yet; train one: openjepa readout {run}")
     values = plain(read_yaml(folder / CONFIG))
-    latent_dim, vocab, read = (values.pop(key) for key in ("latent_dim", "vocab", "checkpoint"))
-    if read != newest:
-        raise UserError(f"{folder} reads {read}, but the run is at {newest}; train it again: openjepa readout {run}")
+    latent_dim, vocab, step = (values.pop(key) for key in ("latent_dim", "vocab", "checkpoint"))
+    if step != newest:
+        raise UserError(f"{folder} reads {step}, but the run is at {newest}; train it again: openjepa readout {run}")
     readout = Readout(ReadoutTraining.load(values).decoder, latent_dim, vocab)
     checkpoint.load_weights(folder, readout)
     return LatentReader(readout.eval().to(device), readable.decode)

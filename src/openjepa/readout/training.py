@@ -1,8 +1,8 @@
-"""The second stage: readouts learn to turn the latents of a frozen method back into text.
+"""Training of readouts, which decode the latents of a frozen method to text.
 
-One pass of the method over a batch feeds two readouts of the same size, start and batches: one is shown the latent of
-each text, the other latents *shuffled between rows*. What the second gets right it owes to the language alone, so only
-what the first has above it was in the latents. The method is read in eval mode without gradients and never changes.
+One pass of the method over a batch feeds two readouts of the same size, initialisation and batches: one reads the
+latent of each text, the other latents *shuffled between rows*. The second can only use the language, so the first one's
+gain over it comes from the latents. The method is in eval mode without gradients and never changes.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from openjepa.training.optim import build_optimizer, set_rates
 
 
 class ReadoutTraining(BaseConfig):
-    """How a readout is learned, by AdamW. What is not said here (batch size, weight decay, precision) is the run's."""
+    """Training of a readout by AdamW. Other settings (batch size, weight decay, precision) are the run's."""
 
     decoder: ReadoutConfig = ReadoutConfig()
     learn_from: Literal["target", "predicted"] = "target"
-    """the latents it learns to read: targets, or those predicted from the context"""
+    """the latents it is trained on: targets, or those predicted from the context"""
     steps: int = Field(1000, ge=1)
     """optimiser steps, each on one batch of the run's training data"""
     lr: float = Field(3e-3, gt=0)
@@ -43,20 +43,20 @@ class ReadoutTraining(BaseConfig):
     warmup_steps: int = Field(50, ge=0)
     """steps of linear warm-up, from 0.2 of the peak"""
     eval_batches: int = Field(32, ge=1)
-    """held-out batches that are scored"""
+    """held-out batches to test on"""
     seed: int = 0
     """of weights, order, masks and shuffling"""
 
-    def beside(self, run: TrainConfig) -> TrainConfig:
-        """The run's own training section with what is said here in its place."""
-        kept = run.model_dump() | {"accumulate": 1, "devices": 1, "final_weight_decay": None}
-        kept |= {"optimizer": "adamw", "optimizer_args": {}}  # which `lr` is a rate of
-        return TrainConfig.load(kept | self.model_dump(include={"steps", "lr", "warmup_steps", "seed"}))
+    def merged_into(self, run: TrainConfig) -> TrainConfig:
+        """The run's training section with the settings of the readout."""
+        values = run.model_dump() | {"accumulate": 1, "devices": 1, "final_weight_decay": None}
+        values |= {"optimizer": "adamw", "optimizer_args": {}}  # for which `lr` is meant
+        return TrainConfig.load(values | self.model_dump(include={"steps", "lr", "warmup_steps", "seed"}))
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Two readouts that differ in one thing: whose latents they were shown beside each text."""
+    """Two trained readouts: one on the latent of each text, one on shuffled latents."""
 
     readout: Readout
     shuffled: Readout
@@ -66,54 +66,58 @@ class Fitted:
 
 
 class Readings:
-    """Latents and texts of an experiment's batches, with its method frozen, on the device where it is."""
+    """Latents and texts of an experiment's batches, by its frozen method, on its device."""
 
     def __init__(self, experiment: Experiment, config: ReadoutTraining) -> None:
-        assert experiment.readable is not None, "the caller has asked whether there is anything to read"
+        assert experiment.readable is not None, "callers check this by require_readable"
         self.readable = experiment.readable
-        self.train = config.beside(experiment.train)
+        self.train = config.merged_into(experiment.train)
         self.experiment = replace(experiment, train=self.train)
         self.compute = experiment.compute
 
     def training(self) -> Iterator[TextLatents]:
-        """One reading a step."""
+        """Latents and texts of one training batch a step."""
         return map(self._read, train_batches(self.experiment, 0))
 
     def held_out(self, limit_batches: int) -> Iterator[TextLatents]:
-        """Of held-out batches, the same ones at every call."""
+        """Latents and texts of held-out batches, the same ones at every call."""
         return map(self._read, eval_batches(self.experiment, limit_batches))
 
     def _read(self, batch: Batch) -> TextLatents:
         with evaluating(self.experiment.method, self.compute):
-            found = self.readable.read(self.experiment.method, batch.to(self.compute.device))
-        return replace(found, target=found.target.float(), predicted=found.predicted.float())
+            reading = self.readable.read(self.experiment.method, batch.to(self.compute.device))
+        return replace(reading, target=reading.target.float(), predicted=reading.predicted.float())
 
 
 def fit(readings: Readings, config: ReadoutTraining, on_step: Callable[[int, float], None] | None = None) -> Fitted:
-    """Train both readouts on `readings`; `on_step` is told the number of each step that is done, and its loss.
+    """Train both readouts on `readings`; `on_step` is called after each step with its number and loss.
 
     The same seed gives the same weights bit for bit. Raises TrainingStopped on a non-finite gradient.
     """
     width = next(readings.held_out(1)).target.shape[1]
-    learner, other = _Learner(readings, config.decoder, width), _Learner(readings, config.decoder, width)
-    began, loss, other_loss = time.perf_counter(), torch.zeros(()), torch.zeros(())
+    learner = _Learner(readings, config.decoder, width)
+    shuffled_learner = _Learner(readings, config.decoder, width)
+    began = time.perf_counter()
+    loss, shuffled_loss = torch.zeros(()), torch.zeros(())
     for step, reading in enumerate(readings.training()):
         latents = reading.target if config.learn_from == "target" else reading.predicted  # [M, D]
         loss = learner.learn(latents, reading, step)
-        other_loss = other.learn(shuffled(latents, generator_for(config.seed, "readout", step)), reading, step)
+        permuted = shuffled(latents, generator_for(config.seed, "readout", step))
+        shuffled_loss = shuffled_learner.learn(permuted, reading, step)
         if on_step is not None:
             on_step(step + 1, float(loss))
-    return Fitted(learner.readout, other.readout, float(loss), float(other_loss), time.perf_counter() - began)
+    train_s = time.perf_counter() - began
+    return Fitted(learner.readout, shuffled_learner.readout, float(loss), float(shuffled_loss), train_s)
 
 
 def shuffled(latents: Tensor, generator: torch.Generator) -> Tensor:
-    """[M, D] -> the same rows, none in its own place (a random cycle); a row that is alone becomes zeros."""
+    """[M, D] -> the same rows in other positions, by a random cycle; a single row becomes zeros."""
     if len(latents) == 1:
         return torch.zeros_like(latents)
     order = torch.randperm(len(latents), generator=generator).to(latents.device)  # [M]
-    moved = torch.empty_like(latents)
-    moved[order] = latents[order.roll(1)]
-    return moved
+    permuted = torch.empty_like(latents)
+    permuted[order] = latents[order.roll(1)]
+    return permuted
 
 
 class _Learner:

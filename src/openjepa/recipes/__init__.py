@@ -1,1 +1,1 @@
-"""One file a system. A recipe is a module with `Config` and `build(config, context) -> Experiment`."""
+"""Recipes, one file a system: modules with `Config` and `build(config, context) -> Experiment`."""

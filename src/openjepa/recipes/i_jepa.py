@@ -1,8 +1,8 @@
 """I-JEPA: predict the latents of an image's hidden patches from its visible ones (Assran et al. 2023).
 
-The context encoder reads the visible patches and no others. A predictor, told the positions of the hidden ones,
-estimates their latents, and a target encoder that reads the whole image gives the targets. The paper leaves it to that
-encoder, a slow average (EMA), to prevent collapse; here a regulariser on the context encoder's latents does so as well.
+The context encoder reads only the visible patches. A predictor estimates the latents of the hidden ones at their
+positions, and a target encoder that reads the whole image gives the targets. In the paper only this EMA encoder
+prevents collapse; here a regulariser on the context encoder's latents does so as well.
 
 The embedding of an image is the mean of the context encoder's latents of all patches.
 """
@@ -48,18 +48,18 @@ class Config(BaseConfig):
     mask: PatchMaskConfig = PatchMaskConfig()
     predictor: PredictorConfig = PredictorConfig(width=96)
     target_encoder: TargetKind = "ema"
-    """whose latents are the targets: ema = a slow average of the context encoder, self = the context encoder's own
-    without gradient, frozen = those of its initialisation"""
+    """makes the targets: ema = an EMA of the context encoder, self = the context encoder itself, without gradient,
+    frozen = its initialisation"""
     target: TargetConfig = TargetConfig(norm="standardize")
     momentum: MomentumConfig = MomentumConfig()
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig(weight=3.0, covariance=0.2)
     regularized: Literal["mean", "patches"] = "patches"
-    """what must not collapse: the mean of each image's visible patches, or every one of them"""
+    """what the regulariser acts on: the mean of each image's visible patches, or every one of them"""
     invariance: float = Field(0.0, ge=0)
-    """weight of pulling the means of the visible and of the hidden patches together, both read apart by the context
-    encoder and both regularised; none without a regulariser; 0 = the visible ones alone, one encoder pass less"""
+    """weight of pulling the means of the visible and of the hidden patches together, both encoded separately and both
+    regularised; no effect without a regulariser; 0 = only the visible ones are regularised, one encoder pass less"""
     train: TrainConfig = TrainConfig(
         lr=2e-3,
         precision="bf16-mixed",
@@ -87,7 +87,7 @@ class IJEPA(Method[MaskedImages]):
         self.two_views = TwoViews(config.regularizer, config.invariance)
 
     def encode_context(self, batch: MaskedImages) -> Tensor:
-        """Latents of the visible patches [B, V, D], which read each other only."""
+        """Latents of the visible patches [B, V, D], which attend only to each other."""
         return self.student(batch.images, batch.context_at, batch.context_valid)
 
     def predict(self, batch: MaskedImages, context: Tensor) -> Tensor:

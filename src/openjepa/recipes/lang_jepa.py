@@ -1,17 +1,17 @@
 """LANG-JEPA: predict the latents of hidden sentences from the other sentences of the document.
 
-A document is a row of whole sentences. The student reads the visible ones together (`sentences.passages` of them apart
-if it is long); a predictor sees one latent for each and, told which sentence it is asked for, estimates one latent per
-hidden sentence; an EMA teacher gives the targets. A sentence's latent is the mean over its tokens. One pass for the
+A document is a row of whole sentences. The student reads the visible ones together (in `sentences.passages` separate
+passages if it is long); a predictor reads one latent for each and estimates one latent at the position of each hidden
+sentence; an EMA teacher gives the targets. A sentence's latent is the mean over its tokens. One pass for the
 context, one for all targets. The mean of the student's token latents over a whole text is its embedding.
 
-Two choices decide what a target holds (figures in docs/lab-log.md). The teacher reads each sentence `alone` (default: a
-concept for itself) or in its `document` (it then holds what its neighbours show, and can be guessed by copying). And
-the top layer learns what the sentences of a document share, those below (`target.skip_top`) still tell them apart.
+Two choices decide what a target holds (figures in docs/lab-log.md). The teacher reads each sentence `alone` (default)
+or in its `document` (its target then contains its neighbours' content, and can be predicted by copying). And the top
+layer encodes what the sentences of a document share; those below (`target.skip_top`) still distinguish them.
 
 As in T-JEPA, the student's mean of the visible and of the hidden sentences are pulled together and kept from
-collapsing by the regulariser (`invariance`). A distance to the target pays for what a whole document shares; late in a
-run, `contrast` (InfoNCE among the sentences of the document; on in both presets) pays for telling them apart.
+collapsing by the regulariser (`invariance`). A distance to the target rewards what a whole document shares; late in a
+run, `contrast` (InfoNCE among the sentences of the document; on in both presets) rewards what distinguishes them.
 """
 
 from __future__ import annotations
@@ -76,16 +76,16 @@ class Config(BaseConfig):
     predictor: SequencePredictorConfig = SequencePredictorConfig(width=256, depth=2)
     target: TargetConfig = TargetConfig(norm="standardize", skip_top=1)
     teacher_reads: Literal["alone", "document"] = "alone"
-    """each hidden sentence as a text of its own, or in its document"""
+    """each hidden sentence as a separate text, or in its document"""
     momentum: MomentumConfig = MomentumConfig()
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig(weight=10.0, covariance=3.5, mean=0.2)
     invariance: float = Field(6.0, ge=0)
-    """weight of pulling the student's means of the visible and of the hidden sentences together, both regularised; none
-    without a regulariser; 0 = regularise the visible ones alone, one student pass less"""
+    """weight of pulling the student's means of the visible and of the hidden sentences together, both regularised; no
+    effect without a regulariser; 0 = regularise only the visible ones, one student pass less"""
     contrast: ContrastConfig = ContrastConfig(weight=0.3, start=0.4)
-    """telling each hidden sentence from the others of its document, visible ones too"""
+    """distinguishing each hidden sentence from the others of its document, visible ones too"""
     train: TrainConfig = TrainConfig(
         steps=1200,
         batch_tokens=4096,
@@ -107,8 +107,10 @@ class LangJEPA(Method[MaskedText]):
         self.config = config
         self.student = build_encoder(config.encoder, vocab, context)
         self.teacher = EMATarget(self.student, config.momentum.schedule())
-        dim, read = self.student.dim, (2 if config.target.skip_top else 1) * self.student.dim
-        self.predictor = build_predictor(config.predictor, read, dim, config.sentences.passages * self.student.max_len)
+        dim = self.student.dim
+        in_dim = 2 * dim if config.target.skip_top else dim
+        max_len = config.sentences.passages * self.student.max_len
+        self.predictor = build_predictor(config.predictor, in_dim, dim, max_len)
         self.distance = build_objective(config.objective)
         self.two_views = TwoViews(config.regularizer, config.invariance)
         self.contrast = LateContrast(config.contrast)
@@ -120,11 +122,11 @@ class LangJEPA(Method[MaskedText]):
 
     def predict(self, batch: MaskedText, context: list[Tensor]) -> Tensor:
         """The estimated latents of the hidden sentences [M, D], from one latent for each visible one."""
-        read = [context[-1]]
-        if self.config.target.skip_top:  # also the level that is predicted, where sentences differ more
+        layers = [context[-1]]
+        if self.config.target.skip_top:  # also the layer that is predicted, in which sentences differ more
             lower = target_layers(self.config.target, context)[-1]
-            read.append(F.layer_norm(lower, lower.shape[-1:]))
-        tokens = torch.cat(read, -1)  # [B, V, D or 2D]
+            layers.append(F.layer_norm(lower, lower.shape[-1:]))
+        tokens = torch.cat(layers, -1)  # [B, V, D or 2D]
         concepts = segment_mean(tokens, *batch.visible_tokens.as_texts, len(batch.row))  # [N, D or 2D]
 
         visible, hidden = batch.visible_by_document, batch.hidden_by_document
@@ -142,26 +144,28 @@ class LangJEPA(Method[MaskedText]):
         return self.predict(batch, self.encode_context(batch))
 
     def forward(self, batch: MaskedText) -> StepOutput:
-        every = self.all_targets(batch) if self.contrast.weight(batch.progress) > 0 else None  # [N, D]
-        target = self.hidden_targets(batch) if every is None else every[batch.hidden_segments]  # [M, D]
+        candidates = self.all_targets(batch) if self.contrast.weight(batch.progress) > 0 else None  # [N, D]
+        target = self.hidden_targets(batch) if candidates is None else candidates[batch.hidden_segments]  # [M, D]
         context = self.encode_context(batch)  # layers x [B, V, D]
         predicted = self.predict(batch, context)  # [M, D]
 
         terms = {"prediction": self.distance(predicted, target)}
-        if every is not None:
-            terms["contrast"] = self.contrast(predicted, every, batch.hidden_segments, batch.document, batch.progress)
+        if candidates is not None:
+            terms["contrast"] = self.contrast(
+                predicted, candidates, batch.hidden_segments, batch.document, batch.progress
+            )
         visible = mean_pool(context[-1], batch.visible_tokens.valid)  # [B, D]
         hidden = self.encode_hidden(batch) if self.two_views.pulls else None  # [B, D]
         terms |= self.two_views(visible, hidden, batch.draw)
         return StepOutput(terms, self.distance.latents(predicted, target))
 
     def encode_hidden(self, batch: MaskedText) -> Tensor:
-        """The student's mean latent of each row's hidden tokens [B, D], every sentence read by itself."""
+        """The student's mean latent of each row's hidden tokens [B, D], each sentence read separately."""
         hidden = batch.hidden_tokens
         return mean_pool(self.student(gather_positions(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
 
     def hidden_targets(self, batch: MaskedText) -> Tensor:
-        """The targets of the hidden sentences [M, D]. Others are not even encoded."""
+        """The targets of the hidden sentences [M, D], without those of the others."""
         return self.targets(batch, batch.hidden_tokens, batch.hidden_segments)
 
     def all_targets(self, batch: MaskedText) -> Tensor:
@@ -202,8 +206,8 @@ class LangJEPA(Method[MaskedText]):
         self.teacher.update(self.student, progress)
 
 
-def read_back(method: LangJEPA, batch: MaskedText, special: Sequence[int]) -> TextLatents:
-    """Every hidden sentence: its concept as target and as predicted, and its tokens without those in `special`."""
+def readout_latents(method: LangJEPA, batch: MaskedText, special: Sequence[int]) -> TextLatents:
+    """Target and predicted latent of every hidden sentence, and its tokens without those in `special`."""
     return TextLatents(method.hidden_targets(batch), method.predict_from_context(batch), *batch.hidden_texts(special))
 
 
@@ -221,7 +225,9 @@ def build(config: Config, context: BuildContext) -> Experiment:
         inputs=collate.inputs(),
         pad_to=PAD_TO,
         readable=ReadoutSource(
-            lambda *read: read_back(*read, tokenizer.special_ids), tokenizer.decode, tokenizer.vocab_size
+            lambda method, batch: readout_latents(method, batch, tokenizer.special_ids),
+            tokenizer.decode,
+            tokenizer.vocab_size,
         ),
         pictures=collate.pictures,
         notes=lambda: {"teacher_half_life_steps": round(half_life_steps(config.momentum.start), 1)},

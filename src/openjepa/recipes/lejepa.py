@@ -2,8 +2,8 @@
 
 The views are crops in other colours: global ones show most of an image, local ones a small part of it at a lower
 resolution, so that they cost less. Each view's projection has to predict the mean of the projections of the global
-views, and a regulariser keeps the projections from all being the same: SIGReg, or VICReg (Bardes et al. 2022). There is
-no target encoder, no stop-gradient and no predictor; instead, the augmentations have to say what does not matter.
+views, and a regulariser keeps the projections from collapsing: SIGReg, or VICReg (Bardes et al. 2022). There is no
+target encoder, no stop-gradient and no predictor; instead, the augmentations define what the embedding ignores.
 
     loss = prediction_weight * mean over views of (z_v - mean of the global z)^2, a mean over dimensions as well
          + regularizer.weight * mean over views of regulariser(z_v)
@@ -45,7 +45,7 @@ class Config(BaseConfig):
     data: ImageDataConfig = ImageDataConfig()
     encoder: ViTConfig = ViTConfig(dim=96, depth=2, heads=4)
     global_views: int = Field(2, ge=1)
-    """views of each image that are as large as the image and make the target"""
+    """views of each image at its full size; their mean is the target"""
     local_views: int = Field(2, ge=0)
     """views of each image that show less of it at a smaller size"""
     local_size: int = Field(24, ge=1)
@@ -82,7 +82,7 @@ class LeJEPA(Method[ImageViews]):
         self.regularizer = build_regularizer(config.regularizer)
 
     def project(self, views: Tensor) -> Tensor:
-        """views of one size [B, V, 3, S, S] -> what the loss sees of them [V, B, Z]."""
+        """views of one size [B, V, 3, S, S] -> their projections [V, B, Z]."""
         images = views.transpose(0, 1).flatten(0, 1)  # [V B, 3, S, S]
         embeddings = self.student(images).mean(1)  # [V B, D]
         return self.projector(embeddings).unflatten(0, (views.shape[1], -1))

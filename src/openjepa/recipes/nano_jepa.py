@@ -1,15 +1,15 @@
-"""nanoJEPA: one small decoder reads a question and predicts the latent of its answer, without having seen it.
+"""nanoJEPA: one small decoder predicts the latent of a question's answer without reading the answer.
 
-A row is question, [SEP], answer, [PRED]. One causal pass reads all of it, but the mask keeps three parts apart: the
-question, the answer (blind to the question, its positions restart at 0), and [PRED], which reads the whole question and
-nothing of the answer (`masking.attention`). The state at [PRED] is the prediction and, afterwards, the question's
-embedding; the state at the answer's last token is the target, without gradient. Next-token cross-entropy within
-question and answer keeps it a language model, as in LLM-JEPA (Huang et al. 2025).
+A row is question, [SEP], answer, [PRED]. One causal pass reads the whole row, but the mask separates three parts: the
+question, the answer (which does not attend to the question; its positions restart at 0), and [PRED], which reads the
+whole question and nothing of the answer (`masking.attention`). The state at [PRED] is the prediction and, after
+training, the question's embedding; the state at the answer's last token is the target, without gradient. Next-token
+cross-entropy within question and answer keeps it a language model, as in LLM-JEPA (Huang et al. 2025).
 
-Left at that (preset `paper`), the cosine rises and the rank of the right answer stays at chance (docs/lab-log.md):
-nothing asks an answer's last token for anything, so all answers fall onto one line. Three treatments, all on in `tiny`:
-VICReg on the answers' latents (`regularizer`), targets relative to what all answers share (`target_space`), and a copy
-of the decoder that follows slowly as their source, so that targets do not run away (`target_encoder`).
+With these losses only (preset `paper`), the cosine rises and the rank of the right answer stays at chance
+(docs/lab-log.md): no loss constrains an answer's last token, so all answers collapse onto one line. Three remedies, all
+on in `tiny`: VICReg on the answers' latents (`regularizer`), targets relative to what all answers share
+(`target_space`), and an EMA copy of the decoder as their source, so that targets change slowly (`target_encoder`).
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ class Config(BaseConfig):
     weight: float = Field(3.0, ge=0)
     """lambda: weight of the latent prediction beside the token cross-entropy; 0 = a plain language model"""
     loss_dropout: float = Field(0.0, ge=0, lt=1)
-    """share of the steps that leave the latent prediction out (LLM-JEPA: up to 0.75 costs no quality)"""
+    """share of the steps without the latent prediction (LLM-JEPA: up to 0.75 costs no quality)"""
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     target_encoder: Literal["ema", "self"] = "ema"
-    """whose latents of the answers are predicted: those of a copy that follows the decoder slowly, or its own"""
+    """whose latents of the answers are predicted: those of an EMA copy of the decoder, or its own"""
     momentum: MomentumConfig = MomentumConfig(start=0.99, final=1.0)
     """of the copy, where target_encoder is ema"""
     target_space: Space = "standardized"
-    """raw = answers' latents as they are; centered = less their running mean; standardized = also by their deviation"""
+    """raw = answers' latents; centered = minus their running mean; standardized = also divided by their deviation"""
     regularizer: RegularizerConfig = RegularizerConfig(weight=2.0)
     """on the answers' latents, which the prediction's gradient does not reach"""
     train: TrainConfig = TrainConfig(
@@ -133,13 +133,13 @@ class NanoJEPA(Method[QuestionBatch]):
         return self.encode_answers(*batch.answers())
 
     def weight_of(self, draw: int) -> float:
-        """lambda, or 0 in the steps that leave the prediction out; equal on all ranks."""
+        """lambda, or 0 in the steps without the prediction; equal on all ranks."""
         share = self.config.loss_dropout if self.training else 0.0
         dropped = share > 0 and float(torch.rand((), generator=generator_for(0, "loss dropout", draw))) < share
         return 0.0 if dropped else self.config.weight
 
     def token_loss(self, states: Tensor, batch: QuestionBatch) -> Tensor:
-        """Cross-entropy in nats of every token that another one of its block precedes, mean over tokens."""
+        """Cross-entropy in nats of all tokens but the first of each block, mean over tokens."""
         before = batch.pick(states, batch.followed)  # [N, D]
         following = batch.pick(batch.ids.roll(-1, 1), batch.followed)  # [N]
         return mean_over_ranks(-self.decoder.log_probabilities(before, following))
@@ -148,13 +148,14 @@ class NanoJEPA(Method[QuestionBatch]):
         """[B] mean log-probability, in nats, of the question's tokens after the first one; batches without answers."""
         states = self.read(batch)  # [B, T, D]
         logs = self.decoder.log_probabilities(states[:, :-1], batch.ids[:, 1:])  # [B, T - 1]
-        asked = batch.followed[:, :-1]  # [B, T - 1]
-        return (logs * asked).sum(1) / asked.sum(1)
+        counted = batch.followed[:, :-1]  # [B, T - 1]
+        return (logs * counted).sum(1) / counted.sum(1)
 
     @torch.no_grad()
     def encode_answers(self, ids: Tensor, valid: Tensor) -> Tensor:
-        """Answers alone, ids and valid [N, A] -> the targets that stand for them [N, D], without gradient."""
-        ids, valid = ids.to(self.space.mean.device), valid.to(self.space.mean.device)
+        """Answers without questions, ids and valid [N, A] -> their targets [N, D], without gradient."""
+        ids = ids.to(self.space.mean.device)
+        valid = valid.to(self.space.mean.device)
         segments = segment_ids(valid, valid, None)  # [N, A]
         reader = self.decoder if self.teacher is None else self.teacher
         states = reader(ids, question_answer_mask(segments), question_answer_positions(segments))  # [N, A, D]
@@ -173,18 +174,18 @@ class NanoJEPA(Method[QuestionBatch]):
 
 
 def at(states: Tensor, positions: Tensor) -> Tensor:
-    """states [B, T, D], one place in each row [B] -> [B, D]."""
+    """states [B, T, D], one position in each row [B] -> [B, D]."""
     return gather_positions(states, positions[:, None])[:, 0]
 
 
 def question_inputs(batch: QuestionBatch) -> EncoderInputs:
-    """What the decoder reads of whole rows, with or without answers: each part as its mask allows."""
+    """The decoder's inputs for whole rows, with or without answers: tokens, mask and positions."""
     segments = segment_ids(batch.valid, batch.hidden, batch.pred_at)  # [B, T]
     return EncoderInputs((batch.ids, question_answer_mask(segments), question_answer_positions(segments)), batch.valid)
 
 
-def read_back(method: NanoJEPA, batch: QuestionBatch) -> TextLatents:
-    """Every answer: its latent as a target and as predicted from the question, and its tokens."""
+def readout_latents(method: NanoJEPA, batch: QuestionBatch) -> TextLatents:
+    """Target and predicted latent of every answer, and its tokens."""
     ids, valid = batch.answers()  # [B, A]
     return TextLatents(method.encode_answers(ids, valid), method.predict_from_context(batch), ids, valid)
 
@@ -217,7 +218,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         tasks=tasks.all,
         watch=tasks.watched,
-        readable=ReadoutSource(read_back, collate.tokenizer.decode, vocab, same_answer),
+        readable=ReadoutSource(readout_latents, collate.tokenizer.decode, vocab, same_answer),
         pictures=collate.pictures,
         unknown=lambda: train_data.unknown,
         notes=lambda: {"left_out": dict(train_data.counts + eval_data.counts), "vocabulary": vocab},

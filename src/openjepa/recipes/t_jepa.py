@@ -1,16 +1,16 @@
 """T-JEPA: predict the latents of hidden text spans from the tokens around them.
 
-The student encodes the visible tokens, a predictor told the positions of the hidden ones estimates their latents, and
+The student encodes the visible tokens, a predictor estimates the latents of the hidden ones at their positions, and
 an EMA teacher that reads the clean text provides the targets. After training, the mean of the student's token latents
 is the text's embedding. A token is never reconstructed.
 
-Two choices decide whether meaning comes (measured in docs/lab-log.md). The teacher reads each hidden span alone
-(`teacher_reads=spans`): a target then holds nothing that the context shows, so surface cannot be copied. And the
-student's mean of the context and its mean of the hidden part are pulled together and kept from collapsing by VICReg
-(`invariance`, `regularizer`): the original's EMA alone starts too slowly and loses rank.
+Two choices decide whether latents encode meaning (measured in docs/lab-log.md). The teacher reads each hidden span
+separately (`teacher_reads=spans`): a target then contains nothing of the context, so surface features cannot be copied.
+And the student's mean of the context and its mean of the hidden part are pulled together and kept from collapsing by
+VICReg (`invariance`, `regularizer`): with only the original's EMA, training starts too slowly and loses rank.
 
 Two ways to hide: `drop` (default) removes hidden tokens before the student, which cannot leak and is cheaper (as in MAE
-and data2vec 2.0); `mask` shows [MASK] in their place, as the original T-JEPA did (preset `paper`).
+and data2vec 2.0); `mask` replaces them by [MASK], as the original T-JEPA did (preset `paper`).
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Config(BaseConfig):
     predict: Literal["tokens", "spans"] = "spans"
     """one latent per hidden token, or one per hidden span (the mean over its tokens)"""
     teacher_reads: Literal["text", "spans"] = "spans"
-    """the whole clean text, or each hidden span alone: then a target holds nothing that the context shows"""
+    """the whole clean text, or each hidden span separately: a target then contains nothing of the context"""
     objective: str = "smooth_l1"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=1.6, mean=0.3)
     invariance: float = Field(15.0, ge=0)
-    """weight of pulling the student's means of the context and of the hidden part together, both regularised; none
-    without a regulariser; 0 = regularise the context alone, one student pass less"""
+    """weight of pulling the student's means of the context and of the hidden part together, both regularised; no
+    effect without a regulariser; 0 = regularise only the context, one student pass less"""
     mlm_weight: float = Field(0.0, ge=0)
     """weight of an added masked-token cross-entropy (a hybrid; 0 = a pure JEPA)"""
     train: TrainConfig = TrainConfig(
@@ -125,7 +125,7 @@ class TJEPA(Method[MaskedText]):
         return StepOutput(terms, self.distance.latents(predicted, target))
 
     def token_loss(self, tokens: Tensor, batch: MaskedText) -> Tensor:
-        """Cross-entropy of the hidden tokens' ids, read from their predicted latents [B, H, D]."""
+        """Cross-entropy of the hidden tokens' ids, from their predicted latents [B, H, D]."""
         assert self.token_head is not None
         hidden = batch.hidden_tokens
         return self.token_head(
@@ -133,7 +133,7 @@ class TJEPA(Method[MaskedText]):
         )
 
     def encode_hidden(self, batch: MaskedText) -> Tensor:
-        """The student's mean latent of each text's hidden tokens [B, D], every span read as a text of its own."""
+        """The student's mean latent of each text's hidden tokens [B, D], each span read as a separate text."""
         hidden = batch.hidden_tokens
         return mean_pool(self.student(gather_positions(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
 
@@ -160,8 +160,11 @@ class TJEPA(Method[MaskedText]):
 
     def inspect(self, batch: MaskedText) -> Inspection:
         hidden = batch.hidden_tokens
-        by_token = hidden.valid.nonzero()[:, 0], hidden.at[hidden.valid]  # both [M]
-        rows, positions = by_token if self.config.predict == "tokens" else (batch.row, batch.start)
+        if self.config.predict == "tokens":
+            rows = hidden.valid.nonzero()[:, 0]  # [M]
+            positions = hidden.at[hidden.valid]  # [M]
+        else:
+            rows, positions = batch.row, batch.start
         layers = self.teacher.states(batch.ids, batch.valid)  # each [B, T, D]
         nearest = batch.nearest_visible_tokens()  # [B, H]
         copied = self.as_targets([gather_positions(layer, nearest) for layer in layers], batch)  # [M, D]

@@ -1,21 +1,21 @@
 """VL-JEPA: predict hidden patches with a caption's help; the published one (arXiv 2512.10942) predicts a text latent.
 
 The published VL-JEPA (Chen et al. 2025, arXiv 2512.10942) reads an image and a question and predicts the latent of the
-text that answers it. This recipe hides patches, as I-JEPA does. The vision encoder reads the visible patches and no
-others. A predictor reads their latents, those of the caption's tokens and a mask token for each hidden patch, all with
-their positions, and estimates the target encoder's latents of the hidden patches; the loss is 1 - cosine. What the
-visible patches leave open only the caption can tell: `eval` asks how much it does (skill with the right captions less
-skill with those of other images).
+text that answers it. This recipe hides patches, as I-JEPA does. The vision encoder reads only the visible patches.
+A predictor reads their latents, those of the caption's tokens and a mask token for each hidden patch, all with
+their positions, and estimates the target encoder's latents of the hidden patches; the loss is 1 - cosine. Only the
+caption can supply what the visible patches do not contain: `eval` measures how much it does (skill with the right
+captions minus skill with those of other images).
 
-A vision encoder that is trained has a slow average of itself (EMA) as its target encoder, and its latents are kept from
-collapse; a frozen one (all with a name, by default) is its own target encoder. The embedding of an image comes from
-what was trained: the mean of the encoder's latents of all patches, or, where the encoder is frozen, of the predictor's,
-which then reads the latents of the whole image, no caption, and a mask token for every patch.
+A vision encoder that is trained has an EMA copy as its target encoder, and its latents are kept from collapse; a frozen
+one (every named one, by default) is its own target encoder. The embedding of an image comes from what was trained: the
+mean of the encoder's latents of all patches, or, where the encoder is frozen, of the predictor's, which then reads the
+latents of the whole image, no caption, and a mask token for every patch.
 
 `directions=both` comes nearer to the published model: whole images and whole captions are predicted from each other as
-well, so that one finds the other. Both are targets then, and come from EMA copies of all that learns on either side,
-the text encoder included (or, with `pairs.target_encoder=self`, are what learns, with its gradient). In the one
-direction above the text encoder is never a target: it learns from the predictor's gradient and has no copy.
+well, so that each retrieves the other. Both are then targets, from EMA copies of all trained networks on either side,
+the text encoder included (or, with `pairs.target_encoder=self`, from the trained networks themselves, with gradient).
+In the one direction above the text encoder makes no targets: the predictor's gradient trains it, and it has no copy.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ TEXT_TARGETS = {
     "ema": "EMA of the text encoder",
     "self": "the text encoder itself, with its gradient",
 }
-OF_THE_PREDICTOR = "the mean of the predictor's latents of all patches (whole image, no caption); the encoder is frozen"
+PREDICTOR_MEAN = "the mean of the predictor's latents of all patches (whole image, no caption); the encoder is frozen"
 
 
 class Config(BaseConfig):
@@ -83,24 +83,24 @@ class Config(BaseConfig):
     encoder: VisionConfig = VisionConfig(dim=96, depth=2, heads=4)
     text_encoder: EncoderConfig = EncoderConfig(dim=96, depth=1, heads=4, max_len=32)
     train_vision: bool | None = None
-    """whether the vision encoder learns, with an EMA copy as its target encoder, or is frozen and its own target
-    encoder; unset = an encoder from scratch learns, one with a name is frozen"""
+    """whether the vision encoder is trained, with an EMA copy as its target encoder, or is frozen and its own target
+    encoder; unset = one from scratch is trained, one with a name is frozen"""
     train_text: bool | None = None
-    """whether the text encoder learns; unset = an encoder from scratch does, one with a name is frozen"""
+    """whether the text encoder is trained; unset = one from scratch is, one with a name is frozen"""
     predictor: PredictorConfig = PredictorConfig(width=96, depth=2)
     pairs: PairsConfig = PairsConfig()
     target: TargetConfig = TargetConfig(norm="standardize")
     momentum: MomentumConfig = MomentumConfig(final=0.999)
-    """of the target encoder, where the vision encoder learns, and of all EMA copies of directions=both"""
+    """of the target encoder, where the vision encoder is trained, and of all EMA copies of directions=both"""
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     regularizer: RegularizerConfig = RegularizerConfig(weight=25.0, covariance=8.0, mean=0.03)
-    """on the latents of visible patches, where the vision encoder learns"""
+    """on the latents of visible patches, where the vision encoder is trained"""
     regularized: Literal["mean", "patches"] = "mean"
-    """whether that is their mean over each image or every one; of whitened patches, what all share stays strong in the
-    embedding"""
+    """what it acts on: their mean over each image, or each of them; whitening patches leaves what all of them share
+    strong in the embedding"""
     cache: bool = True
-    """keep what frozen encoders say of the training data on disk: later epochs encode the visible patches only"""
+    """keep frozen encoders' latents of the training data on disk: later epochs encode only the visible patches"""
     train: TrainConfig = TrainConfig(
         lr=2e-3,
         precision="bf16-mixed",
@@ -119,7 +119,7 @@ class Config(BaseConfig):
 
     @property
     def pair_targets_are_averaged(self) -> bool:
-        """Whether there are EMA copies of what learns from `directions=both`."""
+        """Whether the targets of `directions=both` come from EMA copies."""
         return self.pairs.directions == "both" and self.pairs.target_encoder == "ema"
 
     def unused_here(self) -> set[str]:
@@ -147,11 +147,11 @@ class VLJEPA(Method[CaptionedBatch]):
         self.pair_loss = build_pair_loss(config.pairs)
 
     def encode_context(self, batch: CaptionedBatch) -> Tensor:
-        """Latents of the visible patches [B, V, D], which read each other only."""
+        """Latents of the visible patches [B, V, D], which attend only to each other."""
         return self.student(batch.images, batch.context_at, batch.context_valid)
 
     def predict(self, batch: CaptionedBatch, context: Tensor) -> Tensor:
-        """Estimated latents of the hidden patches [K, D]. Positions of words come behind those of all patches."""
+        """Estimated latents of the hidden patches [K, D]. Positions of words follow those of all patches."""
         visible = Context(context, batch.context_at, batch.context_valid)
         if self.reader is not None:
             visible = self.reader.append_words(visible, batch.captions, self.patches)
@@ -166,7 +166,7 @@ class VLJEPA(Method[CaptionedBatch]):
         return merged(target_layers(self.config.target, encoder.states(images)))
 
     def whole_latents(self, batch: CaptionedBatch) -> Tensor:
-        """The same of a batch [B, N, D]: kept with the data, where the encoder is frozen, or computed."""
+        """The same for a batch [B, N, D]: cached with the data, where the encoder is frozen, or computed."""
         return self.encode_whole(batch.images) if batch.latents is None else batch.latents
 
     def targets_at(self, batch: CaptionedBatch, whole: Tensor, positions: Tensor) -> Tensor:
@@ -209,12 +209,12 @@ class VLJEPA(Method[CaptionedBatch]):
         )
 
     def encoders(self) -> dict[str, Encoder]:
-        found: dict[str, Encoder | None] = {"student": self.student, "teacher": self.teacher}
+        encoders: dict[str, Encoder | None] = {"student": self.student, "teacher": self.teacher}
         if self.reader is not None:
-            found["text"] = self.reader.encoder
+            encoders["text"] = self.reader.encoder
         if self.cross_modal is not None:
-            found["text_teacher"] = self.cross_modal.target_text_encoder
-        return {name: encoder for name, encoder in found.items() if encoder is not None}
+            encoders["text_teacher"] = self.cross_modal.target_text_encoder
+        return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
     def embed(self, batch: Images) -> Tensor:
         if self.config.vision_learns:
@@ -229,7 +229,7 @@ class VLJEPA(Method[CaptionedBatch]):
 
 
 def build_cross_modal(config: Config, image_dim: int, reader: CaptionReader | None) -> CrossModal | None:
-    """What directions=both adds to the networks; None for one direction. Raises ConfigError where no text is read."""
+    """The networks that directions=both adds; None for one direction. Raises ConfigError where no text is read."""
     if config.pairs.directions == "image":
         return None
     if reader is None:
@@ -239,7 +239,7 @@ def build_cross_modal(config: Config, image_dim: int, reader: CaptionReader | No
 
 
 def build(config: Config, context: BuildContext) -> Experiment:
-    """The experiment that `config` describes. Decodes the images if the tokenizer has to learn from their captions."""
+    """The experiment that `config` describes. Decodes the images if the tokenizer is trained on their captions."""
     require_captions(config.data)
     train_data, eval_data = (CaptionedImages(config.data, split, config.text) for split in ("train", "eval"))
     vision = build_vision(config.encoder, config.data.size, context)
@@ -250,8 +250,8 @@ def build(config: Config, context: BuildContext) -> Experiment:
     if config.text != "none":
         reader = build_reader(config.text_encoder, config.text_learns, tokenizer.vocabulary, vision.dim, context)
     method = VLJEPA(config, vision, reader)
-    as_they_are = AugmentConfig()  # a mirror image has other captions
-    masked = MaskedImageCollator(inputs.grid, build_masker(config.mask), as_they_are)
+    no_augmentation = AugmentConfig()  # a mirror image has other captions
+    masked = MaskedImageCollator(inputs.grid, build_masker(config.mask), no_augmentation)
     collate = CaptionCollator(masked, tokenizer, MAX_LEN if reader is None else reader.max_len)
     return Experiment(
         method=method,
@@ -262,7 +262,10 @@ def build(config: Config, context: BuildContext) -> Experiment:
         train=config.train,
         mask_ratio=config.mask.ratio if config.mask.strategy == "random" else None,
         tasks=CaptionTasks(config.data, eval_data, collate, VLJEPA.pairs if method.cross_modal else None).all,
-        baselines={"pixels": lambda images: raw_pixels(images, inputs.pixels), **encoder_alone(config, method, inputs)},
+        baselines={
+            "pixels": lambda images: raw_pixels(images, inputs.pixels),
+            **encoder_baseline(config, method, inputs),
+        },
         unknown=None if reader is None else cache(lambda: train_data.unknown(tokenizer)),
         notes=lambda: notes(config),
         remarks=lambda: off_target(config.mask, inputs.grid),
@@ -282,16 +285,16 @@ def frozen_parts(config: Config, method: VLJEPA) -> FrozenParts:
 
 
 def embedding_of(config: Config, inputs: ImageInputs) -> Embedding:
-    """What users get: the encoder's mean latent where it learns, else what the predictor makes of it."""
+    """The embedding: the encoder's mean latent where it is trained, else the predictor's."""
     if config.vision_learns:
         return image_embedding(inputs)
-    return image_embedding(inputs, pooling="predicted", note=OF_THE_PREDICTOR)
+    return image_embedding(inputs, pooling="predicted", note=PREDICTOR_MEAN)
 
 
-def encoder_alone(
+def encoder_baseline(
     config: Config, method: VLJEPA, inputs: ImageInputs
 ) -> dict[str, Callable[[Sequence[Any]], np.ndarray]]:
-    """A baseline: the mean latent of each image by a frozen vision encoder, which it gives without any training."""
+    """A baseline that needs no training: the mean latent of each image by the frozen vision encoder."""
 
     @torch.no_grad()
     def encode(images: Sequence[Any]) -> np.ndarray:
@@ -302,11 +305,12 @@ def encoder_alone(
 
 
 def notes(config: Config) -> dict[str, Any]:
-    """What is a target and what is not, for the run's log."""
+    """The sources of the targets and of the embedding, for the run's log."""
     frozen = "the frozen vision encoder itself: there is no EMA of frozen weights"
-    found: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
+    sources: dict[str, Any] = {"target": "EMA of the vision encoder" if config.vision_learns else frozen}
     if config.text_learns and config.text != "none":
-        found["text_target"] = TEXT_TARGETS[config.pairs.target_encoder if config.pairs.directions == "both" else None]
+        kind = config.pairs.target_encoder if config.pairs.directions == "both" else None
+        sources["text_target"] = TEXT_TARGETS[kind]
     if not config.vision_learns:
-        found["embedding"] = OF_THE_PREDICTOR
-    return found
+        sources["embedding"] = PREDICTOR_MEAN
+    return sources

@@ -1,4 +1,4 @@
-"""ablate: one recipe, some of its keys varied, the same budget and seeds for every arm."""
+"""ablate: vary some keys of one recipe, with the same budget and seeds for every arm."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def ablate(
     console: Console | None = None,
     suite: Suite | None = None,
 ) -> dict[str, Any]:
-    """Train `recipe` once for every arm and seed, score all cells alike, and compare each arm with the preset's own.
+    """Train `recipe` once for every arm and seed, score all cells equally, and compare each arm with the preset.
 
     Args:
         recipe: as for `api.train`, with `preset` or `config`.
         overrides: "key=value" for all arms, "key=value1,value2" for a factor; see `studies.factors`.
         grid: every combination of values instead of one factor at a time.
         seeds: of every arm, counted up from train.seed.
-        out: the study's folder; one that exists is gone on with. Default `runs/ablate-<recipe>-<time>`.
-        jobs: cells trained at a time; default: as many as there are cores for.
+        out: the study's folder; an existing one is continued. Default `runs/ablate-<recipe>-<time>`.
+        jobs: cells trained at a time; default: as many as the cores allow.
         console: where progress is shown; None = nowhere.
-        suite: what all cells are scored on instead of the recipe's own tasks.
+        suite: tasks for all cells, instead of the recipe's.
 
-    Returns what results.json holds. Raises UserError for mistakes in the arms before anything is trained.
+    Returns the content of results.json. Raises UserError for mistakes in the arms before anything is trained.
     """
     arms = ablation_arms(recipe, preset, config, overrides, grid)
-    if console is not None and (said := single_values(arms)):
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+    if console is not None and (comparison := single_values(arms)):
+        console.print(comparison, markup=False, highlight=False, soft_wrap=True)
     folder = Path(out) if out else default_folder(f"ablate-{Path(recipe).stem}")
     require_buildable([arm for arm in arms if not cell_folder(folder, arm.label, arm.config.train.seed).exists()])
     return conduct(arms, seeds, folder, jobs, {"kind": "ablate", "recipe": recipe, "grid": grid}, console, suite)

@@ -1,8 +1,8 @@
-"""Does the latent prediction align questions with their answers? Two runs that differ in lambda alone, one figure.
+"""Alignment of questions with their answers by the latent prediction: two runs that differ only in lambda, one figure.
 
 Every health check of a recipe that watches a retrieval measures, on held-out questions, the cosine of the prediction
-with its own answer, with the other answers and with random directions, and the rank of the own one. The study reads
-these curves from the runs' health logs, so it costs nothing beside the training, and finished runs can be compared.
+with its answer, with the other answers and with random directions, and the rank of its answer. The study reads these
+curves from the runs' health logs, so it costs no more than the training, and finished runs can be compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLOURS = {"own_cosine": "#0b6e4f", "shuffled_cosine": "#d1495b", "random_cosine
 
 @dataclass(frozen=True)
 class Curves:
-    """What one run's health checks measured on held-out questions; all lists are as long as `steps`."""
+    """Alignment measures of one run's health checks on held-out questions; all lists are as long as `steps`."""
 
     run: str
     label: str
@@ -91,9 +91,9 @@ def compare(runs: Sequence[api.Run], out: str | Path) -> dict[str, Any]:
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    found = [curves(run) for run in runs]
-    draw(found, folder / FIGURE)
-    result = {"figure": str(folder / FIGURE), "table": str(folder / TABLE), "runs": [asdict(one) for one in found]}
+    all_curves = [curves(run) for run in runs]
+    draw(all_curves, folder / FIGURE)
+    result = {"figure": str(folder / FIGURE), "table": str(folder / TABLE), "runs": [asdict(one) for one in all_curves]}
     write_json(folder / TABLE, result)
     return result
 
@@ -115,23 +115,23 @@ def curves(run: api.Run) -> Curves:
     )
 
 
-def draw(found: Sequence[Curves], path: Path) -> None:
+def draw(runs: Sequence[Curves], path: Path) -> None:
     """One panel of cosines for each run, on one scale, and one of ranks for all of them."""
     from matplotlib.figure import Figure  # 0.5 s, and no window system is needed
 
-    figure = Figure(figsize=(4.2 * (len(found) + 1), 3.8), layout="constrained")
-    panels = figure.subplots(1, len(found) + 1)
-    lowest = min(0.0, *(min(getattr(one, name)) for one in found for name in COSINES))
-    for axes, one in zip(panels, found, strict=False):
+    figure = Figure(figsize=(4.2 * (len(runs) + 1), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(runs) + 1)
+    lowest = min(0.0, *(min(getattr(one, name)) for one in runs for name in COSINES))
+    for axes, one in zip(panels, runs, strict=False):
         for name, label in COSINES.items():
             axes.plot(one.steps, getattr(one, name), label=label, color=COLOURS[name], linewidth=1.8)
         gap = one.own_cosine[-1] - one.shuffled_cosine[-1]
         axes.set(title=f"{one.label}: own - shuffled = {gap:.2f}", xlabel="step", ylim=(lowest - 0.05, 1.05))
         axes.legend(loc="best", frameon=False)
     panels[0].set_ylabel("cosine of the prediction with ...")
-    for one in found:
+    for one in runs:
         panels[-1].plot(one.steps, one.mrr, label=f"{one.label}: {one.mrr[-1]:.2f}", linewidth=1.8)
-    panels[-1].axhline(found[0].mrr_chance, color="grey", linestyle=":", label=f"chance: {found[0].mrr_chance:.2f}")
+    panels[-1].axhline(runs[0].mrr_chance, color="grey", linestyle=":", label=f"chance: {runs[0].mrr_chance:.2f}")
     panels[-1].set(title="mean reciprocal rank of the own answer", xlabel="step", ylim=(0, 1.05))
     panels[-1].legend(loc="best", frameon=False)
     for axes in panels:

@@ -1,7 +1,7 @@
-"""Arms and cells of a study. An arm is one configuration; a cell is one arm with one seed, in a run folder of its own.
+"""Arms and cells of a study. An arm is one configuration; a cell is one arm with one seed, in its own run folder.
 
-The folder is the truth: a cell is found by its arm's name, and what is in the folder says what is left to do. So a
-study that was interrupted goes on where it was, and one that gets more values or seeds keeps what it has.
+A cell's state is its folder, named after its arm. So an interrupted study resumes where it stopped, and one with more
+values or seeds keeps its finished cells.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST_NAME = 80  # characters of a folder
 
 @dataclass(frozen=True)
 class Arm:
-    """One configuration under study. The first arm of a study is what the others are compared with."""
+    """One configuration under study. The first arm of a study is the reference of the others."""
 
     label: str
     recipe: str
@@ -44,7 +44,7 @@ class Cell:
     arm: Arm
     seed: int
     path: Path
-    suite: Suite | None = None  # what it is scored on; None = the tasks of its own recipe
+    suite: Suite | None = None  # tasks to score it on; None = those of its recipe
 
     @property
     def folder(self) -> RunDir:
@@ -52,22 +52,22 @@ class Cell:
 
     @property
     def steps(self) -> int:
-        """Of the whole training."""
+        """Steps of the whole training."""
         return self.arm.config.train.steps
 
     @property
     def done_steps(self) -> int:
-        """Logged so far."""
+        """Steps logged so far."""
         return max((row["step"] for row in read_jsonl(self.folder.metrics)), default=0)
 
     @property
     def stopped(self) -> str | None:
-        """Why training could not go on (a non-finite gradient, say); it would not the next time either."""
+        """The reason why training stopped (a non-finite gradient, say), which would stop it again; else None."""
         return stop_reason(self.path)
 
     @property
     def finished(self) -> bool:
-        """Nothing is left to do."""
+        """Whether nothing is left to do."""
         return finished(self.path, self.suite)
 
     @property
@@ -76,7 +76,7 @@ class Cell:
 
 
 def cells_of(arms: Sequence[Arm], seeds: int, out: Path, suite: Suite | None = None) -> list[Cell]:
-    """Every arm with `seeds` seeds, counted up from its own `train.seed`. Seed by seed, so that early results pair."""
+    """Every arm with `seeds` seeds, counted up from its `train.seed`. Seed by seed, so that early results pair."""
     if seeds < 1:
         raise UserError(f"a study needs at least 1 seed (given: {seeds})")
     if any(arm.config.train.devices > 1 for arm in arms):
@@ -90,7 +90,7 @@ def cells_of(arms: Sequence[Arm], seeds: int, out: Path, suite: Suite | None = N
 
 
 def prepare(cells: Sequence[Cell]) -> None:
-    """Stamp the folders of cells that have none. Raises UserError for a folder that holds another configuration."""
+    """Create the run folders that do not exist. Raises UserError for a folder with another configuration."""
     for cell in cells:
         wanted = cell.arm.with_seed(cell.seed).with_absolute_paths()
         if cell.folder.config_file.is_file():
@@ -105,12 +105,12 @@ def prepare(cells: Sequence[Cell]) -> None:
 
 
 def cell_folder(out: Path, label: str, seed: int) -> Path:
-    """Where a study keeps the run of one arm with one seed."""
+    """The folder of a study's run of one arm with one seed."""
     return out / "cells" / folder_name(label) / f"seed-{seed}"
 
 
 def folder_name(label: str) -> str:
-    """A label as the name of a folder: readable, and different for different labels."""
+    """A readable folder name for a label, different for different labels."""
     name = re.sub(r"[^\w.=,+-]+", "_", label)
     if name == label and len(name) <= LONGEST_NAME:
         return name
@@ -118,22 +118,22 @@ def folder_name(label: str) -> str:
 
 
 def scores_file(run: Path, suite: Suite | None = None) -> Path:
-    """Where the scores of a cell are kept: a file for every suite, so that another one scores the cells anew."""
+    """The file of a cell's scores: one for every suite, so that another suite scores the cells anew."""
     return RunDir(run).evals / f"study{suite_mark(suite)}.json"
 
 
 def suite_mark(suite: Suite | None) -> str:
-    """What tells the files of a suite's scores from others: it changes with the suite and its data."""
+    """The mark of a suite in the names of its score files, which changes with the suite and its data."""
     return "" if suite is None else f"-{suite.name}-{suite.key}"
 
 
 def stop_file(run: Path) -> Path:
-    """Where a cell says why it stopped."""
+    """The file with the reason why a cell stopped."""
     return run / "stopped.json"
 
 
 def stop_reason(run: Path) -> str | None:
-    """What `stop_file` says; None if the cell did not stop."""
+    """The reason in `stop_file`; None if the cell did not stop."""
     file = stop_file(run)
     return read_json(file)["error"] if file.exists() else None
 
@@ -143,21 +143,22 @@ def finished(run: Path, suite: Suite | None = None) -> bool:
     return stop_file(run).exists() or scores_file(run, suite).exists()
 
 
-def processes_for(cells: Sequence[Cell], asked: int | None) -> int:
-    """How many cells to train at a time: `asked`, or as many as there are cores for the most modest; one on a GPU."""
-    if asked is not None:
-        if asked < 1:
-            raise UserError(f"--jobs must be at least 1 (given: {asked})")
-        return min(asked, max(1, len(cells)))
-    cores, settings = os.cpu_count() or 1, [cell.arm.config.train for cell in cells]
+def processes_for(cells: Sequence[Cell], jobs: int | None) -> int:
+    """How many cells to train at a time: `jobs`, or cores / the fewest threads of a cell; one on a GPU."""
+    if jobs is not None:
+        if jobs < 1:
+            raise UserError(f"--jobs must be at least 1 (given: {jobs})")
+        return min(jobs, max(1, len(cells)))
+    cores = os.cpu_count() or 1
+    settings = [cell.arm.config.train for cell in cells]
     if any(map(trains_on_gpu, settings)) or any(train.threads == 0 for train in settings):  # 0 = torch takes all cores
         return 1
-    each = min((train.threads for train in settings), default=cores)  # the others get by with as many
+    each = min((train.threads for train in settings), default=cores)  # the others are limited to as many
     return max(1, min(cores // each, len(cells)))
 
 
 def threads_of(train: TrainConfig, at_a_time: int) -> int:
-    """CPU threads of a cell where so many are trained at a time: those that wait for a core are slower than none."""
+    """CPU threads of a cell where so many are trained at a time: more threads than cores would be slower."""
     share = max(1, (os.cpu_count() or 1) // at_a_time)
     return min(train.threads or share, share)
 
@@ -170,7 +171,7 @@ def trains_on_gpu(train: TrainConfig) -> bool:
 
 
 def _differing(values: dict[str, Any], wanted: Any) -> Iterator[str]:
-    """Keys in which a folder's configuration is another one, as "train.steps=6 there, 8 here"."""
+    """Keys in which a folder's configuration differs, as "train.steps=6 there, 8 here"."""
     here = dict(_flat(wanted.model_dump(mode="json")))
     there = dict(_flat(values))
     for key in dict.fromkeys([*there, *here]):

@@ -1,9 +1,9 @@
-"""compare: recipes side by side, on the same data and encoder, with the same budget and seeds.
+"""compare: train recipes on the same data and encoder, with the same budget and seeds.
 
-The first arm lends its data, tokenizer and encoder to all others; what belongs to a method (masks, learning rate,
-batches) stays its own. The budget decides the steps of each arm: equal tokens, equal FLOPs (a few real batches are
-counted, see `costs`) or equal minutes of training on this machine (a few real steps are timed). Steps are fixed before
-anything is trained and kept in plan.json, so that schedules are whole and a study that goes on does not change them.
+All arms use the data, tokenizer and encoder of the first; settings of a method (masks, learning rate, batches) are
+kept. The budget decides the steps of each arm: equal tokens, equal FLOPs (a few real batches are counted, see `costs`)
+or equal minutes of training on this machine (a few real steps are timed). Steps are fixed before anything is trained
+and kept in plan.json, so that schedules are complete and a resumed study does not change them.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Budget:
-    """What every arm may spend in training."""
+    """The training budget of every arm."""
 
     unit: str  # one of UNITS
     amount: float
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """From "tokens=2e6", "flops=1e12" or "minutes=3". Raises UserError for anything else."""
+        """Parse "tokens=2e6", "flops=1e12" or "minutes=3". Raises UserError for anything else."""
         unit, _, number = text.partition("=")
         try:
             budget = cls(unit.strip(), float(number))
@@ -63,22 +63,22 @@ def compare(
     console: Console | None = None,
     suite: Suite | None = None,
 ) -> dict[str, Any]:
-    """Train recipes with the same budget, score all cells alike, and compare each with the first.
+    """Train recipes with the same budget, score all cells equally, and compare each with the first.
 
     Args:
-        words: recipes, each perhaps with a preset and settings of its own: "t_jepa:small+regularizer.name=sigreg".
+        words: recipes, each optionally with a preset and settings: "t_jepa:small+regularizer.name=sigreg".
         overrides: "key=value" for all arms.
-        budget: "tokens=N", "flops=N" or "minutes=N"; default: the tokens that the first arm's own steps take.
+        budget: "tokens=N", "flops=N" or "minutes=N"; default: the tokens of the first arm's steps.
         seeds, out, jobs, console, suite: as for `ablation.ablate`; `out` defaults to `runs/compare-<time>`.
 
-    Returns what results.json holds. Raises UserError for mistakes before anything is trained.
+    Returns the content of results.json. Raises UserError for mistakes before anything is trained.
     """
-    given = None if budget is None else Budget.parse(budget)
+    wanted = None if budget is None else Budget.parse(budget)
     arms = comparison_arms(words, overrides)
     folder = Path(out) if out else default_folder("compare")
     at_a_time = processes_for(cells_of(arms, seeds, folder), jobs)
-    spent, arms = within_budget(arms, given, folder, console, at_a_time)
-    about = {"kind": "compare", "recipes": list(words), "settings": list(overrides), "budget": asdict(spent)}
+    shared, arms = within_budget(arms, wanted, folder, console, at_a_time)
+    about = {"kind": "compare", "recipes": list(words), "settings": list(overrides), "budget": asdict(shared)}
     return conduct(arms, seeds, folder, jobs, about, console, suite)
 
 
@@ -90,10 +90,10 @@ def comparison_arms(words: Sequence[str], overrides: Sequence[str]) -> list[Arm]
         raise UserError(f"an arm is given twice: {' '.join(words)}")
     arms: list[Arm] = []
     for word in words:
-        recipe, preset, own = read_arm(word)
-        _, config = configure(recipe, preset, None, [*overrides, *own])
+        recipe, preset, settings = read_arm(word)
+        _, config = configure(recipe, preset, None, [*overrides, *settings])
         if arms:
-            for key in own:
+            for key in settings:
                 if (section := config.full_key(key.partition("=")[0]).partition(".")[0]) in SHARED:
                     raise UserError(f"{word}: {section} is the same for all arms; set it as {key}, apart from the arm")
             config = _with_shared(word, config, arms[0])
@@ -113,9 +113,9 @@ def read_arm(word: str) -> tuple[str, str | None, list[str]]:
 def within_budget(
     arms: Sequence[Arm], budget: Budget | None, out: Path, console: Console | None, at_a_time: int = 1
 ) -> tuple[Budget, list[Arm]]:
-    """The budget, and the arms with the steps that it allows each of them; from `out`/plan.json where they are known.
+    """The budget, and the arms with the steps that it allows, from `out`/plan.json where they are known.
 
-    Minutes are timed with the threads that a cell has when so many are trained at a time.
+    Minutes are timed with the threads of a cell when so many are trained at a time.
     Raises UserError if that folder was planned with another budget.
     """
     file = out / PLAN

@@ -1,9 +1,9 @@
-"""What a step of a method costs: floating-point operations, tokens and time, from a few real batches.
+"""The cost of a training step in floating-point operations, tokens and time, from a few real batches.
 
-FLOPs are counted by torch's own counter (two a multiply-add, matrix products only) over the forward and backward pass
-of real training batches, and stated per token: other batches have other shapes, but nearly the same cost per token.
-Attention is counted as the matrix products it is. Not counted: element-wise work, embedding look-ups, the optimiser and
-the EMA update, together a few per cent at most widths. A teacher's forward pass is counted, as is every second view.
+FLOPs are counted by torch's counter (two a multiply-add, matrix products only) over the forward and backward pass of
+real training batches, and stated per token: other batches have other shapes, but nearly the same cost per token.
+Attention is counted as its matrix products. Not counted: element-wise work, embedding look-ups, the optimiser and the
+EMA update, together a few per cent at most widths. A teacher's forward pass is counted, as is every second view.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from openjepa.training.stages import freeze_all_but_predictor
 
 COUNTED = 2  # batches whose FLOPs are counted
 SIZED = 20  # batches whose tokens are counted
-WARM, TIMED = 2, 6  # steps before the clock starts, and on the clock
+WARM, TIMED = 2, 6  # warm-up steps, and timed steps
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of training on the CPU or any device: FLOPs do not depend on it."""
+    """The cost of training, on any device."""
 
     flops_per_token: float
     tokens_per_step: float
 
 
 def measure(experiment: Experiment, sized: int = SIZED) -> Cost:
-    """Count the FLOPs of COUNTED batches and the tokens of `sized` ones. The method is not changed, only read."""
+    """Count the FLOPs of COUNTED batches and the tokens of `sized` ones. The method is not changed."""
     batches = list(islice(train_batches(experiment, 0), max(COUNTED, sized)))
     mean_tokens = sum(batch.tokens for batch in batches) / len(batches)
     flops = _mean_of_parts(experiment, lambda probe, at: _flops_per_token(probe, batches[:COUNTED], at))
@@ -48,14 +48,14 @@ def measure(experiment: Experiment, sized: int = SIZED) -> Cost:
 
 
 def seconds_per_step(experiment: Experiment) -> float:
-    """Wall time of an optimiser step as it is now on this machine: the median of TIMED steps, after WARM others."""
+    """Wall time of an optimiser step on this machine: the median of TIMED steps, after WARM others."""
     return _mean_of_parts(experiment, lambda probe, at: _median_step_s(probe, experiment, at))
 
 
 def _mean_of_parts(experiment: Experiment, cost: Callable[[Method, Progress], float]) -> float:
-    """The cost of a step, over a whole run: some of its steps may be of the predictor alone (`train.stages`).
+    """The mean cost of a step over a whole run, some of whose steps may train only the predictor (`train.stages`).
 
-    Those are counted as the last one is; the others as the first one, so without a contrast that comes late.
+    Those are counted as the last one is; the others as the first one, so without a contrast that starts late.
     """
     train = experiment.train
     joint = train.joint_steps / train.steps
@@ -78,7 +78,7 @@ def _flops_per_token(probe: Method, batches: Sequence[Batch], progress: Progress
 
 
 def _median_step_s(probe: Method, experiment: Experiment, progress: Progress) -> float:
-    """Of steps that all stand at `progress`: schedules do not move between them."""
+    """Median time of steps at constant `progress`, so that schedules do not change between them."""
     train = experiment.train
     batches = islice(train_batches(experiment, 0), (WARM + TIMED) * train.accumulate)
     optimizer = build_optimizer(probe, train)

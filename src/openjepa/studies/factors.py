@@ -1,9 +1,9 @@
-"""What an ablation varies: `mask.ratio=0.3,0.5,0.7` is a factor with three values, `train.steps=200` a setting of all.
+"""Factors of an ablation: `mask.ratio=0.3,0.5,0.7` has three values, `train.steps=200` is a setting of all arms.
 
-Where no key has several values, a single value is a factor, too: `mask.ratio=0.3` is compared with the preset's own.
+Where no key has several values, a single value is a factor, too: `mask.ratio=0.3` is compared with the preset's value.
 
-One factor at a time (default): the preset as it is, and every value alone in place of the preset's own. As a grid:
-every combination. Both are compared with the preset's own values, which are always trained.
+One factor at a time (default): the preset, and every value on its own in place of the preset's. As a grid: every
+combination. Both are compared with the preset's values, which are always trained.
 """
 
 from __future__ import annotations
@@ -58,26 +58,26 @@ def split_factors(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[
 
 
 def single_factors(settings: Sequence[str], config: BaseConfig) -> tuple[dict[str, list[str]], list[str]]:
-    """`split_factors` where every key has one value: which are compared with the preset's own, and which hold for all.
+    """`split_factors` where every key has one value: which are compared with the preset's, and which are for all arms.
 
-    A single setting is compared. Of several, those of the sections train and data hold for all, and the others are
+    A single setting is compared. Of several, those of the sections train and data are for all arms, and the others are
     compared. Raises UserError if that leaves none.
     """
     keys = [config.setting_key(override_key(item)) for item in settings]
-    frame = [key.split(".")[0] in ("train", "data") and len(settings) > 1 for key in keys]
+    shared = [key.split(".")[0] in ("train", "data") and len(settings) > 1 for key in keys]
     factors = {
         key: [item.partition("=")[2].strip()]
-        for key, item, for_all in zip(keys, settings, frame, strict=True)
+        for key, item, for_all in zip(keys, settings, shared, strict=True)
         if not for_all
     }
     if not factors:
         which = f"which of {', '.join(keys)} is varied? " if keys else ""
         raise UserError(f"nothing to ablate: {which}give a key several values, such as mask.ratio=0.3,0.5,0.7")
-    return factors, [item for item, for_all in zip(settings, frame, strict=True) if for_all]
+    return factors, [item for item, for_all in zip(settings, shared, strict=True) if for_all]
 
 
 def single_values(arms: Sequence[Arm]) -> str | None:
-    """What is compared, in a sentence, where every factor has one value besides the preset's own; else None."""
+    """A sentence with the comparisons, where every factor has one value besides the preset's; else None."""
     base, *others = arms
     changed = [key for arm in others for key in arm.changed]
     if len(set(changed)) < len(changed) or any(len(arm.changed) > 1 for arm in others):
@@ -95,15 +95,15 @@ def ablation_arms(
     overrides: Sequence[str],
     grid: bool = False,
 ) -> list[Arm]:
-    """The preset's own values first, then every arm that differs from all before it. Raises UserError or ConfigError.
+    """The preset first, then every arm that differs from all before it. Raises UserError or ConfigError.
 
-    All configurations are validated here; what only building shows, `trial.require_buildable` finds.
+    All configurations are validated here; errors of building them are found by `trial.require_buildable`.
     """
-    given, fixed = split_factors(overrides)
-    if not given:
-        given, fixed = single_factors(fixed, configure(recipe, preset, config)[1])
+    varied, fixed = split_factors(overrides)
+    if not varied:
+        varied, fixed = single_factors(fixed, configure(recipe, preset, config)[1])
     _, base = configure(recipe, preset, config, fixed)
-    factors = {base.setting_key(override_key(key)): values for key, values in given.items()}
+    factors = {base.setting_key(override_key(key)): values for key, values in varied.items()}
     if "train.seed" in factors:
         raise UserError("train.seed is varied for every arm: give --seeds N")
     changes: list[dict[str, str]] = [{key: value} for key, values in factors.items() for value in values]
@@ -122,12 +122,12 @@ def ablation_arms(
     if problems:
         raise ConfigError("; ".join(dict.fromkeys(problems)))
     if len(arms) == 1:
-        raise UserError(f"nothing to ablate: {', '.join(factors)} takes only the values that {recipe} has anyway")
+        raise UserError(f"nothing to ablate: {', '.join(factors)} takes only the values that {recipe} has already")
     return arms
 
 
 def _value_at(config: BaseConfig, key: str) -> Any:
-    """The validated value behind a dotted key, as JSON holds it."""
+    """The validated value of a dotted key, in JSON types."""
     value: Any = config.model_dump(mode="json")
     for part in key.split("."):
         value = value[part]

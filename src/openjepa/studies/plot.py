@@ -1,4 +1,4 @@
-"""A study as one figure: a panel a headline, a row an arm, a dot a seed; for a comparison also quality against cost."""
+"""A study as one figure: a panel per headline, a row per arm, a dot per seed; comparisons also show quality by cost."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ def _panel(axes: Any, found: Mapping[str, Any], name: str) -> None:
 
 
 def _cost(axes: Any, found: Mapping[str, Any], name: str) -> None:
-    """Quality against the cost that the budget left free."""
+    """Draw quality against the cost that the budget does not fix."""
     key = free_cost(found) or "train_s"
     for row, arm in enumerate(found["arms"]):
         values = _by_seed(arm, name)
         if values and arm[key]:
             axes.plot(arm[key], np.mean(values), "o", color=OTHER if row else FIRST)
-            place = (5, -10 if row % 2 else 3)  # arms of one cost are not written over each other
-            axes.annotate(str(row + 1), (arm[key], np.mean(values)), place, textcoords="offset points", fontsize=9)
+            offset = (5, -10 if row % 2 else 3)  # so that labels of arms with equal cost do not overlap
+            axes.annotate(str(row + 1), (arm[key], np.mean(values)), offset, textcoords="offset points", fontsize=9)
     axes.margins(0.2)
     axes.set(title=f"{name} against cost", xlabel=COSTS[key])
 
 
 def _labels(arms: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Numbered, for the panel of costs, and with the settings of an arm on lines of their own."""
+    """Labels of arms, numbered for the panel of costs, with each setting on a separate line."""
     return [f"{arm['label']}  ({number})".replace("+", "\n+") for number, arm in enumerate(arms, start=1)]
 
 

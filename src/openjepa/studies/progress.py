@@ -1,4 +1,4 @@
-"""Where a study is: a bar over all steps of all cells in a terminal, a line for each finished cell everywhere."""
+"""Progress of a study: a bar over all steps of all cells in a terminal, and a line for each finished cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openjepa.studies.cells import Cell
 
 
 class StudyProgress:
-    """Watches `running.run_cells`; without a console it says nothing."""
+    """Shows the progress of `running.run_cells`; nothing without a console."""
 
     def __init__(self, cells: Sequence[Cell], console: Console | None) -> None:
         self.console, self.cells = console, cells
@@ -56,7 +56,7 @@ class StudyProgress:
 
 
 def outcome(cell: Cell) -> str:
-    """How a finished cell ended, in a few words."""
+    """The outcome of a finished cell in a few words."""
     if (reason := cell.stopped) is not None:
         return f"stopped: {reason}"
     facts = read_json(cell.scores_file)["facts"]

@@ -1,12 +1,12 @@
-"""From finished cells to one answer: what each arm reached at what cost, and how far it is from the first one.
+"""Results of a study from its finished cells: measures and cost of each arm, and its differences to the first one.
 
-Compared are skill and probes, never training losses: losses of different tasks have different units. Skill itself is
-relative to each arm's own targets, so it is compared within a recipe only, and even there arms that change the targets
-are told apart by the probes alone.
+Skill and probes are compared, not training losses: losses of different tasks have different units. Skill is relative to
+each arm's own targets, so it is compared within a recipe only, and even there arms with different targets can be
+compared only by probes.
 
 Measures of a kind (the k-NN accuracies of all factors, say) are also averaged, item by item, into one headline each.
-Headlines are few, so a correction for many comparisons leaves them something to say; all measures are in results.json
-with a correction of their own.
+Headlines are few, so that a correction for many comparisons keeps its power; all other measures are in results.json
+with a separate correction.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Compared:
-    """One arm beside the first one on one measure."""
+    """The difference of one arm to the first one on one measure."""
 
     arm: str
     measure: str
@@ -87,11 +87,11 @@ def collect(cells: Sequence[Cell]) -> list[ArmResult]:
 
 def headlines(names: Sequence[str]) -> dict[str, list[str]]:
     """Headline -> the measures it is the mean of; a measure that is no probe is its own headline."""
-    found: dict[str, list[str]] = {}
+    grouped: dict[str, list[str]] = {}
     for name in names:
         kind = name.rpartition("_")[2]
-        found.setdefault(f"mean {kind}" if kind in PROBES else name, []).append(name)
-    return {members[0] if len(members) == 1 else headline: members for headline, members in found.items()}
+        grouped.setdefault(f"mean {kind}" if kind in PROBES else name, []).append(name)
+    return {members[0] if len(members) == 1 else headline: members for headline, members in grouped.items()}
 
 
 def with_headlines(scores: Scores) -> Scores:
@@ -109,35 +109,35 @@ def with_headlines(scores: Scores) -> Scores:
 
 def headline_names(results: Sequence[ArmResult]) -> list[str]:
     """Headlines that every arm with a finished cell has; a control is none."""
-    apart = controls(results)
-    shared = [name for name in shared_measures(results) if name not in apart]
+    excluded = controls(results)
+    shared = [name for name in shared_measures(results) if name not in excluded]
     known = headlines([name for name in shared if not name.startswith("mean ")])
     return [name for headline, members in known.items() for name in ([headline] if headline in shared else members)]
 
 
 def shared_measures(results: Sequence[ArmResult]) -> list[str]:
     """Measures and headlines of the same test items in every arm with a finished cell, in the first one's order."""
-    names, apart = _common(results), asked_apart(results)
-    return [name for name in names if name not in apart]
+    different = asked_apart(results)
+    return [name for name in _common(results) if name not in different]
 
 
 def controls(results: Sequence[ArmResult]) -> set[str]:
-    """Measures that others are read against (skill with a wrong caption): shown, but not compared."""
+    """Measures that are references for others (skill with a wrong caption): listed, but not compared."""
     return {name for result in results for name, scores in result.measures().items() if scores[0].control}
 
 
 def asked_apart(results: Sequence[ArmResult]) -> list[str]:
-    """Measures that all arms have, of different test items (other data, another mask): these are not compared."""
+    """Measures of all arms on different test items (other data, another mask), which are not compared."""
     finished = [(result.scored, result.measures()) for result in results if result.scored]
-    apart = []
+    different = []
     for name in _common(results):
-        asked: dict[int, set[str]] = {}  # seed -> what its arms were asked, where that is known
-        for seeds, own in finished:
-            for seed, score in zip(seeds, own[name], strict=True):
-                asked.setdefault(seed, set()).update([score.asked] if score.asked else [])
-        if any(len(digests) > 1 for digests in asked.values()):
-            apart.append(name)
-    return apart
+        digests: dict[int, set[str]] = {}  # seed -> digests of its arms' test items, where known
+        for seeds, measures in finished:
+            for seed, score in zip(seeds, measures[name], strict=True):
+                digests.setdefault(seed, set()).update([score.asked] if score.asked else [])
+        if any(len(of_seed) > 1 for of_seed in digests.values()):
+            different.append(name)
+    return different
 
 
 def _common(results: Sequence[ArmResult]) -> list[str]:
@@ -146,14 +146,15 @@ def _common(results: Sequence[ArmResult]) -> list[str]:
 
 
 def compared(results: Sequence[ArmResult]) -> list[Compared]:
-    """Every arm beside the first one, on every shared measure, over the seeds that both have finished.
+    """Differences of every arm to the first one, on every shared measure, over the seeds that both have finished.
 
     Also on skill, between arms of the same recipe. Headlines are corrected together, and so are all other measures.
     """
     base, *others = results
-    apart, leading = controls(results), (SKILL, *headline_names(results))
-    shared = [name for name in shared_measures(results) if name not in apart]
-    found: list[tuple[str, str, Difference]] = []
+    excluded = controls(results)
+    leading = (SKILL, *headline_names(results))
+    shared = [name for name in shared_measures(results) if name not in excluded]
+    rows: list[tuple[str, str, Difference]] = []
     for result in others:
         seeds = [seed for seed in result.scored if seed in base.scored]
         if not seeds:
@@ -164,29 +165,29 @@ def compared(results: Sequence[ArmResult]) -> list[Compared]:
         same_recipe = result.arm.recipe == base.arm.recipe
         if same_recipe and all(value is not None for pair in skills for value in pair):
             by_seed = np.array([a - b for a, b in skills])
-            found.append((label, SKILL, seeds_difference(by_seed, generator_for(0, "study", SKILL))))
+            rows.append((label, SKILL, seeds_difference(by_seed, generator_for(0, "study", SKILL))))
         sides = [[with_headlines(side.columns[RUN]) for side in pair] for pair in pairs]
         for name in shared:
             scores = [[side[name] for side in pair] for pair in sides]
             a, b = zip(*scores, strict=True)
-            found.append((label, name, difference(a, b, generator_for(0, "study", name))))
-    headline_rows = [row for row in found if row[1] in leading]
-    other_rows = [row for row in found if row[1] not in leading]
+            rows.append((label, name, difference(a, b, generator_for(0, "study", name))))
+    headline_rows = [row for row in rows if row[1] in leading]
+    other_rows = [row for row in rows if row[1] not in leading]
     return [*_corrected(headline_rows, True), *_corrected(other_rows, False)]
 
 
-def _corrected(found: Sequence[tuple[str, str, Difference]], headline: bool) -> list[Compared]:
-    over_seeds = holm([one.p_seeds for _, _, one in found])
-    asked = {number: one.p_items for number, (_, _, one) in enumerate(found) if one.p_items is not None}
-    over_items = dict(zip(asked, holm(list(asked.values())), strict=True))
+def _corrected(rows: Sequence[tuple[str, str, Difference]], headline: bool) -> list[Compared]:
+    over_seeds = holm([one.p_seeds for _, _, one in rows])
+    p_items = {number: one.p_items for number, (_, _, one) in enumerate(rows) if one.p_items is not None}
+    over_items = dict(zip(p_items, holm(list(p_items.values())), strict=True))
     return [
         Compared(arm, name, headline, one, over_seeds[number], over_items.get(number))
-        for number, (arm, name, one) in enumerate(found)
+        for number, (arm, name, one) in enumerate(rows)
     ]
 
 
 def summary(results: Sequence[ArmResult], about: Mapping[str, Any], baselines: Scored) -> dict[str, Any]:
-    """Everything of a study as one JSON object; see `_arm` and `_compared` for its parts."""
+    """The results of a study as one JSON object; see `_arm` and `_compared` for its parts."""
     return {
         **about,
         "base": results[0].arm.label,
@@ -203,7 +204,7 @@ def summary(results: Sequence[ArmResult], about: Mapping[str, Any], baselines: S
 
 
 def write(out: Path, results: Sequence[ArmResult], found: Mapping[str, Any]) -> None:
-    """results.json, and results.csv with one row a cell."""
+    """Write results.json, and results.csv with one row a cell."""
     write_json(out / RESULTS, found)
     write_csv(out / TABLE, [row for result in results for row in _rows(result)])
 

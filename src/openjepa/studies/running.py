@@ -1,7 +1,7 @@
-"""Trains the cells of a study that are not finished: here one after another, or several at a time in processes.
+"""Trains the unfinished cells of a study, one after another in this process, or several at a time in processes.
 
-Where a cell is, is read from its run folder; the processes tell nothing else. Ctrl-C and SIGTERM stop all of them; what
-they have written stays, and the same command goes on from there.
+The progress of a cell is read from its run folder, not from its process. Ctrl-C and SIGTERM stop all processes; what
+they have written stays, and the same command resumes from there.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from openjepa.studies.worker import finish
 
 POLL_S = 0.3
 GRACE_S = 20  # for an interrupted process to end by itself
-LOG = "cell.log"  # what a process says, in its run folder
+LOG = "cell.log"  # output of a process, in its run folder
 
 
 class Watcher(Protocol):
-    """Told how a study gets on."""
+    """An observer of a study's progress."""
 
     def on_step(self, cell: Cell, step: int) -> None: ...
 
@@ -35,7 +35,7 @@ class Watcher(Protocol):
 
 
 def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher) -> None:
-    """Finish all cells, `jobs` at a time. Raises UserError with the words of the first cell that cannot be run."""
+    """Finish all cells, `jobs` at a time. Raises UserError with the message of the first cell that cannot be run."""
     if jobs == 1:
         for cell in cells:
             hooks = [lambda progress, output, stats, cell=cell: watcher.on_step(cell, progress.step)]
@@ -66,8 +66,8 @@ def _in_processes(todo: list[Cell], jobs: int, watcher: Watcher) -> None:
 
 @contextmanager
 def _interrupted_by_sigterm() -> Generator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt: it would end us at once, and leave our processes at work."""
-    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+    """Within the block SIGTERM raises KeyboardInterrupt, so that processes are stopped before this one ends."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -85,7 +85,7 @@ def start_worker(cell: Cell, jobs: int) -> subprocess.Popen:
     if cell.suite is not None:
         command.append(str(cell.suite.path))
     with (cell.path / LOG).open("w", encoding="utf-8") as log:
-        return subprocess.Popen(  # a session of its own: Ctrl-C reaches it once, through `_stop`
+        return subprocess.Popen(  # in a new session: Ctrl-C reaches it once, through `_stop`
             command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
 
@@ -99,7 +99,7 @@ def _require_end(process: subprocess.Popen, cell: Cell) -> None:
 
 def _last_line(log: Path) -> str:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "the process ended without a word"
+    return lines[-1] if lines else "the process ended without output"
 
 
 def _stop(processes: Sequence[subprocess.Popen]) -> None:

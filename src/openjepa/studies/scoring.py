@@ -1,8 +1,7 @@
-"""What a trained cell knows, test item by test item, so that cells can be paired: kept beside the run's evaluations.
+"""Scores of a trained cell by test item, so that cells can be paired, in the folder of the run's evaluations.
 
-A cell is scored on all tasks of its recipe, or on those of a suite, and so is its own initialisation. Baselines without
-learning depend on the tasks alone and are asked once a study. Every figure is made by the code that `openjepa eval`
-uses.
+A cell is scored on all tasks of its recipe, or on those of a suite, and so is its initialisation. Baselines without
+learning depend only on the tasks and are scored once a study. The code is that of `openjepa eval`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Scores = dict[str, Score]
 
 
 def loaded(path: Path) -> Run:
-    """The run in a folder, asked on the kind of device that it was trained on."""
+    """The run in a folder, on the kind of device that it was trained on."""
     run = load(path)
     return run.to(run.config.train.accelerator)
 
@@ -41,15 +40,16 @@ RUN, START = "run", "init"
 
 @dataclass(frozen=True)
 class Scored:
-    """A finished cell: scores by column and measure, and what training took."""
+    """A finished cell: scores by column and measure, and the facts of its training."""
 
     columns: dict[str, Scores]  # "run" and "init"; or baselines by name
     facts: dict[str, Any]  # skill, verdict, kind, train_s, tokens, flops and steps
 
 
 def score(run: Run, suite: Suite | None = None) -> None:
-    """Ask everything of a trained run and of its initialisation; keep it in evals/study*.{json,npz}."""
-    groups, start = _groups(run, suite), run.fresh()
+    """Score a trained run and its initialisation on all tasks; write evals/study*.{json,npz}."""
+    groups = _groups(run, suite)
+    start = run.fresh()
     columns: dict[str, Scores] = {RUN: {}, START: {}}
     for column, experiment in ((RUN, run.experiment), (START, start)):
         for tasks in groups:
@@ -59,10 +59,10 @@ def score(run: Run, suite: Suite | None = None) -> None:
 
 
 def read(file: Path) -> Scored:
-    """What `score` or `references` wrote."""
-    kept, columns = read_json(file), {}
+    """Read the scores that `score` or `references` wrote."""
+    values, columns = read_json(file), {}
     with np.load(file.with_suffix(".npz")) as arrays:
-        for column, measures in kept["columns"].items():
+        for column, measures in values["columns"].items():
             columns[column] = {
                 name: Score(
                     arrays[f"items/{column}/{name}"],
@@ -74,11 +74,11 @@ def read(file: Path) -> Scored:
                 )
                 for name, found in measures.items()
             }
-    return Scored(columns, kept["facts"])
+    return Scored(columns, values["facts"])
 
 
 def references(run: Run, file: Path, suite: Suite | None = None) -> Scored:
-    """Baselines without learning on the tasks: TF-IDF (and BM25) where they show texts, raw pixels for images, ..."""
+    """Scores of baselines without learning: TF-IDF (and BM25) where tasks have texts, raw pixels for images, ..."""
     if not file.exists():
         columns: dict[str, Scores] = {}
         for tasks in _groups(run, suite):
@@ -91,7 +91,7 @@ def references(run: Run, file: Path, suite: Suite | None = None) -> Scored:
 
 
 def _groups(run: Run, suite: Suite | None) -> list[list[Task]]:
-    """The tasks to ask, those together that share a baseline's vocabulary."""
+    """The tasks, in groups that share a baseline's vocabulary."""
     if suite is None:
         return [run.tasks()]
     require_texts(run.experiment, run.recipe)
@@ -99,7 +99,7 @@ def _groups(run: Run, suite: Suite | None) -> list[list[Task]]:
 
 
 def write(file: Path, scored: Scored) -> None:
-    """Keep what `read` gives back: figures in `file`, items beside it as .npz."""
+    """Write scores for `read`: figures in `file`, items in an .npz file next to it."""
     arrays: dict[str, np.ndarray] = {}
     for column, scores in scored.columns.items():
         arrays |= {f"items/{column}/{name}": found.items for name, found in scores.items()}
@@ -109,7 +109,7 @@ def write(file: Path, scored: Scored) -> None:
         }
     np.savez_compressed(file.with_suffix(".npz"), **arrays)  # ty: ignore[invalid-argument-type]
     columns = {column: _values(scores) for column, scores in scored.columns.items()}
-    write_json(file, {"facts": scored.facts, "columns": columns})  # last: whoever sees it sees the items as well
+    write_json(file, {"facts": scored.facts, "columns": columns})  # last: if it exists, so do the items
 
 
 def _values(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
@@ -122,6 +122,6 @@ def _values(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
 def _facts(run: Run, start: Experiment) -> dict[str, Any]:
     summary = run.summary()
     tokens = sum(row["tokens"] for row in read_jsonl(run.folder.metrics))
-    kept = {name: summary[name] for name in ("steps", "train_s", "skill", "verdict")}
-    each = costs.measure(start, costs.COUNTED).flops_per_token
-    return kept | {"kind": summary["health"].get("kind"), "tokens": tokens, "flops": each * tokens}
+    facts = {name: summary[name] for name in ("steps", "train_s", "skill", "verdict")}
+    flops_per_token = costs.measure(start, costs.COUNTED).flops_per_token
+    return facts | {"kind": summary["health"].get("kind"), "tokens": tokens, "flops": flops_per_token * tokens}

@@ -1,4 +1,4 @@
-"""The course of every study: prepare its cells, finish them, pair the results, write them down."""
+"""The steps of every study: prepare its cells, finish them, pair the results, write them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openjepa.studies.progress import StudyProgress
 from openjepa.studies.running import run_cells
 from openjepa.studies.trial import built
 
-DATA = "data.json"  # of which files a study was made
+DATA = "data.json"  # versions of the study's data files
 
 
 def conduct(
@@ -32,12 +32,12 @@ def conduct(
     console: Console | None = None,
     suite: Suite | None = None,
 ) -> dict[str, Any]:
-    """Train and score what is not finished, and return what results.json holds.
+    """Train and score the unfinished cells, and return the content of results.json.
 
-    `about` is what the study is, and leads the results. With a suite, cells are scored on its tasks instead of those of
-    their own recipes; scores are kept by suite, so another one scores trained cells anew.
-    Raises UserError if a cell cannot be run, or none has results; KeyboardInterrupt leaves a folder that the same call
-    goes on from.
+    `about` describes the study at the head of the results. With a suite, cells are scored on its tasks instead of those
+    of their recipes; scores are kept by suite, so another one scores trained cells anew.
+
+    Raises UserError if a cell cannot be run, or none has results; after KeyboardInterrupt the same call resumes.
     """
     cells = cells_of(arms, seeds, out, suite)
     if suite is not None:
@@ -53,25 +53,25 @@ def conduct(
         with StudyProgress(cells, console) as progress:
             run_cells(todo, at_a_time, progress)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; go on with the same command and --out {out}") from None
-    found = results.collect(cells)
-    if not found[0].scored:
-        reasons = next(iter(found[0].stopped.values()), "it has no finished cell")
-        raise UserError(f"{found[0].arm.label}, which all others are compared with, has no result: {reasons}")
+        raise KeyboardInterrupt(f"interrupted; resume with the same command and --out {out}") from None
+    arm_results = results.collect(cells)
+    if not arm_results[0].scored:
+        reasons = next(iter(arm_results[0].stopped.values()), "it has no finished cell")
+        raise UserError(f"{arm_results[0].arm.label}, which all others are compared with, has no result: {reasons}")
     baselines = scoring.references(
         scoring.loaded(_first_scored(cells).path), out / f"references{suite_mark(suite)}.json", suite
     )
     numbers = list(dict.fromkeys(cell.seed for cell in cells))
     most = max(at_a_time, _jobs_before(out))
-    told = {**about, "suite": suite and suite.name, "out": str(out), "seeds": numbers, "jobs": most}
-    summary = results.summary(found, told, baselines)
-    results.write(out, found, summary)
+    description = {**about, "suite": suite and suite.name, "out": str(out), "seeds": numbers, "jobs": most}
+    summary = results.summary(arm_results, description, baselines)
+    results.write(out, arm_results, summary)
     plot.draw(summary, out / results.FIGURE)
     return summary
 
 
 def _require_readable(suite: Suite, console: Console | None) -> None:
-    """Read what the suite names, and say what was left out, before anything is trained."""
+    """Read the suite's data, and print what was left out, before anything is trained."""
     assert suite.groups
     if console is not None:
         for line in suite.remarks:
@@ -79,26 +79,26 @@ def _require_readable(suite: Suite, console: Console | None) -> None:
 
 
 def _require_same_data(arms: Sequence[Arm], out: Path) -> None:
-    """Keep size and time of change of the files behind data.source; raises UserError where a study went on with others.
+    """Record size and time of change of the files behind data.source; raises UserError if they have changed.
 
-    Cells of different data would be paired and averaged as if they had been asked the same.
+    Cells of different data must not be paired and averaged.
     """
     sections = [getattr(arm.config, "data", None) for arm in arms]
     named = [getattr(data, key, None) for data in sections for key in ("source", "eval_source")]
     sources = dict.fromkeys(source for source in named if isinstance(source, str) and source)  # most arms share theirs
-    found = {
+    versions = {
         source: [[*version] for version in file_versions(files_behind(Path(source).expanduser()))] for source in sources
     }
     file = out / DATA
     before = read_json(file) if file.exists() else {}
-    if changed := [source for source, files in found.items() if before.get(source, files) != files]:
+    if changed := [source for source, files in versions.items() if before.get(source, files) != files]:
         raise UserError(f"{', '.join(changed)} changed since {out} was begun with it; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(file, {**before, **found})
+    write_json(file, {**before, **versions})
 
 
 def _jobs_before(out: Path) -> int:
-    """How many cells were trained at a time when the study was run before."""
+    """How many cells were trained at a time in an earlier call of the study."""
     file = out / results.RESULTS
     return read_json(file)["jobs"] if file.exists() else 1
 

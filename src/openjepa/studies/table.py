@@ -1,6 +1,6 @@
-"""A study in the terminal: what each arm reached and cost, its differences to the first arm, and every measure.
+"""A study in the terminal: measures and cost of each arm, its differences to the first arm, and every measure.
 
-Made from results.json alone, so that a finished study can be shown again.
+Made only from results.json, so that a finished study can be shown again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from openjepa.studies.results import SKILL
 if TYPE_CHECKING:
     from rich.table import Table
 
-LEVEL = 0.05  # of a corrected p-value: below it the word is "better" or "worse"
+LEVEL = 0.05  # of a corrected p-value: below it the verdict is "better" or "worse"
 UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
@@ -92,7 +92,7 @@ def measure_names(found: Mapping[str, Any]) -> list[str]:
 
 
 def mean(arm: Mapping[str, Any], name: str) -> float | None:
-    """What an arm reached on a measure or in skill, mean over its seeds."""
+    """An arm's value of a measure or of skill, mean over its seeds."""
     return arm[SKILL] if name == SKILL else arm["measures"].get(name, {}).get("mean")
 
 
@@ -109,7 +109,7 @@ def headline_differences(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def verdicts(found: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """(arm, measure) -> its word."""
+    """(arm, measure) -> its verdict."""
     return {(row["arm"], row["measure"]): verdict(row) for row in found["differences"]}
 
 
@@ -119,30 +119,31 @@ GIVEN = {"flops": "flops", "minutes": "train_s", "tokens": "tokens"}  # the cost
 
 def free_cost(found: Mapping[str, Any]) -> str | None:
     """The cost, a key of COSTS, that quality is drawn against: the first that the budget does not make equal."""
-    given = GIVEN.get((found.get("budget") or {}).get("unit", ""))
-    return next((key for key in COSTS if key != given and any(arm[key] for arm in found["arms"])), None)
+    fixed = GIVEN.get((found.get("budget") or {}).get("unit", ""))
+    return next((key for key in COSTS if key != fixed and any(arm[key] for arm in found["arms"])), None)
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """ "better" or "worse" if the interval leaves 0 out and a corrected p-value is below 5 %, else "unclear"."""
+    """ "better" or "worse" if the interval excludes 0 and a corrected p-value is below 5 %, else "unclear"."""
     interval = row["interval"]
-    shown = any(p is not None and p < LEVEL for p in (row["p_items_holm"], row["p_seeds_holm"]))
-    if not shown or interval is None or interval[0] <= 0 <= interval[1]:
+    significant = any(p is not None and p < LEVEL for p in (row["p_items_holm"], row["p_seeds_holm"]))
+    if not significant or interval is None or interval[0] <= 0 <= interval[1]:
         return "unclear"
     return "better" if row["value"] > 0 else "worse"
 
 
 def caption(found: Mapping[str, Any]) -> str:
-    """How to read the differences, with what this number of seeds cannot show."""
+    """How to read the differences, with the limits of this number of seeds."""
     seeds = len(found["seeds"])
-    lowest, apart = 2.0 ** (1 - seeds), found.get("asked_apart", [])
+    lowest = 2.0 ** (1 - seeds)
+    different = found.get("asked_apart", [])
     return (
         "paired, mean over seeds; 95 %: test items (or their documents) and seeds drawn anew; seeds: how many agree in "
         "sign; p: sign flips over test items (these networks) and over seeds, Holm-corrected; better, worse: the "
-        "interval leaves 0 "
-        f"out and a p is below {LEVEL}. With {seeds} {'seed' if seeds == 1 else 'seeds'} no p over seeds is below "
-        f"{min(1, lowest):.2g}{'' if seeds > 1 else ', and nothing here speaks of other seeds'}."
-    ) + (f" Not compared, as the arms were asked about other test items: {', '.join(apart)}." if apart else "")
+        "interval excludes 0 "
+        f"and a p is below {LEVEL}. With {seeds} {'seed' if seeds == 1 else 'seeds'} no p over seeds is below "
+        f"{min(1, lowest):.2g}{'' if seeds > 1 else ', and nothing here is about other seeds'}."
+    ) + (f" Not compared, as the arms have different test items: {', '.join(different)}." if different else "")
 
 
 def amount(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Arms built before anything is trained: for what a configuration alone does not show, and for costs."""
+"""Arms built before anything is trained, to find errors beyond the configuration, and for costs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from openjepa.training.run import compute_threads
 
 @contextmanager
 def built(arm: Arm, threads: int = 0) -> Generator[Experiment]:
-    """The untrained experiment of an arm, with at most `threads` CPU threads; 0 = as many as its training asks for."""
+    """The untrained experiment of an arm, with at most `threads` CPU threads; 0 = as many as in training."""
     with tempfile.TemporaryDirectory() as assets, compute_threads(threads or arm.config.train.threads):
         seed_global(arm.config.train.seed, "init")
         yield locate_recipe(arm.recipe).build(arm.config, BuildContext(Path(assets)))
 
 
 def require_buildable(arms: Sequence[Arm]) -> None:
-    """Raises ConfigError naming the first arm that cannot be built; UserErrors (of the data, say) come as they are."""
+    """Raises ConfigError naming the first arm that cannot be built; other UserErrors (of the data, say) pass."""
     for arm in arms:
         try:
             require_optimizer(arm.config.train)

@@ -1,8 +1,8 @@
-"""One cell from wherever it is to its end: train, or go on training; then score. Also a process of its own.
+"""Finish one cell: train it, or resume its training, then score it. Also a program:
 
     python -m openjepa.studies.worker runs/study/cells/base/seed-0 [suite.yaml]
 
-A process a cell, so that each has its own threads and memory, and one that dies takes no other with it.
+One process per cell: each has its own threads and memory, and a crash affects no other.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from openjepa.training.run import compute_threads
 
 
 def finish(path: Path, hooks: Sequence[Hook] = (), suite: Suite | None = None) -> None:
-    """Bring the cell in the run folder `path` to its end: trained, and scored on `suite` or on its own tasks.
+    """Finish the cell in the run folder `path`: train it, and score it on `suite` or on its recipe's tasks.
 
-    Training that stops by itself is an end, too. Raises UserError if another process is at it.
+    Training that stops with an error also finishes it. Raises UserError if another process works on it.
     """
     try:
         with FileLock(path / ".lock", timeout=0):
@@ -51,8 +51,8 @@ def _finish(path: Path, hooks: Sequence[Hook], suite: Suite | None) -> None:
 
 
 def main() -> int:
-    """One line on stderr and exit code 2 for what a user can mend; 130 if interrupted."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored from birth where a script started us behind "&"
+    """Return the exit code: 2, with a line on stderr, for user errors; 130 if interrupted."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by default if a script started it with "&"
     try:
         finish(Path(sys.argv[1]), suite=Suite.open(sys.argv[2]) if len(sys.argv) > 2 else None)
     except UserError as error:

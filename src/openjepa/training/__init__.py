@@ -1,1 +1,1 @@
-"""The one training loop and what it needs: optimiser, checkpoints, hooks; and a run into its folder."""
+"""The training loop with optimiser, checkpoints and hooks, and training of a run into its folder."""

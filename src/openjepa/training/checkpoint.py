@@ -1,9 +1,9 @@
-"""Checkpoints: weights as safetensors that anyone can read, optimiser state beside them, written aside and renamed.
+"""Checkpoints: weights as safetensors and the optimiser's state, written to a temporary folder and renamed.
 
-A folder `step-000500` either exists whole or not at all. Since batches, masks and dropout are addressed by step, the
+A folder `step-000500` is either complete or does not exist. Since batches, masks and dropout are addressed by step, the
 weights, the optimiser and the step number are all of the state: a resumed run equals an uninterrupted one bit for bit.
-A run on streamed data also keeps a bookmark, so that it need not read again what it has read; and between two log lines
-a run keeps what it has summed up for the next one.
+A run on streamed data also saves its position in the stream, so that it need not read it again; and between two log
+lines a run saves the sums for the next one.
 """
 
 from __future__ import annotations
@@ -28,20 +28,26 @@ from openjepa.core.errors import UserError
 from openjepa.data.loading.loader import Bookmark
 
 WEIGHTS, STATE, BOOKMARK, BEST = "model.safetensors", "state.pt", "bookmark.json", "best.json"
-WINDOW = "window.json"  # what was summed up for the next log line
+WINDOW = "window.json"  # sums for the next log line
 
 
-def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer,
-         bookmark: Bookmark | None = None, window: Mapping[str, Any] | None = None) -> Path:  # fmt: skip
+def save(
+    folder: Path,
+    step: int,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    bookmark: Bookmark | None = None,
+    window: Mapping[str, Any] | None = None,
+) -> Path:
     """Write `folder/step-<step>` atomically and return it."""
     final = folder / f"step-{step:06d}"  # exists only after a crash between the rename and the next log line
-    with replaced_folder(final) as aside:
-        save_model(method, str(aside / WEIGHTS))
-        torch.save({"step": step, "optimizer": optimizer.state_dict()}, aside / STATE)
+    with replaced_folder(final) as temporary:
+        save_model(method, str(temporary / WEIGHTS))
+        torch.save({"step": step, "optimizer": optimizer.state_dict()}, temporary / STATE)
         if bookmark is not None:
-            (aside / BOOKMARK).write_text(json.dumps(asdict(bookmark)) + "\n")
+            (temporary / BOOKMARK).write_text(json.dumps(asdict(bookmark)) + "\n")
         if window:
-            (aside / WINDOW).write_text(json.dumps(window) + "\n")
+            (temporary / WINDOW).write_text(json.dumps(window) + "\n")
     return final
 
 
@@ -58,22 +64,22 @@ def load(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) 
 
 
 def load_bookmark(checkpoint: Path) -> Bookmark | None:
-    """Where in its stream the run was; None if its data is no stream."""
+    """The run's position in its stream; None if its data is not streamed."""
     file = checkpoint / BOOKMARK
     if not file.exists():
         return None
-    kept = json.loads(file.read_text())
-    return Bookmark(kept["draw"], kept["epoch"], kept["offset"] and tuple(kept["offset"]))
+    values = json.loads(file.read_text())
+    return Bookmark(values["draw"], values["epoch"], values["offset"] and tuple(values["offset"]))
 
 
 def load_window(checkpoint: Path) -> dict[str, Any]:
-    """What the run had summed up for its next log line (`train.window`); empty if it had just written one."""
+    """The run's sums for its next log line (`train.window`); empty if it had just written one."""
     file = checkpoint / WINDOW
     return json.loads(file.read_text()) if file.exists() else {}
 
 
 def load_weights(checkpoint: Path, method: nn.Module) -> None:
-    """Weights only. Raises UserError if the file is damaged or belongs to another configuration."""
+    """Restore weights only. Raises UserError if the file is damaged or belongs to another configuration."""
     try:
         load_model(method, str(checkpoint / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -88,10 +94,10 @@ def finished(folder: Path) -> list[Path]:
 
 def newest(folder: Path) -> Path:
     """The latest checkpoint. Raises UserError if there is none."""
-    found = finished(folder)
-    if not found:
+    checkpoints = finished(folder)
+    if not checkpoints:
         raise UserError(f"no checkpoint in {folder}; the run stopped before its first one")
-    return found[-1]
+    return checkpoints[-1]
 
 
 def newest_step(folder: Path) -> int:

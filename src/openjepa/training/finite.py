@@ -1,9 +1,9 @@
-"""No update from a gradient with NaN or infinity: the run stops instead, with the weights as they were.
+"""A guard against gradients with NaN or infinity: the run stops, and the update is not applied.
 
-On the CPU that is at once. On a GPU, reading the norm would make the host wait for the device in every step. There the
-gradients of such a step are set to zero on the device, its number is kept there too, and it is read where the host
-waits anyway: before log lines, health checks and checkpoints. So at most `train.log_every` steps later the run stops,
-and no checkpoint holds anything of them.
+On the CPU it stops at once. On a GPU, reading the norm would synchronise host and device in every step. There the
+gradients of such a step are set to zero on the device, which also records its number; the host reads it before log
+lines, health checks and checkpoints, where it waits in any case. So the run stops at most `train.log_every` steps
+later, and no checkpoint contains those steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ADVICE = "it was not applied. Lower train.lr or train.grad_clip, or try train.pr
 
 
 class FiniteGuard:
-    """Looks at the gradient norm of every step before the optimiser does."""
+    """Checks the gradient norm of every step before the optimiser's update."""
 
     def __init__(self, device: torch.device, deferred: bool | None = None) -> None:
         """`deferred`: stop at the next `require`, not at once; default: on every device but the CPU."""

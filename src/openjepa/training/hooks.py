@@ -1,8 +1,8 @@
-"""What watches a run: its log files, TensorBoard, and one line for the person in front of it.
+"""Observers of a run: log files, TensorBoard, and a progress line in the terminal.
 
-A hook is called at every log step with (progress, output, stats) and only observes; the loop would train the same
-without it. A health observer is called with every record of the health monitor. `default_hooks` opens the usual ones
-and closes them whatever happens. Only rank 0 has hooks.
+A hook is called at every log step with (progress, output, stats) and only observes; training does not depend on it. A
+health observer is called with every record of the health monitor. `default_hooks` opens the usual ones and always
+closes them. Only rank 0 has hooks.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir, append_jsonl, write_csv
 
 HealthObserver = Callable[[Mapping[str, Any]], None]
-PLAIN_LINES = 20  # about as many lines does a whole run get where there is no terminal
-STYLES = {"healthy": "green", "collapsed": "bold red"}  # of a verdict's word; all others are warnings
+PLAIN_LINES = 20  # approximate number of lines of a whole run without a terminal
+STYLES = {"healthy": "green", "collapsed": "bold red"}  # of a verdict; all others are warnings
 WARNING = "yellow"
 
 
@@ -65,7 +65,7 @@ class JsonlHook:
 
 
 class CsvHook:
-    """The same rows in metrics.csv, for spreadsheets. A stat that turns up later gets a column of its own."""
+    """The same rows in metrics.csv, for spreadsheets. A new stat adds a column."""
 
     def __init__(self, run: RunDir) -> None:
         self.path = run.metrics_csv
@@ -104,7 +104,7 @@ class TensorBoardHook:
         self._writer: Any = None
 
     def __call__(self, progress: Progress, output: StepOutput, stats: dict[str, float]) -> None:
-        if self._writer is None:  # only now do we know from where a resumed run overwrites
+        if self._writer is None:  # the step from which a resumed run overwrites is known only now
             self._writer = self._open(purge_step=progress.step)
         for name, value in stats.items():
             self._writer.add_scalar(name, value, progress.step)
@@ -118,7 +118,7 @@ class TensorBoardHook:
 
 
 class ConsoleHook:
-    """Where the run is, on one line: a live bar in a terminal, a plain line now and then anywhere else."""
+    """The progress of the run on one line: a live bar in a terminal, else occasional plain lines."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -129,7 +129,7 @@ class ConsoleHook:
         self._health: Mapping[str, Any] = {}
 
     def on_health(self, record: Mapping[str, Any]) -> None:
-        """Remember the newest verdict; say at once if it changed."""
+        """Store the newest verdict, and print it at once if it changed."""
         if record["status"] != self._health.get("status", "healthy"):
             line = f"step {record['step']}: {record['status']}, {record['evidence']}"
             self.console.print(
@@ -196,7 +196,7 @@ class _StateColumn(bars.ProgressColumn):
 
 
 def verdict_style(status: str) -> str:
-    """The colour of a verdict's word; the word itself carries the meaning."""
+    """The colour of a verdict."""
     return STYLES.get(status, WARNING)
 
 

@@ -1,9 +1,9 @@
-"""The only training loop. Device, precision and DDP come from Fabric; everything else is visible here, in order:
+"""The training loop. Device, precision and DDP come from Fabric; everything else is visible here, in order:
 
 rates -> (forward, backward) x accumulate -> clip -> finite check -> step -> EMA -> log -> health -> checkpoint
 
-A non-finite gradient stops the run before it is applied. Hooks observe; nothing that training needs is a hook. What a
-log line holds is in `train.window`.
+A non-finite gradient stops the run before it is applied. Hooks only observe; training does not depend on them. The
+content of a log line is defined in `train.window`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from openjepa.training.window import LogWindow
 
 
 class Health(Protocol):
-    """What the loop needs of a health monitor: a verdict on demand."""
+    """The interface of a health monitor for the loop."""
 
     def check(
         self,
@@ -47,13 +47,13 @@ class Health(Protocol):
         to_device: Callable[[Batch], Batch],
         autocast: Callable[[], AbstractContextManager[None]],
     ) -> dict[str, Any]:
-        """Judge the method as it is now: a record with at least `status`, `score`, `evidence` and `advice`."""
+        """Judge the method now: a record with at least `status`, `score`, `evidence` and `advice`."""
         ...
 
 
 @dataclass
 class TrainResult:
-    """What a training run leaves behind in memory."""
+    """The result of training: steps, time, tokens, last loss and last health record."""
 
     steps: int
     train_s: float
@@ -69,23 +69,32 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
 
 
-def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hook] = (), health: Health | None = None,
-        resume: bool = False) -> TrainResult:  # fmt: skip
+def fit(
+    fabric: Fabric,
+    experiment: Experiment,
+    run: RunDir,
+    hooks: Sequence[Hook] = (),
+    health: Health | None = None,
+    resume: bool = False,
+) -> TrainResult:
     """Train `experiment` into `run`. Raises TrainingStopped on a non-finite gradient, or collapse if so configured."""
     config = experiment.train
-    alone = resume and checkpoint.newest_step(run.checkpoints) > config.joint_steps  # at it, the optimiser is of both
-    method, optimizer = _set_up(fabric, experiment, alone)
+    # a checkpoint of the last joint step still has the optimiser of all parts
+    predictor_only = resume and checkpoint.newest_step(run.checkpoints) > config.joint_steps
+    method, optimizer = _set_up(fabric, experiment, predictor_only)
     start, bookmark = 0, None
     if resume:
         newest = checkpoint.newest(run.checkpoints)
-        start, bookmark = checkpoint.load(newest, experiment.method, optimizer), checkpoint.load_bookmark(newest)
+        start = checkpoint.load(newest, experiment.method, optimizer)
+        bookmark = checkpoint.load_bookmark(newest)
     rates = learning_rate(config), weight_decay_schedule(config)
     pin = fabric.device.type == "cuda"  # copies to the device overlap with computation
     batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark, pin)
-    window, guard = LogWindow(fabric), FiniteGuard(fabric.device)
-    keeper = _Checkpointer(fabric, experiment, run, health, optimizer, batches, window)
+    window = LogWindow(fabric)
+    guard = FiniteGuard(fabric.device)
+    checkpointer = _Checkpointer(fabric, experiment, run, health, optimizer, batches, window)
     if start == 0:
-        keeper.check(Progress(0, config.steps))
+        checkpointer.check(Progress(0, config.steps))
     result = TrainResult(start, 0.0, 0)
     window.restart()  # its clock
     if resume:
@@ -94,8 +103,8 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
     for step in range(start, config.steps):
         progress = Progress(step, config.steps)
         if step == config.joint_steps:
-            method, optimizer = _set_up(fabric, experiment, alone=True)
-            keeper.optimizer = optimizer
+            method, optimizer = _set_up(fabric, experiment, predictor_only=True)
+            checkpointer.optimizer = optimizer
         lr, weight_decay = (rate(progress) for rate in rates)
         set_rates(optimizer, lr, weight_decay)
         seed_global(config.seed, "step", step, fabric.global_rank)
@@ -120,21 +129,24 @@ def fit(fabric: Fabric, experiment: Experiment, run: RunDir, hooks: Sequence[Hoo
             result.loss = stats["loss"]
             for hook in hooks:
                 hook(done, output, stats)
-        aside_s = keeper.aside_s
+        overhead_s = checkpointer.overhead_s
         if judged:
-            keeper.check(done)
+            checkpointer.check(done)
         if saved:
-            keeper.save(done)
-        window.skip(keeper.aside_s - aside_s)
-        keeper.stop_if_collapsed(done)
-    result.steps, result.health = config.steps, keeper.record
-    result.train_s = time.perf_counter() - began - keeper.aside_s
+            checkpointer.save(done)
+        window.skip(checkpointer.overhead_s - overhead_s)
+        checkpointer.stop_if_collapsed(done)
+    result.steps = config.steps
+    result.health = checkpointer.record
+    result.train_s = time.perf_counter() - began - checkpointer.overhead_s
     return result
 
 
-def _set_up(fabric: Fabric, experiment: Experiment, alone: bool) -> tuple[_FabricModule, torch.optim.Optimizer]:
-    """The method and a new optimiser, for this device and these ranks; `alone`: all but the predictor is frozen."""
-    if alone:
+def _set_up(
+    fabric: Fabric, experiment: Experiment, predictor_only: bool
+) -> tuple[_FabricModule, torch.optim.Optimizer]:
+    """The method and a new optimiser, for this device and these ranks; `predictor_only` freezes all other parts."""
+    if predictor_only:
         freeze_all_but_predictor(experiment.method)
     method, optimizer = fabric.setup(experiment.method, build_optimizer(experiment.method, experiment.train))
     method.train()
@@ -149,11 +161,11 @@ def _forward_backward(
     progress: Progress,
     window: LogWindow,
 ) -> StepOutput:
-    """Gradients of the mean loss of the next `accumulate` batches; ranks talk to each other on the last one only."""
+    """Gradients of the mean loss of the next `accumulate` batches; ranks are synchronised on the last one only."""
     for micro in range(accumulate):
         batch = replace(next(batches), progress=progress)
-        quiet = fabric.no_backward_sync(method) if micro < accumulate - 1 else contextlib.nullcontext()
-        with quiet:
+        without_sync = fabric.no_backward_sync(method) if micro < accumulate - 1 else contextlib.nullcontext()
+        with without_sync:
             output: StepOutput = method(batch.to(fabric.device))
             fabric.backward(output.loss / accumulate)
         window.add_batch(batch, output)
@@ -161,26 +173,35 @@ def _forward_backward(
 
 
 class _Checkpointer:
-    """Health checks and checkpoints at the right steps, and the time they take."""
+    """Makes health checks and checkpoints, and measures the time they take."""
 
-    def __init__(self, fabric: Fabric, experiment: Experiment, run: RunDir, health: Health | None,
-                 optimizer: torch.optim.Optimizer, batches: TrainBatches, window: LogWindow) -> None:  # fmt: skip
+    def __init__(
+        self,
+        fabric: Fabric,
+        experiment: Experiment,
+        run: RunDir,
+        health: Health | None,
+        optimizer: torch.optim.Optimizer,
+        batches: TrainBatches,
+        window: LogWindow,
+    ) -> None:
         self.fabric, self.experiment, self.run, self.health, self.optimizer = fabric, experiment, run, health, optimizer
         self.batches, self.window = batches, window
         self.record: dict[str, Any] = {}
         self.checked_step = -1
         self.best_score = checkpoint.best_score(run.checkpoints)
-        self.aside_s = 0.0
+        self.overhead_s = 0.0
 
     def check(self, progress: Progress) -> None:
         if self.health is None or self.checked_step == progress.step:
             return
-        began, device = time.perf_counter(), self.fabric.device
+        began = time.perf_counter()
+        device = self.fabric.device
         self.record = self.health.check(
             self.experiment.method, progress, lambda batch: batch.to(device), self.fabric.autocast
         )
         self.checked_step = progress.step
-        self.aside_s += time.perf_counter() - began
+        self.overhead_s += time.perf_counter() - began
 
     def save(self, progress: Progress) -> None:
         self.check(progress)
@@ -195,7 +216,7 @@ class _Checkpointer:
                 checkpoint.mark_best(folder, progress.step, self.best_score)
             checkpoint.prune(folder, config.keep_checkpoints)
         self.fabric.barrier()
-        self.aside_s += time.perf_counter() - began
+        self.overhead_s += time.perf_counter() - began
 
     def stop_if_collapsed(self, progress: Progress) -> None:
         stopping = self.experiment.train.on_collapse == "stop" and self.checked_step == progress.step
@@ -203,5 +224,5 @@ class _Checkpointer:
             self.save(progress)
             raise TrainingStopped(
                 f"collapsed at step {progress.step} ({self.record['evidence']}); {self.record['advice']} "
-                f"The run up to here is kept in {self.run.path}"
+                f"The run so far is in {self.run.path}"
             )

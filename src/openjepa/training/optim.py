@@ -1,6 +1,6 @@
-"""Parameters and rates of the optimiser: matrices decay, vectors do not, frozen parameters never enter.
+"""Parameter groups and rates of the optimiser: weight decay for matrices, none for vectors, no frozen parameters.
 
-Which optimiser that is: `train.optimizers`.
+The optimisers themselves are in `train.optimizers`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from openjepa.training.optimizers import hidden_matrices, make_optimizer
 def parameter_groups(method: nn.Module) -> list[dict]:
     """Groups of any optimiser: `decay` (tensors of 2 or more dimensions) and `no_decay` (biases, norms, vectors).
 
-    Two for each scale of the learning rate that parts of the method ask for (`core.rates`).
+    Two for each scale of the learning rate that parts of the method have (`core.rates`).
     """
     scales = lr_scales(method)
     groups = []
     for scale in sorted(set(scales.values()), reverse=True):
-        params = [p for p, own in scales.items() if own == scale]
+        params = [p for p, its_scale in scales.items() if its_scale == scale]
         groups += [
             {"name": "decay", "lr_scale": scale, "params": [p for p in params if p.ndim >= 2]},
             {"name": "no_decay", "lr_scale": scale, "params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},

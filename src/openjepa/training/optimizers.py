@@ -1,8 +1,8 @@
-"""Optimisers by name: adamw, sgd, muon, lars, or a class as package.module:Class, with arguments of their own.
+"""Optimisers by name: adamw, sgd, muon, lars, or a class as package.module:Class.
 
-`train.lr`, `train.weight_decay` and their schedules hold for all of them, and so do the learning rates of parts
-(`core.rates`). All other arguments come from `train.optimizer_args` and are checked against the class's signature, so a
-misspelt one is an error and no silent default.
+`train.lr`, `train.weight_decay` and their schedules apply to all of them, and so do the learning rates of parts
+(`core.rates`). All other arguments come from `train.optimizer_args` and are checked against the class's signature, so
+that a misspelt one is an error.
 """
 
 from __future__ import annotations
@@ -34,8 +34,15 @@ class LARS(torch.optim.Optimizer):
     Ginsburg 2017, equation 6 and algorithm 1. Raises ValueError for arguments below 0.
     """
 
-    def __init__(self, params: Any, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 0.0,
-                 trust_coefficient: float = 0.001, eps: float = 0.0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+        eps: float = 0.0,
+    ) -> None:
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -50,7 +57,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; nothing is read from the device."""
+        """Make one step, without synchronising with the device."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -74,15 +81,16 @@ class LARS(torch.optim.Optimizer):
 
 def trust_ratio(weight: Tensor, grad: Tensor, group: Mapping[str, Any]) -> Tensor:
     """The scalar factor of a matrix's step, see `LARS`."""
-    size, slope = weight.norm(), grad.norm()
-    ratio = group["trust_coefficient"] * size / (slope + group["weight_decay"] * size + group["eps"])
-    return torch.where((size > 0) & (slope > 0), ratio, torch.ones_like(ratio))
+    weight_norm = weight.norm()
+    grad_norm = grad.norm()
+    ratio = group["trust_coefficient"] * weight_norm / (grad_norm + group["weight_decay"] * weight_norm + group["eps"])
+    return torch.where((weight_norm > 0) & (grad_norm > 0), ratio, torch.ones_like(ratio))
 
 
 class Combined(torch.optim.Optimizer):
-    """Several optimisers, each with parameters of its own, that step, are saved and are restored as one.
+    """Several optimisers with disjoint parameters that step, are saved and are restored as one.
 
-    Their groups are this one's groups, the same dicts: who sets a rate here sets it there.
+    Its groups are theirs, the same dicts: a rate that is set here applies there.
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
@@ -136,7 +144,8 @@ def make_optimizer(config: TrainConfig, groups: Groups, hidden: set[Tensor]) -> 
 
 def require_optimizer(config: TrainConfig) -> None:
     """Raises ConfigError or UserError if the configured optimiser cannot be made: before data is read."""
-    matrix, vector = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+    matrix = nn.Parameter(torch.zeros(2, 2))
+    vector = nn.Parameter(torch.zeros(2))
     groups = [
         {"name": "decay", "lr_scale": 1.0, "params": [matrix]},
         {"name": "no_decay", "lr_scale": 1.0, "params": [vector], "weight_decay": 0.0},
@@ -147,22 +156,22 @@ def require_optimizer(config: TrainConfig) -> None:
 def hidden_matrices(method: nn.Module) -> set[Tensor]:
     """Trainable weights of two dimensions that are neither embeddings nor in the first or last layer of a part.
 
-    Parts are the method's own members (encoder, predictor, projector). Their first layer reads inputs and their last
-    one writes what the loss sees: the layers that Muon's authors leave to AdamW, with embeddings, norms and biases.
+    Parts are the method's members (encoder, predictor, projector). Their first layer reads inputs and their last one
+    gives outputs: the layers that Muon's authors leave to AdamW, with embeddings, norms and biases.
     """
-    found: set[Tensor] = set()
+    matrices: set[Tensor] = set()
     for part in method.children():
         layers = [module for module in part.modules() if _trainable(module)]
         for layer in layers[1:-1]:
             if not isinstance(layer, nn.Embedding):
-                found |= {p for name, p in _trainable(layer).items() if p.ndim == 2 and name.endswith("weight")}
-    return found
+                matrices |= {p for name, p in _trainable(layer).items() if p.ndim == 2 and name.endswith("weight")}
+    return matrices
 
 
 def _trainable(module: nn.Module) -> dict[str, Tensor]:
-    """Trainable weights and biases of a module itself: not those of its members, nor tables such as a mask token."""
-    own = dict(module.named_parameters(recurse=False))
-    return {name: p for name, p in own.items() if p.requires_grad and (name.endswith("weight") or name == "bias")}
+    """Trainable weights and biases of a module without its members' and without tables such as a mask token."""
+    named = dict(module.named_parameters(recurse=False))
+    return {name: p for name, p in named.items() if p.requires_grad and (name.endswith("weight") or name == "bias")}
 
 
 def _muon_and_adamw(
@@ -187,7 +196,7 @@ def _muon_and_adamw(
 
 
 def _groups_of(groups: Groups, belongs: Callable[[Tensor], bool]) -> list[dict[str, Any]]:
-    """The same groups with the parameters that belong there alone; groups without any are left out."""
+    """The same groups with only the parameters that belong there; empty groups are left out."""
     parts = [{**group, "params": [p for p in group["params"] if belongs(p)]} for group in groups]
     return [group for group in parts if group["params"]]
 
@@ -204,16 +213,16 @@ def _located(name: str) -> type[torch.optim.Optimizer]:
 
 def _parameters(optimizer: type) -> list[str] | None:
     """Names of the arguments that a class takes; None = any."""
-    found = inspect.signature(optimizer).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found):
+    parameters = inspect.signature(optimizer).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return None
-    return [p.name for p in found]
+    return [p.name for p in parameters]
 
 
 def _checked(
     config: TrainConfig, optimizer: type, elsewhere: Mapping[str, str | None] = SET_ELSEWHERE
 ) -> dict[str, Any]:
-    """`train.optimizer_args`, all of them known to the class. Raises ConfigError for every one that is not."""
+    """`train.optimizer_args`, checked against the class. Raises ConfigError naming all that it does not accept."""
     accepted = _parameters(optimizer)
     problems = list(_problems(config, accepted, elsewhere))
     if problems:
@@ -227,7 +236,7 @@ def _problems(config: TrainConfig, accepted: list[str] | None, elsewhere: Mappin
             setting = elsewhere[name]
             yield f"train.optimizer_args: {name} is not set here" + (f"; set {setting}" if setting else "")
         elif accepted is not None and name not in accepted:
-            known = [one for one in accepted if one not in elsewhere]
+            known = [argument for argument in accepted if argument not in elsewhere]
             yield (
                 f"train.optimizer_args: {config.optimizer} takes no {name!r}{did_you_mean(name, known)}; "
                 f"known: {', '.join(known) or 'none'}"

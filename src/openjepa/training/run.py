@@ -1,7 +1,7 @@
-"""One training run into its folder: what is watched and written while it goes on, and the summary at its end.
+"""Training of a run into its folder: logs and health checks during training, and the summary at its end.
 
-All ranks come here with the same folder. The main process writes logs, progress and summary; every rank takes part in
-the health checks.
+All ranks have the same folder. The main process writes logs, progress and summary; every rank takes part in the health
+checks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def train_into(
     resume: bool,
     progress: bool,
 ) -> None:
-    """Train what `build` makes of `config`, from the newest checkpoint if `resume`.
+    """Train the experiment that `build` makes of `config`, from the newest checkpoint if `resume`.
 
     Raises UserError if training has to stop.
     """
@@ -63,7 +63,7 @@ def _trained(
 
     with fabric.rank_zero_first():  # the first build writes the assets, the other ranks read them
         experiment = build()
-        experiment.method.to(fabric.device)  # what data sets ask frozen encoders is asked on the device of training
+        experiment.method.to(fabric.device)  # data sets run frozen encoders on the device of training
         for rows in (experiment.train_data, experiment.eval_data):
             if not isinstance(rows, StreamedData):
                 len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
@@ -75,36 +75,37 @@ def _trained(
         folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
         if resume and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
             Console(stderr=True).print(
-                f"the data are not those that the run began with: {counts_line(before)} then",
+                f"the data have changed since the run began: {counts_line(before)} then",
                 markup=False,
                 soft_wrap=True,
             )
         folder.add_notes(_notes(experiment))
         if progress:
-            found = _on_data(experiment)
-            said = [f"data: {found}"] if found else []
-            said += _on_warmup(experiment.train)
-            for line in (*said, *experiment.remarks()):
+            data = _data_line(experiment)
+            lines = [f"data: {data}"] if data else []
+            lines += _warmup_lines(experiment.train)
+            for line in (*lines, *experiment.remarks()):
                 Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
-    with _observers(folder, experiment, hooks, progress) if main else _nobody() as observers:
+    with _observers(folder, experiment, hooks, progress) if main else _no_observers() as observers:
         monitor = _health_monitor(experiment, folder, settings, observers.on_health)
         try:
             with compute_threads(experiment.train.threads):
                 fit(fabric, experiment, folder, observers.on_step, monitor, resume)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; go on with: openjepa train --resume {folder.path}") from None
+            raise KeyboardInterrupt(f"interrupted; resume with: openjepa train --resume {folder.path}") from None
     return experiment
 
 
 def data_counts(experiment: Experiment) -> dict[str, int]:
-    """What the training data counted while it was made: rows kept, mended and dropped, by reason; empty if nothing."""
+    """The training data's counts: rows kept, repaired and dropped, by reason; empty if there are none."""
     return dict(getattr(experiment.train_data, "counts", {}))  # optional part of the data set protocol
 
 
 def _notes(experiment: Experiment) -> dict[str, Any]:
-    counted, config = data_counts(experiment), experiment.train
-    notes: dict[str, Any] = {"data": counted} if counted else {}
+    counts = data_counts(experiment)
+    config = experiment.train
+    notes: dict[str, Any] = {"data": counts} if counts else {}
     if experiment.unknown is not None:
         notes["unknown_share"] = round(experiment.unknown().share, 6)
     if config.joint_steps < config.steps:
@@ -114,19 +115,19 @@ def _notes(experiment: Experiment) -> dict[str, Any]:
     return {**notes, **experiment.notes()}
 
 
-def _on_warmup(config: TrainConfig) -> list[str]:
-    """What is done about a warm-up that is longer than the run."""
+def _warmup_lines(config: TrainConfig) -> list[str]:
+    """A warning if the warm-up is longer than the run."""
     if config.fitted_warmup_steps == config.warmup_steps:
         return []
-    room = config.joint_steps or config.steps
+    steps = config.joint_steps or config.steps
     return [
-        f"train.warmup_steps={config.warmup_steps} is more than the {room} steps there are: the learning rate rises in "
-        f"the first {config.fitted_warmup_steps}"
+        f"train.warmup_steps={config.warmup_steps} is more than the {steps} steps there are: the learning rate rises "
+        f"in the first {config.fitted_warmup_steps}"
     ]
 
 
-def _on_data(experiment: Experiment) -> str:
-    """Counts, the most frequent first (what was kept, as a rule), and the share of tokens that are [UNK]."""
+def _data_line(experiment: Experiment) -> str:
+    """Counts of the data, the most frequent first (usually the rows kept), and the share of [UNK] tokens."""
     line = counts_line({reason: count for reason, count in data_counts(experiment).items() if reason != UNKNOWN})
     unknown = None if experiment.unknown is None else experiment.unknown()
     if unknown is None or unknown.unknown_id is None:
@@ -137,7 +138,7 @@ def _on_data(experiment: Experiment) -> str:
 
 @contextlib.contextmanager
 def compute_threads(count: int) -> Generator[None]:
-    """torch on at most `count` CPU threads within the block; 0, or more than it had before, changes nothing."""
+    """Limit torch to `count` CPU threads within the block; 0, or more than it has, changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(min(count or before, before))
     try:
@@ -147,9 +148,10 @@ def compute_threads(count: int) -> Generator[None]:
 
 
 def _summary(folder: RunDir) -> dict[str, Any]:
-    """The whole run in one object, from its logs: a resumed run's is that of an uninterrupted one."""
+    """A summary of the whole run from its logs, the same for a resumed run as for an uninterrupted one."""
     recipe, _ = folder.recipe_and_values()
-    rows, health = list(read_jsonl(folder.metrics)), list(read_jsonl(folder.health))[-1]
+    rows = list(read_jsonl(folder.metrics))
+    health = list(read_jsonl(folder.health))[-1]
     tokens, samples = (sum(row[name] for row in rows) for name in ("tokens", "samples"))
     train_s = sum(row["tokens"] / row["tokens_per_s"] for row in rows)  # without health checks and checkpoints
     return {
@@ -167,13 +169,13 @@ def _summary(folder: RunDir) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _observers(folder: RunDir, experiment: Experiment, hooks: Sequence[Hook], progress: bool) -> Generator[Hooks]:
-    """The hooks of the main process: log files, progress, trackers and the caller's own."""
+    """The hooks of the main process: log files, progress, trackers and the caller's."""
     console = Console(stderr=True) if progress else None
-    with default_hooks(folder, console, experiment.train.loggers) as usual:
-        yield Hooks([*usual.on_step, *hooks], usual.on_health)
+    with default_hooks(folder, console, experiment.train.loggers) as default:
+        yield Hooks([*default.on_step, *hooks], default.on_health)
 
 
-def _nobody() -> contextlib.nullcontext[Hooks]:
+def _no_observers() -> contextlib.nullcontext[Hooks]:
     return contextlib.nullcontext(Hooks([], []))
 
 

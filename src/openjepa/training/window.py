@@ -1,8 +1,8 @@
-"""What is logged: means over all steps since the last log line, over accumulated batches and over ranks.
+"""Log lines: means over all steps since the last one, over accumulated batches and over ranks.
 
-The loss of a single micro-batch jumps around by more than a run improves between two log lines, and a rank sees a part
-of its batch only. Sums are kept on the device and read once a log line, so other steps wait for nothing. A checkpoint
-between two log lines keeps the sums, so a resumed run writes the line that an uninterrupted one writes.
+The loss of a single micro-batch varies by more than a run improves between two log lines, and a rank has only a part of
+the batch. Sums stay on the device and are read once a log line, so other steps need no synchronisation. A checkpoint
+between two log lines keeps the sums, so a resumed run writes the same line as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COUNTS = ("tokens", "samples", "batches", STEPS)
 
 
 class LogWindow:
-    """Sums since the last log line. All ranks must call the same methods: reading sums talks to the other ranks."""
+    """Sums since the last log line. All ranks must call the same methods: reading sums is an all-reduce."""
 
     def __init__(self, fabric: Fabric) -> None:
         self.fabric = fabric
@@ -37,12 +37,12 @@ class LogWindow:
         self.norm_max: Tensor | None = None
         self.began = time.perf_counter()
 
-    def skip(self, aside_s: float) -> None:
+    def skip(self, overhead_s: float) -> None:
         """Leave out time spent on health checks and checkpoints."""
-        self.began += aside_s
+        self.began += overhead_s
 
     def add_batch(self, batch: Batch, output: StepOutput) -> None:
-        """One micro-batch of this rank, still on the host (to count it there), and what the method made of it."""
+        """Add a micro-batch of this rank, still on the host (to count it there), and the method's output for it."""
         self.counts["tokens"] += batch.tokens
         self.counts["samples"] += batch.size
         self.counts["batches"] += 1
@@ -51,18 +51,19 @@ class LogWindow:
             self._add(f"loss_{name}", term)
 
     def add_step(self, norm: Tensor) -> None:
-        """The gradient norm of a step before clipping; it is the same on all ranks."""
+        """Add the gradient norm of a step before clipping; it is the same on all ranks."""
         self.counts[STEPS] += 1
         self._add(NORM, norm)
         norm = norm.detach()
         self.norm_max = norm if self.norm_max is None else torch.maximum(self.norm_max, norm)
 
     def close(self, lr: float, weight_decay: float) -> dict[str, float]:
-        """One log line: means of the loss, its terms and the gradient norm, rates and speed; then start afresh.
+        """Return a log line (means of the loss, its terms and the gradient norm, rates and speed) and restart.
 
         A term that some batches lack counts as 0 there, so terms add up to the loss.
         """
-        totals, span_s = self._totals(), time.perf_counter() - self.began
+        totals = self._totals()
+        span_s = time.perf_counter() - self.began
         batches = totals["batches"]
         losses = {name: totals[name] / batches for name in self.sums if name != NORM}
         stats = {
@@ -81,26 +82,26 @@ class LogWindow:
         return stats
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of an unfinished window; empty right after a log line."""
+        """The state of an unfinished window for a checkpoint; empty right after a log line."""
         if not self.counts[STEPS]:
             return {}
         span_s = time.perf_counter() - self.began
         return {"totals": self._totals(), "norm_max": self._norm_max(), "span_s": span_s}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned. Rank 0 takes over the totals of all ranks, the others begin at 0."""
+        """Restore the result of `state`. Rank 0 takes the totals of all ranks, the others begin at 0."""
         if not state:
             return
-        mine = float(self.fabric.is_global_zero)
-        totals = {name: mine * total for name, total in state["totals"].items()}
+        share = float(self.fabric.is_global_zero)
+        totals = {name: share * total for name, total in state["totals"].items()}
         self.counts = {name: int(totals.pop(name)) for name in COUNTS}
         self.sums = {name: self._scalar(total) for name, total in totals.items()}
         self.norm_max = torch.tensor(state["norm_max"], device=self.fabric.device)
         self.began = time.perf_counter() - state["span_s"]
 
     def _add(self, name: str, value: Tensor) -> None:
-        known = self.sums.get(name)
-        self.sums[name] = value.detach().to(self.dtype) if known is None else known + value.detach()
+        total = self.sums.get(name)
+        self.sums[name] = value.detach().to(self.dtype) if total is None else total + value.detach()
 
     def _totals(self) -> dict[str, float]:
         """Sums and counts over all ranks; waits for the device."""
@@ -111,7 +112,7 @@ class LogWindow:
         return dict(zip([*self.sums, *self.counts], values.tolist(), strict=True))
 
     def _norm_max(self) -> float:
-        assert self.norm_max is not None, "a window is read after a step at least"
+        assert self.norm_max is not None, "a window is read after at least one step"
         return float(self.norm_max)
 
     def _scalar(self, value: float) -> Tensor:

@@ -36,7 +36,7 @@ def _mark(kind: str, text: str) -> str:
 
 
 def image_panel(picture: Patches, keep: np.ndarray | None, label: str) -> str:
-    """The patches of `keep` [N] of an image and no others (None: all of it), with a line below."""
+    """Only the patches `keep` [N] of an image (None: all of it), with a line below."""
     return f'<figure><img alt="{escape(label)}" src="{_png(picture, keep)}"><figcaption>{label}</figcaption></figure>'
 
 
@@ -50,7 +50,7 @@ def _png(picture: Patches, keep: np.ndarray | None) -> str:
 
 
 def strip(valid: np.ndarray, hidden: np.ndarray, shown: np.ndarray) -> str:
-    """The bare positions of a row nobody can picture."""
+    """The bare positions of a row without a picture."""
     count = int(valid.sum())
     kinds = ["hidden" if h else "shown" if s else "unused" for h, s in zip(hidden[:count], shown[:count], strict=True)]
     cells = "".join(f'<rect class="{kind}" x="{i}" width="0.9" height="1"/>' for i, kind in enumerate(kinds))
@@ -58,7 +58,7 @@ def strip(valid: np.ndarray, hidden: np.ndarray, shown: np.ndarray) -> str:
 
 
 def heat_map(share: np.ndarray, grid: tuple[int, int], kind: str, title: str) -> str:
-    """share [N] in [0, 1] on a grid: the stronger the colour, the larger the share."""
+    """share [N] in [0, 1] on a grid; stronger colours are larger shares."""
     rows, columns = grid
     largest = max(float(share.max()), 1e-9)
     cells = []
@@ -97,7 +97,7 @@ def position_chart(hidden: np.ndarray, rows: np.ndarray, title: str) -> str:
 
 
 def histogram(shares: np.ndarray, title: str) -> str:
-    """How many samples have which share [R], in twentieths."""
+    """A histogram of shares [R] over samples, in twentieths."""
     counts = np.histogram(shares, bins=20, range=(0, 1))[0] / len(shares)
     bars = [(value, f"{5 * i} to {5 * i + 5} %: {value:.1%} of the samples") for i, value in enumerate(counts)]
     labels = [(LEFT, "0 %", "start"), (LEFT + 360, "50 %", "middle"), (LEFT + 720, "100 %", "end")]
@@ -107,7 +107,7 @@ def histogram(shares: np.ndarray, title: str) -> str:
 def _chart(
     bars: Sequence[tuple[float, str]], over: str, labels: Sequence[tuple[float, str, str]], title: str, axis: str
 ) -> str:
-    """Bars of (height in [0, 1], what it says), scaled to the next tenth above the highest one."""
+    """Bars of (height in [0, 1], tooltip), scaled to the next tenth above the highest one."""
     top = 1.0 if over else min(1.0, np.ceil(10 * max(value for value, _ in bars)) / 10 or 0.1)
     wide = 720 / len(bars)
     drawn = [

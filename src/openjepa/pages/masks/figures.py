@@ -1,4 +1,4 @@
-"""What masks have in common over many samples: shares, regions, overlaps, and how often each position is chosen."""
+"""Statistics of masks over many samples: shares, regions, overlaps, and how often each position is chosen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def figures(sampled: Sampled) -> dict[str, Figure]:
     """All figures by name; shares are parts of a row's real positions, in [0, 1]."""
     first = sampled.epochs[0]
     count = first.valid.sum(1)  # [R] real positions
-    hidden, shown = first.hidden.sum(1), first.shown.sum(1)  # [R]
+    hidden = first.hidden.sum(1)  # [R]
+    shown = first.shown.sum(1)  # [R]
     regions = region_counts(first.hidden, sampled.grid)  # [R]
     found = {
         "positions": _figure(count, "positions of a sample: tokens or patches"),
@@ -43,7 +44,7 @@ def figures(sampled: Sampled) -> dict[str, Figure]:
 
 
 def epoch_overlap(first: Masks, second: Masks) -> dict[str, Figure]:
-    """Hidden in both epochs / hidden in either, of the rows that are the same in both; and what chance would give.
+    """Hidden in both epochs / hidden in either, of the rows that are the same in both; and its chance level.
 
     Two random sets of shares p and q share about pq of pq + p(1 - q) + q(1 - p). Empty if no row can be compared.
     """

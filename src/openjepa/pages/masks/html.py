@@ -24,7 +24,7 @@ def page(
     command: str,
     remarks: Sequence[str] = (),
 ) -> str:
-    """The whole page; `remarks` say in which way masks are not as the settings ask."""
+    """The whole page; `remarks` name the settings that the masks cannot follow."""
     count = len(sampled.epochs[0].valid)
     sections = [
         f"<h1>What {escape(recipe)} hides</h1>",
@@ -43,12 +43,12 @@ def page(
 
 
 def style() -> str:
-    """What the drawings of masks need besides `base_styles`."""
+    """The style sheet of mask drawings, to add to `base_styles`."""
     return style_sheet("openjepa.pages.masks", "page.css")
 
 
 def settings(config: BaseConfig) -> str:
-    """What is used of the section `mask` of a configuration, if it has one: another strategy reads other settings."""
+    """The settings in use of the section `mask` of a configuration, if any; strategies use different ones."""
     used = mask_settings(config)
     if not used:
         return ""
@@ -57,7 +57,7 @@ def settings(config: BaseConfig) -> str:
 
 
 def mask_settings(config: BaseConfig) -> dict[str, Any]:
-    """The settings of the section `mask` that change something, as YAML and JSON hold them."""
+    """The settings in use of the section `mask`, in types of YAML and JSON."""
     return {
         key.removeprefix("mask."): value for key, value in settings_in_use(config).items() if key.startswith("mask.")
     }

@@ -1,4 +1,4 @@
-"""Masks of real samples, drawn as training draws them: the same rows in two epochs, with the addresses of a run."""
+"""Masks of real samples, drawn as in training: the same rows in two epochs, with the random addresses of a run."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Masks:
 
     valid: np.ndarray  # [R, N] bool
     hidden: np.ndarray  # [R, N] bool, to be predicted
-    shown: np.ndarray  # [R, N] bool, what the context encoder reads
-    times_hidden: np.ndarray | None  # [R, N] how many hidden blocks hold each position, where the recipe counts that
+    shown: np.ndarray  # [R, N] bool, read by the context encoder
+    times_hidden: np.ndarray | None  # [R, N] how many hidden blocks contain each position, where the recipe counts that
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """Masks of the same rows in EPOCHS epochs, and what the first rows look like."""
+    """Masks of the same rows in EPOCHS epochs, and pictures of the first rows."""
 
     epochs: tuple[Masks, ...]
-    pictures: tuple[Sequence[Picture], ...]  # one sequence an epoch (augmentations differ); empty if nobody says how
+    pictures: tuple[Sequence[Picture], ...]  # one sequence an epoch (augmentations differ); empty if there are none
 
     @property
     def grid(self) -> tuple[int, int] | None:
@@ -56,12 +56,12 @@ def built(
 ) -> Generator[tuple[str, Any, Experiment]]:
     """Name of the recipe, its config and the experiment of a run folder or a recipe, untrained.
 
-    Raises UserError for what cannot be built, or a preset given beside a run.
+    Raises UserError for what cannot be built, or for a preset with a run.
     """
     with tempfile.TemporaryDirectory() as new:
         if Path(target, "config.yaml").is_file():
             if preset or config:
-                raise UserError("a run has a configuration of its own: give no --preset or --config beside it")
+                raise UserError("a run has its own configuration: give no --preset or --config with it")
             folder = RunDir.open(Path(target))
             recipe, values = folder.recipe_and_values()
             module, assets = folder.recipe_module(recipe), folder.assets
@@ -85,7 +85,7 @@ def sample(experiment: Experiment, pictured: int, rows: int = ROWS) -> Sampled:
     else:
         size = len(data)  # ty: ignore[invalid-argument-type]
         numbers = [int(number) for number in np.unique(np.linspace(0, size - 1, min(rows, size)).round())]
-        numbers = numbers[:: max(1, len(numbers) // pictured)] + numbers  # pictured ones are spread over all as well
+        numbers = numbers[:: max(1, len(numbers) // pictured)] + numbers  # pictured rows are spread over the data, too
         numbers = list(dict.fromkeys(numbers))
         samples = [data[number] for number in numbers]
     drawn = [_epoch(experiment, samples, numbers, epoch, pictured) for epoch in range(EPOCHS)]
@@ -99,11 +99,11 @@ def _epoch(
     parts: list[Masks] = []
     pictures: list[Picture] = []
     for start in range(0, len(samples), AT_ONCE):
-        some = []
+        rows = []
         for item, number in zip(samples[start : start + AT_ONCE], numbers[start : start + AT_ONCE], strict=True):
             generator = generator_for(experiment.train.seed, "sample", epoch, number)  # the loader's address
-            some.append(Sample(item if view is None else view(item, generator), generator, number))
-        batch = experiment.collate(some)
+            rows.append(Sample(item if view is None else view(item, generator), generator, number))
+        batch = experiment.collate(rows)
         parts.append(masks_of(batch))
         if experiment.pictures is not None and len(pictures) < pictured:
             pictures += experiment.pictures(batch)
@@ -112,17 +112,19 @@ def _epoch(
 
 def masks_of(batch: Batch) -> Masks:
     """The masks of a batch. Raises UserError if it has none."""
-    valid, hidden = getattr(batch, "valid", None), getattr(batch, "hidden", None)
+    valid = getattr(batch, "valid", None)
+    hidden = getattr(batch, "hidden", None)
     if not isinstance(valid, Tensor) or not isinstance(hidden, Tensor):
         raise UserError(
             "nothing is hidden with these settings: the recipe's batches have no masks (`valid` and `hidden` [B, N])"
         )
-    shown, times = getattr(batch, "shown", valid & ~hidden), getattr(batch, "times_hidden", None)
+    shown = getattr(batch, "shown", valid & ~hidden)
+    times = getattr(batch, "times_hidden", None)
     return Masks(valid.numpy(), hidden.numpy(), shown.numpy(), None if times is None else times.numpy())
 
 
 def _together(parts: Sequence[Masks]) -> Masks:
-    """One array each, as wide as the widest."""
+    """Concatenate masks, padded to the widest."""
     width = max(part.valid.shape[1] for part in parts)
 
     def stack(name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The axis of a chart: a range of values, linear or logarithmic, with round values on it and how these are written."""
+"""The axis of a chart: a range of values, linear or logarithmic, with its ticks and their labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Axis:
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies on the axis, in [0, 1]; values beyond its ends lie on them."""
+        """Position of a value on the axis, clipped to [0, 1]."""
         low, high, at = (self._scaled(v) for v in (self.low, self.high, value))
         return min(1.0, max(0.0, (at - low) / (high - low)))
 
@@ -27,16 +27,16 @@ class Axis:
         """Round values within the range."""
         if self.log:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-            found = [10.0**power for power in range(first, last + 1, max(1, math.ceil((last - first) / (most - 1))))]
-            if len(found) > 1:
-                return found  # decades; a range within one of them has round values as any other
+            decades = [10.0**power for power in range(first, last + 1, max(1, math.ceil((last - first) / (most - 1))))]
+            if len(decades) > 1:
+                return decades  # a range within one decade has linear ticks
         step = _round_step((self.high - self.low) / (most - 1))
         first = math.ceil(self.low / step - 1e-9)
         return [step * k for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
 def axis(values: Sequence[float], log: bool = False, margin: float = 0.06) -> Axis:
-    """An axis that holds finite `values` with some room around them."""
+    """An axis that contains the finite `values` with a margin."""
     finite = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
     low, high = (min(finite), max(finite)) if finite else (0.1, 1.0)
     if log:

@@ -15,7 +15,7 @@ from openjepa.pages.parts.axis import Axis, axis, tick_text
 from openjepa.pages.parts.document import breakable
 
 WIDE, HIGH = 290, 150  # of the area that is drawn into
-LEFT, RIGHT, TOP, BOTTOM = 40, 6, 8, 22  # room for labels
+LEFT, RIGHT, TOP, BOTTOM = 40, 6, 8, 22  # margins for labels
 LETTER = 6.2  # units of the drawing that a letter takes, about
 LINE = 15  # units that a line of text takes
 COLOURS = 8
@@ -77,7 +77,7 @@ def scatter(
     levels: Sequence[Limit] = (),
     note: str = "",
 ) -> str:
-    """Dots in groups, with lines at `levels` (what takes no training, say)."""
+    """Dots in groups, with lines at `levels` (baselines, say)."""
     drawn = _frame(x, y, x_label) + [_zone(level, y) for level in levels]
     drawn += [_mark(dot.group, *_at(dot.x, dot.y, x, y), dot.tip, 4.5) for dot in dots]
     drawn += [_limit_label(level, y) for level in levels]
@@ -85,14 +85,14 @@ def scatter(
 
 
 def cloud(title: str, dots: Sequence[Dot], groups: Sequence[str], note: str = "") -> str:
-    """Dots without axes, where only nearness means something."""
+    """Dots without axes, where only distances have a meaning."""
     x, y = axis([dot.x for dot in dots], margin=0.03), axis([dot.y for dot in dots], margin=0.03)
     drawn = [_mark(dot.group, *_at(dot.x, dot.y, x, y), dot.tip, 3.2) for dot in dots]
     return _figure(title, drawn, _group_keys(groups), note)
 
 
 def interval(value: float, low: float, high: float, widest: float, colour: int) -> str:
-    """A small bar of an interval beside 0, on a scale from -widest to widest."""
+    """A small bar of an interval relative to 0, on a scale from -widest to widest."""
 
     def at(v: float) -> float:
         return 60 + 56 * max(-1.0, min(1.0, v / widest))
@@ -123,7 +123,7 @@ def _frame(x: Axis, y: Axis, x_label: str) -> list[str]:
         parts.append(f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{tick_text(value)}</text>')
     for value in x.ticks(6):
         share = x.share(value)
-        if WIDE * (1 - share) > LETTER * len(x_label) + 16:  # the name of the axis stands there
+        if WIDE * (1 - share) > LETTER * len(x_label) + 16:  # else it would overlap the name of the axis
             at = LEFT + WIDE * share
             parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{tick_text(value)}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{LEFT + WIDE}" y1="{bottom}" y2="{bottom}"/>')
@@ -143,12 +143,12 @@ def _curve(line: Line, x: Axis, y: Axis) -> str:
     finite = [(a, b) for a, b in line.points if math.isfinite(a) and math.isfinite(b)]
     if not finite:
         return ""
-    places = [_at(a, b, x, y) for a, b in thinned(finite)]
-    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+    positions = [_at(a, b, x, y) for a, b in thinned(finite)]
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in positions)
     marks = [
         f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="2.4"><title>{escape(line.label)} at {tick_text(point[0])}: '
         f"{point[1]:.4g}</title></circle>"
-        for (a, b), point in zip(places, finite, strict=False)
+        for (a, b), point in zip(positions, finite, strict=False)
         if len(finite) <= DOTTED
     ]
     thin = " thin" if line.thin else ""
@@ -156,7 +156,7 @@ def _curve(line: Line, x: Axis, y: Axis) -> str:
 
 
 def thinned(points: Sequence[Point], most: int = POINTS) -> list[Point]:
-    """At most `most` points: means of equal stretches of neighbours, the last point as it is."""
+    """At most `most` points: means of equal stretches of neighbours, and the last point unchanged."""
     if len(points) <= most:
         return list(points)
     cuts = [round(i * (len(points) - 1) / (most - 1)) for i in range(most)]
@@ -175,16 +175,16 @@ def _zone(limit: Limit, y: Axis) -> str:
 
 
 def _limit_label(limit: Limit, y: Axis) -> str:
-    """Collapse on the left, risk on the right: the two are often close. On the bad side where there is room."""
+    """Labels of collapse on the left, of risk on the right, as both are often close; on the bad side where they fit."""
     at = _height(limit.y, y)
     below = at < TOP + HIGH - LINE if limit.below else at < TOP + LINE
     height = at + 12 if below else at - 4
-    place, anchor = (LEFT + 4, "start") if limit.kind == "collapsed" else (LEFT + WIDE - 2, "end")
-    return f'<text class="on" x="{place}" y="{height:.1f}" text-anchor="{anchor}">{escape(limit.label)}</text>'
+    left, anchor = (LEFT + 4, "start") if limit.kind == "collapsed" else (LEFT + WIDE - 2, "end")
+    return f'<text class="on" x="{left}" y="{height:.1f}" text-anchor="{anchor}">{escape(limit.label)}</text>'
 
 
 def _mark(group: int, x: float, y: float, tip: str, r: float) -> str:
-    """Eight colours, and from group to group another shape: colour alone says nothing to some."""
+    """A dot of one of eight colours and four shapes, so that groups do not differ only in colour."""
     shape, colour = group % 4, f"c{group % COLOURS}"
     title = f"<title>{escape(tip)}</title>" if tip else ""
     if shape == 0:

@@ -10,7 +10,7 @@ DEEPEST = 36  # % of the strongest colour in a cell: the number on it stays read
 
 
 def document(title: str, sections: Sequence[str], styles: Sequence[str], refresh_s: int | None = None) -> str:
-    """A whole page. `styles` are style sheets as text; with `refresh_s` a browser loads the page anew that often."""
+    """A whole page. `styles` are style sheets as text; with `refresh_s` a browser reloads the page that often."""
     refresh = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">'
     head = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -42,22 +42,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], label: str, kind: 
 
 
 def breakable(label: str) -> str:
-    """An arm's name, such as t_jepa+mask.ratio=0.3, which may go on in a new line before each of its settings."""
+    """An arm's name, such as t_jepa+mask.ratio=0.3, which may break before each of its settings."""
     return escape(label).replace("+", "<wbr>+")
 
 
 def heat_cell(shown: str, strength: float) -> str:
-    """What a cell shows on a ground that is the more coloured the larger `strength`, in [0, 1]."""
+    """A cell's content on a background whose colour grows with `strength`, in [0, 1]."""
     return f'<span class="heat-cell" style="--s:{DEEPEST * strength:.0f}%">{shown}</span>'
 
 
 def details(summary: str, inside: str) -> str:
-    """Something folded away until it is asked for."""
+    """Content that is folded until it is opened."""
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
 
 
 def left_out(reason: str) -> str:
-    """One sentence in the place of a part that there is nothing to show for."""
+    """One sentence in place of a part without content."""
     return f'<p class="left-out">Left out: {escape(" ".join(reason.split()))}</p>'
 
 

@@ -1,4 +1,4 @@
-"""Pictures within the page itself, as data URIs."""
+"""Pictures embedded in the page as data URIs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WIDEST = 160  # pixels of an image on a page
 
 
 def png_uri(pixels: np.ndarray, alpha: np.ndarray | None = None) -> str:
-    """pixels [H, W, 3] uint8, perhaps with alpha [H, W] uint8; every k-th pixel where there are more than WIDEST."""
+    """pixels [H, W, 3] uint8, optionally with alpha [H, W] uint8; every k-th pixel where there are more than WIDEST."""
     from PIL import Image
 
     step = -(-max(pixels.shape[:2]) // WIDEST)

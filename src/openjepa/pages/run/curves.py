@@ -1,7 +1,7 @@
 """Curves over training, with the limits of the verdict drawn where it has one.
 
-Limits are those of `health.signs`. Some count only beside a fall since step 0 or after a part of the run; the note
-under a chart says so, and the verdict, not the line, is the judgement.
+Limits are those of `health.signs`. Some apply only with a fall since step 0 or after a part of the run, see the note
+under a chart; the verdict decides, not the line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Panel:
     """One chart of health metrics. Limits and range are made from the newest record, which has the rank's cap."""
 
     title: str
-    names: Mapping[str, str]  # metric -> how the line is called
+    names: Mapping[str, str]  # metric -> label of its line
     note: str
     bounds: Callable[[Mapping[str, Any]], tuple[float | None, float | None]]
     limits: Callable[[Mapping[str, Any]], list[Limit]]
@@ -44,12 +44,12 @@ def _rank_limits(last: Mapping[str, Any]) -> list[Limit]:
     return [Limit(collapsed, f"collapsed < {collapsed:.1f}"), Limit(at_risk, f"at risk < {at_risk:.1f}", "at-risk")]
 
 
-FELL = "Limits count where the value has also fallen to half of its start."
+FELL = "Limits apply where the value has also fallen below half of step 0."
 PANELS = (
     Panel(
-        "Skill: how much better than a guess",
-        {"skill": "beside the best constant", "skill_position": "beside the position", "skill_copy": "beside a copy"},
-        "1 = perfect, 0 = useless. The limit counts after a quarter of the run.",
+        "Skill: relative to trivial predictions",
+        {"skill": "to the best constant", "skill_position": "to the position", "skill_copy": "to a copy"},
+        "1 = perfect, 0 = useless. The limit applies after a quarter of the run.",
         lambda last: (-0.2, None),
         lambda last: [Limit(signs.SKILL_FLOOR, f"not learning < {signs.SKILL_FLOOR}", "at-risk")],
     ),
@@ -63,7 +63,7 @@ PANELS = (
     Panel(
         "Spread: variance / squared length",
         {"spread": "embeddings", "target_spread": "targets"},
-        "1 = centered, 0 = all alike. It is dead below the limit.",
+        "1 = centered, 0 = all equal; collapsed below the limit.",
         lambda last: (signs.SPREAD_DEAD / 10, 1.3),
         lambda last: [Limit(signs.SPREAD_DEAD, f"collapsed < {signs.SPREAD_DEAD:g}")],
         log=True,
@@ -81,7 +81,7 @@ PANELS = (
     Panel(
         "Size relative to step 0",
         {"scale": "mean norm", "std": "standard deviation"},
-        "Limits count where both are below them.",
+        "Limits apply where both are below them.",
         lambda last: (signs.SCALE_COLLAPSED / 3, 3.0),
         lambda last: [
             Limit(signs.SCALE_COLLAPSED, f"collapsed < {signs.SCALE_COLLAPSED:g}"),
@@ -93,7 +93,7 @@ PANELS = (
     Panel(
         "Explained by position alone",
         {"position_share": "targets", "predicted_position_share": "predictions"},
-        f"Limits count for targets, with skill beside the position below {signs.POSITION_SKILL:g}.",
+        f"Limits apply to targets, with skill relative to the position below {signs.POSITION_SKILL:g}.",
         lambda last: (0.0, 1.0),
         lambda last: [
             Limit(signs.POSITION_COLLAPSED, f"collapsed > {signs.POSITION_COLLAPSED:g}", below=False),
@@ -103,7 +103,7 @@ PANELS = (
     Panel(
         "Distance of teacher and student",
         {"teacher_distance": "distance"},
-        "0 = equal, 1 = unrelated. The limit counts after a quarter of the run.",
+        "0 = equal, 1 = unrelated. The limit applies after a quarter of the run.",
         lambda last: (0.0, 1.0),
         lambda last: [Limit(signs.TEACHER_FAR, f"lags > {signs.TEACHER_FAR:g}", "at-risk", below=False)],
     ),
@@ -118,7 +118,8 @@ def curves(logs: Logs) -> str:
     charts = [_loss(logs, steps), *(_panel(panel, logs.health, steps) for panel in PANELS)]
     charts += [_learning_rate(logs, steps), _terms(logs, steps)]
     drawn = [chart for chart in charts if chart]
-    charts, health = f'<div class="plots">{"".join(drawn)}</div>', _table(logs.health)
+    charts = f'<div class="plots">{"".join(drawn)}</div>'
+    health = _table(logs.health)
     return charts + details("The same numbers as a table", health) if logs.health else charts
 
 
@@ -127,7 +128,7 @@ def _loss(logs: Logs, steps: Axis) -> str:
         Line("training", series(logs.metrics, "loss"), 0),
         Line("held out", series(logs.health, "loss"), 1),
     ]
-    note = "Its value means little across runs: the targets move. Read skill."
+    note = "Its value means little across runs: the targets change. Compare skill."
     return _chart("Loss", lines, steps, note)
 
 
@@ -145,7 +146,7 @@ def _terms(logs: Logs, steps: Axis) -> str:
 def _learning_rate(logs: Logs, steps: Axis) -> str:
     lines = [Line("learning rate", series(logs.metrics, "lr"), 1)]
     joint = logs.notes.get("predictor_alone_after_step")
-    note = "" if joint is None else f"After step {joint}, only the predictor learns."
+    note = "" if joint is None else f"After step {joint}, only the predictor is trained."
     return _chart("Learning rate", lines, steps, note, from_zero=True)
 
 
@@ -180,13 +181,13 @@ def _panel(panel: Panel, health: Sequence[Mapping[str, Any]], steps: Axis) -> st
 
 
 def _range(panel: Panel, last: Mapping[str, Any], values: Sequence[float]) -> Axis:
-    """The panel's own range, made wider where values leave it."""
+    """The panel's range, extended where values exceed it."""
     low, high = panel.bounds(last)
-    own = axis(values, panel.log)
+    fitted = axis(values, panel.log)
     if panel.log:
-        return Axis(min(low or own.low, own.low), max(high or own.high, own.high), True)
-    low = own.low if low is None else min(low, own.low if min(values) < low else low)
-    high = own.high if high is None else max(high, max(values))
+        return Axis(min(low or fitted.low, fitted.low), max(high or fitted.high, fitted.high), True)
+    low = fitted.low if low is None else min(low, fitted.low if min(values) < low else low)
+    high = fitted.high if high is None else max(high, max(values))
     return Axis(low, max(high, low + 0.1))
 
 

@@ -1,6 +1,6 @@
-"""A page of a run that is still training, made anew after each health check, from the log files alone.
+"""The page of a run that is still training, rewritten after each health check, only from the log files.
 
-It is a hook: it only reads, and takes some milliseconds a check. What goes wrong in it is said once; training goes on.
+It is a hook: it only reads, and takes some milliseconds a check. Its first error is reported; training continues.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from openjepa.pages.writing import PAGE, write_page
 
 
 class LiveReport:
-    """Keeps `report.html` in a run folder up to date. `on_failure` is told the first reason why it cannot."""
+    """Keeps `report.html` in a run folder up to date. `on_failure` is called with the first error."""
 
     def __init__(self, folder: Path, on_failure: Callable[[str], None]) -> None:
         self.run, self.on_failure = RunDir(folder), on_failure
-        self._drawn = 0  # bytes of health.jsonl that the page knows
+        self._drawn = 0  # bytes of health.jsonl when the page was written
         self._failed = False
 
     def __call__(self, progress: Progress, output: StepOutput, stats: dict[str, float]) -> None:
         try:
-            known = self.run.health.stat().st_size if self.run.health.exists() else 0
-            if known != self._drawn:
+            size = self.run.health.stat().st_size if self.run.health.exists() else 0
+            if size != self._drawn:
                 write_page(live_page(self.run.path), self.run.path / PAGE)
-                self._drawn = known
-        except Exception as error:  # a page must never end a run: a full disk, a file that another program holds
+                self._drawn = size
+        except Exception as error:  # a page must never end a run: the disk may be full, the file locked
             if not self._failed:
                 self._failed = True
                 self.on_failure(f"the live report cannot be written: {error}")

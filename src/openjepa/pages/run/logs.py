@@ -1,4 +1,4 @@
-"""What a run folder says about itself, read once: configuration, environment, log lines and health checks."""
+"""The records of a run folder, read once: configuration, environment, log lines and health checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openjepa.core.rundir import RunDir, read_json, read_jsonl
 
 @dataclass(frozen=True)
 class Logs:
-    """A run folder's files as they are now; training may still go on."""
+    """The current content of a run folder's files; the run may still be training."""
 
     folder: RunDir
     recipe: str
@@ -33,7 +33,7 @@ class Logs:
 
     @property
     def step(self) -> int:
-        """The last one that is known of."""
+        """The last step in the logs."""
         return max([row["step"] for row in (*self.metrics, *self.health)], default=0)
 
     @property
@@ -42,12 +42,12 @@ class Logs:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What was counted on the data and the method."""
+        """Counts and notes on the data and the method."""
         return self.summary.get("notes") or self.environment.get("notes") or {}
 
     @property
     def evaluations(self) -> dict[str, Any]:
-        """What is in `evals/`, by name; the default one first."""
+        """The content of `evals/`, by name; the default one first."""
         files = sorted(self.folder.evals.glob("*.json"), key=lambda file: (file.stem != "default", file.stem))
         return {file.stem: read_json(file) for file in files}
 

@@ -1,4 +1,4 @@
-"""The page of one run. Each section is made alone; what a run cannot give is left out with the reason."""
+"""The page of one run. Sections are made separately; what a run does not have is left out with the reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from openjepa.pages.run.scorecard import scorecards
 from openjepa.pages.run.verdict import verdict
 from openjepa.training import checkpoint
 
-Section = tuple[str, str, Callable[[], str]]  # id, title, what makes it
+Section = tuple[str, str, Callable[[], str]]  # id, title, function that makes it
 
 MASKED_ROWS, MASKED_SHOWN = 64, 3
 LIVE_REFRESH_S = 15
@@ -32,7 +32,8 @@ LIVE_REFRESH_S = 15
 
 def run_page(path: Path, device: str = "auto", precision: str = "auto") -> str:
     """The whole page of a run folder; its networks run as `api.load` says. Raises UserError if it is none."""
-    logs, run = read_logs(path), api.load(path, device, precision)
+    logs = read_logs(path)
+    run = api.load(path, device, precision)
     samples = once(lambda: held_out_samples(run))
     sections: list[Section] = [
         *_from_logs(logs, run),
@@ -47,14 +48,14 @@ def run_page(path: Path, device: str = "auto", precision: str = "auto") -> str:
 
 
 def live_page(path: Path) -> str:
-    """What the logs alone say of a run that is training; a browser loads it anew by itself."""
+    """The page of a run in training, only from its logs; a browser reloads it by itself."""
     logs = read_logs(path)
     sections = [
         *_from_logs(logs, api.load(path, "cpu")),
         ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs)),
     ]
     note = (
-        f'<p class="note">Made during training, at step {logs.step} of {logs.total_steps}; it loads itself anew every '
+        f'<p class="note">Made during training, at step {logs.step} of {logs.total_steps}; it reloads every '
         f"{LIVE_REFRESH_S} s. Embeddings, similarity and masks follow at the end.</p>"
     )
     return assemble(f"OpenJEPA: {logs.name}", header(logs) + note, sections, LIVE_REFRESH_S)
@@ -93,8 +94,9 @@ def _section(name: str, heading: str, make: Callable[[], str]) -> str:
 
 
 def header(logs: Logs) -> str:
-    """Name, recipe, data and what training took."""
-    summary, train = logs.summary, logs.config.get("train", {})
+    """Name, recipe, data and the time of training."""
+    summary = logs.summary
+    train = logs.config.get("train", {})
     data = logs.config.get("data", {})
     source = data.get("source") if isinstance(data, dict) else data
     facts = [
@@ -131,10 +133,10 @@ def _source(source: Any) -> str:
 
 
 def once(make: Callable[[], Samples]) -> Callable[[], Samples]:
-    """Called the first time, remembered then; a UserError as well, so that no section tries in vain again."""
+    """Cache the result of `make`, or its UserError, so that no section repeats it."""
     made: list[Samples | UserError] = []
 
-    def ask() -> Samples:
+    def cached() -> Samples:
         if not made:
             try:
                 made.append(make())
@@ -144,7 +146,7 @@ def once(make: Callable[[], Samples]) -> Callable[[], Samples]:
             raise made[0]
         return made[0]
 
-    return ask
+    return cached
 
 
 def _sampled(samples: Callable[[], Samples], draw: Callable[[Samples], str]) -> str:
@@ -158,7 +160,9 @@ def _similarity(logs: Logs, samples: Callable[[], Samples]) -> str:
 
 
 def _masks(run: api.Run) -> str:
-    checkpoint.newest(run.folder.checkpoints)  # raises: to read the data of a run that never began may take minutes
+    checkpoint.newest(
+        run.folder.checkpoints
+    )  # raises first, as reading the data of a run that never began may take minutes
     sampled = sampling.sample(run.fresh(random_init=True), MASKED_SHOWN, MASKED_ROWS)
     more = f'<p class="note">All figures: <code>openjepa masks {escape(str(run.path))}</code></p>'
     return mask_html.settings(run.config) + mask_html.samples(sampled) + more
@@ -168,15 +172,15 @@ def reproduce(logs: Logs) -> str:
     """Commands, versions and the whole configuration."""
     again = f"openjepa train --config {shlex.quote(str(logs.folder.config_file))} --out NEW"
     config = as_yaml({"recipe": logs.recipe, **logs.config})
-    counted = details("What was counted", f"<pre>{escape(as_yaml(logs.notes))}</pre>") if logs.notes else ""
+    counted = details("Counts and notes", f"<pre>{escape(as_yaml(logs.notes))}</pre>") if logs.notes else ""
     return (
-        f"{commands(logs.environment)}<p>The same configuration and seed, anew:</p><pre>{escape(again)}</pre>"
+        f"{commands(logs.environment)}<p>The same configuration and seed again:</p><pre>{escape(again)}</pre>"
         f"{versions(logs.environment)}{counted}{details('The whole configuration', f'<pre>{escape(config)}</pre>')}"
     )
 
 
 def commands(environment: Mapping[str, Any]) -> str:
-    """How it was started, if that is known."""
+    """The command that started the run, if known."""
     if not environment.get("command"):
         return ""
     return f"<p>It was started with</p><pre>{escape(_command(environment))}</pre>"
@@ -190,7 +194,7 @@ def versions(environment: Mapping[str, Any]) -> str:
 
 
 def _command(environment: Mapping[str, Any]) -> str:
-    """The command line as a person would type it: the program by its name alone."""
+    """The command line with the program's name instead of its path."""
     program, space_between, rest = environment["command"].partition(" ")
     name = Path(program).name
     return f"{'openjepa' if name == '__main__.py' else name}{space_between}{rest}"

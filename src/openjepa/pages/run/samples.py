@@ -1,7 +1,7 @@
-"""Held-out inputs of a run with their vectors, what is known of them, and how they look.
+"""Held-out inputs of a run with their vectors, known factors, and HTML.
 
-Inputs are, in this order: those that the recipe's own classification tasks ask about (their classes are the factors);
-held-out texts (the factor is their length); else rows of the batches that health is checked on, without a factor.
+Inputs are, in this order: those of the recipe's classification tasks (their classes are the factors); held-out texts
+(the factor is their length); else rows of the batches that health is checked on, without a factor.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from openjepa.pages.parts.images import png_uri
 
 INPUTS = 400
 BATCHES = 4
-FACTORS = 4  # those that say most about the vectors
-CLASSES = 8  # of a factor; rarer ones are one class together
-OTHERS = "others"  # the name of the rarer classes together
+FACTORS = 4  # those that explain most variance of the vectors
+CLASSES = 8  # of a factor; rarer ones are merged into one class
+OTHERS = "others"  # the name of the merged class
 SHOWN_CHARS = 180  # of a text
 
 Show = Callable[[Sequence[int]], list[str]]  # numbers of inputs -> HTML of each
@@ -41,7 +41,7 @@ Show = Callable[[Sequence[int]], list[str]]  # numbers of inputs -> HTML of each
 
 @dataclass(frozen=True)
 class Factor:
-    """One thing that is known of every input."""
+    """A known factor of every input."""
 
     name: str
     labels: np.ndarray  # [N] int64
@@ -53,10 +53,10 @@ class Factor:
 class Samples:
     """N held-out inputs."""
 
-    vectors: dict[str, np.ndarray]  # "run" and "own start" -> [N, D]
+    vectors: dict[str, np.ndarray]  # "run" and "initialisation" -> [N, D]
     factors: tuple[Factor, ...]
     show: Show
-    origin: str  # what they are, in words
+    origin: str  # a description of the inputs
 
     @property
     def count(self) -> int:
@@ -65,12 +65,12 @@ class Samples:
 
 def held_out_samples(run: Run) -> Samples:
     """Inputs of a run that has a checkpoint. Raises UserError if it has none, or gives NaN."""
-    networks = {"run": run.experiment, "own start": run.fresh()}
-    found = _asked_inputs(run) or _texts(run)
-    if found is None:
+    networks = {"run": run.experiment, "initialisation": run.fresh()}
+    available = _task_inputs(run) or _texts(run)
+    if available is None:
         samples = _batch_rows(networks)
     else:
-        inputs, factors, origin = found
+        inputs, factors, origin = available
         vectors = {name: embedder_of(network, network.train.batch_size)(inputs) for name, network in networks.items()}
         samples = Samples(vectors, factors, lambda rows: _shown(run.experiment, [inputs[i] for i in rows]), origin)
     for name, vectors in samples.vectors.items():
@@ -78,8 +78,8 @@ def held_out_samples(run: Run) -> Samples:
     if samples.count < 3:
         raise UserError("there are fewer than 3 held-out inputs")
     shares = {factor.name: explained(samples.vectors["run"], factor.labels) for factor in samples.factors}
-    telling = sorted(samples.factors, key=lambda factor: -shares[factor.name])[:FACTORS]
-    return replace(samples, factors=tuple(replace(factor, share=shares[factor.name]) for factor in telling))
+    strongest = sorted(samples.factors, key=lambda factor: -shares[factor.name])[:FACTORS]
+    return replace(samples, factors=tuple(replace(factor, share=shares[factor.name]) for factor in strongest))
 
 
 def explained(vectors: np.ndarray, labels: np.ndarray) -> float:
@@ -87,8 +87,8 @@ def explained(vectors: np.ndarray, labels: np.ndarray) -> float:
     return 1 - within_share(torch.from_numpy(vectors).double(), torch.from_numpy(labels))
 
 
-def _asked_inputs(run: Run) -> tuple[list[Any], tuple[Factor, ...], str] | None:
-    """Test inputs of the largest group of classifications that ask about the same ones."""
+def _task_inputs(run: Run) -> tuple[list[Any], tuple[Factor, ...], str] | None:
+    """Test inputs of the largest group of classifications on the same inputs."""
     groups: dict[Any, list[Classification]] = {}
     for task in run.tasks():
         if isinstance(task, Classification):
@@ -102,21 +102,21 @@ def _asked_inputs(run: Run) -> tuple[list[Any], tuple[Factor, ...], str] | None:
 
 
 def factor_of(task: Classification, chosen: np.ndarray) -> Factor:
-    """The task's classes, the rarer ones taken together."""
+    """The task's classes, the rarer ones merged."""
     labels = np.asarray(task.test_labels, dtype=np.int64)[chosen]  # [N]
     known = np.flatnonzero(np.bincount(labels, minlength=len(task.classes)))
     if len(known) > CLASSES:
         frequent = np.argsort(-np.bincount(labels), kind="stable")[: CLASSES - 1]
-        place = np.full(len(task.classes), CLASSES - 1)
-        place[frequent] = np.arange(CLASSES - 1)
-        return Factor(task.name, place[labels], (*(str(task.classes[i]) for i in frequent), OTHERS))
-    place = np.zeros(len(task.classes), dtype=np.int64)
-    place[known] = np.arange(len(known))
-    return Factor(task.name, place[labels], tuple(str(task.classes[i]) for i in known))
+        index = np.full(len(task.classes), CLASSES - 1)
+        index[frequent] = np.arange(CLASSES - 1)
+        return Factor(task.name, index[labels], (*(str(task.classes[i]) for i in frequent), OTHERS))
+    index = np.zeros(len(task.classes), dtype=np.int64)
+    index[known] = np.arange(len(known))
+    return Factor(task.name, index[labels], tuple(str(task.classes[i]) for i in known))
 
 
 def _texts(run: Run) -> tuple[list[Any], tuple[Factor, ...], str] | None:
-    """Held-out texts, told apart by their length; None if the run keeps none."""
+    """Held-out texts, with their length as factor; None if the run has none."""
     try:
         texts = run.held_out_texts(INPUTS)
     except UserError:
@@ -133,7 +133,7 @@ def _texts(run: Run) -> tuple[list[Any], tuple[Factor, ...], str] | None:
 
 
 def _batch_rows(networks: dict[str, Experiment]) -> Samples:
-    """Rows of held-out batches, embedded whole."""
+    """Rows of held-out batches, embedded without masks."""
     batches = list(eval_batches(networks["run"], BATCHES))
     if not batches:
         raise UserError("the eval split is empty")
@@ -157,7 +157,8 @@ def _embedded(experiment: Experiment, batches: Sequence[Batch]) -> np.ndarray:
 def _pictures(experiment: Experiment, batch: Any) -> Sequence[Picture]:
     if experiment.pictures is not None:
         return experiment.pictures(batch)
-    images, grid = getattr(batch, "images", None), getattr(batch, "grid", None)
+    images = getattr(batch, "images", None)
+    grid = getattr(batch, "grid", None)
     return image_pictures(batch) if isinstance(images, Tensor) and isinstance(grid, tuple) else []
 
 

@@ -13,7 +13,7 @@ from openjepa.pages.parts.document import heat_cell, left_out, table
 from openjepa.pages.run.logs import Logs
 
 COLOURS = {"better": 0, "worse": 5, "unclear": 7, "untested": 7, "control": 7}
-NAMES = {"run": "run", "init": "own start", "random": "random"}
+NAMES = {"run": "run", "init": "initialisation", "random": "random"}
 
 
 def scorecards(logs: Logs) -> str:
@@ -23,14 +23,14 @@ def scorecards(logs: Logs) -> str:
         if is_scorecard(found):
             parts.append(scorecard_table(Scorecard.from_json(found), name))
         elif isinstance(found, Mapping) and {"chosen", "points", "test"} <= set(found):
-            parts.append(_audit(found))
+            parts.append(_sweep(found))
     if not parts:
         raise UserError(f"this run is not evaluated; do so with: openjepa eval {logs.folder.path}")
     return "".join(parts)
 
 
 def is_scorecard(found: Any) -> bool:
-    """Whether a JSON file of `evals/` holds what `Scorecard.to_json` writes."""
+    """Whether the content of a JSON file in `evals/` is that of `Scorecard.to_json`."""
     return (
         isinstance(found, Mapping)
         and bool(found)
@@ -66,9 +66,9 @@ def scorecard_table(scorecard: Scorecard, name: str) -> str:
     head = ["measure", *(escape(NAMES.get(column, column)) for column in columns), "chance", "gain", "95 %", "", ""]
     title = "" if name == "default" else f"<h3>evaluation {escape(name)}</h3>"
     note = (
-        '<p class="note">gain = run - own start, with its 95 % paired bootstrap interval over test items '
-        "(documents, if several questions are asked of one), drawn beside 0. Where it holds 0, nothing is claimed. "
-        "A control is what other measures are read against: no gain or loss.</p>"
+        '<p class="note">gain = run - initialisation, with its 95 % paired bootstrap interval over test items '
+        "(documents, if several items belong to one), drawn relative to 0. Where it contains 0, nothing is claimed. "
+        "A control is a reference for other measures: no gain or loss.</p>"
     )
     return f"{title}<p>{_sentence(scorecard)}</p>{table(head, rows, f'scorecard {name}', 'dense')}{note}"
 
@@ -84,7 +84,7 @@ def _cell(value: float | None, network: bool, best: float) -> str:
     return f"<b>{value:.3f}</b>" if network and value == best else f"{value:.3f}"
 
 
-def _audit(found: Mapping[str, Any]) -> str:
+def _sweep(found: Mapping[str, Any]) -> str:
     """Validation accuracy of every encoder and layer (rows) and pooling (columns)."""
     points = found["points"]
     if not points:
@@ -102,6 +102,6 @@ def _audit(found: Mapping[str, Any]) -> str:
             shown = "-" if value is None else f"{value:.3f}" + (" *" if (encoder, layer, pooling) == chosen else "")
             cells.append(heat_cell(shown, strength))
         rows.append([escape(f"{encoder} {layer}".strip()), *cells])
-    title = "<h3>which latents? mean accuracy on validation; * = chosen, and tested once below</h3>"
+    title = "<h3>mean validation accuracy of latents; * = chosen, and tested once below</h3>"
     test = scorecard_table(Scorecard.from_json(found["test"]), "of the chosen latents, on test")
     return title + table(["encoder, layer", *map(escape, poolings)], rows, "sweep") + test

@@ -1,4 +1,4 @@
-"""Which inputs are alike to the run: cosines of a few pairs, and nearest neighbours, each beside random pairs."""
+"""Similarity of inputs: cosines of a few pairs, and nearest neighbours, each relative to random pairs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Chance:
     std: float
 
     def cell(self, cosine: float) -> str:
-        """A cosine, the stronger coloured the further above random pairs."""
+        """A cosine, coloured by its distance above random pairs."""
         strength = min(1.0, max(0.0, (cosine - self.mean) / max(1 - self.mean, RESOLUTION)))
         return heat_cell(f"{cosine:.2f}", strength)
 
@@ -37,7 +37,7 @@ class Chance:
 
 
 def semantic_check(found: Mapping[str, Any]) -> str:
-    """An original, a variation and an unrelated text, as `Run.semantic_check` gives them."""
+    """An original, a variation and an unrelated text, from `Run.semantic_check`."""
     texts, labels = found["texts"], found.get("labels") or [str(i + 1) for i in range(len(found["texts"]))]
     random = found["random_pairs"]
     chance = Chance(random["mean"], random["std"])
@@ -71,17 +71,17 @@ def matrix(samples: Samples) -> str:
     ]
     head = ["input", *(str(i + 1) for i in range(len(chosen)))]
     what = (
-        f"Inputs come in neighbouring pairs of one {escape(samples.factors[0].name.replace('_', ' '))}: where that "
-        "decides, squares of two stand out on the diagonal. "
+        f"Neighbouring inputs form pairs of one {escape(samples.factors[0].name.replace('_', ' '))}: where that "
+        "decides, the diagonal has blocks of two by two. "
         if values
         else ""
     )
     shown = table(head, rows, "cosines of all pairs", "matrix")
-    return f'<h3>A few inputs</h3><p class="note">{what}{_beside(chance)}</p>{shown}'
+    return f'<h3>A few inputs</h3><p class="note">{what}{_random_text(chance)}</p>{shown}'
 
 
 def neighbours(samples: Samples) -> str:
-    """The nearest other inputs of a few, for the run and for its own start."""
+    """The nearest other inputs of a few, for the run and for its initialisation."""
     queries = np.unique(np.linspace(0, samples.count - 1, QUERIES).round().astype(int))
     chances = {name: _chance(samples, name) for name in samples.vectors}
     blocks = []
@@ -94,9 +94,9 @@ def neighbours(samples: Samples) -> str:
                 for html, cosine in zip(samples.show(near), cosines, strict=True)
             )
             columns.append(f"<div><h4>{escape(name)}</h4><ol>{items}</ol></div>")
-        asked = samples.show([int(query)])[0]
+        shown = samples.show([int(query)])[0]
         blocks.append(
-            f'<div class="query"><p class="asked">{asked}</p><div class="sides">{"".join(columns)}</div></div>'
+            f'<div class="query"><p class="asked">{shown}</p><div class="sides">{"".join(columns)}</div></div>'
         )
     note = (
         f'<p class="note">The {NEIGHBOURS} nearest of {samples.origin}, by cosine; z counts standard deviations above '
@@ -106,7 +106,7 @@ def neighbours(samples: Samples) -> str:
 
 
 def nearest(vectors: np.ndarray, query: int) -> tuple[list[int], list[float]]:
-    """The NEIGHBOURS inputs nearest to input `query` of vectors [N, D], but itself: their numbers and cosines."""
+    """Numbers and cosines of the NEIGHBOURS other inputs nearest to input `query` of vectors [N, D]."""
     unit = unit_rows(vectors)
     cosines = np.asarray(unit @ unit[query])  # [N]
     order = [int(i) for i in np.argsort(-cosines, kind="stable") if i != query][:NEIGHBOURS]
@@ -114,7 +114,7 @@ def nearest(vectors: np.ndarray, query: int) -> tuple[list[int], list[float]]:
 
 
 def pairs_of_values(samples: Samples) -> tuple[list[int], list[str]]:
-    """Two inputs of each value of the first factor: their numbers, and the value of each; or PAIRED inputs without."""
+    """Numbers and values of two inputs of each value of the first factor; without a factor, PAIRED inputs."""
     if not samples.factors:
         return list(range(min(PAIRED, samples.count))), []
     factor = samples.factors[0]
@@ -135,11 +135,11 @@ def _chance(samples: Samples, network: str) -> Chance:
     return Chance(*random_pairs(samples.vectors[network], generator_for(0, "report", "random pairs")))
 
 
-def _beside(chance: Chance) -> str:
+def _random_text(chance: Chance) -> str:
     return (
         f"Random pairs have mean {chance.mean:.3f}, standard deviation {chance.std:.3f}; colour begins above that mean."
     )
 
 
 def _random_note(chance: Chance) -> str:
-    return f'<p class="note">{_beside(chance)} z = standard deviations above it.</p>'
+    return f'<p class="note">{_random_text(chance)} z = standard deviations above it.</p>'

@@ -1,4 +1,4 @@
-"""The space of embeddings: how variance is shared among its axes, and how inputs lie in a plane through it."""
+"""The space of embeddings: the variance on its principal axes, and planar maps of inputs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FEWEST_FOR_UMAP = 20  # inputs
 
 
 def spectrum(samples: Samples) -> str:
-    """Share of the variance on each principal axis, of the run and of its own start."""
+    """Share of the variance on each principal axis, of the run and of its initialisation."""
     lines, ranks, most = [], [], 1
     for number, (name, vectors) in enumerate(samples.vectors.items()):
         centered = torch.from_numpy(vectors).double()
-        found = singular_values(centered - centered.mean(0))
-        energy = (found.square() / found.square().sum().clamp(min=1e-300)).numpy()  # [min(N, D)]
+        values = singular_values(centered - centered.mean(0))
+        energy = (values.square() / values.square().sum().clamp(min=1e-300)).numpy()  # [min(N, D)]
         lines.append(Line(name, [(i + 1.0, float(v)) for i, v in enumerate(energy) if v >= LEAST_SHARE], number))
-        ranks.append(f"{name} {rank_of(found):.1f}")
+        ranks.append(f"{name} {rank_of(values):.1f}")
         most = max(most, len(energy))
     shares = [share for line in lines for _, share in line.points] or [1.0]
     y = Axis(max(LEAST_SHARE, min(shares) / 2), 1.0, True)
@@ -45,9 +45,9 @@ def maps(samples: Samples) -> str:
     """The run's embeddings in a plane, coloured by each factor in turn: PCA, and UMAP if that is installed."""
     flat, share = pca(samples.vectors["run"])
     drawn = [_map("PCA", flat, f"The plane of the two strongest axes holds {share:.0%} of the variance.", samples)]
-    start, start_share = pca(samples.vectors["own start"])
-    note = f"Before training: the plane holds {start_share:.0%} of the variance."
-    drawn.append(_map("PCA of the own start", start, note, samples))
+    initial, initial_share = pca(samples.vectors["initialisation"])
+    note = f"Before training: the plane holds {initial_share:.0%} of the variance."
+    drawn.append(_map("PCA of the initialisation", initial, note, samples))
     if importlib.util.find_spec("umap") is not None and samples.count >= FEWEST_FOR_UMAP:
         drawn.append(
             _map("UMAP", umap_plane(samples.vectors["run"]), "Distances between clusters mean little.", samples)
@@ -62,7 +62,7 @@ def maps(samples: Samples) -> str:
     shown = "".join(
         f'<div class="plots two map-{i}">{"".join(views[i] for views in drawn)}</div>' for i in range(count)
     )
-    legend = "<legend>Coloured by (and what that explains of all variance)</legend>" if count > 1 else ""
+    legend = "<legend>Coloured by (and its share of the variance)</legend>" if count > 1 else ""
     frame = "fieldset" if count > 1 else "div"
     return f'<{frame} class="maps">{legend}{choice}{shown}</{frame}>'
 
@@ -72,14 +72,14 @@ def pca(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     centered = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
     left, values, _ = np.linalg.svd(centered, full_matrices=False)
     flat = np.zeros((len(vectors), 2))
-    kept = min(2, len(values))
-    flat[:, :kept] = left[:, :kept] * values[:kept]
+    axes = min(2, len(values))
+    flat[:, :axes] = left[:, :axes] * values[:axes]
     flat *= np.where(flat[np.abs(flat).argmax(0), [0, 1]] < 0, -1, 1)  # a sign that does not depend on the library
     return flat, float((values[:2] ** 2).sum() / max((values**2).sum(), 1e-300))
 
 
 def umap_plane(vectors: np.ndarray) -> np.ndarray:
-    """[N, D] -> [N, 2] by UMAP with cosine distances and its own settings."""
+    """[N, D] -> [N, 2] by UMAP with cosine distances and otherwise default settings."""
     seed = seed_for(0, "report", "umap") % 2**31
     return np.asarray(
         importlib.import_module("umap").UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(vectors)
@@ -87,7 +87,7 @@ def umap_plane(vectors: np.ndarray) -> np.ndarray:
 
 
 def _map(name: str, flat: np.ndarray, note: str, samples: Samples) -> Sequence[str]:
-    """One drawing a factor; one in all where there is none."""
+    """One drawing a factor; a single one if there is none."""
     if not samples.factors:
         return [cloud(name, [Dot(float(x), float(y), f"input {i + 1}") for i, (x, y) in enumerate(flat)], [], note)]
     return [_coloured(name, flat, note, factor) for factor in samples.factors]
@@ -100,5 +100,5 @@ def _coloured(name: str, flat: np.ndarray, note: str, factor: Factor) -> str:
         for (x, y), label in zip(flat, factor.labels, strict=True)
     ]
     if factor.classes[-1] == OTHERS:
-        dots.sort(key=lambda dot: dot.group != len(factor.classes) - 1)  # drawn first, so that they hide nothing
+        dots.sort(key=lambda dot: dot.group != len(factor.classes) - 1)  # drawn first, below the others
     return cloud(title, dots, factor.classes, note)

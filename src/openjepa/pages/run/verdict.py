@@ -1,4 +1,4 @@
-"""The newest verdict with its evidence, and what each figure of it means in plain words."""
+"""The newest verdict with its evidence, and the meaning of its figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WARNING = ("risk", "!")
 
 
 def verdict(logs: Logs, overrides: Sequence[str] = ()) -> str:
-    """The newest health check: its word, why, what to change (`overrides` treat it), and its figures one by one."""
+    """The newest health check: verdict, evidence, advice (as `overrides`), and its figures one by one."""
     if not logs.health:
         return left_out("there is no health check yet")
     now, start = logs.health[-1], logs.health[0]
@@ -36,16 +36,16 @@ def verdict(logs: Logs, overrides: Sequence[str] = ()) -> str:
 
 
 def in_words(now: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each figure that a verdict rests on."""
+    """A sentence for each figure behind a verdict."""
     if (skill := now.get("skill")) is not None:
-        of = f"Predictions explain {skill:.0%} of what varies in the targets"
+        of = f"Predictions explain {skill:.0%} of the targets' variance"
         yield f"<b>Skill {skill:.2f}</b>. " + (
             f"{of}; the best constant guess explains none."
             if skill > 0
             else "Predictions are no better than the best constant guess."
         )
     if (beyond := now.get("skill_position")) is not None:
-        yield f"<b>Skill beside the position {beyond:.2f}</b>. The same, beside a guess from where each part stood."
+        yield f"<b>Skill beyond position {beyond:.2f}</b>. The same, relative to the best prediction from the position."
     if (rank := now.get("rank")) is not None:
         cap = now.get("rank_cap", 0)
         began = f"; at step {start['step']} it was {start['rank']:.1f}" if "rank" in start else ""
@@ -53,7 +53,7 @@ def in_words(now: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator[str]:
     if (spread := now.get("spread")) is not None:
         yield f"<b>Spread {spread:.2g}</b>. {_spread_words(spread)}"
     if (cosine := now.get("mean_cosine")) is not None:
-        yield f"<b>Mean cosine {cosine:.2f}</b>. So alike are unrelated inputs; near 1 all have one direction."
+        yield f"<b>Mean cosine {cosine:.2f}</b>. The similarity of unrelated inputs; near 1 all have one direction."
     if now.get("scale") and start.get("scale"):
         yield f"<b>Size {now['scale'] / start['scale']:.2g} x step 0</b>. The mean norm of the embeddings."
     if (distance := now.get("teacher_distance")) is not None:
@@ -63,7 +63,7 @@ def in_words(now: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator[str]:
 def _spread_words(spread: float) -> str:
     if spread < 0.01:
         return "Inputs hardly differ from their mean: almost one point."
-    return f"{spread:.0%} of an embedding's squared length tells inputs apart; the rest is the same for all."
+    return f"{spread:.0%} of an embedding's squared length differs between inputs; the rest is the same for all."
 
 
 def _advice(record: Mapping[str, Any], overrides: Sequence[str]) -> str:
@@ -74,7 +74,7 @@ def _advice(record: Mapping[str, Any], overrides: Sequence[str]) -> str:
 
 
 def _changes(logs: Logs) -> str:
-    """Where the word changed during training."""
+    """The steps at which the verdict changed."""
     changes, last = [], None
     for record in logs.health:
         word = record["status"] + (f" ({record['kind']})" if record.get("kind") else "")

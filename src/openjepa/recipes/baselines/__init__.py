@@ -1,1 +1,1 @@
-"""What a JEPA has to beat: other objectives on the same encoder, data and budget. References, not products."""
+"""Baselines for JEPAs: other objectives on the same encoder, data and budget."""

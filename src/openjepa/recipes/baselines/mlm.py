@@ -1,10 +1,11 @@
-"""MLM baseline: guess hidden tokens from the rest of the text (Devlin et al. 2019), on the encoder of a text JEPA.
+"""MLM baseline: predict hidden tokens from the rest of the text (Devlin et al. 2019), on the encoder of a text JEPA.
 
-A share of the tokens is shown as [MASK], and the encoder's latents there are read into a distribution over the
-vocabulary. All hidden tokens become [MASK]: BERT's 10 % random and 10 % kept ones bring nothing (Wettig et al. 2023),
-and a kept token would be seen by its own prediction. The mean of the latents is the text's embedding, as in T-JEPA.
+A share of the tokens is replaced by [MASK], and a head maps the encoder's latents there to a distribution over the
+vocabulary. All hidden tokens become [MASK]: BERT's 10 % random and 10 % unchanged ones do not help (Wettig et al.
+2023), and an unchanged token would be visible to its own prediction. The mean of the latents is the text's embedding,
+as in T-JEPA.
 
-Health is read in the head's space of output embeddings: the prediction is the expected embedding under the predicted
+Health is measured on the head's output embeddings: the prediction is the expected embedding under the predicted
 distribution, the target that of the true token, so skill is the explained variance of token embeddings.
 """
 
@@ -58,7 +59,7 @@ class MLM(Method[MaskedText]):
         self.head = TokenHead(self.student.dim, vocab.size)
 
     def read_masked(self, batch: MaskedText) -> tuple[Tensor, Tensor]:
-        """The latents of the text with [MASK] in it: of all tokens [B, T, D], and of the hidden ones [M, D]."""
+        """Latents of the masked text: of all tokens [B, T, D], and of the hidden ones [M, D]."""
         states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)
         return states, batch.pick(gather_positions(states, batch.hidden_tokens.at), batch.hidden_tokens.valid)
 
@@ -73,7 +74,7 @@ class MLM(Method[MaskedText]):
         return StepOutput({"tokens": loss}, Latents(self.head.expected(hidden), target))
 
     def embeddings(self, batch: MaskedText, positions: Tensor) -> Tensor:
-        """The output embeddings of the tokens at these positions [B, H], where a token is hidden [M, D]."""
+        """Output embeddings [M, D] of the tokens at these positions [B, H], one for each hidden token."""
         return self.head.embeddings(batch.pick(gather_positions(batch.ids, positions), batch.hidden_tokens.valid))
 
     def inspect(self, batch: MaskedText) -> Inspection:
@@ -98,7 +99,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
     tokenizer = tokenizer_for(config, config.encoder.named_in("encoder"), context)
     method = MLM(config, tokenizer.vocabulary, tokenizer.mask_id, context)
     max_len = method.student.max_len
-    run_length = 1 / (1 - config.mask_ratio)  # of neighbours hidden together, as if each were drawn by itself
+    run_length = 1 / (1 - config.mask_ratio)  # mean length of hidden runs if each token were drawn independently
     collate = MaskedTextCollator(tokenizer, SpanMasker(config.mask_ratio, run_length))
     return text_experiment(
         method,

@@ -1,11 +1,11 @@
 """Next-token baseline: predict every token from those before it (GPT, Radford et al. 2018), on a text JEPA's encoder.
 
 The encoder reads under a causal mask, in training and when it embeds; the mean of its latents is the text's embedding,
-as in T-JEPA. The second half of each text counts as hidden, so that the audit can ask whether the predictions up to
-there read any of it; training predicts all tokens but the first.
+as in T-JEPA. The second half of each text counts as hidden, so that the leak audit can test whether the predictions up
+to there depend on it; training predicts all tokens but the first.
 
-Health is read in the head's space of output embeddings, on the hidden half: the prediction is the expected embedding
-under the predicted distribution, the target that of the true token, the copy that of the token before it.
+Health is measured on the head's output embeddings, for the hidden half: the prediction is the expected embedding under
+the predicted distribution, the target that of the true token, the copy that of the token before it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Config(BaseConfig):
 
 
 class NextToken(Method[MaskedText]):
-    """An encoder that looks back only, and a token head."""
+    """A causal encoder and a token head."""
 
     def __init__(self, config: Config, vocab: Vocabulary, context: BuildContext) -> None:
         super().__init__()
@@ -55,8 +55,8 @@ class NextToken(Method[MaskedText]):
         self.head = TokenHead(self.student.dim, vocab.size)
 
     def read(self, batch: MaskedText) -> Tensor:
-        """Latents [B, T, D], each of a token and of those before it."""
-        return self.student(*backwards(batch).arguments)
+        """Latents [B, T, D], each from its token and those before it."""
+        return self.student(*causal_inputs(batch).arguments)
 
     def forward(self, batch: MaskedText) -> StepOutput:
         states = self.read(batch)  # [B, T, D]
@@ -74,7 +74,7 @@ class NextToken(Method[MaskedText]):
         return Inspection(rows, before + 1, copied=self.head.embeddings(batch.ids[:, :-1][hidden]))
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
-        """Of every token up to the first hidden one of its row, but the first."""
+        """Predictions of the tokens of each row up to its first hidden one, except the row's first token."""
         follows = batch.valid[:, 1:] & ~batch.hidden[:, :-1]  # [B, T - 1], tokens behind a visible one
         return self.head.expected(self.read(batch)[:, :-1][follows])
 
@@ -85,13 +85,13 @@ class NextToken(Method[MaskedText]):
         return mean_pool(self.read(batch), batch.valid)
 
 
-def backwards(batch: MaskedText) -> EncoderInputs:
-    """What the encoder reads: all tokens, each with those before it."""
-    return EncoderInputs((batch.ids, looking_back(batch.valid)), batch.valid)
+def causal_inputs(batch: MaskedText) -> EncoderInputs:
+    """The encoder's inputs: all tokens, under a causal mask."""
+    return EncoderInputs((batch.ids, causal_mask(batch.valid)), batch.valid)
 
 
-def looking_back(valid: Tensor) -> Tensor:
-    """valid [B, T] -> [B, T, T]: each token may read the real ones up to itself."""
+def causal_mask(valid: Tensor) -> Tensor:
+    """valid [B, T] -> [B, T, T]: each token may attend to the real ones up to itself."""
     length = valid.shape[1]
     return valid[:, None, :] & torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
 
@@ -99,7 +99,7 @@ def looking_back(valid: Tensor) -> Tensor:
 def second_half(valid: Tensor, generator: torch.Generator) -> Tensor:
     """valid [N] with at least 2 True -> hidden [N]: every position from the middle of the valid ones on.
 
-    `generator` is what every masker is given; nothing is drawn.
+    `generator` is part of a masker's signature; nothing is drawn.
     """
     positions = valid.nonzero().squeeze(1)
     hidden = torch.zeros_like(valid)
@@ -120,5 +120,5 @@ def build(config: Config, context: BuildContext) -> Experiment:
         rows=TextRows(tokenizer, max_len),
         collate=collate,
         inputs=inputs,
-        embedding=Embedding(inputs, backwards, causal=True),
+        embedding=Embedding(inputs, causal_inputs, causal=True),
     )

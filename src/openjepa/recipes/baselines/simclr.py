@@ -1,10 +1,10 @@
-"""SimCLR baseline: two random views of an image, told from all other images of the batch (Chen et al. 2020).
+"""SimCLR baseline: match two random views of an image among those of all images of the batch (Chen et al. 2020).
 
-NT-Xent: each view has to find the other view of its image among those of the whole batch. Data, encoder and
-views are those of `lejepa` with two global views; where that one keeps its embeddings apart with a regulariser, SimCLR
-does it with negatives. The embedding is the mean of the latents of all patches, before the projection.
+NT-Xent: each view has to identify the other view of its image among those of the whole batch. Data, encoder and
+views are those of `lejepa` with two global views; `lejepa` prevents collapse with a regulariser, SimCLR with negatives.
+The embedding is the mean of the latents of all patches, before the projection.
 
-Health is read between the two views: the prediction is the first view's projection, the target the second's.
+Health is measured between the two views: the prediction is the first view's projection, the target the second's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Config(BaseConfig):
     encoder: ViTConfig = ViTConfig(dim=96, depth=2, heads=4)
     augment: AugmentConfig = AugmentConfig(area=(0.08, 1.0), flip=0.5, jitter=0.8, grey=0.2)
     projection_dim: int = Field(128, ge=8)
-    """width of what the loss sees"""
+    """width of the vectors that the loss compares"""
     temperature: float = Field(0.5, gt=0)
     """cosines are divided by it"""
     train: TrainConfig = TrainConfig(

@@ -1,11 +1,11 @@
-"""SimCSE baseline: a text twice through the encoder, told apart by dropout alone (Gao et al. 2021, unsupervised).
+"""SimCSE baseline: match two passes of a text that differ only in dropout (Gao et al. 2021, unsupervised).
 
-InfoNCE: of all second views in the batch, the first view of a text has to find its own. The mean of the latents is the
-text's embedding, as in T-JEPA; the projection that the loss sees is for training alone, as in the original.
+InfoNCE: the first view of a text has to identify its second view among those of the batch. The mean of the latents is
+the text's embedding, as in T-JEPA; the projection is used only in training, as in the original.
 
-Health is read between the two views, dropout on in held-out batches as well: the prediction is the first view's
-projection, the target the second's. Skill is then what dropout leaves of a text, high from the start, and no measure of
-progress; rank, spread and cosine tell how the embeddings fare.
+Health is measured between the two views, with dropout in held-out batches as well: the prediction is the first view's
+projection, the target the second's. Skill is then high from the start and no measure of progress: it shows how little
+dropout changes a projection. Judge the embeddings by rank, spread and cosine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Config(BaseConfig):
     tokenizer: TokenizerConfig = TokenizerConfig(vocab_size=4000)
     encoder: EncoderConfig = EncoderConfig(depth=1, max_len=128)
     dropout: float = Field(0.1, gt=0, lt=1)
-    """what makes the two views; replaces encoder.dropout (a pretrained encoder brings its own)"""
+    """makes the two views differ; replaces encoder.dropout (a pretrained encoder keeps its own)"""
     temperature: float = Field(0.05, gt=0)
     """cosines are divided by it"""
     train: TrainConfig = TrainConfig(

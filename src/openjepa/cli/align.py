@@ -42,7 +42,7 @@ def align(
     folders = [Path(word) for word in words if Path(word, "config.yaml").is_file()]
     if folders:
         if len(folders) < len(words) or preset or config:
-            raise UserError("finished runs are not trained again: give only run folders and, optionally, --out")
+            raise UserError("finished runs are not trained again: give run folders only and, optionally, --out")
         result = alignment.compare([api.load(folder) for folder in folders], out or folders[-1])
     else:
         recipe, overrides = words_of(context, words)

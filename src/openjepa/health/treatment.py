@@ -125,10 +125,13 @@ REMEDIES: dict[str | None, tuple[Change, ...]] = {
     "token-uniform": (STANDARDIZED, steady_teacher, calm),
     "position-only": (*KEEP_APART, steady_teacher),
     "scale": (
-        guard, STANDARDIZED, of_vicreg(at_most("regularizer.covariance", 1.0)),
-        of_vicreg(at_most("regularizer.mean", 0.3)), slower,
+        guard,
+        STANDARDIZED,
+        of_vicreg(at_most("regularizer.covariance", 1.0)),
+        of_vicreg(at_most("regularizer.mean", 0.3)),
+        slower,
     ),
     "predictor-absorbed": (*KEEP_APART, steady_teacher),
     "teacher-lag": (steady_teacher, calm),
     None: (STANDARDIZED, slower),
-}  # fmt: skip
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from openjepa.api import Run
 from openjepa.cli import main
 from openjepa.core.errors import UserError
-from openjepa.export import bundle, opened
+from openjepa.export import bundle
 from openjepa.export.bundle import DESCRIPTION, export
 from openjepa.export.inputs import TEXTS, as_squares, proof_images, proof_texts
 from openjepa.export.proof import prove
@@ -25,6 +25,7 @@ from openjepa.export.twins import stock_model
 from openjepa.models.decoder import Decoder, DecoderConfig
 from openjepa.models.transformer import TextEncoder
 from openjepa.models.vit import ViT, ViTConfig
+from tests.opened import in_process
 from tests.tiny import IMAGE, NANO, TINY
 
 pytest.importorskip("sentence_transformers")
@@ -102,16 +103,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
         return made[recipe]
 
     return run
-
-
-def in_process(format_name: str, folder: Path, inputs: Sequence[Any], file: str | None) -> np.ndarray:
-    """What a fresh process does, in this one: faster."""
-    if format_name == "transformers":
-        return opened.by_transformers(folder, inputs)
-    if format_name == "onnx":
-        assert file is not None
-        return opened.by_onnx(folder, inputs, file)
-    return opened.by_sentence_transformers(folder, inputs)
 
 
 @pytest.mark.parametrize("to", ["transformers", "sentence-transformers", "onnx"])

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from openjepa.core.batch import Batch
 
-# mean, last or first ([CLS]) of the encoder's last states at real positions; predicted = the predictor makes the vector
-Pooling = Literal["mean", "last", "cls", "predicted"]
+# mean, last, first ([CLS]) or largest of the last states at real positions; predicted = the predictor makes the vector
+Pooling = Literal["mean", "last", "cls", "max", "predicted"]
 Normalization = Literal["none", "unit"]  # unit = divided by its length
 
 
@@ -46,6 +46,7 @@ class Embedding:
     encoder_inputs: Callable[[Any], EncoderInputs] | None = None
     encoder: str = "student"  # by its name in `Method.encoders`
     pooling: Pooling = "mean"
+    maps: Callable[[Tensor], Tensor] | None = None  # [B, D] -> [B, E] behind the pooling; None = none
     normalization: Normalization = "none"
     causal: bool = False  # whether each position reads only itself and those before it
     note: str = ""  # what probes read, if the other fields do not tell; shown with the table of an evaluation
@@ -64,6 +65,7 @@ class Embedding:
             "mean": "the mean of the {}'s last-layer latents",
             "last": "the {}'s last-layer latent of the last token",
             "cls": "the {}'s last-layer latent of the first token",
+            "max": "the largest value in each dimension of the {}'s last-layer latents",
             "predicted": "the predictor's output on the {}'s latents",
         }
         length = ", divided by its length" if self.normalization == "unit" else ""

@@ -25,6 +25,7 @@ class InputRows:
     share: np.ndarray  # [R] float64, weight of each row in its input's mean: they sum to 1, or 0 where nothing is read
     collate: Callable[[Sequence[Any]], Batch]
     count: int  # N
+    unit_length: bool = False  # whether the mean of an input's rows is scaled to length 1
 
     @classmethod
     def of(
@@ -44,7 +45,7 @@ class InputRows:
         weight, index = np.array(tokens, dtype=np.float64), np.array(owner)  # [R]
         total = np.bincount(index, weight, minlength=len(inputs))[index]  # [R]
         share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
-        return cls(rows, index, share, prepare.collate, len(inputs))
+        return cls(rows, index, share, prepare.collate, len(inputs), prepare.unit_length)
 
     def batches(self, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
         """Numbers of up to `batch_size` rows, and their batch; short rows first."""
@@ -57,6 +58,9 @@ class InputRows:
         """Vectors of the rows [R, D] -> of the inputs [N, D] float32: the mean weighted by tokens."""
         total = np.zeros((self.count, vectors.shape[1]))
         np.add.at(total, self.owner, vectors * self.share[:, None])
+        if self.unit_length:
+            lengths = np.linalg.norm(total, axis=1, keepdims=True)
+            total = np.divide(total, lengths, out=total, where=lengths > 0)
         return total.astype(np.float32)
 
     def largest(self, vectors: np.ndarray) -> np.ndarray:

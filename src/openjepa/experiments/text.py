@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
+
+import numpy as np
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
@@ -12,11 +15,12 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Method
 from openjepa.core.vocabulary import NamedEncoder
 from openjepa.data.text.corpus import TokenizedCorpus
-from openjepa.data.text.inputs import TextInputs, text_embedding
+from openjepa.data.text.inputs import TextInputs, Windows, text_embedding
 from openjepa.data.text.rows import RowMaker
 from openjepa.data.text.sources import DataConfig
 from openjepa.data.text.streaming import StreamedCorpus
 from openjepa.data.tokenizers.choice import TextTokenizer, TokenizerConfig, load_or_train
+from openjepa.models.sentence_head import SentenceHead
 from openjepa.tasks.texts import text_tasks
 
 
@@ -44,6 +48,23 @@ def tokenizer_for(config: TextConfig, encoder: NamedEncoder, context: BuildConte
     return load_or_train(config.tokenizer, config.data, context.assets / "tokenizer.json", encoder)
 
 
+def student_embedding(method: Method, inputs: TextInputs) -> Embedding:
+    """The student's embedding: as a sentence-transformers model that it started from makes it, else the mean."""
+    head = getattr(method.encoders().get("student"), "head", None)
+    if not isinstance(head, SentenceHead):
+        return text_embedding(inputs)
+    read = replace(inputs, unit_length=head.normalization == "unit")
+    if head.prompt:
+        read = replace(read, windows=partial(_with_prompt, head.prompt, inputs.windows))
+    maps = head.maps if len(head.maps) else None
+    return replace(text_embedding(read), pooling=head.pooling, maps=maps, normalization=head.normalization)
+
+
+def _with_prompt(prompt: str, windows: Windows, texts: Sequence[str]) -> list[list[np.ndarray]]:
+    """The rows of texts that a prompt stands before; an empty text stays empty."""
+    return windows([prompt + text if text.strip() else text for text in texts])
+
+
 def text_experiment(
     method: Method, config: TextConfig, rows: RowMaker, collate: Callable[..., Any], inputs: TextInputs, **parts: Any
 ) -> Experiment:
@@ -52,8 +73,9 @@ def text_experiment(
     `inputs` reads texts for embedding. `parts` are other fields of the experiment, or stand in for those given here.
     """
     train_data, eval_data = train_and_eval(config.data, rows)
-    embedding: Embedding = parts.pop("embedding", text_embedding(inputs))
-    read = replace(inputs, synthetic_world=config.data.synthetic)
+    embedding: Embedding = parts.pop("embedding", None) or student_embedding(method, inputs)
+    assert isinstance(embedding.inputs, TextInputs)
+    read = replace(embedding.inputs, synthetic_world=config.data.synthetic)
     usual: dict[str, Any] = {
         "method": method,
         "train_data": train_data,

@@ -28,7 +28,7 @@ Proofs = tuple[Proof | Approximation, ...]
 FORMATS: tuple[Format, ...] = get_args(Format)
 NEEDS = {"sentence-transformers": "sentence_transformers", "onnx": "onnxruntime", "model2vec": "model2vec"}
 DESCRIPTION = "export.json"  # what the vectors are, and the proof
-POOLING_NAMES = {"mean": "mean", "last": "lasttoken", "cls": "cls"}  # as sentence-transformers calls them
+POOLING_NAMES = {"mean": "mean", "last": "lasttoken", "cls": "cls", "max": "max"}  # as sentence-transformers calls them
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def describe(source: Source, to: Format) -> dict[str, Any]:
     if source.reads_texts:
         tokenizer = source.tokenizer
         name = tokenizer.backend.id_to_token(tokenizer.pad_id)
-        return {**found, "max_length": source.max_row, "pad_id": tokenizer.pad_id, "pad_token": name}
+        row = {"max_length": source.max_row, "pad_id": tokenizer.pad_id, "pad_token": name}
+        return {**found, **row, "prompt": source.prompt}
     mean, std = _statistics(source) if to == "transformers" else ([0.5] * 3, [0.5] * 3)
     return {**found, "pixels": source.images.pixels, "image_mean": mean, "image_std": std}
 
@@ -129,6 +130,11 @@ def _require_expressible(source: Source, to: Format, with_code: bool) -> None:
         return
     if to == "model2vec":
         return
+    if to == "transformers" and source.embedding.maps is not None:
+        raise UserError(
+            f"{source.name} has linear maps behind its pooling, for which transformers has no place; --to "
+            "sentence-transformers or onnx"
+        )
     if source.texts.sentences is not None:
         require_rules(source)
         if not (with_code and needs_code(source, to)):
@@ -189,9 +195,14 @@ def card_of(source: Source, to: Format, proofs: Proofs) -> str:
 
 def _notes(source: Source) -> str:
     if source.reads_texts:
+        said = (
+            f" Put {source.prompt!r} before every text (sentence-transformers does it by itself)."
+            if source.prompt
+            else ""
+        )
         return (
             f"Texts longer than {source.max_row} tokens are cut; `openjepa` itself reads them whole, as the mean of "
-            "their parts. An empty text gives the vector of its special tokens here, and zeros in `openjepa`.\n"
+            f"their parts.{said} An empty text gives the vector of its special tokens here, and zeros in `openjepa`.\n"
         )
     side = source.images.pixels
     return (
@@ -225,14 +236,34 @@ def _write_sentence_transformers(source: Source, folder: Path) -> None:
     with quiet_transformers(), onnx.quiet_export():
         transformer = Transformer(str(plain), **limit)
         pooling: Any = POOLING_NAMES[source.embedding.pooling]
-        modules: list[Any] = [transformer, Pooling(source.encoder.dim, pooling)]
+        modules: list[Any] = [transformer, Pooling(source.encoder.dim, pooling), *_dense_modules(source)]
         if source.embedding.normalization == "unit":
             modules.append(Normalize())
-        model = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine")
+        head = source.head
+        prompts: Any = {} if head is None else {"prompts": head.prompts, "default_prompt_name": head.default_prompt}
+        model = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine", **prompts)
         model.save_pretrained(str(folder), create_model_card=False)
     for file in plain.iterdir():
         file.unlink()
     plain.rmdir()
+
+
+def _dense_modules(source: Source) -> list[Any]:
+    """The linear maps behind the pooling, as that library's modules."""
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    maps: list[Any] = [] if source.head is None else list(source.head.maps)
+    return [
+        Dense(
+            linear.in_features,
+            linear.out_features,
+            linear.bias is not None,
+            activation,
+            init_weight=linear.weight.detach(),
+            init_bias=None if linear.bias is None else linear.bias.detach(),
+        )
+        for linear, activation in zip(maps[::2], maps[1::2], strict=True)
+    ]
 
 
 def _write_onnx(source: Source, folder: Path) -> None:

@@ -27,14 +27,14 @@ OUTPUT = "sentence_embedding"  # the name that sentence-transformers expects; "e
 class TextGraph(nn.Module):
     """Token ids and mask to vectors."""
 
-    def __init__(self, model: nn.Module, pooling: StatePooling, unit_length: bool) -> None:
+    def __init__(self, model: nn.Module, pooling: StatePooling, maps: nn.Module, unit_length: bool) -> None:
         super().__init__()
-        self.model, self.pooling, self.unit_length = model, pooling, unit_length
+        self.model, self.pooling, self.maps, self.unit_length = model, pooling, maps, unit_length
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask [B, T] int64 -> [B, D] float32."""
         states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # [B, T, D]
-        vectors = pooled(states, attention_mask.bool(), self.pooling)
+        vectors = self.maps(pooled(states, attention_mask.bool(), self.pooling))
         return F.normalize(vectors, dim=1) if self.unit_length else vectors
 
 
@@ -60,7 +60,8 @@ def write_onnx(source: Source, file: Path) -> None:
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim.DYNAMIC
     if source.reads_texts:
         model = stock_model(source.encoder, source.tokenizer.pad_id, source.embedding.causal)
-        graph: nn.Module = TextGraph(model, pooling, unit_length)
+        maps = nn.Identity() if source.head is None else source.head.maps
+        graph: nn.Module = TextGraph(model, pooling, maps, unit_length)
         row = source.row("one two three four five six")
         ids = torch.from_numpy(row).repeat(2, 1)  # [2, T]
         arguments: tuple[Tensor, ...] = (ids, torch.ones_like(ids))
@@ -90,7 +91,7 @@ def write_int8(file: Path, out: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with quiet_export():
-        quantize_dynamic(str(file), str(out), weight_type=QuantType.QInt8)
+        quantize_dynamic(str(file), str(out), weight_type=QuantType.QInt8, per_channel=True)
 
 
 def _vision(encoder: Any) -> ViT | PretrainedViT:

@@ -39,6 +39,7 @@ def by_transformers(folder, inputs):
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     if described["reads"] == "texts":
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        inputs = [described["prompt"] + text for text in inputs]
         batch = tokenizer(inputs, padding=True, truncation=True, return_tensors="pt")
     else:
         batch = AutoImageProcessor.from_pretrained(folder, local_files_only=True)(inputs, return_tensors="pt")
@@ -47,6 +48,8 @@ def by_transformers(folder, inputs):
     mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones(states.shape[:2], dtype=torch.int64)
     if described["pooling"] == "cls":
         vectors = states[:, 0]
+    elif described["pooling"] == "max":
+        vectors = states.masked_fill(mask[..., None] == 0, -torch.inf).amax(1)
     elif described["pooling"] == "last":
         vectors = states[torch.arange(len(states)), mask.sum(1) - 1]
     else:
@@ -68,7 +71,7 @@ def by_onnx(folder, inputs, file):
         tokenizer.encode_special_tokens = True
         tokenizer.enable_truncation(described["max_length"])
         tokenizer.enable_padding(pad_id=described["pad_id"], pad_token=described["pad_token"])
-        rows = tokenizer.encode_batch(inputs)
+        rows = tokenizer.encode_batch([described["prompt"] + text for text in inputs])
         fed = {
             "input_ids": np.array([row.ids for row in rows], dtype=np.int64),
             "attention_mask": np.array([row.attention_mask for row in rows], dtype=np.int64),

@@ -15,6 +15,7 @@ from openjepa.core.errors import UserError
 from openjepa.data.images.inputs import ImageInputs
 from openjepa.data.text.inputs import TextInputs
 from openjepa.data.tokenizers.text_tokenizer import TextTokenizer
+from openjepa.models.sentence_head import SentenceHead
 
 TWO_WORDS = "one two"  # a text whose row shows what stands before and after its tokens
 
@@ -54,6 +55,17 @@ class Source:
         return self.embedding.inputs
 
     @property
+    def head(self) -> SentenceHead | None:
+        """Pooling, maps and prompts of the sentence-transformers model that the run started from."""
+        head = getattr(self.encoder, "head", None)
+        return head if isinstance(head, SentenceHead) else None
+
+    @property
+    def prompt(self) -> str:
+        """What stands before every text."""
+        return "" if self.head is None else self.head.prompt
+
+    @property
     def tokenizer(self) -> TextTokenizer:
         """The tokenizer of texts."""
         return self.texts.tokenizer
@@ -68,7 +80,10 @@ class Source:
     @cached_property
     def wrapping(self) -> tuple[list[int], list[int]]:
         """The token ids that stand before and after a text's own. Raises UserError if a row is not so made."""
-        row, content = self.row(TWO_WORDS).tolist(), self.tokenizer.encode_content([TWO_WORDS])[0].tolist()
+        row, content = (
+            self.row(TWO_WORDS).tolist(),
+            self.tokenizer.encode_content([self.prompt + TWO_WORDS])[0].tolist(),
+        )
         for start in range(len(row) - len(content) + 1):
             if row[start : start + len(content)] == content:
                 return row[:start], row[start + len(content) :]
@@ -81,7 +96,7 @@ class Source:
         """Those of `texts` whose row is not the wrapped tokens of the text, as a plain tokenizer makes them."""
         before, after = self.wrapping
         room = max(1, self.max_row - len(before) - len(after))
-        contents = self.tokenizer.encode_content([text.strip() for text in texts])
+        contents = self.tokenizer.encode_content([(self.prompt + text).strip() for text in texts])
         return [
             text
             for text, content in zip(texts, contents, strict=True)

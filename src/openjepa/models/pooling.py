@@ -41,4 +41,6 @@ def described_vectors(embedding: Embedding, encoder: Encoder, batch: object) -> 
     assert embedding.pooling != "predicted", "the predictor makes these vectors: call Method.embed"
     arguments, valid = embedding.encoder_inputs(batch)
     vectors = pooled(encoder(*arguments), valid, embedding.pooling)
+    if embedding.maps is not None:
+        vectors = embedding.maps(vectors.float())
     return F.normalize(vectors, dim=-1) if embedding.normalization == "unit" else vectors

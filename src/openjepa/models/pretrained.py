@@ -30,6 +30,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.attention import attend
 from openjepa.models.packing import packs
+from openjepa.models.sentence_head import MODULES, read_head, stored_json
 from openjepa.models.sequence_packing import SequencePacking
 from openjepa.models.transformer import key_mask
 
@@ -67,6 +68,7 @@ class PretrainedEncoder(nn.Module):
         self.own_max_len: int = min(sentence_limit(name) or self.room, self.room)
         self.max_len: int = min(max_len or self.own_max_len, self.room)
         self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self.head = read_head(name)  # None = the mean of its states is the embedding
         for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
 
@@ -127,6 +129,8 @@ class PretrainedEncoder(nn.Module):
         """Save all that the model can be rebuilt from without the hub: config, limit and, with `weights`, weights."""
         with replaced_folder(folder) as inside:
             save_model(self.model, inside, weights)
+            if self.head is not None:
+                self.head.keep(inside)
             (inside / LIMIT_FILE).write_text(json.dumps({"max_seq_length": self.own_max_len}), encoding="utf-8")
 
 
@@ -140,24 +144,21 @@ def save_model(model: Any, folder: Path, weights: bool) -> None:
 
 
 def sentence_limit(name: str) -> int | None:
-    """Length limit in tokens of the model `name`, as saved by sentence-transformers; None if there is none."""
-    from transformers.utils import cached_file
+    """The longest text in tokens that the model behind `name` was made for, as sentence-transformers keeps it.
 
-    with hub.reaching(), quiet_transformers():
-        file = cached_file(
-            str(Path(name).expanduser()),
-            LIMIT_FILE,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    if file is None:
-        return None
-    try:
-        limit = json.loads(Path(file).read_text(encoding="utf-8")).get("max_seq_length")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} is not the JSON object that sentence-transformers writes; remove it") from error
+    None where it does not say. Releases before 6 keep it in a file of its own, later ones with the tokenizer.
+    """
+    limit = _setting(name, LIMIT_FILE, "max_seq_length")
+    if limit is None and stored_json(name, MODULES) is not None:
+        limit = _setting(name, "tokenizer_config.json", "model_max_length")
     return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _setting(name: str, file: str, key: str) -> Any:
+    found = stored_json(name, file)
+    if found is not None and not isinstance(found, dict):
+        raise UserError(f"{file} of {name} is not the JSON object that sentence-transformers writes; remove it")
+    return None if found is None else found.get(key)
 
 
 def load_model(name: str, weights: bool, vocab: Vocabulary | None = None, setting: str = "encoder.name") -> nn.Module:

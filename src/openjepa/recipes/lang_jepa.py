@@ -44,6 +44,7 @@ from openjepa.experiments.text import text_experiment, tokenizer_for
 from openjepa.masking.sentences import SentenceMaskConfig, SentenceMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import SequencePredictorConfig, build_predictor
+from openjepa.models.sentence_head import embedded
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import gather_positions, mean_pool, segment_mean
 from openjepa.objectives.contrast import ContrastConfig, LateContrast
@@ -197,7 +198,7 @@ class LangJEPA(Method[MaskedText]):
         )
 
     def embed(self, batch: MaskedText) -> Tensor:
-        return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
+        return embedded(self.student, batch.ids, batch.valid)
 
     def encoders(self) -> dict[str, Encoder]:
         return {"student": self.student, "teacher": self.teacher}

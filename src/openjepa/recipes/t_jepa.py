@@ -36,6 +36,7 @@ from openjepa.experiments.text import text_experiment, tokenizer_for
 from openjepa.masking.spans import MaskConfig, SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
 from openjepa.models.predictors import PredictorConfig, build_predictor
+from openjepa.models.sentence_head import embedded
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import gather_positions, mean_pool, segment_mean
 from openjepa.objectives.latent import build_objective
@@ -176,7 +177,7 @@ class TJEPA(Method[MaskedText]):
         )
 
     def embed(self, batch: MaskedText) -> Tensor:
-        return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
+        return embedded(self.student, batch.ids, batch.valid)
 
     def encoders(self) -> dict[str, Encoder]:
         return {"student": self.student, "teacher": self.teacher}

@@ -39,6 +39,7 @@ class TextInputs:
     collate: Callable[[Sequence[np.ndarray]], Batch]  # rows -> batch with nothing hidden
     blank: np.ndarray  # [L] int32, the row that stands for a text without a token
     sentences: SentencesConfig | None = None  # how a text is split, if each sentence ends in [SEP]; None = running text
+    unit_length: bool = False  # whether vectors have length 1, so that the mean of windows is scaled to it
     synthetic_world: bool = False  # whether the tokenizer was trained only on generated texts
 
     def __call__(self, texts: Sequence[str]) -> Batch:

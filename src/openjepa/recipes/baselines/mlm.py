@@ -26,7 +26,8 @@ from openjepa.data.tokenizers.text_tokenizer import TokenizerConfig
 from openjepa.experiments.text import text_experiment, tokenizer_for
 from openjepa.masking.spans import SpanMasker
 from openjepa.models.encoders import EncoderConfig, build_encoder
-from openjepa.models.transformer import gather_positions, mean_pool
+from openjepa.models.sentence_head import embedded
+from openjepa.models.transformer import gather_positions
 from openjepa.objectives.tokens import TokenHead
 
 
@@ -91,7 +92,7 @@ class MLM(Method[MaskedText]):
         return {"student": self.student}
 
     def embed(self, batch: MaskedText) -> Tensor:
-        return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
+        return embedded(self.student, batch.ids, batch.valid)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:

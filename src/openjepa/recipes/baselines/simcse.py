@@ -26,6 +26,7 @@ from openjepa.data.text.views import TextViews, TextViewsCollator
 from openjepa.data.tokenizers.text_tokenizer import TokenizerConfig
 from openjepa.experiments.text import text_experiment, tokenizer_for
 from openjepa.models.encoders import EncoderConfig, build_encoder
+from openjepa.models.sentence_head import embedded
 from openjepa.models.transformer import mean_pool
 from openjepa.objectives.contrast import info_nce
 
@@ -81,7 +82,7 @@ class SimCSE(Method[TextViews]):
         return {"student": self.student}
 
     def embed(self, batch: TextViews) -> Tensor:
-        return mean_pool(self.student(batch.ids, batch.valid), batch.valid)
+        return embedded(self.student, batch.ids, batch.valid)
 
 
 def build(config: Config, context: BuildContext) -> Experiment:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openjepa.core.compute import Compute, compute_for
+from openjepa.core.compute import Compute, compute_for, cpu_multiplies_bf16
 from openjepa.core.config import names_files
 from openjepa.core.describe import settings_in_use
 from openjepa.core.errors import UserError
@@ -30,6 +30,8 @@ from openjepa.data.text.inputs import LongTexts, ReadingReport, TextInputs
 from openjepa.data.text.sources import DataConfig, held_out_texts
 from openjepa.encoding.files import embed_file
 from openjepa.encoding.inputs import as_images, as_texts
+from openjepa.evals.features import cosine_rows, with_bf16_weights
+from openjepa.evals.input_rows import BATCH_TOKENS
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.networks import Networks
 from openjepa.evals.scorecard import Scorecard
@@ -37,6 +39,7 @@ from openjepa.evals.similarity import similar
 from openjepa.evals.suite import require_texts, scorecard_of
 from openjepa.evals.suite_file import Suite
 from openjepa.evals.sweep import Sweep, best_vectors, sweep
+from openjepa.export.inputs import proof_texts
 from openjepa.health.treatment import treat
 from openjepa.tasks.examples import semantic_trio
 from openjepa.training import checkpoint
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from openjepa.export.source import Source
     from openjepa.readout.store import LatentReader
 
+BF16_COSINE = 0.999  # smallest cosine with fp32 at which vectors may be computed in bf16 without being asked
 BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine means
 
 
@@ -109,14 +113,14 @@ class Run:
         return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
 
     def encode(
-        self, inputs: Any, batch_size: int = 64, at: Point = EMBEDDING, long: LongTexts = "windows"
+        self, inputs: Any, batch_tokens: int = BATCH_TOKENS, at: Point = EMBEDDING, long: LongTexts = "windows"
     ) -> np.ndarray:
         """One float32 vector an input: [N, D] in the order given, or [D] for a single text or image.
 
         Args:
             inputs: texts for the text recipes, images for the others: one, or a list, tuple, array, pandas or polars
                 Series, a table of one column, or any iterable. Containers are read by position.
-            batch_size: rows embedded at once.
+            batch_tokens: tokens embedded at once, with padding.
             at: other latents than the run's embedding (another encoder, layer or pooling), such as `best_point()`.
             long: of texts longer than the encoder reads, "windows" = all of it (the mean of its parts, weighted by
                 tokens), "cut" = the first part alone.
@@ -126,7 +130,7 @@ class Run:
         """
         items, is_single = self._as_inputs(inputs)
         report = self.reading(long)
-        vectors = self._vectors(items, batch_size, at, report)
+        vectors = self._vectors(items, batch_tokens, at, report)
         if report is not None:
             report.warn()
         return vectors[0] if is_single else vectors
@@ -142,11 +146,36 @@ class Run:
     def _vectors(
         self,
         items: Sequence[Any],
-        batch_size: int = 64,
+        batch_tokens: int = BATCH_TOKENS,
         at: Point = EMBEDDING,
         report: ReadingReport | None = None,
     ) -> np.ndarray:
-        return vectors_at(self.experiment, items, at, batch_size, report)
+        experiment = self._bf16_experiment if self._embeds_in_bf16_weights and at == EMBEDDING else self.experiment
+        return vectors_at(experiment, items, at, batch_tokens, report)
+
+    def for_bulk(self) -> tuple[Run, float | None]:
+        """The run as `embed` uses it if no precision is asked for, and the smallest cosine of its vectors with fp32's.
+
+        In bf16 where this CPU multiplies it fast and the vectors of fixed texts keep a cosine of BF16_COSINE; else the
+        run itself and None.
+        """
+        inputs = self.experiment.embedding.inputs
+        is_cpu = self.compute.device.type == "cpu" and not self.compute.bf16
+        if self.precision != "auto" or not is_cpu or not isinstance(inputs, TextInputs) or not cpu_multiplies_bf16():
+            return self, None
+        texts, fast = proof_texts(inputs.max_len), self.to(precision="bf16")
+        smallest = float(cosine_rows(fast._vectors(texts), self._vectors(texts)).min())
+        return (fast, smallest) if smallest >= BF16_COSINE else (self, None)
+
+    @property
+    def _embeds_in_bf16_weights(self) -> bool:
+        """On the CPU, casting all weights at every product would cost what bf16 gains."""
+        is_cpu = self.compute.bf16 and self.compute.device.type == "cpu"
+        return is_cpu and isinstance(self.experiment.embedding.inputs, TextInputs)
+
+    @cached_property
+    def _bf16_experiment(self) -> Experiment:
+        return with_bf16_weights(self.experiment)
 
     def best_point(self) -> Point:
         """Where `sweep` found the best vectors, by validation. Raises UserError if there was no sweep."""
@@ -160,7 +189,7 @@ class Run:
         source: str | Path,
         out: str | Path,
         column: str = "text",
-        batch_size: int = 64,
+        batch_tokens: int = BATCH_TOKENS,
         on_rows: Callable[[int], None] | None = None,
         at: Point = EMBEDDING,
         long: LongTexts = "windows",
@@ -175,12 +204,11 @@ class Run:
             raise UserError(f"embed reads files of texts, and {self.recipe} embeds images; use run.encode(images)")
         dim = self._vectors(["a text of a few words"], at=at).shape[1]
         result = embed_file(
-            lambda texts: self._vectors(texts, batch_size, at, report),
+            lambda texts: self._vectors(texts, batch_tokens, at, report),
             dim,
             source,
             out,
             column,
-            batch_size,
             on_rows,
             txt,
         )

@@ -60,14 +60,14 @@ TEXTS = ["abcdefgh", "b", "xyzxyzxyzxyz", "hello", "a", "worlds", "abc"] * 3
 
 def test_rows_come_back_in_the_callers_order_whatever_the_batch_size() -> None:
     one_by_one = np.concatenate([embed_all(Stub(), prepare, [text]) for text in TEXTS])
-    for batch_size in (1, 2, 5, 64):
-        np.testing.assert_allclose(embed_all(Stub(), prepare, TEXTS, batch_size), one_by_one, atol=1e-6)
+    for batch_tokens in (1, 32, 100, 4096):
+        np.testing.assert_allclose(embed_all(Stub(), prepare, TEXTS, batch_tokens), one_by_one, atol=1e-6)
     assert one_by_one.dtype == np.float32
 
 
 def test_sorting_by_length_saves_padding() -> None:
     stub, unsorted = Stub(), 0
-    embed_all(stub, prepare, TEXTS, batch_size=4)
+    embed_all(stub, prepare, TEXTS, batch_tokens=64)
     for start in range(0, len(TEXTS), 4):
         unsorted += int((prepare(TEXTS[start : start + 4]).codes == 0).sum())
     assert stub.padding < unsorted / 4

@@ -110,6 +110,6 @@ def test_layers_read_long_texts_as_the_embedding_does(tmp_path: Path) -> None:
 
 def test_rows_are_read_by_length_and_returned_in_order() -> None:
     rows = InputRows.of(lambda texts: texts, ["ccc", "a", "bb"])  # ty: ignore[invalid-argument-type]
-    assert [batch for _, batch in rows.batches(2)] == [["a", "bb"], ["ccc"]]
-    assert [numbers for numbers, _ in rows.batches(2)] == [[1, 2], [0]]
+    assert [batch for _, batch in rows.batches(32)] == [["a", "bb"], ["ccc"]]
+    assert [numbers for numbers, _ in rows.batches(32)] == [[1, 2], [0]]
     np.testing.assert_array_equal(rows.means(np.array([[3.0], [1.0], [2.0]])), [[3], [1], [2]])

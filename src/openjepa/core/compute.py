@@ -45,6 +45,12 @@ def compute_for(device: str = "auto", precision: str = "auto") -> Compute:
     return Compute(chosen, bf16=automatic if precision == "auto" else precision == "bf16")
 
 
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has matrix units for bfloat16 (AMX), which make its products several times as fast as fp32."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported()) if supported is not None else False
+
+
 def device_of(module: nn.Module) -> torch.device:
     """The device of a module's parameters; the CPU if it has none."""
     parameter = next(module.parameters(), None)

@@ -13,7 +13,7 @@ from openjepa.core.errors import UserError
 from openjepa.data.files.records import Counts, TxtRule, counts_line
 from openjepa.encoding.vectors import text_rows, vector_writer
 
-CHUNK_BATCHES = 32  # batches that are read, sorted by length and embedded together
+CHUNK = 2048  # texts that are read, sorted by length and embedded together
 
 Encode = Callable[[Sequence[str]], np.ndarray]  # N texts -> [N, D] float32
 
@@ -24,19 +24,17 @@ def embed_file(
     source: str | Path,
     out: str | Path,
     column: str = "text",
-    batch_size: int = 64,
     on_rows: Callable[[int], None] | None = None,
     txt: TxtRule = "lines",
 ) -> dict[str, Any]:
     """Embed the texts of `source`, record by record, into `out`; memory does not grow with the file.
 
     Args:
-        encode: texts to vectors; called with up to CHUNK_BATCHES * batch_size texts.
+        encode: texts to vectors; called with up to CHUNK texts.
         dim: D.
         source: a file, folder or glob pattern as in `data.source`; "-" = lines of standard input.
         out: .npy (float32 [N, D]) or .parquet (columns id, vector). It appears when it is complete.
         column: key or column of the text, as `data.column`.
-        batch_size: texts embedded at once.
         on_rows: called with the number of rows just written.
         txt: what a text of a .txt file is, as `data.txt`.
 
@@ -49,7 +47,7 @@ def embed_file(
     rows = empty = 0
     first_empty = None
     with vector_writer(Path(out)) as writer:
-        while chunk := list(islice(incoming, CHUNK_BATCHES * batch_size)):
+        while chunk := list(islice(incoming, CHUNK)):
             has_text = np.array([row.text is not None for row in chunk])
             vectors = np.zeros((len(chunk), dim), dtype=np.float32)  # [N, D]
             if has_text.any():

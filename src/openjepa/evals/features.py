@@ -7,10 +7,13 @@ rows by length, so that a batch has little padding, and returns vectors in the c
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from openjepa.core.batch import Batch
@@ -20,7 +23,8 @@ from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.data.text.inputs import ReadingReport
-from openjepa.evals.input_rows import InputRows
+from openjepa.evals.input_rows import BATCH_TOKENS, InputRows
+from openjepa.models.sentence_head import SentenceHead
 
 Vectors = np.ndarray | sparse.csr_array  # [N, D]
 Labels = Sequence[int] | np.ndarray  # [N]
@@ -31,7 +35,7 @@ def embed_all(
     method: Method,
     prepare: Callable[[Sequence[Any]], Batch],
     inputs: Sequence[Any],
-    batch_size: int = 64,
+    batch_tokens: int = BATCH_TOKENS,
     compute: Compute = ON_CPU,
     report: ReadingReport | None = None,
 ) -> np.ndarray:
@@ -47,7 +51,7 @@ def embed_all(
     rows = InputRows.of(prepare, inputs, report)
     vectors: np.ndarray | None = None  # [R, D]
     with evaluating(method, compute):
-        for numbers, batch in rows.batches(batch_size):
+        for numbers, batch in rows.batches(batch_tokens):
             part = method.embed(batch.to(compute.device)).float().cpu().numpy()  # [B, D]
             vectors = np.empty((len(rows.rows), part.shape[1]), dtype=np.float32) if vectors is None else vectors
             vectors[numbers] = part
@@ -55,12 +59,24 @@ def embed_all(
     return rows.means(vectors)
 
 
+def with_bf16_weights(experiment: Experiment) -> Experiment:
+    """A copy of the experiment for embedding on the CPU whose weights are bfloat16: no cast at every product.
+
+    Heads behind the pooling stay in fp32, as the pooling is. Only for inputs of token ids.
+    """
+    method = copy.deepcopy(experiment.method).to(torch.bfloat16)
+    for module in method.modules():
+        if isinstance(module, SentenceHead):
+            module.float()
+    return replace(experiment, method=method, compute=ON_CPU)
+
+
 def embedder_of(
-    experiment: Experiment, batch_size: int = 64, report: ReadingReport | None = None
+    experiment: Experiment, batch_tokens: int = BATCH_TOKENS, report: ReadingReport | None = None
 ) -> Callable[[Sequence[Any]], np.ndarray]:
     """The embedder of an experiment's method, on its device; `report` as for `embed_all`."""
     method, read, compute = experiment.method, experiment.embedding.inputs, experiment.compute
-    return lambda inputs: embed_all(method, read, inputs, batch_size, compute, report)
+    return lambda inputs: embed_all(method, read, inputs, batch_tokens, compute, report)
 
 
 def input_key(inputs: Sequence[Any]) -> Any:

@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 
 from openjepa.core.batch import Batch
+from openjepa.core.sizes import round_up
 from openjepa.data.text.inputs import ReadingReport, TextInputs
+
+BATCH_TOKENS = 4096  # of a batch, with padding: large enough for wide products, small enough for caches
+BATCH_INPUTS = 64  # of a batch of anything but rows of ids
+PAD_TO = 16  # tokens; lengths are counted as rounded up to it
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,9 @@ class InputRows:
         share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
         return cls(rows, index, share, prepare.collate, len(inputs), prepare.unit_length)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
-        """Numbers of up to `batch_size` rows, and their batch; short rows first."""
-        order = by_length(self.rows)
-        for start in range(0, len(order), batch_size):
-            numbers = order[start : start + batch_size]
+    def batches(self, batch_tokens: int = BATCH_TOKENS) -> Iterator[tuple[list[int], Batch]]:
+        """Numbers of rows and their batch, of at most `batch_tokens` tokens with padding; short rows first."""
+        for numbers in grouped_by_length(self.rows, batch_tokens):
             yield numbers, self.collate([self.rows[i] for i in numbers])
 
     def means(self, vectors: np.ndarray) -> np.ndarray:
@@ -70,6 +73,17 @@ class InputRows:
         return found
 
 
-def by_length(rows: Sequence[Any]) -> list[int]:
-    """Numbers of the rows, short texts and short rows of ids first; rows without a length stay in order."""
-    return sorted(range(len(rows)), key=lambda i: len(rows[i]) if isinstance(rows[i], str | np.ndarray) else 0)
+def grouped_by_length(rows: Sequence[Any], batch_tokens: int) -> Iterator[list[int]]:
+    """Numbers of the rows in batches; rows of ids by length, others (images) BATCH_INPUTS at a time and in order."""
+    if not all(isinstance(row, str) or (isinstance(row, np.ndarray) and row.ndim == 1) for row in rows):
+        for start in range(0, len(rows), BATCH_INPUTS):
+            yield list(range(start, min(start + BATCH_INPUTS, len(rows))))
+        return
+    batch: list[int] = []
+    for number in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        if batch and (len(batch) + 1) * round_up(len(rows[number]), PAD_TO) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch

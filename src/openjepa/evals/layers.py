@@ -16,10 +16,8 @@ from openjepa.core.experiment import Experiment
 from openjepa.data.text.inputs import ReadingReport
 from openjepa.evals.attentive import Positions
 from openjepa.evals.features import embedder_of
-from openjepa.evals.input_rows import InputRows
+from openjepa.evals.input_rows import BATCH_TOKENS, InputRows
 from openjepa.models.pooling import pooled
-
-AT_ONCE = 64  # inputs in a batch
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def pooled_features(
     read = InputRows.of(experiment.embedding.inputs, inputs, report)
     found: dict[Point, np.ndarray] = {}
     with evaluating(experiment.method, experiment.compute):
-        for rows, batch in read.batches(AT_ONCE):
+        for rows, batch in read.batches():
             for point, part in _vectors(experiment, batch.to(experiment.compute.device), encoder).items():
                 features = found.setdefault(point, np.empty((len(read.rows), part.shape[1]), dtype=np.float32))
                 features[rows] = part.float().cpu().numpy()
@@ -67,7 +65,7 @@ def vectors_at(
     experiment: Experiment,
     inputs: Sequence[Any],
     point: Point,
-    batch_size: int = AT_ONCE,
+    batch_tokens: int = BATCH_TOKENS,
     report: ReadingReport | None = None,
 ) -> np.ndarray:
     """[N, D] float32 at a point without learned pooling, such as the best one of a sweep.
@@ -75,7 +73,7 @@ def vectors_at(
     `report` as for `embed_all`. Raises UserError if the recipe has no such latents.
     """
     if point == EMBEDDING:
-        return embedder_of(experiment, batch_size, report)(inputs)
+        return embedder_of(experiment, batch_tokens, report)(inputs)
     found = pooled_features(experiment, inputs, report, point.encoder)
     if point not in found:
         known = ", ".join(other.name for other in pooled_features(experiment, inputs[:1]))
@@ -91,7 +89,7 @@ def position_features(experiment: Experiment, inputs: Sequence[Any], encoder: st
     read = InputRows.of(experiment.embedding.inputs, inputs)
     parts: list[np.ndarray] = [np.empty(0)] * len(read.rows)  # [R] of [L_i, D]
     with evaluating(experiment.method, experiment.compute):
-        for rows, batch in read.batches(AT_ONCE):
+        for rows, batch in read.batches():
             layers = _layers(experiment, batch.to(experiment.compute.device), encoder)[encoder]
             states = layers.states[layer].half().cpu().numpy()  # [B, T, D]
             valid = np.ones(states.shape[:2], dtype=bool) if layers.valid is None else layers.valid.cpu().numpy()

@@ -2,7 +2,8 @@
 
 torch's CPU flash kernel has a bf16 backward pass that takes 4-9 times as long as plain matrix products at the lengths
 that texts have here (measured with torch 2.13, AMX: batch 64, 4 heads, 48 tokens: 62 against 8 ms). Beyond
-`SHORT` tokens the score matrix costs more than that, and the fused kernel wins again.
+`SHORT` tokens the score matrix costs more than that, and the fused kernel wins again. Without gradients it is faster at
+all lengths (batch 32, 12 heads, 128 tokens: 3.3 against 10 ms).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, may_attend: Tensor | None, dropout: 
 
     may_attend is bool, or what is added to the scores.
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= SHORT:
+    trains = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")  # autocast: a teacher computes as its student
+    if trains and q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= SHORT:
         scores = _scores(q * q.shape[-1] ** -0.5, k, may_attend)  # [B, H, T, T]
         return F.dropout(scores.softmax(-1), dropout) @ v
     mask = may_attend if may_attend is None or may_attend.dtype == torch.bool else may_attend.to(q.dtype)

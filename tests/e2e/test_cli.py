@@ -176,11 +176,14 @@ def test_embed_rows_are_the_runs_vectors_in_the_order_of_the_input(
 ) -> None:
     texts = [json.loads(line)["text"] for line in data.read_text().splitlines()]
     expected = openjepa.load(run).encode(texts)
-    result = answer(capsys, "embed", run, data, "--out", tmp_path / "v.npy", "--batch-size", 2)
+    result = answer(capsys, "embed", run, data, "--out", tmp_path / "v.npy", "--batch-tokens", 64, "--precision", 32)
     assert (result["rows"], result["dim"]) == (120, 16)
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected, atol=1e-5)
     (tmp_path / "in.txt").write_text(f"{texts[0]}\n\n{texts[1]}\n")
-    assert main(["embed", str(run), str(tmp_path / "in.txt"), "--out", str(tmp_path / "v.parquet")]) == 0
+    assert (
+        main(["embed", str(run), str(tmp_path / "in.txt"), "--out", str(tmp_path / "v.parquet"), "--precision", "32"])
+        == 0
+    )
     assert "rows without a text: 1, given zero vectors, the first at in.txt:2" in capsys.readouterr().err
     vectors = np.stack(pq.read_table(tmp_path / "v.parquet")["vector"].to_numpy())
     np.testing.assert_allclose(vectors, [expected[0], np.zeros(16), expected[1]], atol=1e-5)

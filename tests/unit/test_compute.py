@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +11,12 @@ from torch import nn
 
 import openjepa
 from openjepa import api
+from openjepa import run as run_module
 from openjepa.cli import main
 from openjepa.core.compute import ON_CPU, Compute, compute_for, device_of
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
+from openjepa.core.experiment import Experiment
 from openjepa.evals.features import cosine_rows, embedder_of
 from openjepa.evals.layers import pooled_features
 from tests.tiny import NANO, TINY
@@ -121,22 +122,28 @@ def test_evaluating_is_in_the_precision_of_its_compute() -> None:
 
 
 @pytest.fixture
-def autocasts(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each network that was asked ran in bf16."""
+def in_bf16(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each network that was run, whether it was in bf16: by autocast, or with its weights in bf16 (on the CPU)."""
     seen: list[bool] = []
-    autocast = Compute.autocast
+    autocast, with_bf16_weights = Compute.autocast, run_module.with_bf16_weights
 
     def noting(compute: Compute) -> Any:
-        seen.append(compute.bf16)
+        if compute is not ON_CPU:  # the compute of a network with bf16 weights, which is noted below
+            seen.append(compute.bf16)
         return autocast(compute)
 
+    def noting_weights(experiment: Experiment) -> Experiment:
+        seen.append(True)
+        return with_bf16_weights(experiment)
+
     monkeypatch.setattr(Compute, "autocast", noting)
+    monkeypatch.setattr(run_module, "with_bf16_weights", noting_weights)
     return seen
 
 
 @pytest.mark.slow
 def test_verbs_run_their_networks_as_they_are_told(
-    tmp_path: Path, autocasts: list[bool], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, in_bf16: list[bool], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(tmp_path / "nano")
     api.train("nano_jepa", out=folder, overrides=[*NANO, *BRIEF], progress=False)
@@ -150,11 +157,11 @@ def test_verbs_run_their_networks_as_they_are_told(
         "check": ["nano_jepa", *NANO],
     }
     for verb, words in commands.items():
-        autocasts.clear()
+        in_bf16.clear()
         code = main([verb, *words, "--device", "cpu", "--precision", "bf16"])
         assert code == 0 or verb == "check", capsys.readouterr().err
-        assert autocasts, verb
-        assert all(autocasts), verb
+        assert in_bf16, verb
+        assert all(in_bf16), verb
 
 
 def test_the_run_that_training_returns_stays_where_it_was_trained(run: api.Run) -> None:

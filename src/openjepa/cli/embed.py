@@ -50,8 +50,6 @@ def embed(
     rule = txt_rule(txt)
     console = stderr()
     opened, cosine = api.load(run, device, precision).for_bulk()
-    if cosine is not None:
-        remark(f"in bf16: smallest cosine with fp32 {cosine:.6f} on fixed texts; --precision 32 embeds in fp32")
     point = opened.best_point() if best else EMBEDDING
     columns = (
         BarColumn(None),
@@ -70,6 +68,8 @@ def embed(
         result = opened.embed_file(source, out, column, batch_tokens, advance, point, long, rule)
     result["latents"] = point.name
     result["texts_per_s"] = round(result["rows"] / (time.perf_counter() - began), 1)
+    if cosine is not None:
+        remark(f"in bf16: smallest cosine with fp32 {cosine:.6f} on fixed texts; --precision 32 embeds in fp32")
     remark("data: " + counts_line(result["counts"]))
     if result["without_text"]:
         first = result["first_without_text"]

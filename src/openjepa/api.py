@@ -52,7 +52,7 @@ def train(
         **settings: Python values by keyword, taken as they are: `steps=500`, `betas=(0.9, 0.95)`, `label=None`,
             `data="corpus.jsonl"`, `encoder={"dim": 64}` (the rest of the section stays). `data` may also be a list of
             texts or dicts, a DataFrame, Series, Dataset or Table, or a function that returns an iterator: see
-            `data.objects`.
+            `data.files.objects`.
 
     Raises:
         UserError: bad configuration, unreadable data, a folder that already holds a run, or training that had to stop.

@@ -195,7 +195,7 @@ class Run:
         long: LongTexts = "windows",
         txt: TxtRule = "lines",
     ) -> dict[str, Any]:
-        """Vectors of the texts in a file, row by row, into `out`; see `encode` and `data.embedding.embed_file`.
+        """Vectors of the texts in a file, row by row, into `out`; see `encode` and `encoding.files.embed_file`.
 
         The result also holds `reading`: how many texts were long, and which share of tokens was left out or unknown.
         """
@@ -339,7 +339,7 @@ class Run:
     ) -> dict[str, Any]:
         """Train a decoder of this run's frozen latents into text, and keep it and its results in `readout/`.
 
-        `overrides` are "key=value" strings of `train.readout.ReadoutTraining`; `on_step` gets each step and its loss.
+        `overrides` are "key=value" strings of `ReadoutTraining`; `on_step` gets each step and its loss.
         Returns what `store.train_and_judge` does. Raises UserError if the recipe has no texts to read back.
         """
         from openjepa.readout import store

@@ -11,7 +11,7 @@ from openjepa.core.errors import did_you_mean
 
 __all__ = ["OPTIMIZERS", "BaseConfig", "Interval", "TrainConfig", "fitting_warmup", "names_files", "override_key"]
 
-OPTIMIZERS = ("adamw", "sgd", "muon", "lars")  # made in `train.optimizers`
+OPTIMIZERS = ("adamw", "sgd", "muon", "lars")  # made in `training.optimizers`
 
 
 class TrainConfig(BaseConfig):

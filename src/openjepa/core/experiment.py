@@ -97,7 +97,7 @@ class Experiment:
     pictures: Callable[[Any], Sequence[Picture]] | None = None  # the rows of a batch for display
     # pictures of what the method predicts, by name: (method, file to draw to)
     figures: Mapping[str, Callable[[Method, Path], None]] = field(default_factory=dict)
-    unknown: Callable[[], Any] | None = None  # texts only: the `data.unknown_tokens.UnknownTokens` of the training data
+    unknown: Callable[[], Any] | None = None  # texts only: the `UnknownTokens` of the training data
     notes: Callable[[], dict[str, Any]] = dict  # counts and facts on the data and the method, for logs and env.json
     remarks: Callable[[], Sequence[str]] = no_remarks  # one line for each setting that cannot be met
     compute: Compute = ON_CPU  # of the method outside training; see `on`

@@ -69,7 +69,7 @@ class HiddenSentence:
     def __init__(self, run: Run, collate: MaskedSentencesCollator) -> None:
         self.run, self.collate, self.rows = run, collate, collate.rows
         self.reader = reader_of(run)
-        self.method: Any = run.experiment.method  # has `all_targets`, as in `data.sentence_tasks`
+        self.method: Any = run.experiment.method  # has `all_targets`, as in `tasks.sentences`
         self.documents = [fitting for text in run.held_out_texts(DOCUMENTS) if (fitting := self._fitting(text))]
         self.texts, self.latents = self._all_sentences()  # C, [C, D]
 

@@ -6,7 +6,7 @@ Robertson & Zaragoza (2009, eq. 3.15) with Lucene's inverse document frequency, 
     idf(t) = ln(1 + (N - df(t) + 1/2) / (df(t) + 1/2))
 
 N documents, df(t) of them with t, n(t, x) times t in x, |d| words in d. The constant factor k1 + 1 of some versions
-changes no ranking and is left out. No stemming and no stop words: words are those of TF-IDF (`data.tfidf`).
+changes no ranking and is left out. No stemming and no stop words: words are those of TF-IDF (`tasks.tfidf`).
 """
 
 from __future__ import annotations

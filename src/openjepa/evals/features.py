@@ -1,7 +1,7 @@
 """Embedders: from inputs to one vector each, the interface between evaluations and models.
 
 Every evaluation takes an `Embedder`, so a trained encoder, its initialisation and TF-IDF (sparse rows) are evaluated by
-the same function. `embed_all` embeds inputs by a method. It reads long texts in windows (`data.text_inputs`), sorts
+the same function. `embed_all` embeds inputs by a method. It reads long texts in windows (`data.text.inputs`), sorts
 rows by length, so that a batch has little padding, and returns vectors in the caller's order.
 """
 

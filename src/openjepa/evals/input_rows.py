@@ -1,6 +1,6 @@
 """From N inputs to the rows that a network reads, and from the rows' vectors to the inputs' vectors.
 
-A text longer than the encoder reads has several rows (see `data.text_inputs`); everything else has one. Rows are read
+A text longer than the encoder reads has several rows (see `data.text.inputs`); everything else has one. Rows are read
 in order of length, so that a batch has little padding.
 """
 

@@ -53,7 +53,7 @@ def seconds_per_step(experiment: Experiment) -> float:
 
 
 def _mean_of_parts(experiment: Experiment, cost: Callable[[Method, Progress], float]) -> float:
-    """The mean cost of a step over a whole run, some of whose steps may train only the predictor (`train.stages`).
+    """The mean cost of a step over a whole run, some of whose steps may train only the predictor (`training.stages`).
 
     Those are counted as the last one is; the others as the first one, so without a contrast that starts late.
     """

@@ -73,7 +73,7 @@ def load_bookmark(checkpoint: Path) -> Bookmark | None:
 
 
 def load_window(checkpoint: Path) -> dict[str, Any]:
-    """The run's sums for its next log line (`train.window`); empty if it had just written one."""
+    """The run's sums for its next log line (`training.window`); empty if it had just written one."""
     file = checkpoint / WINDOW
     return json.loads(file.read_text()) if file.exists() else {}
 

@@ -3,7 +3,7 @@
 rates -> (forward, backward) x accumulate -> clip -> finite check -> step -> EMA -> log -> health -> checkpoint
 
 A non-finite gradient stops the run before it is applied. Hooks only observe; training does not depend on them. The
-content of a log line is defined in `train.window`.
+content of a log line is defined in `training.window`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Parameter groups and rates of the optimiser: weight decay for matrices, none for vectors, no frozen parameters.
 
-The optimisers themselves are in `train.optimizers`.
+The optimisers themselves are in `training.optimizers`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from openjepa.training.optimizers import hidden_matrices, make_optimizer
 def parameter_groups(method: nn.Module) -> list[dict]:
     """Groups of any optimiser: `decay` (tensors of 2 or more dimensions) and `no_decay` (biases, norms, vectors).
 
-    Two for each scale of the learning rate that parts of the method have (`core.rates`).
+    Two for each scale of the learning rate that parts of the method have (`core.lr_scale`).
     """
     scales = lr_scales(method)
     groups = []

@@ -1,8 +1,8 @@
 """Optimisers by name: adamw, sgd, muon, lars, or a class as package.module:Class.
 
 `train.lr`, `train.weight_decay` and their schedules apply to all of them, and so do the learning rates of parts
-(`core.rates`). All other arguments come from `train.optimizer_args` and are checked against the class's signature, so
-that a misspelt one is an error.
+(`core.lr_scale`). All other arguments come from `train.optimizer_args` and are checked against the class's signature,
+so that a misspelt one is an error.
 """
 
 from __future__ import annotations

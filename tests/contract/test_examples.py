@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,30 @@ def test_the_minimal_jepa_learns(capsys: pytest.CaptureFixture[str]) -> None:
     assert figures["skill"] > 0
     assert figures["knn"] > figures["knn untrained"] + 0.1
     assert "skill" in capsys.readouterr().out
+
+
+def test_scripts_of_the_tutorials_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the pages name them, with two steps."""
+    pages = sorted((EXAMPLES.parent / "docs" / "tutorials").glob("*.md"))
+    scripts = [name for page in pages for name in re.findall(r"^ {4}python (\S+)$", page.read_text(), re.MULTILINE)]
+    assert scripts
+    for name in scripts:
+        script = str(EXAMPLES.parent / name)
+        monkeypatch.setattr(sys, "argv", [script, "2"])
+        runpy.run_path(script, run_name="__main__")
+        assert re.findall(r"^step +(\d+) ", capsys.readouterr().out, re.MULTILINE) == ["0", "1"]
+
+
+def test_a_run_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """plot_run.py, of a run that its training evaluated."""
+    monkeypatch.chdir(tmp_path)
+    Path("texts.jsonl").write_text("".join(json.dumps({"text": f"Text {n} is of kind {n % 3}.", "kind": str(n % 3)})
+                                           + "\n" for n in range(120)))  # fmt: skip
+    given = ["data=texts.jsonl", "data.label=kind", "data.eval_fraction=0.3", "train.steps=2", "--out", "run"]
+    assert main(["train", "t_jepa", *TINY, *given]) == 0
+    monkeypatch.setattr(sys, "argv", ["plot_run.py", "run", "picture.png"])
+    runpy.run_path(str(EXAMPLES / "plot_run.py"), run_name="__main__")
+    assert Path("picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def in_a_folder_of_its_own(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

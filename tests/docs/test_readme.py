@@ -28,7 +28,7 @@ PAGES = [
 ]
 LINKING = [*(ROOT / name for name in ("README.md", "METHODS.md", "CONTRIBUTING.md", "benchmarks/README.md")),
            *sorted((ROOT / "docs").rglob("*.md"))]  # fmt: skip
-COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: {2,}#.*)?$", re.MULTILINE)
+COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: +#.*)?$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)

@@ -1,0 +1,251 @@
+"""Every `openjepa` command of the README, the guides and CONTRIBUTING runs, page by page and in order, on small data.
+
+Settings are those of the page where it gives some; models, data and numbers of steps are made tiny by settings behind
+them. The files that the pages speak of are made up here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Sequence, Set
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from openjepa.cli import main
+from openjepa.data.worlds import scenes, stories
+from openjepa.training import checkpoint
+from tests.docs.test_readme import COMMAND, ROOT
+from tests.tiny import EVERY_RECIPE, TINY, without
+
+PAGES = (
+    "README.md",
+    "docs/how-to/evaluate.md",
+    "docs/how-to/read-a-run.md",
+    "docs/how-to/train-on-your-own-text.md",
+    "docs/how-to/train-on-your-own-images.md",
+    "CONTRIBUTING.md",
+)
+SLOW = ("docs/how-to/evaluate.md",)  # trains and scores about a dozen runs
+SKIPPED = {
+    "demo runs/mine": "serves a page until it is stopped; tests/unit/test_demo.py and tests/e2e/test_demo_browser.py",
+    "train t_jepa --preset small data.source=HuggingFaceFW/fineweb-edu:sample-10BT data.streaming=true": "a data set "
+    "of the hub; tests/e2e/test_streaming_hub.py streams one from a hub on the same machine",
+}
+BUDGETS = {"flops=2e13": "flops=2e9"}  # of the pages, and what a few steps cost
+STEPS = ("train.steps=2", "train.warmup_steps=1", "train.health_samples=32", "train.checkpoint_every=1")
+RECIPES = {name: settings for name, (_, settings) in EVERY_RECIPE.items()}
+RECIPES["my_method"] = without(TINY, "predictor.")
+DOCUMENTS = 240
+TOPICS = {
+    "sea": "wave harbour sail fish salt tide anchor crew gull storm",
+    "kitchen": "soup oven bread spoon onion cook plate pepper butter flour",
+    "garden": "rose soil spade apple bee hedge seed rain shed path",
+}
+
+
+def commands(page: str) -> list[str]:
+    """The command lines of a page in their order, without `openjepa` and comments."""
+    return COMMAND.findall((ROOT / page).read_text())
+
+
+def text(number: int, sentences: int = 4) -> tuple[str, str]:
+    """A made-up document, and its topic."""
+    rng = np.random.default_rng(number)
+    topic = list(TOPICS)[number % len(TOPICS)]
+    words = TOPICS[topic].split()
+    said = ("The {} is near the {}, and the {} was {} days old.".format(*rng.choice(words, 3), rng.integers(2, 99))
+            for _ in range(sentences))  # fmt: skip
+    return " ".join(said), topic
+
+
+def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_table(file: Path, rows: list[dict[str, Any]]) -> None:
+    """A table without quotes: nothing in it holds the delimiter."""
+    delimiter = "\t" if file.suffix == ".tsv" else ";"
+    lines = [rows[0].keys(), *(row.values() for row in rows)]
+    file.write_text("".join(delimiter.join(map(str, line)) + "\n" for line in lines))
+
+
+def texts_of_the_pages() -> None:
+    """Corpora, notes and rated pairs."""
+    documents = [dict(zip(("text", "topic"), text(n), strict=True)) for n in range(DOCUMENTS)]
+    write_lines(Path("corpus.jsonl"), documents)
+    write_lines(Path("documents.jsonl"), documents[:20])
+    write_table(Path("documents.csv"), documents[:20])
+    Path("wiki.txt").write_text("".join(row["text"] + "\n" for row in documents))
+    for number in range(3):
+        Path("notes").mkdir(exist_ok=True)
+        Path(f"notes/{number}.md").write_text(f"# Note {number}\n\n{text(number)[0]}\n")
+        Path("articles").mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(documents[number::3]), f"articles/{number}.parquet")
+    pairs = [{"sentence1": text(n, 1)[0], "sentence2": text(n + n % 4, 1)[0], "score": 5 - n % 4} for n in range(40)]
+    write_table(Path("pairs.csv"), pairs)
+    write_lines(Path("pairs.jsonl"), pairs)
+    write_lines(Path("stsb-dev.jsonl"), pairs)
+
+
+def suite_of_the_page() -> None:
+    """The suite of the guide as it stands, and its files; but for mteb, which is not installed (test_suites.py)."""
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/how-to/evaluate.md").read_text(), re.M | re.S)
+    suite = yaml.safe_load(block)
+    suite["tasks"] = [task for task in suite["tasks"] if task["kind"] != "mteb"]
+    Path("suite.yaml").write_text(yaml.safe_dump(suite))
+    one, other = text(0, 1)[0], text(1, 1)[0]
+    write_lines(Path("triplets.jsonl"), [{"anchor": one, "positive": text(3 * n, 1)[0], "negative": other}
+                                         for n in range(1, 21)])  # fmt: skip
+    write_lines(Path("questions.jsonl"), [{"first": text(n, 1)[0], "second": text(n + 100, 1)[0]} for n in range(20)])
+    reviews = [{"text": text(n, 1)[0], "label": text(n)[1]} for n in range(90)]
+    write_lines(Path("reviews-train.jsonl"), reviews[:60])
+    write_lines(Path("reviews-test.jsonl"), reviews[60:])
+    rows = [dict(zip(("text", "topic"), text(n), strict=True)) for n in range(DOCUMENTS)]
+    pq.write_table(pa.Table.from_pylist([*rows, {"text": one, "topic": "Uncategorized"}]), "articles.parquet")
+    write_lines(Path("scifact/corpus.jsonl"), [{"_id": f"d{n}", "title": "", "text": text(n)[0]} for n in range(20)])
+    write_lines(Path("scifact/queries.jsonl"), [{"_id": f"q{n}", "text": text(n, 1)[0]} for n in range(10)])
+    Path("scifact/qrels").mkdir()
+    judged = [{"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 1} for n in range(10)]
+    write_table(Path("scifact/qrels/test.tsv"), judged)
+
+
+def pictures_of_the_pages() -> None:
+    """Photos in a folder a kind, the same for COCO, and captions of both."""
+    rng = np.random.default_rng(0)
+    names = [f"{kind}/{number:03}.jpg" for kind in ("cats", "dogs") for number in range(1, 31)]
+    for folder, name in itertools.product(("photos", "train2017"), names):
+        file = Path(folder, name if folder == "photos" else name.replace("/", "-"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24, 30, 3), dtype=np.uint8)).resize((120, 100)).save(file)
+    guide = (ROOT / "docs/how-to/train-on-your-own-images.md").read_text()
+    table = re.findall(r"^ {4}(image|cats/\S+) {2,}(.+)$", guide, re.M)  # as the guide shows it, and more of the kind
+    assert len(table) == 3
+    said = {name: f"a {'cat' if name.startswith('cats') else 'dog'} number {name[5:8]} on a chair" for name in names}
+    rows = "".join(f"{name}\t{caption}\n" for name, caption in [*table, *said.items()])
+    Path("captions.tsv").write_text(rows)
+    coco = {
+        "images": [{"id": n, "file_name": name.replace("/", "-")} for n, name in enumerate(names)],
+        "annotations": [{"image_id": n, "caption": said[name]} for n, name in enumerate(names)],
+    }
+    Path("captions_train2017.json").write_text(json.dumps(coco))
+
+
+def pretrained_model() -> None:
+    """A BERT of this moment with the words of the texts, and the settings of one without weights or words."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = sorted({word for number in range(DOCUMENTS) for word in re.findall(r"\w+|[.,]", text(number)[0].lower())})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                        intermediate_size=64, max_position_embeddings=128)  # fmt: skip
+    BertModel(config).save_pretrained("path/to/model")
+    BertTokenizerFast(vocab={word: n for n, word in enumerate(vocabulary)}).save_pretrained("path/to/model")
+    config.save_pretrained("path/to/config-folder")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every file that a page names, and the run that guides begin with."""
+    folder = tmp_path_factory.mktemp("pages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        texts_of_the_pages()
+        suite_of_the_page()
+        pictures_of_the_pages()
+        pretrained_model()
+        shutil.copy(ROOT / "examples" / "my_method.py", "my_method.py")
+        shutil.copytree(ROOT / "tests" / "collapses", "tests/collapses")
+        assert main(small("train t_jepa data=corpus.jsonl data.label=topic --out runs/mine")) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it for one page. Worlds ask a few questions of each kind, not thousands."""
+    for world in (stories, scenes):
+        monkeypatch.setattr(world, "factor_tasks", partial(world.factor_tasks, 60, 40))
+    monkeypatch.setattr(stories, "triplets", partial(stories.triplets, 40))
+    own = tmp_path / "page"
+    shutil.copytree(prepared, own)
+    monkeypatch.chdir(own)
+    return own
+
+
+def small(command: str) -> list[str]:
+    """The words of a command, with settings behind them that make it short; those it gives itself stay, but steps."""
+    words = [BUDGETS.get(word, word) for word in shlex.split(command)]
+    verb, given = words[0], {word.partition("=")[0] for word in words}
+    if verb == "train" and "--resume" not in words:
+        words.append("--no-eval")
+    if verb in ("ablate", "compare"):
+        words += ["--seeds", "1", "--jobs", "1"]
+    if verb == "readout":
+        words += ["steps=2", "eval_batches=1"]
+    if "--resume" in words or verb not in ("train", "check", "masks", "align", "ablate", "compare"):
+        return words
+    if "--config" in words:
+        return [*words, *STEPS]
+    settings = settings_for([Path(word).stem for word in words if Path(word).stem in RECIPES], given)
+    words = [word for word in words if not word.startswith("steps=")]
+    return [*words, *(setting for setting in settings if setting.partition("=")[0] not in given)]
+
+
+def settings_for(recipes: Sequence[str], given: Set[str]) -> tuple[str, ...]:
+    """Tiny settings that all the recipes know. Pretrained networks bring their own sizes and words."""
+    first, *others = [RECIPES[recipe] for recipe in recipes]
+    settings = tuple(setting for setting in first if all(setting in other for other in others))
+    if "encoder.name" in given:
+        settings = without(settings, "encoder.")
+        settings = settings if "encoder.weights" in given else without(settings, "tokenizer.")
+    return (*settings, *STEPS)
+
+
+def run(command: str) -> None:
+    """One command of a page; runs that it trains anew, or goes on with, are first as it expects them."""
+    words = small(command)
+    if "--resume" in words:
+        stop_early(Path(words[words.index("--resume") + 1]))
+    elif words[0] == "train" and "--out" in words:
+        shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
+    assert main(words) == 0, command
+    if "--out" in words:
+        assert Path(words[words.index("--out") + 1]).exists(), command
+
+
+def stop_early(folder: Path) -> None:
+    """Leave of a run what a crash after its first checkpoint leaves."""
+    (folder / "summary.json").unlink()
+    shutil.rmtree(checkpoint.newest(folder / "checkpoints"))
+    assert checkpoint.newest_step(folder / "checkpoints") == 1
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW), id=Path(page).stem) for page in PAGES]
+)
+def test_every_command_runs(page: str, folder: Path) -> None:
+    for command in commands(page):
+        if command not in SKIPPED:
+            run(command)
+            if "--resume" in command:
+                assert checkpoint.newest_step(folder / "runs/mine/checkpoints") == 2
+
+
+def test_what_is_skipped_or_replaced_is_in_a_page() -> None:
+    written = {command for page in PAGES for command in commands(page)}
+    assert set(SKIPPED) <= written
+    assert set(BUDGETS) <= {word for command in written for word in command.split()}

@@ -23,6 +23,7 @@ PAGES = [
         "docs/how-to/read-a-run.md",
         "docs/how-to/evaluate.md",
         "docs/how-to/find-similar-tickets.md",
+        "docs/how-to/export-and-search.md",
         "docs/results/recipes.md",
     )
 ]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from openjepa.api import Run
 from openjepa.cli import main
 from openjepa.core.errors import UserError
-from openjepa.export import bundle
+from openjepa.export import bundle, card
 from openjepa.export.bundle import DESCRIPTION, export
 from openjepa.export.inputs import TEXTS, as_squares, proof_images, proof_texts
 from openjepa.export.proof import prove
@@ -134,6 +134,14 @@ def test_the_verb_proves_in_a_process_that_does_not_know_openjepa(
     printed = json.loads(capsys.readouterr().out)
     assert printed["exports"][0]["proofs"][0]["largest_difference"] <= 1e-5
     assert "openjepa" not in (out / "README.md").read_text().partition("## Use")[2].partition("```")[0]
+
+
+@pytest.mark.parametrize("to", ["onnx", "transformers", "sentence-transformers"])
+def test_the_code_on_the_card_runs_and_cuts_long_texts(to: Any, runs: Any, tmp_path: Path) -> None:
+    source, out = runs("t_jepa").export_source(), tmp_path / "out"
+    text = (export(source, to, out, opened=in_process).folder / "README.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0].replace(bundle.FOLDER, str(out))
+    exec(compile(code.replace("The ferry left at nine.", "The ferry left at nine. " * 200), "README.md", "exec"), {})
 
 
 def test_int8_has_a_proof_of_its_own(runs: Any, tmp_path: Path) -> None:
@@ -290,6 +298,49 @@ def test_the_card_is_valid_for_the_hub_and_holds_the_runs_figures(runs: Any, tmp
     measure = next(iter(measures.values()))
     assert f"{measure.values['init']:.3f}" in card.text
     assert "95 % interval" in card.text
+
+
+def test_an_export_names_no_folder_of_this_machine(runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openjepa import api
+
+    corpus, run = tmp_path / "jane doe" / "my letters.txt", tmp_path / "jane doe" / "run"
+    corpus.parent.mkdir()
+    corpus.write_text("".join(f"Letter {i} is about the weather in town {i % 7}.\n" for i in range(60)))
+    arguments = ["train", "t_jepa", f"data={corpus}", *TINY, "data.eval_fraction=0.2", "steps=2", "--out", str(run)]
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "bin" / "openjepa"), *arguments])
+    assert main([*arguments, "--no-eval"]) == 0
+    for to in ("onnx", "transformers"):
+        folder = export(api.load(run).export_source(), to, tmp_path / to, opened=in_process).folder
+        places = (str(tmp_path), "jane doe", str(Path(bundle.__file__).parent), str(Path(torch.__file__).parents[1]))
+        for file in folder.rglob("*"):
+            if file.is_file():
+                held = file.read_bytes()
+                assert [place for place in places if place.encode() in held] == [], file.name
+    shown = (folder / "README.md").read_text()
+    assert "Source: `my letters.txt`." in shown
+    assert "source: my letters.txt" in shown
+    assert "openjepa train t_jepa 'data=my letters.txt' data.documents=400" in shown
+    assert "--out run\n" in shown
+    assert "put your own there" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (
+            "/opt/bin/openjepa train t_jepa data=/home/a/b.csv --out /tmp/runs/c",
+            "openjepa train t_jepa data=b.csv --out c",
+        ),
+        ("/x/openjepa/__main__.py train t_jepa data=owner/name:config", "openjepa train t_jepa data=owner/name:config"),
+        ("openjepa train t_jepa data=../b.csv train.lr=1e-3", "openjepa train t_jepa data=../b.csv train.lr=1e-3"),
+        ("openjepa train 'data=/home/a b/[x].csv' --config=~/c.yaml", "openjepa train 'data=[x].csv' --config=c.yaml"),
+        ("openjepa train 'files=[/home/a/b.csv, /home/a/c/]'", "openjepa train 'files=[b.csv, c/]'"),
+        ("openjepa train data=https://host/a/b.csv", "openjepa train data=https://host/a/b.csv"),
+        ("openjepa train data=/home/it's/b.csv", "openjepa train data=b.csv"),
+    ],
+)
+def test_commands_keep_all_but_the_folders(command: str, shown: str) -> None:
+    assert card.without_folders_of(command) == shown
 
 
 def test_pictures_that_are_not_square_are_cut_as_the_run_cuts_them() -> None:

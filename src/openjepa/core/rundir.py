@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -207,7 +208,7 @@ def environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "platform": platform.platform(),

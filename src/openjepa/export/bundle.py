@@ -329,12 +329,16 @@ processor, model = AutoImageProcessor.from_pretrained("{FOLDER}"), AutoModel.fro
 pixels = processor([Image.open("picture.png")], return_tensors="pt")
 states = model(**pixels).last_hidden_state  # pooled as export.json says
 """,
-    ("onnx", True): f"""import numpy as np
+    ("onnx", True): f"""import json
+
+import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
 session = onnxruntime.InferenceSession("{FOLDER}/{onnx.MODEL}")
 tokenizer = Tokenizer.from_file("{FOLDER}/tokenizer.json")
+tokenizer.enable_truncation(json.load(open("{FOLDER}/{DESCRIPTION}"))["max_length"])  # the network reads no more
+tokenizer.encode_special_tokens = True  # "[MASK]" written in a text is text
 row = tokenizer.encode("The ferry left at nine.")
 fed = {{"input_ids": np.array([row.ids]), "attention_mask": np.array([row.attention_mask])}}
 vectors = session.run(["{onnx.OUTPUT}"], fed)[0]

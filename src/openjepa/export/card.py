@@ -1,11 +1,13 @@
 """A model card from a run folder: data, objective, health, results beside baselines, cost, limits, how to repeat it.
 
 It begins with the front matter that the Hugging Face hub reads. Nothing is written from memory: every figure comes from
-a file of the run, and what a run does not know is said to be missing.
+a file of the run, and what a run does not know is said to be missing. Of absolute paths only the last part is shown: a
+card is published, and folders of one machine tell others nothing but who trained it.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +19,10 @@ from openjepa.evals.scorecard import Scorecard
 
 LIBRARIES = {"sentence-transformers": "sentence-transformers", "transformers": "transformers", "model2vec": "model2vec"}
 MOST_ROWS = 24  # of a table of results
+ABSOLUTE = re.compile(r"~\w*[\\/]|[\\/]|[A-Za-z]:[\\/]|file:/")  # how an absolute path begins
+FOLDERS = re.compile(  # of an absolute path within a list or a text
+    r"""(?<![^\[\](){},'"\s])(?:~\w*|[A-Za-z]:|file:/*)?[\\/](?:[^\\/,'"\[\](){}]+[\\/])*(?=[^\\/\s,'"\])}])"""
+)
 
 
 def model_card(
@@ -55,12 +61,12 @@ def _front_matter(to: str, reads_texts: bool, licence: str) -> str:
 
 def _data(config: BaseConfig, summary: Mapping[str, Any]) -> str:
     data = vars(config).get("data")
-    source = getattr(data, "source", "unknown")
+    source = _without_folders(getattr(data, "source", "unknown"))
     lines = [f"Source: `{source}`."]
     if getattr(data, "synthetic", False):
         lines.append("**This is a synthetic world made by a program, not real data.**")
     for name, value in dict(summary.get("notes", {}).get("data", {})).items():
-        lines.append(f"- {name}: {value}")
+        lines.append(f"- {name}: {_without_folders(value)}")
     return "\n".join(lines)
 
 
@@ -76,7 +82,7 @@ def _training(recipe: str, objective: str, config: BaseConfig, summary: Mapping[
     lines += [f"- {name}: {value}" for name, value in figures.items() if value is not None]
     if not summary:
         lines.append("Training did not end: there is no summary.")
-    settings = as_yaml(config.model_dump(mode="json")).rstrip()
+    settings = as_yaml(_without_folders(config.model_dump(mode="json"))).rstrip()
     return "\n".join(
         [*lines, "", "<details><summary>All settings</summary>", "", "```yaml", settings, "```", "</details>"]
     )
@@ -124,16 +130,46 @@ def _limits(config: BaseConfig, reads_texts: bool) -> str:
 
 
 def _repeat(environment: Mapping[str, Any], recipe: str, config: BaseConfig) -> str:
-    command = environment.get("command")
-    if isinstance(command, list):
-        command = shlex.join(map(str, command))
+    command = without_folders_of(environment.get("command") or "")
+    settings = config.model_dump(mode="json")
+    is_cut = _without_folders(settings) != settings
+    cut = " Of absolute paths only the last part is shown: put your own there." if is_cut else ""
     versions = environment.get("versions", {})
     shown = ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) or "unknown"
     start = f"It was started with\n\n```bash\n{command}\n```\n\n" if command else ""
     return (
         f"{start}The settings above, in a file with the line `recipe: {recipe}`, train it again: "
-        f"`openjepa train --config FILE`. Versions: {shown}."
+        f"`openjepa train --config FILE`.{cut} Versions: {shown}."
     )
+
+
+def without_folders_of(command: str) -> str:
+    """The command line that started the run, without the folders of absolute paths."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # written without quotes by an earlier version
+        words = command.split()
+    shown = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        is_setting = equals and re.fullmatch(r"[-\w.]+", key)
+        shown.append(f"{key}={_without_folders(value)}" if is_setting else _without_folders(word))
+    if shown and shown[0] == "__main__.py":
+        shown[0] = "openjepa"
+    return shlex.join(shown)
+
+
+def _without_folders(value: Any) -> Any:
+    """`value` with each absolute path in it as its last part; settings and lists of them part by part."""
+    if isinstance(value, Mapping):
+        return {name: _without_folders(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    if ABSOLUTE.match(value):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1] or value
+    return FOLDERS.sub("", value)
 
 
 def _row(cells: list[Any]) -> str:

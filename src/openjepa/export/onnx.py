@@ -82,8 +82,16 @@ def write_onnx(source: Source, file: Path) -> None:
             verbose=False,
         )
         assert program is not None
+        _forget_traces(program.model)
         program.save(str(file))
     onnx.checker.check_model(str(file))
+
+
+def _forget_traces(model: Any) -> None:
+    """Remove the lines of source that each node came from: they name folders of this machine."""
+    graphs = [model.graph, *model.functions.values()]
+    for node in (node for graph in graphs for node in graph.all_nodes()):
+        node.metadata_props.clear()
 
 
 def write_int8(file: Path, out: Path) -> None:

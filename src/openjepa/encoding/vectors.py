@@ -59,7 +59,7 @@ def _records(source: str, column: str, txt: TxtRule, counts: Counts) -> Iterator
 
 
 def _row(record: Record, counts: Counts) -> TextRow:
-    text = None if record.text is UNUSABLE else clean_text(record.text, "text", record.origin, counts)
+    text = None if record.value is UNUSABLE else clean_text(record.value, "text", record.origin, counts)
     if text:
         counts.add(KEPT, record.origin)
     elif text == "":

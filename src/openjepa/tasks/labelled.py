@@ -33,7 +33,7 @@ def labelled_texts(path: Path, columns: Columns, counts: Counts) -> Iterator[Lab
     """Texts with their labels, in the order of the file; rows without one or the other are counted."""
     reading = ReaderOptions(columns.text, columns.label, "lines", hints=HINTS, root=path if path.is_dir() else None)
     for record in read_files(find_files(str(path), counts, HINTS), reading, counts):
-        text = clean_text(record.text, "text", record.origin, counts)
+        text = clean_text(record.value, "text", record.origin, counts)
         if not text:
             counts.add("row without a text", record.origin)
         elif record.label is None or str(record.label) == "":

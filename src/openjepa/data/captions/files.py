@@ -77,7 +77,7 @@ def table_records(table: Path, folder: Path, columns: tuple[str, str], counts: C
     """The images that a table names. Raises UserError if it lacks one of the columns."""
     captions: dict[Path, list[Any]] = {}
     for row in read_files([table], ReaderOptions(*columns, hints=HINTS), counts):
-        file = file_within(folder, row.text, row.origin, counts)
+        file = file_within(folder, row.value, row.origin, counts)
         if file is not None:
             captions.setdefault(file, []).extend(row.label if isinstance(row.label, list) else [row.label])
     for file, texts in captions.items():

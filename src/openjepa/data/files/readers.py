@@ -49,7 +49,7 @@ def read_files(files: Iterable[Path], reading: ReaderOptions, counts: Counts) ->
         name = name_of(file, reading)
         try:
             for record in _records(file, name, reading, counts):
-                if record.text is not UNUSABLE or reading.every_record:
+                if record.value is not UNUSABLE or reading.every_record:
                     yield record
         except NoColumnError as error:
             if reading.root is None or kind_of(file) != "json":

@@ -50,9 +50,9 @@ class Counts(Counter[str]):
 
 
 class Record(NamedTuple):
-    """A raw text of any type, with its label and its origin ("corpus.jsonl:17")."""
+    """What a file or data set holds in one record, as found, with its label and its origin ("corpus.jsonl:17")."""
 
-    text: Any
+    value: Any  # a text as found, an image, or a row of columns
     label: Any
     origin: str
 

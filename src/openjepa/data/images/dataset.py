@@ -181,12 +181,12 @@ def _decoded(pixels: int, stream: Iterator[Record], counts: Counts, limit: int) 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             while chunk := list(islice(stream, CHUNK)):
                 each = [Counts() for _ in chunk]  # added in order afterwards, so that `first` is the first
-                images = pool.map(lambda row, c: decode(row.text, pixels, row.origin, c), chunk, each)
+                images = pool.map(lambda row, c: decode(row.value, pixels, row.origin, c), chunk, each)
                 for image, record, reasons in zip(images, chunk, each, strict=True):
                     for reason in reasons:
                         counts.add(reason, record.origin)
                     if image is not None:
-                        yield image, record._replace(text=None)
+                        yield image, record._replace(value=None)
 
     for image, record in islice(usable(), limit or None):
         counts.add(KEPT, record.origin)

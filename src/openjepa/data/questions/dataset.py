@@ -171,7 +171,7 @@ def _records(cfg: QuestionConfig, counts: Counts) -> Iterator[Record]:
 def _clean(record: Record, answer: Literal["final", "worked"], counts: Counts) -> Question | None:
     """The row as a Question, or None with the reason counted."""
     texts = []
-    for name, value in (("question", record.text), ("answer", record.label)):
+    for name, value in (("question", record.value), ("answer", record.label)):
         text = clean_text(value, name, record.origin, counts)
         if text is None:
             return None

@@ -244,7 +244,7 @@ def _shards(cfg: DataConfig, counts: Counts) -> Sequence[Callable[[int], Iterato
 
 def _clean(record: Record, position: Position, min_words: int, counts: Counts) -> Document | None:
     """The record as a Document, or None with the reason counted."""
-    text = clean_text(record.text, "text", record.origin, counts)
+    text = clean_text(record.value, "text", record.origin, counts)
     if text is None:
         return None
     if not text:

@@ -138,7 +138,7 @@ class CaptionedImages(Dataset[Captioned]):
 
 
 def captioned(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Record]:
-    """Every image of one source that has a caption, undecoded, with its captions (a tuple) as its label.
+    """Every image of one source that has a caption, undecoded, with its captions.
 
     Raises UserError if the source cannot be read or no setting names its captions.
     """
@@ -158,7 +158,7 @@ def captioned(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Rec
     for record in found:
         texts = tuple(_usable(record, counts))
         if texts:
-            yield record._replace(label=texts)
+            yield record._replace(label=None, captions=texts)
         else:
             counts.add("image without a caption", record.origin)
 

@@ -130,7 +130,8 @@ def _read_hub(
             for value, wanted, key in ((text, column, hints.column), (target, label, hints.label)):
                 if value is MISSING:
                     raise NoColumnError(name, str(wanted), column_names(row), key)
-        yield Record(*(None if value is MISSING else value for value in (text, target)), f"{origin}:{number}")
+        value, named = (None if found is MISSING else found for found in (text, target))
+        yield Record(value, named, f"{origin}:{number}")
 
 
 def _from_hub(name: str, hints: Hints, call: Callable[[], Any]) -> Any:

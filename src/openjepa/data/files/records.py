@@ -55,6 +55,7 @@ class Record(NamedTuple):
     value: Any  # a text as found, an image, or a row of columns
     label: Any
     origin: str
+    captions: tuple[str, ...] = ()  # of an image
 
 
 class Hints(NamedTuple):

@@ -29,7 +29,7 @@ from openjepa.data.images.sources import WORLD, ImageDataConfig, image_files, re
 from openjepa.data.loading.cache import cache_dir, cache_lock, code_version, file_versions, in_share
 from openjepa.data.text.sources import nothing_usable
 
-FORMAT = 2  # of the cache; raise it when images are decoded or stored differently
+FORMAT = 3  # of the cache; raise it when images are decoded or stored differently
 NOT_OF_IMAGES = {"probe_images", "objects", "eval_objects", "world_images"}  # settings that change no image
 SPLITS = ("train", "eval")
 CHUNK = 512  # images decoded together
@@ -52,7 +52,7 @@ class _Files:
 
     @property
     def rows(self) -> Path:
-        """JSON: {"labels": [...], "origins": [...]}; a label is text, a list of texts or null."""
+        """JSON: {"labels": [...], "captions": [...], "origins": [...]}: text or null, a list of texts, text."""
         return self.folder / f"{self.split}.json"
 
 
@@ -91,8 +91,8 @@ class ImageSet(Dataset[np.ndarray]):
 
     @property
     def captions(self) -> list[list[str]]:
-        """[N] the captions of each image, where `read` gives labels that are tuples of texts."""
-        return self._rows()["labels"]
+        """[N] the captions of each image; none where `read` gives none."""
+        return self._rows()["captions"]
 
     @property
     def origins(self) -> list[str]:
@@ -154,14 +154,14 @@ def build(folder: Path, cfg: ImageDataConfig, read: Read = records) -> None:
         for split in SPLITS:
             if not rows[split]:
                 raise _nothing_in(split, cfg, counts)
-            labels = [_label(row.label) for row in rows[split]]
-            text = json.dumps({"labels": labels, "origins": [row.origin for row in rows[split]]})
+            found = {
+                "labels": [None if row.label is None else str(row.label) for row in rows[split]],
+                "captions": [row.captions for row in rows[split]],
+                "origins": [row.origin for row in rows[split]],
+            }
+            text = json.dumps(found)
             _Files(temporary, split).rows.write_text(text, encoding="utf-8")
         (temporary / "counts.json").write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
-
-
-def _label(value: Any) -> str | tuple[str, ...] | None:
-    return value if value is None or isinstance(value, tuple) else str(value)
 
 
 def _split_images(cfg: ImageDataConfig, read: Read, counts: Counts) -> Iterator[tuple[np.ndarray, Record, str]]:

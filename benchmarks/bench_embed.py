@@ -28,7 +28,7 @@ import openjepa
 from openjepa.data.files.records import Counts
 from openjepa.data.text.sources import DataConfig, documents
 from openjepa.encoding.vectors import text_rows
-from openjepa.export.proof import cosines
+from openjepa.evals.features import cosine_rows
 from openjepa.run import Run
 
 Encode = Callable[[Sequence[str]], np.ndarray]
@@ -110,7 +110,7 @@ def texts_of(source: str) -> list[str]:
 def measured(ways: dict[str, Encode], texts: Sequence[str], rounds: int) -> dict[str, dict[str, float]]:
     """Texts a second of each way, its ratio to BASE, and the smallest cosine with its vectors."""
     expected = ways[BASE](texts[:200])
-    near = {name: float(cosines(encode(texts[:200]), expected).min()) for name, encode in ways.items()}
+    near = {name: float(cosine_rows(encode(texts[:200]), expected).min()) for name, encode in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, encode in ways.items():

@@ -82,7 +82,7 @@ class Run:
 
     @cached_property
     def compute(self) -> Compute:
-        """The device and precision that the run's networks are asked on."""
+        """The device and precision that the run's networks run on."""
         return compute_for(self.device, self.precision)
 
     def to(self, device: str | None = None, precision: str | None = None) -> Run:
@@ -181,7 +181,7 @@ class Run:
         """Where `sweep` found the best vectors, by validation. Raises UserError if there was no sweep."""
         file = self.folder.evals / "sweep.json"
         if not file.exists():
-            raise UserError(f"{self.path} was not audited; openjepa eval {self.path} --sweep finds the best latents")
+            raise UserError(f"{self.path} has no sweep; openjepa eval {self.path} --sweep finds the best latents")
         return best_vectors(read_json(file))
 
     def embed_file(
@@ -256,13 +256,13 @@ class Run:
 
         `tasks` defaults to the recipe's own; `long` as for `encode`. Raises UserError if there are none.
         """
-        asked = self.tasks() if tasks is None else list(tasks)
-        if not asked:
+        chosen = self.tasks() if tasks is None else list(tasks)
+        if not chosen:
             raise UserError(
                 f"nothing to evaluate in {self.path}: its data has no labels; set data.label, or give --suite FILE or "
                 "--sts FILE"
             )
-        return self._scored(lambda: [asked], name, long)
+        return self._scored(lambda: [chosen], name, long)
 
     def evaluate_suite(self, suite: Suite | str | Path, long: LongTexts = "windows") -> Scorecard:
         """`evaluate` on the tasks of a suite file, with TF-IDF (and BM25) of each task's own words.

@@ -11,8 +11,7 @@ import torch
 from openjepa import run as run_module
 from openjepa.api import Run, load
 from openjepa.cli import main
-from openjepa.evals.features import with_bf16_weights
-from openjepa.export.proof import cosines
+from openjepa.evals.features import cosine_rows, with_bf16_weights
 from tests.tiny import TINY
 
 TEXTS = ["the chef cooked a soup", "a train was late", "word " * 300, "x"]
@@ -27,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_bf16_vectors_are_nearly_those_of_fp32_and_weights_are_left_alone(run: Run) -> None:
     exact, fast = run.to(precision="32").encode(TEXTS), run.to(precision="bf16").encode(TEXTS)
-    assert cosines(exact, fast).min() > 0.999
+    assert cosine_rows(exact, fast).min() > 0.999
     assert not np.array_equal(exact, fast)
     copied = with_bf16_weights(run.experiment).method
     assert {p.dtype for p in copied.parameters()} == {torch.bfloat16}
@@ -58,7 +57,7 @@ def test_the_verb_says_how_near_bf16_is(
         command = ["embed", str(run.path), str(tmp_path / "texts.txt"), "--out", str(out), "--device", "cpu"]
         assert main([*command, "--precision", precision]) == 0
         assert ("in bf16: smallest cosine with fp32 0.99" in capsys.readouterr().err) == said
-    assert cosines(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "32.npy")).min() > 0.999
+    assert cosine_rows(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "32.npy")).min() > 0.999
 
 
 def test_batches_hold_no_more_tokens_than_asked_and_every_row_once() -> None:

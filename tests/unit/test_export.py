@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from openjepa.api import Run
 from openjepa.cli import main
 from openjepa.core.errors import UserError
-from openjepa.export import bundle, card
+from openjepa.export import bundle, card, usage
 from openjepa.export.bundle import DESCRIPTION, export
 from openjepa.export.inputs import TEXTS, as_squares, proof_images, proof_texts
 from openjepa.export.proof import prove
 from openjepa.export.source import Source
 from openjepa.export.twins import stock_model
+from openjepa.export.writers import write_sentence_transformers
 from openjepa.models.decoder import Decoder, DecoderConfig
 from openjepa.models.transformer import TextEncoder
 from openjepa.models.vit import ViT, ViTConfig
@@ -140,7 +141,7 @@ def test_the_verb_proves_in_a_process_that_does_not_know_openjepa(
 def test_the_code_on_the_card_runs_and_cuts_long_texts(to: Any, runs: Any, tmp_path: Path) -> None:
     source, out = runs("t_jepa").export_source(), tmp_path / "out"
     text = (export(source, to, out, opened=in_process).folder / "README.md").read_text()
-    code = text.partition("```python\n")[2].partition("```")[0].replace(bundle.FOLDER, str(out))
+    code = text.partition("```python\n")[2].partition("```")[0].replace(usage.FOLDER, str(out))
     exec(compile(code.replace("The ferry left at nine.", "The ferry left at nine. " * 200), "README.md", "exec"), {})
 
 
@@ -169,7 +170,7 @@ def rewritten(change: Callable[[Path], None]) -> Callable[[Source, Path], None]:
     """The writer of sentence-transformers' format, then a change of its files."""
 
     def write(source: Source, folder: Path) -> None:
-        bundle._write_sentence_transformers(source, folder)  # noqa: SLF001 - the fault is planted in its files
+        write_sentence_transformers(source, folder)
         change(folder)
 
     return write

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +12,26 @@ import numpy as np
 
 from openjepa.core.atomic import replaced_folder
 from openjepa.core.errors import UserError
-from openjepa.export import onnx, static
+from openjepa.core.rundir import write_json
+from openjepa.export import onnx, static, writers
 from openjepa.export.code_file import add_sentence_marks, require_rules
 from openjepa.export.inputs import as_squares, proof_images, proof_texts
 from openjepa.export.proof import TOLERANCE, Approximation, Opened, Proof, prove
 from openjepa.export.source import Source
-from openjepa.export.tokenizer import fast_tokenizer
-from openjepa.export.twins import stock_model
-from openjepa.models.pretrained import quiet_transformers
-from openjepa.models.pretrained_vision import PretrainedViT
+from openjepa.export.usage import notes_on, usage_of
+from openjepa.models.pretrained_vision import OUR_MEAN, OUR_STD
 
 Format = Literal["sentence-transformers", "transformers", "onnx", "model2vec"]
 Proofs = tuple[Proof | Approximation, ...]
 FORMATS: tuple[Format, ...] = get_args(Format)
 NEEDS = {"sentence-transformers": "sentence_transformers", "onnx": "onnxruntime", "model2vec": "model2vec"}
 DESCRIPTION = "export.json"  # what the vectors are, and the proof
-POOLING_NAMES = {"mean": "mean", "last": "lasttoken", "cls": "cls", "max": "max"}  # as sentence-transformers calls them
+WRITERS = {
+    "sentence-transformers": writers.write_sentence_transformers,
+    "transformers": writers.write_transformers,
+    "onnx": writers.write_onnx,
+    "model2vec": static.write_static,
+}
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,10 @@ def export(
             add_sentence_marks(source, folder)
         if to == "onnx" and int8:
             onnx.write_int8(folder / onnx.MODEL, folder / onnx.MODEL_INT8)
-        _write_json(folder / DESCRIPTION, describe(source, to))
+        description = describe(source, to)
+        write_json(folder / DESCRIPTION, description)
         proofs = _proofs(source, to, folder, int8, opened)
-        _write_json(folder / DESCRIPTION, {**describe(source, to), "proof": [proof.to_json() for proof in proofs]})
+        write_json(folder / DESCRIPTION, {**description, "proof": [proof.to_json() for proof in proofs]})
         (folder / "README.md").write_text(card_of(source, to, proofs), encoding="utf-8")
     return Exported(out, proofs)
 
@@ -89,13 +93,12 @@ def require_library(to: Format) -> None:
 def describe(source: Source, to: Format) -> dict[str, Any]:
     """What a reader of the folder needs to know of the vectors, beside what the format itself says."""
     embedding = source.embedding
-    pretrained_vision = isinstance(getattr(source.encoder, "module", source.encoder), PretrainedViT)
     found: dict[str, Any] = {
         "format": to,
         "reads": "texts" if source.reads_texts else "images",
         "pooling": embedding.pooling,
         "normalization": embedding.normalization,
-        "skipped_positions": 1 if pretrained_vision else 0,  # [CLS] is not pooled
+        "skipped_positions": int(source.skips_cls),
         "needs_code": needs_code(source, to),
     }
     if source.reads_texts:
@@ -103,7 +106,7 @@ def describe(source: Source, to: Format) -> dict[str, Any]:
         name = tokenizer.backend.id_to_token(tokenizer.pad_id)
         row = {"max_length": source.max_row, "pad_id": tokenizer.pad_id, "pad_token": name}
         return {**found, **row, "prompt": source.prompt}
-    mean, std = _statistics(source) if to == "transformers" else ([0.5] * 3, [0.5] * 3)
+    mean, std = writers.statistics(source) if to == "transformers" else ([*OUR_MEAN], [*OUR_STD])
     return {**found, "pixels": source.images.pixels, "image_mean": mean, "image_std": std}
 
 
@@ -123,7 +126,7 @@ def _require_expressible(source: Source, to: Format, with_code: bool) -> None:
     if not source.reads_texts:
         if to == "model2vec":
             raise UserError("--to model2vec is a table of tokens; this run reads images: --to transformers or onnx")
-        if to == "sentence-transformers" and describe(source, to)["skipped_positions"]:
+        if to == "sentence-transformers" and source.skips_cls:
             raise UserError(
                 "--to sentence-transformers would pool [CLS] too, which this run does not; --to transformers or onnx"
             )
@@ -185,171 +188,7 @@ def _static_proof(source: Source, folder: Path) -> Approximation:
 
 def card_of(source: Source, to: Format, proofs: Proofs) -> str:
     """The model card with how to use this format, and its proof."""
-    usage = USAGE[to, source.reads_texts]
-    if needs_code(source, to):
-        usage = usage.replace(f'"{FOLDER}")', f'"{FOLDER}", trust_remote_code=True)')
+    usage = usage_of(to, source.reads_texts, needs_code(source, to))
     lines = "\n".join(f"- {proof.sentence()}" for proof in proofs)
     card = source.card(to, source.reads_texts)
-    return f"{card}\n## Use\n\n```python\n{usage}```\n\n{_notes(source)}\n## Proof\n\n{lines}\n"
-
-
-def _notes(source: Source) -> str:
-    if source.reads_texts:
-        said = (
-            f" Put {source.prompt!r} before every text (sentence-transformers does it by itself)."
-            if source.prompt
-            else ""
-        )
-        return (
-            f"Texts longer than {source.max_row} tokens are cut; `openjepa` itself reads them whole, as the mean of "
-            f"their parts.{said} An empty text gives the vector of its special tokens here, and zeros in `openjepa`.\n"
-        )
-    side = source.images.pixels
-    return (
-        f"Cut pictures that are not square first: `PIL.ImageOps.fit(image, ({side}, {side}), "
-        "PIL.Image.Resampling.BICUBIC)`.\n"
-    )
-
-
-# ---- one writer a format ----
-
-
-def _write_transformers(source: Source, folder: Path) -> None:
-    with quiet_transformers():
-        if source.reads_texts:
-            pad_id = source.tokenizer.pad_id
-            stock_model(source.encoder, pad_id, source.embedding.causal).save_pretrained(folder)
-            fast_tokenizer(source).save_pretrained(folder)
-        else:
-            stock_model(source.encoder).save_pretrained(folder)
-            _image_processor(source).save_pretrained(folder)
-
-
-def _write_sentence_transformers(source: Source, folder: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-
-    plain = folder / "plain"
-    plain.mkdir()
-    _write_transformers(source, plain)
-    limit = {"max_seq_length": source.max_row} if source.reads_texts else {}
-    with quiet_transformers(), onnx.quiet_export():
-        transformer = Transformer(str(plain), **limit)
-        pooling: Any = POOLING_NAMES[source.embedding.pooling]
-        modules: list[Any] = [transformer, Pooling(source.encoder.dim, pooling), *_dense_modules(source)]
-        if source.embedding.normalization == "unit":
-            modules.append(Normalize())
-        head = source.head
-        prompts: Any = {} if head is None else {"prompts": head.prompts, "default_prompt_name": head.default_prompt}
-        model = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine", **prompts)
-        model.save_pretrained(str(folder), create_model_card=False)
-    for file in plain.iterdir():
-        file.unlink()
-    plain.rmdir()
-
-
-def _dense_modules(source: Source) -> list[Any]:
-    """The linear maps behind the pooling, as that library's modules."""
-    from sentence_transformers.sentence_transformer.modules import Dense
-
-    maps: list[Any] = [] if source.head is None else list(source.head.maps)
-    return [
-        Dense(
-            linear.in_features,
-            linear.out_features,
-            linear.bias is not None,
-            activation,
-            init_weight=linear.weight.detach(),
-            init_bias=None if linear.bias is None else linear.bias.detach(),
-        )
-        for linear, activation in zip(maps[::2], maps[1::2], strict=True)
-    ]
-
-
-def _write_onnx(source: Source, folder: Path) -> None:
-    onnx.write_onnx(source, folder / onnx.MODEL)
-    if source.reads_texts:
-        with quiet_transformers():
-            fast_tokenizer(source).save_pretrained(folder)
-
-
-def _image_processor(source: Source) -> Any:
-    """Square images to pixels as the run reads them, by Pillow."""
-    from transformers import SiglipImageProcessor, ViTImageProcessor
-
-    side = source.images.pixels
-    mean, std = _statistics(source)
-    is_pretrained = isinstance(getattr(source.encoder, "module", source.encoder), PretrainedViT)
-    made = ViTImageProcessor if is_pretrained else SiglipImageProcessor
-    return made(size={"height": side, "width": side}, resample=3, image_mean=mean, image_std=std)
-
-
-def _statistics(source: Source) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel, of values in [0, 1], that the encoder's images are normed by."""
-    inner = getattr(source.encoder, "module", source.encoder)
-    if isinstance(inner, PretrainedViT):
-        return inner.mean.flatten().tolist(), inner.std.flatten().tolist()
-    return [0.5] * 3, [0.5] * 3
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-WRITERS = {
-    "sentence-transformers": _write_sentence_transformers,
-    "transformers": _write_transformers,
-    "onnx": _write_onnx,
-    "model2vec": static.write_static,
-}
-FOLDER = "path/to/this/folder"
-USAGE = {
-    ("sentence-transformers", True): f"""from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{FOLDER}")
-documents = model.encode_document(["The ferry left at nine.", "Boxes were counted in spring."])
-print(model.similarity(model.encode_query("When did the boat go?"), documents))
-""",
-    ("sentence-transformers", False): f"""from PIL import Image
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{FOLDER}")
-vectors = model.encode([Image.open("picture.png")])
-""",
-    ("transformers", True): f"""from transformers import AutoModel, AutoTokenizer
-
-tokenizer, model = AutoTokenizer.from_pretrained("{FOLDER}"), AutoModel.from_pretrained("{FOLDER}")
-batch = tokenizer(["The ferry left at nine."], padding=True, truncation=True, return_tensors="pt")
-states = model(**batch).last_hidden_state  # pooled as export.json says
-""",
-    ("transformers", False): f"""from PIL import Image
-from transformers import AutoImageProcessor, AutoModel
-
-processor, model = AutoImageProcessor.from_pretrained("{FOLDER}"), AutoModel.from_pretrained("{FOLDER}")
-pixels = processor([Image.open("picture.png")], return_tensors="pt")
-states = model(**pixels).last_hidden_state  # pooled as export.json says
-""",
-    ("onnx", True): f"""import json
-
-import numpy as np
-import onnxruntime
-from tokenizers import Tokenizer
-
-session = onnxruntime.InferenceSession("{FOLDER}/{onnx.MODEL}")
-tokenizer = Tokenizer.from_file("{FOLDER}/tokenizer.json")
-tokenizer.enable_truncation(json.load(open("{FOLDER}/{DESCRIPTION}"))["max_length"])  # the network reads no more
-tokenizer.encode_special_tokens = True  # "[MASK]" written in a text is text
-row = tokenizer.encode("The ferry left at nine.")
-fed = {{"input_ids": np.array([row.ids]), "attention_mask": np.array([row.attention_mask])}}
-vectors = session.run(["{onnx.OUTPUT}"], fed)[0]
-""",
-    ("onnx", False): f"""import onnxruntime
-
-session = onnxruntime.InferenceSession("{FOLDER}/{onnx.MODEL}")
-vectors = session.run(["{onnx.OUTPUT}"], {{"pixel_values": pixels}})[0]  # [B, 3, S, S] float32 in [-1, 1]
-""",
-    ("model2vec", True): f"""from model2vec import StaticModel
-
-vectors = StaticModel.from_pretrained("{FOLDER}").encode(["The ferry left at nine."])
-""",
-}
+    return f"{card}\n## Use\n\n```python\n{usage}```\n\n{notes_on(source)}\n## Proof\n\n{lines}\n"

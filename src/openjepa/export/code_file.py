@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from openjepa.core.errors import UserError
+from openjepa.core.rundir import read_json, write_json
 from openjepa.data.text import sentence_rules, sentence_spans
 from openjepa.export.source import Source
 
@@ -49,6 +49,6 @@ def _one_file(files: list[Path]) -> str:
 
 
 def _change(file: Path, change: Callable[[Any], None]) -> None:
-    value = json.loads(file.read_text(encoding="utf-8"))
+    value = read_json(file)
     change(value)
-    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_json(file, value)

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from openjepa.export.source import Source
 from openjepa.export.twins import stock_model
 from openjepa.models.pooling import StatePooling, pooled
-from openjepa.models.pretrained_vision import PretrainedViT
-from openjepa.models.vit import ViT
 
 MODEL, MODEL_INT8 = "model.onnx", "model_int8.onnx"
 OUTPUT = "sentence_embedding"  # the name that sentence-transformers expects; "embedding" clashes in onnxruntime
@@ -41,7 +39,7 @@ class TextGraph(nn.Module):
 class ImageGraph(nn.Module):
     """Pixels to vectors."""
 
-    def __init__(self, encoder: ViT | PretrainedViT, pooling: StatePooling, unit_length: bool) -> None:
+    def __init__(self, encoder: Any, pooling: StatePooling, unit_length: bool) -> None:
         super().__init__()
         self.encoder, self.pooling, self.unit_length = encoder, pooling, unit_length
 
@@ -59,7 +57,7 @@ def write_onnx(source: Source, file: Path) -> None:
     unit_length = source.embedding.normalization == "unit"
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim.DYNAMIC
     if source.reads_texts:
-        model = stock_model(source.encoder, source.tokenizer.pad_id, source.embedding.causal)
+        model = stock_model(source.network, source.tokenizer.pad_id, source.embedding.causal)
         maps = nn.Identity() if source.head is None else source.head.maps
         graph: nn.Module = TextGraph(model, pooling, maps, unit_length)
         row = source.row("one two three four five six")
@@ -67,7 +65,7 @@ def write_onnx(source: Source, file: Path) -> None:
         arguments: tuple[Tensor, ...] = (ids, torch.ones_like(ids))
         names, shapes = ["input_ids", "attention_mask"], [{0: batch, 1: length}, {0: batch, 1: length}]
     else:
-        graph = ImageGraph(_vision(source.encoder), pooling, unit_length)
+        graph = ImageGraph(source.network, pooling, unit_length)
         side = source.images.pixels
         arguments = (torch.zeros(2, 3, side, side),)
         names, shapes = ["pixel_values"], [{0: batch}]
@@ -100,12 +98,6 @@ def write_int8(file: Path, out: Path) -> None:
 
     with quiet_export():
         quantize_dynamic(str(file), str(out), weight_type=QuantType.QInt8, per_channel=True)
-
-
-def _vision(encoder: Any) -> ViT | PretrainedViT:
-    inner = getattr(encoder, "module", encoder)  # a frozen or averaged copy holds the encoder
-    assert isinstance(inner, ViT | PretrainedViT)
-    return inner.float().cpu().eval()
 
 
 @contextlib.contextmanager

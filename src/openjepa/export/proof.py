@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from openjepa.core.errors import UserError
+from openjepa.evals.features import cosine_rows
 
 OPENED = Path(__file__).with_name("opened.py")
 TOLERANCE = {"sentence-transformers": 1e-5, "transformers": 1e-5, "onnx": 1e-4}  # largest absolute difference, fp32
@@ -89,23 +90,17 @@ def prove(
         format_name if file is None else f"{format_name} ({file})",
         len(expected),
         float(np.abs(vectors - expected).max()),
-        float(cosines(vectors, expected).min()),
+        float(cosine_rows(vectors, expected).min()),
         tolerance,
     )
-
-
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[N, D], [N, D] -> [N] cosines of paired rows; 1 where both are zero."""
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    products = (a.astype(np.float64) * b).sum(1)
-    return np.where(lengths > 0, products / np.maximum(lengths, 1e-30), 1.0)
 
 
 def opened_elsewhere(format_name: str, folder: Path, inputs: Sequence[Any], file: str | None) -> np.ndarray:
     """[N, D] the vectors that a fresh process gets. Raises UserError if it fails."""
     with tempfile.TemporaryDirectory(prefix="openjepa-proof-") as temporary:
-        place = Path(temporary)
-        given, out = _written(inputs, place), place / "vectors.npy"
+        workspace = Path(temporary)
+        given = _written(inputs, workspace)
+        out = workspace / "vectors.npy"
         command = [sys.executable, "-I", str(OPENED), format_name, str(folder.resolve()), str(given), str(out)]
         done = subprocess.run(
             [*command, *([file] if file else [])],
@@ -113,7 +108,7 @@ def opened_elsewhere(format_name: str, folder: Path, inputs: Sequence[Any], file
             text=True,
             check=False,
             timeout=PATIENCE_S,
-            cwd=place,
+            cwd=workspace,
         )
         if done.returncode:
             last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]

@@ -15,7 +15,9 @@ from openjepa.core.errors import UserError
 from openjepa.data.images.inputs import ImageInputs
 from openjepa.data.text.inputs import TextInputs
 from openjepa.data.tokenizers.text_tokenizer import TextTokenizer
+from openjepa.models.pretrained_vision import PretrainedViT
 from openjepa.models.sentence_head import SentenceHead
+from openjepa.models.target import Untrained
 
 TWO_WORDS = "one two"  # a text whose row shows what stands before and after its tokens
 
@@ -55,9 +57,19 @@ class Source:
         return self.embedding.inputs
 
     @property
+    def network(self) -> Encoder:
+        """The encoder, without what keeps a copy of it from being trained."""
+        return self.encoder.encoder if isinstance(self.encoder, Untrained) else self.encoder
+
+    @property
+    def skips_cls(self) -> bool:
+        """Whether the encoder has a [CLS] position in front that is not pooled."""
+        return isinstance(self.network, PretrainedViT)
+
+    @property
     def head(self) -> SentenceHead | None:
         """Pooling, maps and prompts of the sentence-transformers model that the run started from."""
-        head = getattr(self.encoder, "head", None)
+        head = getattr(self.network, "head", None)
         return head if isinstance(head, SentenceHead) else None
 
     @property
@@ -80,10 +92,8 @@ class Source:
     @cached_property
     def wrapping(self) -> tuple[list[int], list[int]]:
         """The token ids that stand before and after a text's own. Raises UserError if a row is not so made."""
-        row, content = (
-            self.row(TWO_WORDS).tolist(),
-            self.tokenizer.encode_content([self.prompt + TWO_WORDS])[0].tolist(),
-        )
+        row = self.row(TWO_WORDS).tolist()
+        content = self.tokenizer.encode_content([self.prompt + TWO_WORDS])[0].tolist()
         for start in range(len(row) - len(content) + 1):
             if row[start : start + len(content)] == content:
                 return row[:start], row[start + len(content) :]

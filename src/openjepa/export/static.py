@@ -6,14 +6,14 @@ how rare the token is if its rank in the vocabulary is by frequency (Zipf): Tulk
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
+from openjepa.evals.features import inner_products, unit_rows
+from openjepa.evals.scores import spearman_rows
 from openjepa.export.source import Source
 from openjepa.models.pooling import described_vectors
 
@@ -60,10 +60,5 @@ def _principal(table: np.ndarray, axes: int) -> np.ndarray:
 def kept_order(original: np.ndarray, static: np.ndarray) -> float:
     """Spearman correlation of the cosines of all pairs, in [-1, 1], higher better: how much of the order is kept."""
     pairs = np.triu_indices(len(original), 1)
-    return float(spearmanr(_cosine_matrix(original)[pairs], _cosine_matrix(static)[pairs]).statistic)
-
-
-def _cosine_matrix(vectors: Sequence | np.ndarray) -> np.ndarray:
-    rows = np.asarray(vectors, dtype=np.float64)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return rows @ rows.T
+    first, second = (inner_products(rows, rows)[pairs] for rows in (unit_rows(original), unit_rows(static)))
+    return float(spearman_rows(first[None], second[None])[0])

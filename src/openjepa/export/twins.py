@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from openjepa.core.encoder import Encoder
 from openjepa.core.errors import UserError
-from openjepa.models.pretrained import ATTENTION, PretrainedEncoder, quiet_transformers
+from openjepa.models.pretrained import ATTENTION, PretrainedEncoder
 from openjepa.models.pretrained_vision import PretrainedViT
-from openjepa.models.target import Untrained
+from openjepa.models.quiet import quiet_transformers
 from openjepa.models.transformer import Block, TextEncoder, Trunk
 from openjepa.models.vit import ViT
 
@@ -38,23 +38,22 @@ def stock_model(encoder: Encoder | nn.Module, pad_id: int | None = None, causal:
 
     Raises UserError where no stock class computes the same.
     """
-    inner = encoder.module if isinstance(encoder, Untrained) else encoder
     with quiet_transformers():
-        match inner:
+        match encoder:
             case PretrainedEncoder() | PretrainedViT():
-                return _plain_attention(inner.model)
+                return _plain_attention(encoder.model)
             case TextEncoder() if causal:
-                return _filled(_gpt2(inner), _gpt2_tensors(inner))
+                return _filled(_gpt2(encoder), _gpt2_tensors(encoder))
             case TextEncoder() if pad_id is not None:
-                return _filled(_xlm_roberta_xl(inner, pad_id), _xlm_roberta_xl_tensors(inner, pad_id))
-            case ViT() if isinstance(inner.stem, nn.Linear):
-                return _filled(_siglip_vision(inner), _siglip_vision_tensors(inner))
+                return _filled(_xlm_roberta_xl(encoder, pad_id), _xlm_roberta_xl_tensors(encoder, pad_id))
+            case ViT() if isinstance(encoder.stem, nn.Linear):
+                return _filled(_siglip_vision(encoder), _siglip_vision_tensors(encoder))
             case ViT():
                 raise UserError(
                     "encoder.stem=conv has no stock class in transformers; --to onnx exports it, or train with "
                     "encoder.stem=linear"
                 )
-    raise UserError(f"{type(inner).__name__} has no stock class in transformers; --to onnx may export it")
+    raise UserError(f"{type(encoder).__name__} has no stock class in transformers; --to onnx may export it")
 
 
 def _plain_attention(model: Any) -> Any:

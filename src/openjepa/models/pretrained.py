@@ -14,8 +14,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ from openjepa.core.errors import UserError
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.attention import attend
 from openjepa.models.packing import packs
-from openjepa.models.sentence_head import MODULES, read_head, stored_json
+from openjepa.models.quiet import quiet_transformers
+from openjepa.models.sentence_head import read_head, stored_json
 from openjepa.models.sequence_packing import SequencePacking
 from openjepa.models.transformer import key_mask
 
@@ -65,10 +65,11 @@ class PretrainedEncoder(nn.Module):
         self.dim: int = config.hidden_size if hasattr(config, "hidden_size") else config.dim
         self.first_position = first_position(self.model)
         self.room: int = config.max_position_embeddings - self.first_position  # tokens of a row, whatever `max_len`
-        self.own_max_len: int = min(sentence_limit(name) or self.room, self.room)
+        self.head = read_head(name)  # None = the mean of its states is the embedding
+        limit = sentence_limit(name, self.head is not None)
+        self.own_max_len: int = min(limit or self.room, self.room)
         self.max_len: int = min(max_len or self.own_max_len, self.room)
         self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
-        self.head = read_head(name)  # None = the mean of its states is the embedding
         for parameter in unused_parameters(self.model):
             parameter.requires_grad_(False)
 
@@ -143,13 +144,14 @@ def save_model(model: Any, folder: Path, weights: bool) -> None:
         model.save_pretrained(folder)
 
 
-def sentence_limit(name: str) -> int | None:
+def sentence_limit(name: str, has_head: bool) -> int | None:
     """The longest text in tokens that the model behind `name` was made for, as sentence-transformers keeps it.
 
-    None where it does not say. Releases before 6 keep it in a file of its own, later ones with the tokenizer.
+    None where it does not say. Releases before 6 keep it in a file of its own, later ones with the tokenizer of a model
+    that has a head.
     """
     limit = _setting(name, LIMIT_FILE, "max_seq_length")
-    if limit is None and stored_json(name, MODULES) is not None:
+    if limit is None and has_head:
         limit = _setting(name, "tokenizer_config.json", "model_max_length")
     return limit if isinstance(limit, int) and limit > 0 else None
 
@@ -217,24 +219,6 @@ def _grown(model: Any, vocab: Vocabulary | None) -> Any:
     if vocab is not None and vocab.size > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(vocab.size, mean_resizing=False)
     return model
-
-
-@contextmanager
-def quiet_transformers() -> Generator[None]:
-    """Within the block transformers shows no progress bars and prints no warnings; errors are still raised."""
-    from huggingface_hub.utils import are_progress_bars_disabled
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled() and not are_progress_bars_disabled()  # the hub's go with transformers' own
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def with_fast_attention(model: Any) -> nn.Module:

@@ -19,7 +19,8 @@ from openjepa.core import hub
 from openjepa.core.atomic import replaced_folder
 from openjepa.core.encoder import Modality
 from openjepa.core.errors import ConfigError, UserError
-from openjepa.models.pretrained import attention_mask, load_model, quiet_transformers, save_model, unused_parameters
+from openjepa.models.pretrained import attention_mask, load_model, save_model, unused_parameters
+from openjepa.models.quiet import quiet_transformers
 from openjepa.models.transformer import gather_positions, key_mask
 
 OUR_MEAN, OUR_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # images come in [-1, 1]

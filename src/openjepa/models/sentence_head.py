@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from openjepa.core import hub
 from openjepa.core.embedding import Normalization
 from openjepa.core.errors import UserError
+from openjepa.core.rundir import write_json
 from openjepa.models.pooling import StatePooling, pooled
+from openjepa.models.quiet import quiet_transformers
 
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
 OLD_POOLING: dict[str, StatePooling] = {
@@ -51,7 +53,7 @@ class SentenceHead(nn.Module):
 
     @property
     def prompt(self) -> str:
-        """What stands before every text unless another prompt is asked for."""
+        """The default prompt, which stands before every text."""
         return self.prompts.get(self.default_prompt, "") if self.default_prompt else ""
 
     def forward(self, states: Tensor, valid: Tensor) -> Tensor:
@@ -145,7 +147,7 @@ def _file(name: str, path: str) -> Path | None:
     """A file of a folder or hub repository; None if it has no such file."""
     from transformers.utils import cached_file
 
-    with hub.reaching():
+    with hub.reaching(), quiet_transformers():
         found = cached_file(
             str(Path(name).expanduser()),
             path,
@@ -173,7 +175,7 @@ def _entry(number: int, path: str, kind: str) -> dict[str, Any]:
 
 def _write(file: Path, value: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_json(file, value)
 
 
 def embedded(encoder: Any, ids: Tensor, valid: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, default_folder
 from openjepa.core.values import as_overrides
 from openjepa.data.objects import with_objects, without_objects
-from openjepa.encoding.vectors import text_rows
+from openjepa.encoding.rows import text_rows
 from openjepa.run import BACKGROUND_TEXTS, Run, load, require_there
 from openjepa.training.run import train_into
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from openjepa.core.compute import Compute, compute_for, cpu_multiplies_bf16
 from openjepa.core.config import names_files
@@ -28,8 +29,10 @@ from openjepa.core.values import as_overrides
 from openjepa.data.files.records import TxtRule
 from openjepa.data.text.inputs import LongTexts, ReadingReport, TextInputs
 from openjepa.data.text.sources import DataConfig, held_out_texts
-from openjepa.encoding.files import embed_file
+from openjepa.encoding.compact import Compaction, Quantization
+from openjepa.encoding.files import TextFiles, embed_file
 from openjepa.encoding.inputs import as_images, as_texts
+from openjepa.encoding.workers import Encode, Encoded, one_process, several_processes
 from openjepa.evals.features import cosine_rows, with_bf16_weights
 from openjepa.evals.input_rows import BATCH_TOKENS
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
@@ -189,31 +192,72 @@ class Run:
         source: str | Path,
         out: str | Path,
         column: str = "text",
+        id_column: str | None = None,
         batch_tokens: int = BATCH_TOKENS,
-        on_rows: Callable[[int], None] | None = None,
+        on_rows: Callable[[int, bool], None] | None = None,
         at: Point = EMBEDDING,
         long: LongTexts = "windows",
         txt: TxtRule = "lines",
+        dims: int | None = None,
+        quantization: Quantization = "none",
+        processes: int = 1,
     ) -> dict[str, Any]:
         """Vectors of the texts in a file, row by row, into `out`; see `encode` and `encoding.files.embed_file`.
 
-        The result also holds `reading`: how many texts were long, and which share of tokens was left out or unknown.
+        Args:
+            source: a file, folder or pattern as in `data.source`, or "-" for lines of standard input.
+            out: a .npy, .parquet or .faiss file.
+            column: key or column of the text.
+            id_column: key or column that names a row; None = where the row stands ("corpus.jsonl:17").
+            on_rows: called with a number of rows that are written, and whether an earlier call wrote them.
+            txt: what a text of a .txt file is, as `data.txt`.
+            dims: keep the first so many dimensions alone; see `train.matryoshka`.
+            quantization: "int8" or "binary" instead of float32; see `encoding.compact.Compaction`.
+            processes: how many have a copy of the encoder, each a device or a part of the cores. With more than one,
+                a script must guard its main part with `if __name__ == "__main__":`.
+
+        A call that was interrupted is gone on with by the same call. The result also holds `reading`: how many texts
+        were long, and which share of tokens was left out or unknown.
         """
         report = self.reading(long)
         if report is None:
             raise UserError(f"embed reads files of texts, and {self.recipe} embeds images; use run.encode(images)")
-        dim = self._vectors(["a text of a few words"], at=at).shape[1]
-        result = embed_file(
-            lambda texts: self._vectors(texts, batch_tokens, at, report),
-            dim,
-            source,
-            out,
-            column,
-            on_rows,
-            txt,
-        )
+        inputs = report.inputs
+        full_dim = self._vectors(["a text of a few words"], at=at).shape[1]
+        compaction = Compaction(full_dim, dims, quantization, inputs.unit_length and at == EMBEDDING)
+        if processes == 1:
+            encoding = partial(one_process, self._counted_encoder(batch_tokens, at, long))
+        else:
+            make = partial(_encoder_of_process, self.path, self.compute, self.precision, batch_tokens, at, long)
+            encoding = partial(several_processes, processes, make)
+        texts = TextFiles(str(source), column, id_column, txt)
+        result = embed_file(encoding, texts, Path(out), compaction, self._identity(at, long), on_rows)
+        report.add_counted(result["reading"])
         report.warn()
         return {**result, "reading": report.to_json()}
+
+    def _counted_encoder(self, batch_tokens: int, at: Point, long: LongTexts) -> Encode:
+        """From texts to vectors and what was counted of them."""
+
+        def encode(texts: Sequence[str]) -> Encoded:
+            report = self.reading(long)
+            assert report is not None
+            vectors = self._vectors(texts, batch_tokens, at, report)
+            return Encoded(vectors, report.counted)
+
+        return encode
+
+    def _identity(self, at: Point, long: LongTexts) -> dict[str, Any]:
+        """What the run's vectors depend on."""
+        newest = checkpoint.newest(self.folder.checkpoints)
+        return {
+            "run": str(self.path.resolve()),
+            "checkpoint": newest.name,
+            "saved_at": newest.stat().st_mtime,
+            "latents": at.name,
+            "long": long,
+            "bf16": self.compute.bf16,
+        }
 
     def similar(
         self, texts: Sequence[str], background: Sequence[str] | None = None, long: LongTexts = "windows"
@@ -445,6 +489,14 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Run
     recipe, values = folder.recipe_and_values()
     module = folder.recipe_module(recipe)
     return Run(folder, recipe, module.Config.load(values), module, device, precision)
+
+
+def _encoder_of_process(
+    path: Path, compute: Compute, precision: str, batch_tokens: int, at: Point, long: LongTexts, number: int
+) -> Encode:
+    """The encoder of worker process `number`, on a device of its own where there are several."""
+    device = f"cuda:{number % torch.cuda.device_count()}" if compute.device.type == "cuda" else str(compute.device)
+    return load(path, device, precision)._counted_encoder(batch_tokens, at, long)
 
 
 def require_there(config: Any, key: str, advice: str) -> None:

@@ -23,7 +23,7 @@ from openjepa.data.files.readers import read_files
 from openjepa.data.files.records import Counts, ReaderOptions, counts_line
 from openjepa.data.files.texts import html_text, markdown_text
 from openjepa.data.text.sources import DataConfig, documents, source_key
-from openjepa.encoding.vectors import count_rows, text_rows
+from openjepa.encoding.rows import count_rows, text_rows
 
 T = TypeVar("T")
 ROWS = [

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
 from openjepa.cli.compute import Device, ModelPrecision
-from openjepa.cli.output import AsJson, Long, print_json, remark, stderr
+from openjepa.cli.output import AsJson, Interrupted, Long, print_json, remark, stderr
 
 
 def embed(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     source: Annotated[str, typer.Argument(metavar="INPUT", help="A file, folder or pattern; - = stdin.")],
-    out: Annotated[Path, typer.Option("--out", help="Where to: .npy (one row a text) or .parquet (id, vector).")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Where to: .npy (one row a text), .parquet (id, vector) or .faiss.")
+    ],
     column: Annotated[str, typer.Option("--column", help="Key or column that holds the text.")] = "text",
+    id_column: Annotated[
+        str | None, typer.Option("--id-column", help="Key or column that names a row; default: where it stands.")
+    ] = None,
     txt: Annotated[
         str, typer.Option("--txt", help="What a text of a .txt file is: lines, paragraphs, files or auto.")
     ] = "lines",
@@ -24,6 +32,14 @@ def embed(
     best: Annotated[
         bool, typer.Option("--best", help="Vectors of the layer and pooling that eval --sweep found best.")
     ] = False,
+    dims: Annotated[int | None, typer.Option("--dims", help="Keep the first so many dimensions alone.")] = None,
+    quantize: Annotated[
+        Literal["none", "int8", "binary"],
+        typer.Option("--quantize", help="Smaller numbers: none, int8, or binary (one bit a dimension)."),
+    ] = "none",
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that embed, each a device or a part of the cores.")
+    ] = 1,
     long: Long = "windows",
     device: Device = "auto",
     precision: ModelPrecision = "auto",
@@ -35,22 +51,81 @@ def embed(
     without a text gets a zero vector and is counted. The vectors are the run's embedding; with --best, those of
     the encoder, layer and pooling that were best on validation in `openjepa eval RUN --sweep`.
 
+    A command that was stopped or killed goes on where it was when it is given again. Beside .npy and .faiss stands
+    a file of ids, one a line (.ids.jsonl). For --dims and --quantize, the share of nearest neighbours that stay is
+    measured on the first texts; train with train.matryoshka=[DIMS] if vectors are to be cut.
+
     Examples:
       openjepa embed runs/first corpus.jsonl --out vectors.npy
       openjepa embed runs/first notes/ --out notes.parquet
+      openjepa embed runs/first corpus.csv --id-column sku --out vectors.faiss --dims 64
       zcat corpus.txt.gz | openjepa embed runs/first - --out vectors.parquet
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from openjepa import api
-    from openjepa.data.files.records import counts_line, txt_rule
-    from openjepa.encoding.vectors import count_rows
+    from openjepa.data.files.records import txt_rule
+    from openjepa.encoding.rows import count_rows
     from openjepa.evals.layers import EMBEDDING
 
     rule = txt_rule(txt)
     console = stderr()
     opened, cosine = api.load(run, device, precision).for_bulk()
     point = opened.best_point() if best else EMBEDDING
+    began = time.perf_counter()
+    with progress_bar(console, count_rows(source, rule)) as advance:
+        try:
+            result = opened.embed_file(
+                source,
+                out,
+                column,
+                id_column,
+                batch_tokens,
+                advance,
+                point,
+                long,
+                rule,
+                dims,
+                quantize,
+                processes,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; the same command goes on behind the rows that are kept beside {out}") from None
+    result["latents"] = point.name
+    new_rows = result["rows"] - result["resumed_rows"]
+    result["texts_per_s"] = round(new_rows / (time.perf_counter() - began), 1)
+    _say(result, cosine, dims in opened.config.train.matryoshka)
+    if as_json:
+        print_json(result)
+    else:
+        latents = f" ({point.name})" if best else ""
+        dimensions = f"{result['dim']} dimensions{'' if quantize == 'none' else ' as ' + quantize}"
+        speed = f"{result['texts_per_s']:,.0f} texts/s"
+        print(f"{result['rows']} vectors{latents} of {dimensions} in {' and '.join(result['files'])} ({speed})")
+
+
+def _say(result: dict[str, Any], cosine: float | None, trained_for: bool) -> None:
+    """What a user has to know of vectors that were made."""
+    from openjepa.data.files.records import counts_line
+
+    if result["resumed_rows"]:
+        remark(f"went on behind {result['resumed_rows']} rows of a command that did not end")
+    if cosine is not None:
+        remark(f"in bf16: smallest cosine with fp32 {cosine:.6f} on fixed texts; --precision 32 embeds in fp32")
+    remark("data: " + counts_line(result["counts"]))
+    if result["without_text"]:
+        first = result["first_without_text"]
+        remark(f"rows without a text: {result['without_text']}, given zero vectors, the first at {first}")
+    if result["neighbours_kept"] is not None:
+        kept = f"{result['neighbours_kept']:.2f} of the 10 nearest neighbours stay, measured on the first texts"
+        remark(f"smaller vectors: {kept}{'; the run was trained for this cut' if trained_for else ''}")
+    if result["clipped"]:
+        remark(f"int8: {result['clipped']} numbers were beyond those of the first texts, and clipped")
+
+
+@contextmanager
+def progress_bar(console: Console, total: int | None) -> Generator[Callable[[int, bool], None]]:
+    """A bar of texts, texts a second and time left; yields what is called with rows, and whether they are old."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         BarColumn(None),
         MofNCompleteColumn(),
@@ -58,25 +133,16 @@ def embed(
         TimeRemainingColumn(),
     )
     began = time.perf_counter()
+    new = 0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("embedding", total=count_rows(source, rule), rate=0.0)
+        task = bar.add_task("embedding", total=total, rate=0.0)
 
-        def advance(rows: int) -> None:
-            done = bar.tasks[0].completed + rows
-            bar.update(task, completed=done, rate=done / (time.perf_counter() - began))
+        def advance(rows: int, are_old: bool) -> None:
+            nonlocal new, began
+            if are_old:
+                began = time.perf_counter()
+            else:
+                new += rows
+            bar.update(task, advance=rows, rate=new / (time.perf_counter() - began))
 
-        result = opened.embed_file(source, out, column, batch_tokens, advance, point, long, rule)
-    result["latents"] = point.name
-    result["texts_per_s"] = round(result["rows"] / (time.perf_counter() - began), 1)
-    if cosine is not None:
-        remark(f"in bf16: smallest cosine with fp32 {cosine:.6f} on fixed texts; --precision 32 embeds in fp32")
-    remark("data: " + counts_line(result["counts"]))
-    if result["without_text"]:
-        first = result["first_without_text"]
-        remark(f"rows without a text: {result['without_text']}, given zero vectors, the first at {first}")
-    if as_json:
-        print_json(result)
-    else:
-        rows = result["rows"]
-        latents = f" ({point.name})" if best else ""
-        print(f"{rows} vectors{latents} of {result['dim']} dimensions in {out} ({result['texts_per_s']:,.0f} texts/s)")
+        yield advance

@@ -81,10 +81,20 @@ class TrainConfig(BaseConfig):
     """steps between checkpoints; 0 = at the end only"""
     keep_checkpoints: int = Field(2, ge=1)
     """newest checkpoints kept, besides the one with the best health"""
+    matryoshka: tuple[int, ...] = ()
+    """numbers of first dimensions of the embedding that are trained to suffice by themselves, such as [64, 128]; one of
+    them, or all dimensions, is drawn for each step (nested dropout); for `embed --dims`"""
     on_collapse: Literal["warn", "stop"] = "warn"
     """what to do when the verdict is collapsed"""
     loggers: tuple[Literal["tensorboard"], ...] = ()
     """what is written besides metrics.jsonl and metrics.csv: [tensorboard]"""
+
+    @field_validator("matryoshka")
+    @classmethod
+    def _sizes_are_positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(size < 1 for size in value):
+            raise ValueError("numbers of dimensions are 1 or more")
+        return value
 
     @field_validator("optimizer")
     @classmethod

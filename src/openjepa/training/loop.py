@@ -32,6 +32,7 @@ from openjepa.core.seeding import seed_global
 from openjepa.data.loading.loader import TrainBatches, train_batches
 from openjepa.training import checkpoint
 from openjepa.training.finite import FiniteGuard
+from openjepa.training.nested import Draw, nested_dimensions
 from openjepa.training.optim import build_optimizer, set_rates, weight_decay_schedule
 from openjepa.training.stages import freeze_all_but_predictor, learning_rate
 from openjepa.training.window import LogWindow
@@ -78,6 +79,19 @@ def fit(
     resume: bool = False,
 ) -> TrainResult:
     """Train `experiment` into `run`. Raises TrainingStopped on a non-finite gradient, or collapse if so configured."""
+    with nested_dimensions(experiment) as draw_dimensions:
+        return _fit(fabric, experiment, run, hooks, health, resume, draw_dimensions)
+
+
+def _fit(
+    fabric: Fabric,
+    experiment: Experiment,
+    run: RunDir,
+    hooks: Sequence[Hook],
+    health: Health | None,
+    resume: bool,
+    draw_dimensions: Draw,
+) -> TrainResult:
     config = experiment.train
     # a checkpoint of the last joint step still has the optimiser of all parts
     predictor_only = resume and checkpoint.newest_step(run.checkpoints) > config.joint_steps
@@ -101,6 +115,7 @@ def fit(
         window.restore(checkpoint.load_window(newest))
     began = time.perf_counter()
     for step in range(start, config.steps):
+        draw_dimensions(step)
         progress = Progress(step, config.steps)
         if step == config.joint_steps:
             method, optimizer = _set_up(fabric, experiment, predictor_only=True)

@@ -9,7 +9,7 @@ what was not, and what the tokenizer does not know, for warnings.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -116,6 +116,29 @@ class ReadingReport:
         self.tokens_left_out += sum(map(len, content[read:]))
         self.unknown.add(content[:read])
         return [(row, len(part)) for row, part in zip(windows[:read], content[:read], strict=True)]
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """The counts alone, which `add_counted` takes: those of several reports add up."""
+        return {
+            "texts": self.texts,
+            "empty": self.empty,
+            "long_texts": self.long_texts,
+            "tokens": self.tokens,
+            "tokens_left_out": self.tokens_left_out,
+            "known_or_not": self.unknown.tokens,
+            "unknown": self.unknown.unknown,
+        }
+
+    def add_counted(self, counted: Mapping[str, int]) -> None:
+        """Add what another report has `counted`."""
+        self.texts += counted["texts"]
+        self.empty += counted["empty"]
+        self.long_texts += counted["long_texts"]
+        self.tokens += counted["tokens"]
+        self.tokens_left_out += counted["tokens_left_out"]
+        self.unknown.tokens += counted["known_or_not"]
+        self.unknown.unknown += counted["unknown"]
 
     def warn(self) -> None:
         """Issue `sentences` as warnings."""

@@ -1,0 +1,69 @@
+"""Matryoshka training: the first dimensions of an embedding are made to suffice by themselves.
+
+Nested dropout (Rippel et al. 2014), with the sizes of Matryoshka representations (Kusupati et al. 2022): at each step a
+size k is drawn, and all but the first k dimensions of the encoder's latents are zero, so that the predictor and the
+regularisers have to do with those. It costs nothing. Measurements and embeddings read all dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openjepa.core.errors import UserError
+from openjepa.core.experiment import Experiment
+from openjepa.core.seeding import generator_for
+
+Draw = Callable[[int], None]  # of the size for a step, by the step's number
+
+
+@contextmanager
+def nested_dimensions(experiment: Experiment) -> Generator[Draw]:
+    """While the block runs, the embedding's encoder keeps as many dimensions in a training step as the draw says.
+
+    Without `train.matryoshka` nothing is changed. Raises UserError if the embedding is not the pooled output of an
+    encoder, or has fewer dimensions than are to be kept.
+    """
+    sizes = experiment.train.matryoshka
+    if not sizes:
+        yield lambda step: None
+        return
+    encoder = _encoder_of(experiment)
+    choices = [*sizes, encoder.dim]
+    kept = encoder.dim
+
+    def draw(step: int) -> None:
+        nonlocal kept
+        generator = generator_for(experiment.train.seed, "matryoshka", step)
+        kept = choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    def cut(module: nn.Module, inputs: Any, latents: Tensor) -> Tensor | None:
+        if not module.training or kept == encoder.dim:
+            return None  # as it is
+        return torch.cat([latents[..., :kept], torch.zeros_like(latents[..., kept:])], dim=-1)  # [B, T, D]
+
+    hook = encoder.register_forward_hook(cut)
+    try:
+        yield draw
+    finally:
+        hook.remove()
+
+
+def _encoder_of(experiment: Experiment) -> Any:
+    """The encoder whose pooled latents are the embedding."""
+    embedding, sizes = experiment.embedding, experiment.train.matryoshka
+    encoder = experiment.method.encoders().get(embedding.encoder)
+    if embedding.pooling == "predicted" or embedding.maps is not None or encoder is None:
+        raise UserError(
+            f"train.matryoshka={list(sizes)} needs an embedding that is the pooled output of an encoder; here it is "
+            f"{embedding.words}: leave it out, and cut afterwards with embed --dims"
+        )
+    if max(sizes) >= encoder.dim:
+        raise UserError(
+            f"train.matryoshka={list(sizes)}: the embedding has {encoder.dim} dimensions; give smaller sizes"
+        )
+    return encoder

@@ -83,14 +83,18 @@ def _write_index(path: Path, vectors: np.ndarray, quantization: Quantization) ->
     """An index for exact search: by cosine (inner products of rows of length 1), or by the number of equal signs."""
     import faiss
 
-    binary = quantization == "binary"
-    index = faiss.IndexBinaryFlat(8 * vectors.shape[1]) if binary else faiss.IndexFlatIP(vectors.shape[1])
+    if quantization == "binary":
+        signs = faiss.IndexBinaryFlat(8 * vectors.shape[1])
+        for block in _blocks(vectors):
+            signs.add(np.array(block))  # a copy: the file is only mapped
+        faiss.write_index_binary(signs, str(path))
+        return
+    index = faiss.IndexFlatIP(vectors.shape[1])
     for block in _blocks(vectors):
-        rows = np.array(block)  # a copy: the file is only mapped
-        if not binary:
-            faiss.normalize_L2(rows)
+        rows = np.array(block)
+        faiss.normalize_L2(rows)
         index.add(rows)
-    (faiss.write_index_binary if binary else faiss.write_index)(index, str(path))
+    faiss.write_index(index, str(path))
 
 
 def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from openjepa.readout.store import LatentReader
 
 BF16_COSINE = 0.999  # smallest cosine with fp32 at which vectors may be computed in bf16 without being asked
+DEFAULT_PROMPT = ""  # stands for the prompt that a run has by itself
 BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine means
 
 
@@ -116,7 +117,12 @@ class Run:
         return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
 
     def encode(
-        self, inputs: Any, batch_tokens: int = BATCH_TOKENS, at: Point = EMBEDDING, long: LongTexts = "windows"
+        self,
+        inputs: Any,
+        batch_tokens: int = BATCH_TOKENS,
+        at: Point = EMBEDDING,
+        long: LongTexts = "windows",
+        prompt: str = DEFAULT_PROMPT,
     ) -> np.ndarray:
         """One float32 vector an input: [N, D] in the order given, or [D] for a single text or image.
 
@@ -127,13 +133,15 @@ class Run:
             at: other latents than the run's embedding (another encoder, layer or pooling), such as `best_point()`.
             long: of texts longer than the encoder reads, "windows" = all of it (the mean of its parts, weighted by
                 tokens), "cut" = the first part alone.
+            prompt: the name of one of the prompts of the sentence-transformers model that the run started from, such as
+                "query"; "" = that model's default.
 
         Texts that were cut, empty ones (their vector is zero) and words unknown to the tokenizer are counted and said
         by a `ReadingWarning`. Raises UserError naming the position of an item that is no text, or no image.
         """
         items, is_single = self._as_inputs(inputs)
         report = self.reading(long)
-        vectors = self._vectors(items, batch_tokens, at, report)
+        vectors = self._vectors(items, batch_tokens, at, report, prompt)
         if report is not None:
             report.warn()
         return vectors[0] if is_single else vectors
@@ -152,8 +160,14 @@ class Run:
         batch_tokens: int = BATCH_TOKENS,
         at: Point = EMBEDDING,
         report: ReadingReport | None = None,
+        prompt: str = DEFAULT_PROMPT,
     ) -> np.ndarray:
         experiment = self._bf16_experiment if self._embeds_in_bf16_weights and at == EMBEDDING else self.experiment
+        if prompt != DEFAULT_PROMPT:
+            read = experiment.embedding.inputs
+            if not isinstance(read, TextInputs):
+                raise UserError(f"prompt={prompt!r}: {self.recipe} embeds images, before which no prompt stands")
+            experiment = replace(experiment, embedding=replace(experiment.embedding, inputs=read.with_prompt(prompt)))
         return vectors_at(experiment, items, at, batch_tokens, report)
 
     def for_bulk(self) -> tuple[Run, float | None]:

@@ -30,7 +30,7 @@ pytest.importorskip("sentence_transformers")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SPOKEN = ["the", "a", "chef", "cook", "made", "soup", "broth", "train", "was", "late", "query", ":", "."]
 WORDS = [*SPECIAL, *SPOKEN, *(f"word{number}" for number in range(60))]
-TEXTS = ["the chef made soup", "a cook made broth .", "train", "the train was late . " * 20, "late"]
+TEXTS = ["the chef made soup", "a cook made broth .", "train", "the train was late . " * 20, "Late"]
 LIMIT = 12
 
 
@@ -42,6 +42,7 @@ class Shape:
     dense: bool = False
     unit: bool = False
     prompt: bool = False
+    lower_case: bool = False
 
 
 SHAPES = {
@@ -52,6 +53,7 @@ SHAPES = {
     "last token": Shape("lasttoken"),
     "two maps": Shape(dense=True, unit=True),
     "a default prompt": Shape(prompt=True, unit=True),
+    "case folded": Shape(lower_case=True),
 }
 
 
@@ -64,11 +66,12 @@ def sentence_model(shape: Shape) -> Any:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as plain:
         (Path(plain) / "vocab.txt").write_text("\n".join(WORDS))
-        BertTokenizerFast(vocab={word: number for number, word in enumerate(WORDS)}).save_pretrained(plain)
+        vocabulary = {word: number for number, word in enumerate(WORDS)}
+        BertTokenizerFast(vocab=vocabulary, do_lower_case=not shape.lower_case).save_pretrained(plain)
         config = BertConfig(vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                             intermediate_size=32, max_position_embeddings=64, initializer_range=0.4)  # fmt: skip
         BertModel(config).save_pretrained(plain)
-        first = Transformer(plain, max_seq_length=LIMIT)
+        first = Transformer(plain, max_seq_length=LIMIT, do_lower_case=shape.lower_case)
     pooling: Any = shape.pooling
     modules: list[Any] = [first, Pooling(16, pooling)]
     if shape.dense:
@@ -106,6 +109,20 @@ def test_the_untouched_start_equals_the_library(shape: Shape, tmp_path: Path) ->
     np.testing.assert_allclose(
         embed_all(again.method, again.embedding.inputs, TEXTS[:3]), expected[:3], atol=1e-5
     )  # from the assets alone
+
+
+def test_a_prompt_is_chosen_by_its_name(tmp_path: Path) -> None:
+    model = sentence_model(SHAPES["a default prompt"])
+    model.prompts = {"query": "query : ", "soup": "soup . "}
+    model.save_pretrained(str(tmp_path / "start"), create_model_card=False)
+    inputs = started_from(tmp_path / "start", tmp_path / "assets").embedding.inputs
+    assert isinstance(inputs, TextInputs)
+    for name in ("query", "soup", None):
+        prompt = "" if name is None else model.prompts[name]
+        expected = model[0].tokenizer([prompt + TEXTS[0]])["input_ids"][0]
+        assert inputs.with_prompt(name).rows_of(TEXTS[:1])[0][0].tolist() == expected
+    with pytest.raises(UserError, match=r"no prompt 'passage'; it has query, soup"):
+        inputs.with_prompt("passage")
 
 
 def test_long_texts_keep_unit_length(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class InputRows:
         report = ReadingReport(prepare) if report is None else report
         rows: list[np.ndarray] = []
         owner, tokens = [], []
-        for number, windows in enumerate(prepare.windows(inputs)):
+        for number, windows in enumerate(prepare.rows_of(inputs)):
             for row, length in report.add(windows) or [(prepare.blank, 0)]:
                 rows.append(row)
                 owner.append(number)

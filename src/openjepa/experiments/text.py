@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, Protocol
-
-import numpy as np
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
@@ -15,7 +12,7 @@ from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Method
 from openjepa.core.vocabulary import NamedEncoder
 from openjepa.data.text.corpus import TokenizedCorpus
-from openjepa.data.text.inputs import TextInputs, Windows, text_embedding
+from openjepa.data.text.inputs import TextInputs, text_embedding
 from openjepa.data.text.rows import RowMaker
 from openjepa.data.text.sources import DataConfig
 from openjepa.data.text.streaming import StreamedCorpus
@@ -53,16 +50,10 @@ def student_embedding(method: Method, inputs: TextInputs) -> Embedding:
     head = getattr(method.encoders().get("student"), "head", None)
     if not isinstance(head, SentenceHead):
         return text_embedding(inputs)
-    read = replace(inputs, unit_length=head.normalization == "unit")
-    if head.prompt:
-        read = replace(read, windows=partial(_with_prompt, head.prompt, inputs.windows))
+    default = head.default_prompt if head.prompt else None
+    read = replace(inputs, unit_length=head.normalization == "unit", prompts=head.prompts, default_prompt=default)
     maps = head.maps if len(head.maps) else None
     return replace(text_embedding(read), pooling=head.pooling, maps=maps, normalization=head.normalization)
-
-
-def _with_prompt(prompt: str, windows: Windows, texts: Sequence[str]) -> list[list[np.ndarray]]:
-    """The rows of texts that a prompt stands before; an empty text stays empty."""
-    return windows([prompt + text if text.strip() else text for text in texts])
 
 
 def text_experiment(

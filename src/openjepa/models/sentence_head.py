@@ -116,6 +116,8 @@ def read_head(name: str) -> SentenceHead | None:
 
 
 def _pooling(name: str, config: Mapping[str, Any]) -> StatePooling:
+    if config.get("include_prompt") is False:
+        raise UserError(f"{name} leaves its prompt out of the pooling, which cannot be kept; give another model")
     mode = config.get("pooling_mode")
     if isinstance(mode, str) and mode in POOLING:
         return POOLING[mode]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from openjepa.core.batch import Batch
 from openjepa.core.embedding import Embedding, EncoderInputs
-from openjepa.core.errors import ReadingWarning
+from openjepa.core.errors import ReadingWarning, UserError
 from openjepa.data.text.sentences import SentencesConfig
 from openjepa.data.tokenizers.choice import TextTokenizer
 from openjepa.data.tokenizers.unknown_tokens import UnknownTokens
@@ -40,11 +40,25 @@ class TextInputs:
     blank: np.ndarray  # [L] int32, the row that stands for a text without a token
     sentences: SentencesConfig | None = None  # how a text is split, if each sentence ends in [SEP]; None = running text
     unit_length: bool = False  # whether vectors have length 1, so that the mean of windows is scaled to it
+    prompts: Mapping[str, str] = field(default_factory=dict)  # by name, what may stand before a text
+    default_prompt: str | None = None  # the name of the one that does
     synthetic_world: bool = False  # whether the tokenizer was trained only on generated texts
 
     def __call__(self, texts: Sequence[str]) -> Batch:
         """A batch of one row per text: of a long text, its first window."""
-        return self.collate([windows[0] if windows else self.blank for windows in self.windows(texts)])
+        return self.collate([windows[0] if windows else self.blank for windows in self.rows_of(texts)])
+
+    def with_prompt(self, name: str | None) -> TextInputs:
+        """The same with another prompt before every text; None = none. Raises UserError for an unknown name."""
+        if name is not None and name not in self.prompts:
+            known = ", ".join(self.prompts) or "none: it started from no sentence-transformers model with prompts"
+            raise UserError(f"this run has no prompt {name!r}; it has {known}")
+        return replace(self, default_prompt=name)
+
+    def rows_of(self, texts: Sequence[str]) -> list[list[np.ndarray]]:
+        """`windows` of the texts behind the default prompt; an empty text stays empty."""
+        prompt = self.prompts[self.default_prompt] if self.default_prompt is not None else ""
+        return self.windows([prompt + text if text.strip() else text for text in texts] if prompt else texts)
 
     def content(self, row: np.ndarray) -> np.ndarray:
         """The ids [L] of a row that stand for text."""

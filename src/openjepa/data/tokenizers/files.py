@@ -13,12 +13,13 @@ makes a tokenizer without a vocabulary. It is used only for the formats of Sente
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from openjepa.core import hub
 from openjepa.core.errors import UserError
@@ -27,6 +28,7 @@ from openjepa.data.tokenizers.text_tokenizer import OWN_KINDS, UNK_NAMES, TextTo
 from openjepa.data.tokenizers.word_pieces import from_vocabulary
 
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+SENTENCE_SETTINGS = "sentence_bert_config.json"
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 LAYOUTS = "tokenizer.json, vocab.json + merges.txt, encoder.json + vocab.bpe, a .tiktoken file or vocab.txt"
 SUFFIXES = (".json", ".tiktoken", ".txt")  # of single files that hold a tokenizer
@@ -78,6 +80,11 @@ def _read(path: Path) -> TextTokenizer | None:
     files = _layout(path)
     if files is None:
         return None
+    found = _of_layout(path, files)
+    return _lowercasing(found) if _is_lowercased(files[0].parent) else found
+
+
+def _of_layout(path: Path, files: tuple[Path, ...]) -> TextTokenizer:
     first = files[0]
     if first.name in SENTENCEPIECE:
         return _with_transformers(path)
@@ -88,6 +95,20 @@ def _read(path: Path) -> TextTokenizer | None:
     if len(files) == 2:
         return TextTokenizer(from_vocabulary_and_merges(*files))
     return TextTokenizer.load(first)
+
+
+def _is_lowercased(folder: Path) -> bool:
+    """Whether this is a sentence-transformers model that folds case before its tokenizer reads a text."""
+    settings = folder / SENTENCE_SETTINGS
+    return settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case") is True
+
+
+def _lowercasing(tokenizer: TextTokenizer) -> TextTokenizer:
+    """The tokenizer with case folded before anything else."""
+    backend = Tokenizer.from_str(tokenizer.backend.to_str())
+    first = [normalizers.Lowercase(), *([] if backend.normalizer is None else [backend.normalizer])]
+    backend.normalizer = normalizers.Sequence(first)
+    return TextTokenizer(backend)
 
 
 def _layout(path: Path) -> tuple[Path, ...] | None:
@@ -142,7 +163,7 @@ def _downloaded(name: str, setting: str) -> Path:
     wanted = ["tokenizer.json", *(file for pair in PAIRS for file in pair), "*.tiktoken", "vocab.txt", *SENTENCEPIECE]
     try:
         with hub.reaching(bars=False):
-            return Path(snapshot_download(name, allow_patterns=[*wanted, "tokenizer_config.json"]))
+            return Path(snapshot_download(name, allow_patterns=[*wanted, "tokenizer_config.json", SENTENCE_SETTINGS]))
     except Exception as error:  # the client's own and httpx's share no base class
         raise _unavailable(name, setting, error) from error
 

@@ -1,7 +1,9 @@
-"""A loopback hub: as much of one as its clients need to list, download and stream one repository, without a network."""
+"""A loopback hub: as much of one as its clients need to list, download, stream and upload one repository, without a
+network."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -17,14 +19,17 @@ SHA = "0" * 40  # of the one commit
 
 
 @contextmanager
-def serving(name: str, files: Mapping[str, bytes], kind: str = "datasets") -> Generator[dict[str, str]]:
+def serving(
+    name: str, files: Mapping[str, bytes], kind: str = "datasets", received: list[Any] | None = None
+) -> Generator[dict[str, str]]:
     """Serve the data set `name` ("owner/name") of these files; gives what a process's environment needs to find it.
 
-    `kind` may also be "models".
+    `kind` may also be "models". Requests for a new repository and commits are kept in `received`; files of a commit
+    are served from then on, if `files` is a dict.
 
     The endpoint is read when the clients are imported, so ask in a process of its own.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, name, files, kind))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, name, files, kind, received))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         endpoint = f"http://127.0.0.1:{server.server_address[1]}"
@@ -39,8 +44,10 @@ class Hub(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, name: str, files: Mapping[str, bytes], kind: str, *args: Any) -> None:
-        self.name, self.files, self.kind = name, files, kind
+    def __init__(
+        self, name: str, files: Mapping[str, bytes], kind: str, received: list[Any] | None, *args: Any
+    ) -> None:
+        self.name, self.files, self.kind, self.received = name, files, kind, received
         super().__init__(*args)
 
     def do_GET(self) -> None:
@@ -58,9 +65,36 @@ class Hub(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def do_POST(self) -> None:  # paths-info
+    def do_POST(self) -> None:  # paths-info, or an upload
         asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.received is not None and not self.path.endswith(f"/paths-info/{SHA}"):
+            self.answer_upload(asked)
+            return
         self.answer([entry for entry in self.entries("") if entry["path"] in asked])
+
+    def answer_upload(self, asked: str) -> None:
+        """Take a new repository, the plan of a commit, or the commit, with all files in the request itself."""
+        assert self.received is not None
+        url = f"http://{self.headers['Host']}/{self.name}"
+        if self.headers.get("Authorization") != "Bearer writes":
+            self.answer({"error": "Invalid username or password."}, 401)
+        elif self.path == "/api/repos/create":
+            self.received.append(json.loads(asked))
+            self.answer({"url": url})
+        elif self.path.startswith(f"/api/{self.kind}/{self.name}/preupload/"):
+            plan = [
+                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for one in json.loads(asked)["files"]
+            ]
+            self.answer({"files": plan})
+        elif self.path.startswith(f"/api/{self.kind}/{self.name}/commit/"):
+            lines = [json.loads(line) for line in asked.splitlines()]
+            new = {one["value"]["path"]: one["value"]["content"] for one in lines if one["key"] == "file"}
+            assert isinstance(self.files, dict)
+            self.files.update({path: base64.b64decode(content) for path, content in new.items()})
+            self.answer({"commitUrl": f"{url}/commit/{SHA}", "commitOid": SHA, "hookOutput": ""})
+        else:
+            self.answer({})  # such as the check of a card
 
     def entries(self, folder: str) -> list[dict[str, Any]]:
         """Files anywhere below a folder, and the folders between."""

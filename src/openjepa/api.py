@@ -18,6 +18,7 @@ from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
 from openjepa.core.method import Hook
 from openjepa.core.rundir import RunDir, default_folder
+from openjepa.core.trust import trust
 from openjepa.core.values import as_overrides
 from openjepa.data.objects import with_objects, without_objects
 from openjepa.encoding.rows import text_rows
@@ -35,6 +36,7 @@ def train(
     hooks: Sequence[Hook] = (),
     overrides: Sequence[str] = (),
     progress: bool = True,
+    trust_code: bool = False,
     **settings: Any,
 ) -> Run:
     """Train a recipe and return its run.
@@ -49,6 +51,7 @@ def train(
         hooks: called at every log step with (progress, output, stats), besides those that write the run's logs.
         overrides: "key=value" strings, spelled as on the command line.
         progress: show a progress line on stderr.
+        trust_code: with `resume`, let the run import code of its own, as `load`.
         **settings: Python values by keyword, taken as they are: `steps=500`, `betas=(0.9, 0.95)`, `label=None`,
             `data="corpus.jsonl"`, `encoder={"dim": 64}` (the rest of the section stays). `data` may also be a list of
             texts or dicts, a DataFrame, Series, Dataset or Table, or a function that returns an iterator: see
@@ -64,8 +67,8 @@ def train(
         if out is None:
             raise UserError("resume needs the run folder: out=RUN")
         if overrides or settings:
-            relocate(out, overrides, settings)
-        run = load(out, "cpu")
+            relocate(out, overrides, settings, trust_code)
+        run = load(out, "cpu", trust_code=trust_code)
         fabric = make_fabric(run.config.train)
         fabric.launch()
     else:
@@ -79,9 +82,11 @@ def train(
         if fabric.is_global_zero:
             RunDir.create(path, recipe, chosen)
         fabric.barrier()
-        run = Run(RunDir.open(path), recipe, chosen, module)
+        folder = RunDir.open(path)
+        trust(folder.code_names(recipe, chosen.model_dump(mode="json")))  # the caller has named it
+        run = Run(folder, recipe, chosen, module, trust_code=True)
     train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
-    return load(run.path, run.config.train.accelerator)
+    return load(run.path, run.config.train.accelerator, trust_code=run.trust_code)
 
 
 class Moved(NamedTuple):
@@ -92,14 +97,19 @@ class Moved(NamedTuple):
     new: Any
 
 
-def relocate(path: str | Path, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None) -> list[Moved]:
+def relocate(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    trust_code: bool = False,
+) -> list[Moved]:
     """Tell a run where the files that it was made from are now; its config.yaml is written anew.
 
     `overrides` are "key=value" strings, and `settings` Python values by key, of the settings that may hold a path
     (`encoder.name`, `data.source`, ...): what else a run is made of is fixed. Returns what changed. Raises UserError
     for any other setting.
     """
-    run = load(path, "cpu")
+    run = load(path, "cpu", trust_code=trust_code)
     config, keys = type(run.config), run.config.location_keys()
     named = [*map(override_key, overrides), *(settings or {})]
     wanted = [config.setting_key(key) for key in named]

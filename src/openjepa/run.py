@@ -22,9 +22,11 @@ from openjepa.core.describe import settings_in_use
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.memory import PeakMemory, peak_memory
+from openjepa.core.published import folder_of
 from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_json, read_jsonl, write_json
 from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
+from openjepa.core.trust import trust, trusts_everything
 from openjepa.core.values import as_overrides
 from openjepa.data.files.records import TxtRule
 from openjepa.data.text.inputs import LongTexts, ReadingReport, TextInputs
@@ -49,6 +51,7 @@ from openjepa.training import checkpoint
 
 if TYPE_CHECKING:
     from openjepa.export.bundle import Exported, Format
+    from openjepa.export.publish import Published
     from openjepa.export.source import Source
     from openjepa.readout.store import LatentReader
 
@@ -70,6 +73,7 @@ class Run:
     module: ModuleType
     device: str = "auto"
     precision: str = "auto"
+    trust_code: bool = False
 
     def __repr__(self) -> str:
         """One line of at most 80 characters, such as "Run(t_jepa, step 1000, healthy, runs/first)"."""
@@ -242,7 +246,9 @@ class Run:
         if processes == 1:
             encoding = partial(one_process, self._counted_encoder(batch_tokens, at, long))
         else:
-            make = partial(_encoder_of_process, self.path, self.compute, self.precision, batch_tokens, at, long)
+            make = partial(
+                _encoder_of_process, self.path, self.compute, self.precision, self.trust_code, batch_tokens, at, long
+            )
             encoding = partial(several_processes, processes, make)
         texts = TextFiles(str(source), column, id_column, txt)
         result = embed_file(encoding, texts, Path(out), compaction, self._identity(at, long), on_rows)
@@ -430,6 +436,28 @@ class Run:
 
         return export(self.export_source(licence), to, Path(out), int8, with_code)
 
+    def push(self, name: str, to: Format | None = None, licence: str = "unknown", private: bool = True) -> Published:
+        """Publish the run as the model `name` ("owner/name") of the Hugging Face hub.
+
+        Args:
+            name: of the repository; made if it does not exist.
+            to: the other library that finds its model at the top of the repository; None = sentence-transformers for
+                texts, transformers for images.
+            licence: of the weights, for the model card.
+            private: whether a new repository is private; an existing one stays as it is.
+
+        `openjepa.load(name)` opens the run from there. Raises UserError if the format cannot express the run, or the
+        hub refuses.
+        """
+        from openjepa.export.publish import publish
+
+        return publish(self.folder, self.export_source(licence), to or self.usual_format, name, private)
+
+    @property
+    def usual_format(self) -> Format:
+        """The library that most users of such a run have."""
+        return "transformers" if self.reading() is None else "sentence-transformers"
+
     def export_source(self, licence: str = "unknown") -> Source:
         """What an export is made of, on the CPU in fp32. Raises UserError if the predictor makes the run's vectors."""
         from openjepa.export.card import model_card
@@ -488,29 +516,40 @@ class Run:
         return as_overrides(patch)
 
 
-def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Run:
-    """Open a run folder.
+def load(path: str | Path, device: str = "auto", precision: str = "auto", trust_code: bool = False) -> Run:
+    """Open a run folder, or a run of the Hugging Face hub.
 
     Args:
-        path: the folder.
+        path: the folder; or "owner/name" of a model that `openjepa push` made, where there is no such folder.
         device: where its networks run: auto (a GPU if there is one, else the CPU), cpu, cuda, cuda:1 or mps.
         precision: of matrix products: 32, bf16 (autocast), or auto = bf16 on CUDA and 32 elsewhere.
+        trust_code: let the run import code outside the package that it names: a recipe file or module, or a function in
+            its settings. Read that code first.
 
-    Raises UserError if there is no run in the folder, or no such device on this machine.
+    Raises UserError if there is no run in the folder, no such device on this machine, or code that is not trusted.
     """
     compute_for(device, precision)
-    folder = RunDir.open(Path(path))
+    folder = RunDir.open(folder_of(path))
     recipe, values = folder.recipe_and_values()
+    if trust_code:
+        trust(folder.code_names(recipe, values))
     module = folder.recipe_module(recipe)
-    return Run(folder, recipe, module.Config.load(values), module, device, precision)
+    return Run(folder, recipe, module.Config.load(values), module, device, precision, trust_code or trusts_everything())
 
 
 def _encoder_of_process(
-    path: Path, compute: Compute, precision: str, batch_tokens: int, at: Point, long: LongTexts, number: int
+    path: Path,
+    compute: Compute,
+    precision: str,
+    trust_code: bool,
+    batch_tokens: int,
+    at: Point,
+    long: LongTexts,
+    number: int,
 ) -> Encode:
     """The encoder of worker process `number`, on a device of its own where there are several."""
     device = f"cuda:{number % torch.cuda.device_count()}" if compute.device.type == "cuda" else str(compute.device)
-    return load(path, device, precision)._counted_encoder(batch_tokens, at, long)
+    return load(path, device, precision, trust_code)._counted_encoder(batch_tokens, at, long)
 
 
 def require_there(config: Any, key: str, advice: str) -> None:

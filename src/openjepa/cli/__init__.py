@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import typer
 
-from openjepa.cli import align, configs, demo, embed, evaluate, export, masks, readout, report, study, train
+from openjepa.cli import align, configs, demo, embed, evaluate, export, masks, push, readout, report, study, train
 from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, version
 from openjepa.core.errors import ReadingWarning, UserError
 from openjepa.core.remarks import is_main_process, remark
@@ -53,6 +53,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("similar")(evaluate.similar)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
+app.command("push")(push.push)
 app.command("diagnose")(evaluate.diagnose)
 app.command("check", context_settings={"ignore_unknown_options": True})(evaluate.check)
 app.command("masks", context_settings={"ignore_unknown_options": True})(masks.masks)

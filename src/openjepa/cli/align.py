@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from openjepa.cli.arguments import ConfigFile, Preset, words_of
+from openjepa.cli.compute import TrustCode
 from openjepa.cli.output import AsJson, print_json, stdout
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
@@ -23,6 +24,7 @@ def align(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for runs and figure; default runs/align-...")
     ] = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Train with and without the latent prediction, and draw the alignment of both with held-out answers.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from openjepa.cli.compute import Device, ModelPrecision
+from openjepa.cli.compute import Device, ModelPrecision, TrustCode
 from openjepa.cli.output import AsJson, Interrupted, Long, print_json, remark, stderr
 
 
@@ -43,6 +43,7 @@ def embed(
     long: Long = "windows",
     device: Device = "auto",
     precision: ModelPrecision = "auto",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one vector a text. Row i of the result is record i of the input; memory does not grow with the file.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openjepa.cli.arguments import ConfigFile, Preset, words_of
-from openjepa.cli.compute import Device, ModelPrecision
+from openjepa.cli.compute import Device, ModelPrecision, TrustCode
 from openjepa.cli.output import FAILED, AsJson, Long, print_json, remark, stderr, stdout
 from openjepa.cli.progress import ProbeProgress
 from openjepa.core.errors import UserError
@@ -50,6 +50,7 @@ def evaluate(
     long: Long = "windows",
     device: Device = "auto",
     precision: ModelPrecision = "auto",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate whether training helped, on all tasks of the run's recipe and data, always with baselines.
@@ -170,6 +171,7 @@ def similar(
     long: Long = "windows",
     device: Device = "auto",
     precision: ModelPrecision = "auto",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Print cosines of texts, relative to those of random pairs, without which a cosine means nothing.
@@ -189,7 +191,7 @@ def similar(
         print_similar(result)
 
 
-def diagnose(run: RunFolder, as_json: AsJson = False) -> None:
+def diagnose(run: RunFolder, trust_code: TrustCode = False, as_json: AsJson = False) -> None:
     """Print the newest health verdict with evidence and advice, and all health checks before it.
 
     If the run is not healthy, the advice ends with a command: the same run with the suggested settings.

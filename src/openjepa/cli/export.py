@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from openjepa.cli.compute import TrustCode
 from openjepa.cli.output import AsJson, print_json, remark, stdout
 from openjepa.core.errors import UserError
 
@@ -29,6 +30,7 @@ def export(
         bool,
         typer.Option("--with-code", help="Allow a file of code in the folder, where the run needs one (LANG-JEPA)."),
     ] = False,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a run's encoder to another library. The export opens there without openjepa and gives the same vectors.

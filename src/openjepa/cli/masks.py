@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from openjepa.cli.arguments import ConfigFile, Preset, words_of
+from openjepa.cli.compute import TrustCode
 from openjepa.cli.output import AsJson, print_json, remark, stderr, stdout
 from openjepa.core.errors import UserError
 
@@ -23,6 +24,7 @@ def masks(
         Path | None, typer.Option("--out", help="The page; default RUN/masks.html or masks-RECIPE.html.")
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, max=64, help="Samples to show.")] = 6,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page with a recipe's masks over real samples, and figures over 512 of them.

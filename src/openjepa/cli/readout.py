@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from openjepa.cli.arguments import words_of
-from openjepa.cli.compute import Device, ModelPrecision
+from openjepa.cli.compute import Device, ModelPrecision, TrustCode
 from openjepa.cli.output import AsJson, print_json, stderr, stdout
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
@@ -21,6 +21,7 @@ def readout(
     ],
     device: Device = "auto",
     precision: ModelPrecision = "auto",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a small decoder from a finished run's frozen latents to text, and test it.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openjepa.cli.compute import Device, ModelPrecision
+from openjepa.cli.compute import Device, ModelPrecision, TrustCode
 from openjepa.cli.output import AsJson, print_json, stderr, stdout
 
 
@@ -16,6 +16,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="The page; default report.html in that folder.")] = None,
     device: Device = "auto",
     precision: ModelPrecision = "auto",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page: verdict, curves, scorecard, embeddings, similarity, masks, how to repeat it.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openjepa.cli.arguments import ConfigFile, Preset, words_of
+from openjepa.cli.compute import TrustCode
 from openjepa.cli.output import AsJson, Interrupted, print_json, remark, stderr, stdout
 from openjepa.core.errors import UserError
 from openjepa.core.remarks import is_main_process
@@ -33,6 +34,7 @@ def train(
         bool, typer.Option("--report", help="Keep RUN/report.html up to date, for an open browser.")
     ] = False,
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Train only; openjepa eval RUN can follow.")] = False,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a recipe into a run folder, then report whether it learned: verdict, evaluation, similarity.

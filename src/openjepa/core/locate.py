@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from openjepa.core.errors import UserError, did_you_mean
+from openjepa.core.trust import require_trusted
 
 BUILT_IN = "openjepa.recipes"
 
@@ -65,8 +66,12 @@ def presets(recipe: str) -> dict[str, Path]:
 
 
 def locate_recipe(name: str) -> ModuleType:
-    """The recipe module behind `name`. Raises UserError for an unknown name, a missing file or no `build`."""
+    """The recipe module behind `name`. Raises UserError for an unknown name, a missing file, no `build`, or code
+    that only a run folder names (`core.trust`).
+    """
     known = built_in_recipes()
+    if name not in known:
+        require_trusted(name)
     if name in known:
         module = importlib.import_module(f"{BUILT_IN}.{name.replace('/', '.')}")
     elif name.endswith(".py"):
@@ -105,6 +110,7 @@ def locate_function(name: str) -> Callable[..., Any]:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise UserError(f"{name!r} is not of the form package.module:function")
+    require_trusted(name)
     module = _import(module_name, repr(name))
     function = getattr(module, function_name, None)
     if not callable(function):

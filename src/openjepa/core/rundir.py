@@ -28,6 +28,7 @@ from typing import Any
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.core.locate import locate_recipe
+from openjepa.core.trust import distrust, names_in
 from openjepa.core.values import plain, read_yaml
 
 PEAK_MEMORY = "peak_memory_gb"  # in summary.json: of training and of evaluation
@@ -145,12 +146,20 @@ class RunDir:
         return read_json(file).get("notes", {}) if file.is_file() else {}
 
     def recipe_and_values(self) -> tuple[str, dict[str, Any]]:
-        """The recipe's name, as it was trained, and the config values of this run."""
+        """The recipe's name, as it was trained, and the config values of this run.
+
+        Code outside the package that they name is not imported from now on, unless it is trusted.
+        """
         values = plain(read_yaml(self.config_file))
         recipe = values.pop("recipe", None)
         if not isinstance(recipe, str):
             raise UserError(f"{self.config_file} names no recipe")
-        return str(recipe), values
+        distrust(self.code_names(recipe, values))
+        return recipe, values
+
+    def code_names(self, recipe: str, values: Mapping[str, Any]) -> list[str]:
+        """What this run may name of code: its recipe, its copy of a recipe file, and functions in settings."""
+        return [recipe, str(self.recipe_file), *names_in(values)]
 
 
 def default_folder(name: str) -> Path:

@@ -61,12 +61,12 @@ def _front_matter(to: str, reads_texts: bool, licence: str) -> str:
 
 def _data(config: BaseConfig, summary: Mapping[str, Any]) -> str:
     data = vars(config).get("data")
-    source = _without_folders(getattr(data, "source", "unknown"))
+    source = without_folders(getattr(data, "source", "unknown"))
     lines = [f"Source: `{source}`."]
     if getattr(data, "synthetic", False):
         lines.append("**This is a synthetic world made by a program, not real data.**")
     for name, value in dict(summary.get("notes", {}).get("data", {})).items():
-        lines.append(f"- {name}: {_without_folders(value)}")
+        lines.append(f"- {name}: {without_folders(value)}")
     return "\n".join(lines)
 
 
@@ -82,7 +82,7 @@ def _training(recipe: str, objective: str, config: BaseConfig, summary: Mapping[
     lines += [f"- {name}: {value}" for name, value in figures.items() if value is not None]
     if not summary:
         lines.append("Training did not end: there is no summary.")
-    settings = as_yaml(_without_folders(config.model_dump(mode="json"))).rstrip()
+    settings = as_yaml(without_folders(config.model_dump(mode="json"))).rstrip()
     return "\n".join(
         [*lines, "", "<details><summary>All settings</summary>", "", "```yaml", settings, "```", "</details>"]
     )
@@ -132,7 +132,7 @@ def _limits(config: BaseConfig, reads_texts: bool) -> str:
 def _repeat(environment: Mapping[str, Any], recipe: str, config: BaseConfig) -> str:
     command = without_folders_of(environment.get("command") or "")
     settings = config.model_dump(mode="json")
-    is_cut = _without_folders(settings) != settings
+    is_cut = without_folders(settings) != settings
     cut = " Of absolute paths only the last part is shown: put your own there." if is_cut else ""
     versions = environment.get("versions", {})
     shown = ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) or "unknown"
@@ -153,18 +153,18 @@ def without_folders_of(command: str) -> str:
     for word in words:
         key, equals, value = word.partition("=")
         is_setting = equals and re.fullmatch(r"[-\w.]+", key)
-        shown.append(f"{key}={_without_folders(value)}" if is_setting else _without_folders(word))
+        shown.append(f"{key}={without_folders(value)}" if is_setting else without_folders(word))
     if shown and shown[0] == "__main__.py":
         shown[0] = "openjepa"
     return shlex.join(shown)
 
 
-def _without_folders(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
     """`value` with each absolute path in it as its last part; settings and lists of them part by part."""
     if isinstance(value, Mapping):
-        return {name: _without_folders(part) for name, part in value.items()}
+        return {name: without_folders(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_folders(part) for part in value]
+        return [without_folders(part) for part in value]
     if not isinstance(value, str):
         return value
     if ABSOLUTE.match(value):

@@ -1,0 +1,112 @@
+"""Opening a run folder runs no code of it, unless its reader says so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import openjepa
+
+EVIL = "import pathlib, os\npathlib.Path(os.environ['TRACE']).write_text('was run')\n"
+PLAIN = EVIL + "from openjepa.recipes.t_jepa import Config, build\n"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trust") / "run"
+    texts = [f"a story about number {n} . it ends here ." for n in range(80)]
+    openjepa.train("t_jepa", data=texts, steps=2, health_every=2, out=folder, progress=False)
+    return folder
+
+
+def hostile(run: Path, folder: Path, way: str) -> Path:
+    """A copy of the run that names code in one of the ways there are."""
+    copy = folder / "run"
+    shutil.copytree(run, copy)
+    file = copy / "config.yaml"
+    values = yaml.safe_load(file.read_text())
+    (folder / "evil.py").write_text(PLAIN + "def f(*a, **k): ...\n")
+    match way:
+        case "recipe file":
+            values["recipe"] = str(folder / "evil.py")
+        case "copied recipe file":
+            (copy / "assets" / "recipe.py").write_text(PLAIN)
+        case "module":
+            values["recipe"] = "evil.sub"
+            (folder / "evil").mkdir()
+            (folder / "evil" / "__init__.py").write_text(EVIL)
+            (folder / "evil" / "sub.py").write_text(PLAIN)
+        case "optimizer":
+            values["train"]["optimizer"] = "evil:f"
+        case "target":
+            values["target"]["norm"] = "evil:f"
+        case "regularizer":
+            values["regularizer"]["name"] = "evil:f"
+        case _:
+            values["objective"] = "evil:f"
+    file.write_text(yaml.safe_dump(values))
+    return copy
+
+
+WAYS = ["recipe file", "copied recipe file", "module", "objective", "optimizer", "target", "regularizer"]
+VERBS = {
+    "similar": ["similar", "{run}", "a story", "another"],
+    "embed": ["embed", "{run}", "{texts}", "--out", "{out}.npy"],
+    "eval": ["eval", "{run}"],
+    "export": ["export", "{run}", "--to", "sentence-transformers", "--out", "{out}"],
+    "masks": ["masks", "{run}", "--out", "{out}.html"],
+    "report": ["report", "{run}", "--out", "{out}.html"],
+    "diagnose": ["diagnose", "{run}"],
+    "readout": ["readout", "{run}"],
+    "resume": ["train", "--resume", "{run}"],
+}
+
+
+def cli(folder: Path, run: Path, verb: str, *more: str) -> tuple[int, str, bool]:
+    """Exit code, stderr, and whether the code of the folder was run."""
+    (folder / "texts.txt").write_text("a story\nanother\n")
+    names = {"run": run, "texts": folder / "texts.txt", "out": folder / "out"}
+    words = [word.format(**names) for word in VERBS[verb]]
+    code = "import sys; from openjepa.cli import main; sys.exit(main(sys.argv[1:]))"
+    env = {**os.environ, "TRACE": str(folder / "trace"), "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, *more], capture_output=True, text=True, env=env, cwd=folder, check=False
+    )
+    return done.returncode, done.stderr, (folder / "trace").exists()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_verb_runs_what_a_folder_names(run: Path, tmp_path: Path, way: str) -> None:
+    copy = hostile(run, tmp_path, way)
+    code, said, was_run = cli(tmp_path, copy, "similar")
+    assert not was_run
+    if way == "optimizer":  # nothing is trained
+        assert code == 0
+        return
+    assert code == 2
+    assert "names code of its own" in said
+    assert "--trust-code" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "similar"])
+@pytest.mark.parametrize("way", ["copied recipe file", "objective"])
+def test_no_other_verb_does_either(run: Path, tmp_path: Path, verb: str, way: str) -> None:
+    code, said, was_run = cli(tmp_path, hostile(run, tmp_path, way), verb)
+    assert not was_run
+    assert code in (0, 2)
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("way", ["copied recipe file", "objective"])
+def test_with_trust_the_code_is_run(run: Path, tmp_path: Path, way: str) -> None:
+    _, said, was_run = cli(tmp_path, hostile(run, tmp_path, way), "similar", "--trust-code")
+    assert was_run
+    assert "names code of its own" not in said

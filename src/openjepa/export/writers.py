@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from openjepa.export import onnx
 from openjepa.export.source import Source
 from openjepa.export.tokenizer import fast_tokenizer
 from openjepa.export.twins import stock_model
 from openjepa.models.pretrained_vision import OUR_MEAN, OUR_STD, PretrainedViT
 from openjepa.models.quiet import quiet_transformers
+from openjepa.models.sentence_head import SentenceHead, UnitLength
 
 POOLING_NAMES = {"mean": "mean", "last": "lasttoken", "cls": "cls", "max": "max"}  # as sentence-transformers calls them
 
@@ -40,32 +43,46 @@ def write_sentence_transformers(source: Source, folder: Path) -> None:
     with quiet_transformers(), onnx.quiet_export():
         transformer = Transformer(str(plain), **limit)
         pooling: Any = POOLING_NAMES[source.embedding.pooling]
-        modules: list[Any] = [transformer, Pooling(source.encoder.dim, pooling), *_dense_modules(source)]
-        if source.embedding.normalization == "unit":
-            modules.append(Normalize())
+        modules: list[Any] = [transformer, Pooling(source.encoder.dim, pooling)]
         head = source.head
+        if head is not None:
+            modules += [_module(step) for step in head.steps]
+            modules += [] if head.queries is None else [_router(head)]
+        elif source.embedding.normalization == "unit":
+            modules.append(Normalize())
         prompts: Any = {} if head is None else {"prompts": head.prompts, "default_prompt_name": head.default_prompt}
         model = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine", **prompts)
         model.save_pretrained(str(folder), create_model_card=False)
     shutil.rmtree(plain)
 
 
-def _dense_modules(source: Source) -> list[Any]:
-    """The linear maps behind the pooling, as that library's modules."""
-    from sentence_transformers.sentence_transformer.modules import Dense
+def _module(step: nn.Module) -> Any:
+    """A step behind the pooling as that library's module."""
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
-    maps: list[Any] = [] if source.head is None else list(source.head.maps)
-    return [
-        Dense(
-            linear.in_features,
-            linear.out_features,
-            linear.bias is not None,
-            activation,
-            init_weight=linear.weight.detach(),
-            init_bias=None if linear.bias is None else linear.bias.detach(),
-        )
-        for linear, activation in zip(maps[::2], maps[1::2], strict=True)
-    ]
+    if isinstance(step, UnitLength):
+        return Normalize()
+    assert isinstance(step, nn.Sequential)
+    linear, activation = step
+    assert isinstance(linear, nn.Linear)
+    return Dense(
+        linear.in_features,
+        linear.out_features,
+        linear.bias is not None,
+        activation,
+        init_weight=linear.weight.detach(),
+        init_bias=None if linear.bias is None else linear.bias.detach(),
+    )
+
+
+def _router(head: SentenceHead) -> Any:
+    """The map of queries; documents, and texts of which nothing is said, pass."""
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    assert head.queries is not None
+    queries = _module(nn.Sequential(head.queries, nn.Identity()))
+    return Router.for_query_document([queries, Normalize()], [Normalize()], default_route="document")
 
 
 def write_onnx(source: Source, folder: Path) -> None:

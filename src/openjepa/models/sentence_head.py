@@ -7,7 +7,7 @@ Only data is read: JSON and safetensors, never pickles or code.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from openjepa.core.rundir import write_json
 from openjepa.models.pooling import StatePooling, pooled
 from openjepa.models.quiet import quiet_transformers
 
-MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
+MODULES, SETTINGS, ROUTES = "modules.json", "config_sentence_transformers.json", "router_config.json"
 OLD_POOLING: dict[str, StatePooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -34,14 +34,33 @@ ACTIVATIONS = {"torch.nn.modules.linear.Identity": nn.Identity, "torch.nn.module
 HEAD = "sentence_transformers."  # what types of modules begin with
 
 
+class UnitLength(nn.Module):
+    """Vectors divided by their length."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """[B, E] -> [B, E]."""
+        return F.normalize(vectors, dim=-1)
+
+
 class SentenceHead(nn.Module):
-    """States [B, T, D] to vectors [B, E]. Its weights stay as they are in training."""
+    """States [B, T, D] to vectors [B, E]. Its weights stay as they are in training.
+
+    Args:
+        pooling: from the states of a text to one vector.
+        maps: what follows: pairs of a linear layer and its activation, and `UnitLength` between them.
+        normalization: of the vectors in the end.
+        queries: a linear map of the vectors of queries, which are then scaled to unit length like all others; None =
+            they are read like documents.
+        prompts: what may stand before a text, by name.
+        default_prompt: the name of the one that does.
+    """
 
     def __init__(
         self,
         pooling: StatePooling = "mean",
-        maps: tuple[nn.Module, ...] = (),
+        maps: Sequence[nn.Module] = (),
         normalization: Normalization = "none",
+        queries: nn.Linear | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt: str | None = None,
     ) -> None:
@@ -49,6 +68,7 @@ class SentenceHead(nn.Module):
         self.pooling: StatePooling = pooling
         self.maps = nn.Sequential(*maps).requires_grad_(False)
         self.normalization: Normalization = normalization
+        self.queries = None if queries is None else queries.requires_grad_(False)
         self.prompts, self.default_prompt = dict(prompts or {}), default_prompt
 
     @property
@@ -58,32 +78,59 @@ class SentenceHead(nn.Module):
 
     def forward(self, states: Tensor, valid: Tensor) -> Tensor:
         """states [B, T, D], valid [B, T] bool -> [B, E] float32."""
-        vectors = self.maps(pooled(states, valid, self.pooling).float())
+        return self._scaled(self.maps(pooled(states, valid, self.pooling).float()))
+
+    def as_queries(self, vectors: Tensor) -> Tensor:
+        """Vectors of texts [B, E] -> the same texts' as queries [B, E]."""
+        return vectors if self.queries is None else self._scaled(self.queries(vectors))
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.normalization == "unit" else vectors
+
+    @property
+    def steps(self) -> list[nn.Module]:
+        """What follows the pooling, one step a module of sentence-transformers: linear maps with their activations."""
+        steps: list[nn.Module] = []
+        modules = iter(self.maps)
+        for module in modules:
+            steps.append(nn.Sequential(module, next(modules)) if isinstance(module, nn.Linear) else module)
+        return [*steps, UnitLength()] if self.normalization == "unit" else steps
 
     def keep(self, folder: Path) -> None:
         """Write it beside a kept encoder, as `read_head` reads it."""
         modules = [_entry(0, "", "Transformer"), _entry(1, "1_Pooling", "Pooling")]
         names = {ours: theirs for theirs, ours in POOLING.items()}
         _write(folder / "1_Pooling" / "config.json", {"pooling_mode": names[self.pooling]})
-        linears = [module for module in self.maps if isinstance(module, nn.Linear)]
-        activations = [module for module in self.maps if not isinstance(module, nn.Linear)]
-        for linear, activation in zip(linears, activations, strict=True):
-            name = f"{len(modules)}_Dense"
-            settings = {
-                "in_features": linear.in_features,
-                "out_features": linear.out_features,
-                "bias": linear.bias is not None,
-                "activation_function": next(key for key, kind in ACTIVATIONS.items() if isinstance(activation, kind)),
-            }
-            _write(folder / name / "config.json", settings)
-            weights = {f"linear.{key}": value.detach().cpu().contiguous() for key, value in linear.named_parameters()}
-            save_file(weights, folder / name / "model.safetensors")
-            modules.append(_entry(len(modules), name, "Dense"))
-        if self.normalization == "unit":
-            modules.append(_entry(len(modules), f"{len(modules)}_Normalize", "Normalize"))
+        for step in self.steps:
+            kind = "Normalize" if isinstance(step, UnitLength) else "Dense"
+            name = f"{len(modules)}_{kind}"
+            modules.append(_entry(len(modules), name, kind))
+            if isinstance(step, nn.Sequential):
+                _keep_dense(step, folder / name)
+        if self.queries is not None:
+            name = f"{len(modules)}_Router"
+            modules.append(_entry(len(modules), name, "Router"))
+            structure = {"query": ["query_0_Dense"], "document": []}
+            types = {"query_0_Dense": f"{HEAD}models.Dense"}
+            _write(folder / name / ROUTES, {"types": types, "structure": structure})
+            _keep_dense(nn.Sequential(self.queries, nn.Identity()), folder / name / "query_0_Dense")
         _write(folder / MODULES, modules)
         _write(folder / SETTINGS, {"prompts": self.prompts, "default_prompt_name": self.default_prompt})
+
+
+def _keep_dense(step: nn.Sequential, folder: Path) -> None:
+    """Write a linear map and its activation as a Dense module."""
+    linear, activation = step
+    assert isinstance(linear, nn.Linear)
+    settings = {
+        "in_features": linear.in_features,
+        "out_features": linear.out_features,
+        "bias": linear.bias is not None,
+        "activation_function": next(key for key, kind in ACTIVATIONS.items() if isinstance(activation, kind)),
+    }
+    _write(folder / "config.json", settings)
+    weights = {f"linear.{key}": value.detach().cpu().contiguous() for key, value in linear.named_parameters()}
+    save_file(weights, folder / "model.safetensors")
 
 
 def read_head(name: str) -> SentenceHead | None:
@@ -96,23 +143,52 @@ def read_head(name: str) -> SentenceHead | None:
         return None
     pooling: StatePooling = "mean"
     maps: list[nn.Module] = []
-    normalization: Normalization = "none"
+    queries: nn.Linear | None = None
     for module in modules[1:]:
-        kind = str(module["type"]).rpartition(".")[2]
-        if not str(module["type"]).startswith(HEAD) or kind not in ("Pooling", "Dense", "Normalize"):
+        kind, path = str(module["type"]).rpartition(".")[2], module["path"]
+        known = str(module["type"]).startswith(HEAD) and kind in ("Pooling", "Dense", "Normalize", "Router")
+        if not known or queries is not None:
             raise UserError(
                 f"{name} has a module {module['type']!r} behind its encoder, which cannot be kept; give its plain "
                 "transformers folder, whose states are averaged"
             )
-        if kind == "Pooling":
-            pooling = _pooling(name, stored_json(name, f"{module['path']}/config.json") or {})
-        elif kind == "Dense":
-            maps += _dense(name, module["path"])
-        else:
-            normalization = "unit"
+        match kind:
+            case "Pooling":
+                pooling = _pooling(name, stored_json(name, f"{path}/config.json") or {})
+            case "Dense":
+                maps += _dense(name, path)
+            case "Normalize":
+                maps.append(UnitLength())
+            case "Router":
+                queries = _query_map(name, path)
+    is_unit = bool(maps) and isinstance(maps[-1], UnitLength)
     settings = stored_json(name, SETTINGS) or {}
     prompts = {key: value for key, value in dict(settings.get("prompts") or {}).items() if value}
-    return SentenceHead(pooling, tuple(maps), normalization, prompts, settings.get("default_prompt_name"))
+    return SentenceHead(
+        pooling,
+        maps[:-1] if is_unit else maps,
+        "unit" if is_unit else "none",
+        queries,
+        prompts,
+        settings.get("default_prompt_name"),
+    )
+
+
+def _query_map(name: str, path: str) -> nn.Linear:
+    """The linear map of queries in a Router that does nothing else but scale. Raises UserError for another one."""
+    config = stored_json(name, f"{path}/{ROUTES}") or {}
+    structure, types = dict(config.get("structure") or {}), dict(config.get("types") or {})
+    kinds = {route: [str(types.get(part)).rpartition(".")[2] for part in parts] for route, parts in structure.items()}
+    scaled = {route: [kind for kind in found if kind != "Normalize"] for route, found in kinds.items()}
+    if scaled != {"query": ["Dense"], "document": []}:
+        raise UserError(
+            f"{name} treats queries and documents in ways that cannot be kept ({kinds}); give another model"
+        )
+    dense = next(part for part in structure["query"] if str(types[part]).endswith("Dense"))
+    linear, activation = _dense(name, f"{path}/{dense}")
+    if not isinstance(linear, nn.Linear) or not isinstance(activation, nn.Identity):
+        raise UserError(f"{name}: its map of queries has an activation, which cannot be kept; give another model")
+    return linear
 
 
 def _pooling(name: str, config: Mapping[str, Any]) -> StatePooling:

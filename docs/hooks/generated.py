@@ -1,13 +1,15 @@
-"""The command line and the settings, as tables made from the program itself while the site is built.
+"""The command line, the settings and files of the repository, put into pages while the site is built.
 
 A page asks for a part by a line of its own:
 
     <!-- generated: cli -->              every verb with its arguments and options
     <!-- generated: settings t_jepa -->  every setting of a recipe, by section, and what its presets change
+    <!-- generated: file examples/x.py -->  a Python file of the repository in full
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -17,6 +19,7 @@ from openjepa.core.configure import configure
 from openjepa.core.describe import Setting, describe
 from openjepa.core.locate import presets
 
+ROOT = Path(__file__).parents[2]
 ASKED = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->$", re.MULTILINE)
 MARKUP = re.compile(r"\[/?(?:bold|dim|italic)\]")
 
@@ -92,6 +95,10 @@ def preset_tables(recipe: str) -> Iterator[str]:
             yield from ("The defaults.", "")
 
 
+def file(name: str) -> Iterator[str]:
+    yield from ("```python", (ROOT / name).read_text(encoding="utf-8").rstrip(), "```")
+
+
 def section_of(row: Setting) -> str:
     return row.key.rpartition(".")[0].partition(".")[0]
 
@@ -104,7 +111,7 @@ def shown(value: Any) -> str:
 
 def code(text: str) -> str:
     """As code in a cell of a table, where a bar would end the cell."""
-    return f"<code>{text.replace('<', '&lt;').replace('|', '&#124;')}</code>" if text else ""
+    return f"<code>{text.replace('<', '&lt;').replace('|', '&#124;').replace('[', '&#91;')}</code>" if text else ""
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
@@ -115,4 +122,4 @@ def table(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
     yield ""
 
 
-PARTS: dict[str, Callable[[str], Iterator[str]]] = {"cli": cli, "settings": settings}
+PARTS: dict[str, Callable[[str], Iterator[str]]] = {"cli": cli, "settings": settings, "file": file}

@@ -50,7 +50,7 @@ def explained(text: str) -> Iterator[str]:
         head, _, rest = paragraph.partition("\n")
         examples = re.fullmatch(r"Examples?:\s*(.*)", head)
         if examples is None:
-            yield from (paragraph.replace("[", "\\["), "")
+            yield from (escaped(paragraph), "")
             continue
         lines = [line.strip() for line in [examples.group(1), *rest.split("\n")] if line.strip()]
         yield from ("```console", *lines, "```", "")
@@ -66,7 +66,7 @@ def parameter(one: Any) -> list[str]:
     meaning = MARKUP.sub("", one.help or "").strip()
     if isinstance(one.default, str | int | float) and not isinstance(one.default, bool) and "default" not in meaning:
         meaning += f" (default: {one.default})"
-    return [code(spelled), meaning.replace("[", "\\[")]
+    return [code(spelled), escaped(meaning)]
 
 
 def settings(recipe: str) -> Iterator[str]:
@@ -76,8 +76,8 @@ def settings(recipe: str) -> Iterator[str]:
     for section in dict.fromkeys(section_of(row) for row in rows):
         yield from (f"### `{section}`" if section else "### Settings of the recipe itself", "")
         yield from table(
-            ["setting", "values", "default", "meaning"],
-            [[code(row.key), code(row.type), code(shown(row.default)), row.doc] for row in rows
+            ["setting", "default", "meaning, and which values it takes"],
+            [[code(row.key), code(shown(row.default)), f"{escaped(row.doc)}<br>{code(row.type)}"] for row in rows
              if section_of(row) == section],
         )  # fmt: skip
     yield from preset_tables(recipe)
@@ -107,6 +107,11 @@ def shown(value: Any) -> str:
     """A value as YAML has it."""
     words = {None: "null", True: "true", False: "false"}
     return str(value) if isinstance(value, list | dict) else words.get(value, str(value))
+
+
+def escaped(text: str) -> str:
+    """Prose in which square brackets are no links, and angle brackets no tags."""
+    return text.replace("[", "\\[").replace("<", "&lt;")
 
 
 def code(text: str) -> str:

@@ -49,6 +49,7 @@ SKIPPED = {
     "python benchmarks/bench_embed.py --model FOLDER --short titles.txt --paragraphs abstracts.txt": "of a pretrained "
     "model; tests/unit/test_bench.py runs the benchmark",
     "python examples/minimal_jepa.py": "tests/contract/test_examples.py runs it",
+    "python examples/plot_run.py runs/first first.png": "tests/contract/test_examples.py runs it",
     "make docs": "tests/docs/test_site.py builds the site",
     **dict.fromkeys(
         (

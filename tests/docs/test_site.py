@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import html
 import http.server
 import importlib.util
 import logging
 import re
+import shlex
 import shutil
 import socket
 import threading
@@ -127,6 +129,32 @@ def test_the_reference_has_every_verb_and_every_setting(site: Path) -> None:
         _, defaults = configure(recipe, None, None, [])
         assert [row.key for row in describe(defaults) if f"<code>{row.key}</code>" not in text] == []
         assert [preset for preset in presets(recipe) if f"Preset <code>{preset}</code>" not in text] == []
+
+
+def examples_of_the_reference(site: Path) -> list[list[str]]:
+    """The words of every example of a verb, behind `openjepa`."""
+    text = (site / "reference" / "cli.html").read_text(encoding="utf-8")
+    blocks = re.findall(r'<div class="language-console highlight">(.*?)</div>', text, re.DOTALL)
+    lines = html.unescape(re.sub(r"<[^>]+>", "", "\n".join(blocks))).splitlines()
+    commands = [part for line in lines for part in re.split(r" && | \| ", line) if part.startswith("openjepa ")]
+    return [shlex.split(command)[1:] for command in commands]
+
+
+def test_examples_of_the_reference_name_real_verbs_options_and_settings(site: Path) -> None:
+    """They come from the help of the verbs; each verb is executed on another page, these lines are read only."""
+    tree = typer.main.get_command(app).commands
+    examples = examples_of_the_reference(site)
+    assert {words[0] for words in examples} == set(tree)
+    for verb, *words in examples:
+        command = tree[verb]
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert [word for word in words if word.startswith("--") and "." not in word and word not in options] == [], (
+            words
+        )
+        if words and words[0] in built_in_recipes() and verb not in ("ablate", "compare"):
+            configure(words[0], None, None, [word for word in words if re.match(r"[a-z_.]+=", word)])
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs playwright and chromium")

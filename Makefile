@@ -10,10 +10,10 @@ export TOKENIZERS_PARALLELISM := true
 PARALLEL := -n auto --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types bench golden clean
+.PHONY: help demo test test-all lint types docs docs-serve bench golden clean
 
 help: ## Show what can be made
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -37,6 +37,12 @@ lint: .venv/ready ## Check style, formatting and the direction of imports
 types: .venv/ready ## Check types
 	$(BIN)/ty check src
 
+docs: .venv/ready ## Build the documentation site into site/; any warning is an error, no network is used
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: .venv/ready ## Serve the site on this machine, rebuilt when a page changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 bench: .venv/ready ## Measure speed as ratios in one run, into benchmarks/results/
 	$(BIN)/python benchmarks/bench_step.py t_jepa
 	$(BIN)/python benchmarks/bench_step.py lang_jepa invariance=0
@@ -46,5 +52,5 @@ bench: .venv/ready ## Measure speed as ratios in one run, into benchmarks/result
 golden: .venv/ready ## Record the reference training curves again (review the difference before you commit it)
 	$(BIN)/python -m tests.golden.record
 
-clean: ## Remove the environment and the caches
-	rm -rf .venv .cache
+clean: ## Remove the environment, the caches and the site
+	rm -rf .venv .cache site

@@ -1,7 +1,7 @@
-"""Every `openjepa` command of the README, the guides and CONTRIBUTING runs, page by page and in order, on small data.
+"""Every command and Python block of the site, README and CONTRIBUTING runs, page by page and in order, on small data.
 
 Settings are those of the page where it gives some; models, data and numbers of steps are made tiny by settings behind
-them. The files that the pages speak of are made up here.
+them. The files that the pages speak of, and do not write themselves, are made up here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,41 +25,63 @@ import torch
 import yaml
 from PIL import Image
 
+import openjepa
+from openjepa import api
 from openjepa.cli import main
+from openjepa.core.configure import configure
 from openjepa.data.worlds import scenes, stories
 from openjepa.training import checkpoint
-from tests.docs.test_readme import COMMAND, ROOT
+from tests.docs.pages import OUTSIDE, ROOT, SITE, Step, steps
+from tests.opened import in_process
 from tests.tiny import EVERY_RECIPE, TINY, without
 
-PAGES = (
-    "README.md",
-    "docs/how-to/evaluate.md",
-    "docs/how-to/read-a-run.md",
-    "docs/how-to/train-on-your-own-text.md",
-    "docs/how-to/train-on-your-own-images.md",
-    "CONTRIBUTING.md",
-)
-SLOW = ("docs/how-to/evaluate.md",)  # trains and scores about a dozen runs
-SKIPPED = {
-    "demo runs/mine": "serves a page until it is stopped; tests/unit/test_demo.py and tests/e2e/test_demo_browser.py",
-    "train t_jepa --preset small data.source=HuggingFaceFW/fineweb-edu:sample-10BT data.streaming=true": "a data set "
-    "of the hub; tests/e2e/test_streaming_hub.py streams one from a hub on the same machine",
+ELSEWHERE = {  # pages whose steps are executed by other tests
+    "docs/how-to/find-similar-tickets.md": "test_how_to.py",
+    "docs/tutorials/export-and-search.md": "test_export_guide.py",
 }
+PAGES = tuple(page for page in (*OUTSIDE, *SITE) if page not in ELSEWHERE and any(steps(page)))
+SLOW = ("docs/how-to/evaluate.md", "docs/methods/baselines.md")  # they train and score many runs
+SKIPPED = {
+    "openjepa demo runs/mine": "serves a page until it is stopped; tests/unit/test_demo.py and tests/e2e",
+    "openjepa train t_jepa --preset small data.source=HuggingFaceFW/fineweb-edu:sample-10BT data.streaming=true": "a "
+    "data set of the hub; tests/e2e/test_streaming_hub.py streams one from a hub on the same machine",
+    "openjepa report runs/stories": "of the study that is skipped; other pages report runs",
+    "python benchmarks/bench_embed.py --model FOLDER --short titles.txt --paragraphs abstracts.txt": "of a pretrained "
+    "model; tests/unit/test_bench.py runs the benchmark",
+    "python examples/minimal_jepa.py": "tests/contract/test_examples.py runs it",
+    "python examples/plot_run.py runs/first first.png": "tests/contract/test_examples.py runs it",
+    "make docs": "tests/docs/test_site.py builds the site",
+    **dict.fromkeys(
+        (
+            "python -m venv .venv",
+            ".venv/bin/pip install -c constraints.txt -e .",
+            "source .venv/bin/activate",
+            "make demo",
+            "make test",
+            "make test-all",
+            "make lint",
+            "make types",
+        ),
+        "makes an environment, or runs the tests in one",
+    ),
+}
+STUDIES = "a study of an hour as it was run; other pages compare, and the test below reads its arms and settings"
+FAILING = {"check ./leaky.py data=corpus.jsonl"}  # made to show what a failure looks like: exit code 1
 BUDGETS = {"flops=2e13": "flops=2e9"}  # of the pages, and what a few steps cost
+SHORTER = {  # what blocks read or make, so that they take seconds
+    'library.rglob("*.py")': 'library.glob("[a-f]*.py")',
+    "range(4000)": "range(120)",
+    "zip(digits.images, digits.target, strict=True)": "list(zip(digits.images, digits.target, strict=True))[:300]",
+}
 STEPS = ("train.steps=2", "train.warmup_steps=1", "train.health_samples=32", "train.checkpoint_every=1")
 RECIPES = {name: settings for name, (_, settings) in EVERY_RECIPE.items()}
-RECIPES["my_method"] = without(TINY, "predictor.")
+RECIPES["my_method"] = RECIPES["leaky"] = without(TINY, "predictor.")
 DOCUMENTS = 240
 TOPICS = {
     "sea": "wave harbour sail fish salt tide anchor crew gull storm",
     "kitchen": "soup oven bread spoon onion cook plate pepper butter flour",
     "garden": "rose soil spade apple bee hedge seed rain shed path",
 }
-
-
-def commands(page: str) -> list[str]:
-    """The command lines of a page in their order, without `openjepa` and comments."""
-    return COMMAND.findall((ROOT / page).read_text())
 
 
 def text(number: int, sentences: int = 4) -> tuple[str, str]:
@@ -86,14 +109,17 @@ def write_table(file: Path, rows: list[dict[str, Any]]) -> None:
 def texts_of_the_pages() -> None:
     """Corpora, notes and rated pairs."""
     documents = [dict(zip(("text", "topic"), text(n), strict=True)) for n in range(DOCUMENTS)]
+    documents = [{**row, "package": row["topic"]} for row in documents]  # as the tutorial on texts calls its label
     write_lines(Path("corpus.jsonl"), documents)
     write_lines(Path("documents.jsonl"), documents[:20])
     write_table(Path("documents.csv"), documents[:20])
+    write_table(Path("tickets.csv"), [{"id": n, "body": row["text"]} for n, row in enumerate(documents)])
     Path("wiki.txt").write_text("".join(row["text"] + "\n" for row in documents))
-    for number in range(3):
-        Path("notes").mkdir(exist_ok=True)
+    Path("notes").mkdir()
+    for number in range(60):
         Path(f"notes/{number}.md").write_text(f"# Note {number}\n\n{text(number)[0]}\n")
-        Path("articles").mkdir(exist_ok=True)
+    Path("articles").mkdir()
+    for number in range(3):
         pq.write_table(pa.Table.from_pylist(documents[number::3]), f"articles/{number}.parquet")
     pairs = [{"sentence1": text(n, 1)[0], "sentence2": text(n + n % 4, 1)[0], "score": 5 - n % 4} for n in range(40)]
     write_table(Path("pairs.csv"), pairs)
@@ -127,12 +153,12 @@ def pictures_of_the_pages() -> None:
     """Photos in a folder a kind, the same for COCO, and captions of both."""
     rng = np.random.default_rng(0)
     names = [f"{kind}/{number:03}.jpg" for kind in ("cats", "dogs") for number in range(1, 31)]
-    for folder, name in itertools.product(("photos", "train2017"), names):
-        file = Path(folder, name if folder == "photos" else name.replace("/", "-"))
+    for folder, name in itertools.product(("photos", "photos-test", "train2017"), names):
+        file = Path(folder, name.replace("/", "-") if folder == "train2017" else name)
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (24, 30, 3), dtype=np.uint8)).resize((120, 100)).save(file)
-    guide = (ROOT / "docs/how-to/train-on-your-own-images.md").read_text()
-    table = re.findall(r"^ {4}(image|cats/\S+) {2,}(.+)$", guide, re.M)  # as the guide shows it, and more of the kind
+    guide = (ROOT / "docs/tutorials/captions.md").read_text()
+    table = re.findall(r"^\| (image|cats/\S+) \| (.+) \|$", guide, re.M)  # as the page shows it, and more of the kind
     assert len(table) == 3
     said = {name: f"a {'cat' if name.startswith('cats') else 'dog'} number {name[5:8]} on a chair" for name in names}
     rows = "".join(f"{name}\t{caption}\n" for name, caption in [*table, *said.items()])
@@ -222,7 +248,7 @@ def run(command: str) -> None:
         stop_early(Path(words[words.index("--resume") + 1]))
     elif words[0] == "train" and "--out" in words:
         shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
-    assert main(words) == 0, command
+    assert main(words) == (command in FAILING), command
     if "--out" in words:
         assert Path(words[words.index("--out") + 1]).exists(), command
 
@@ -234,18 +260,67 @@ def stop_early(folder: Path) -> None:
     assert checkpoint.newest_step(folder / "checkpoints") == 1
 
 
+def run_block(code: str, names: dict[str, Any]) -> None:
+    """One Python block of a page, with the names that blocks before it left."""
+    for long, short in SHORTER.items():
+        code = code.replace(long, short)
+    exec(compile(code, "block", "exec"), names)
+
+
+def train_small(recipe: str, **given: Any) -> api.Run:
+    """What `openjepa.train` of a page does, with a tiny model and two steps."""
+    return api.train(recipe, **given | {"steps": 2, "progress": False, "overrides": RECIPES[recipe]})
+
+
+def given_names() -> dict[str, Any]:
+    """What a block may take for granted: texts, and a table of them."""
+    rows = [text(number) for number in range(DOCUMENTS)]
+    return {"openjepa": openjepa, "texts": [body for body, _ in rows],
+            "frame": pd.DataFrame(rows, columns=["body", "topic"])}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW), id=Path(page).stem) for page in PAGES]
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW), id=page.removesuffix(".md")) for page in PAGES],
 )
-def test_every_command_runs(page: str, folder: Path) -> None:
-    for command in commands(page):
-        if command not in SKIPPED:
-            run(command)
-            if "--resume" in command:
+def test_every_step_runs(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(openjepa), "train", train_small)
+    monkeypatch.setattr("openjepa.export.proof.opened_elsewhere", in_process)
+    names = given_names()
+    for step in steps(page):
+        if step.text in SKIPPED or is_study(page, step):
+            continue
+        if step.kind == "python":
+            run_block(step.text, names)
+        else:
+            run(step.text.removeprefix("openjepa "))
+            if "--resume" in step.text:
                 assert checkpoint.newest_step(folder / "runs/mine/checkpoints") == 2
 
 
-def test_what_is_skipped_or_replaced_is_in_a_page() -> None:
-    written = {command for page in PAGES for command in commands(page)}
-    assert set(SKIPPED) <= written
+def is_study(page: str, step: Step) -> bool:
+    """STUDIES: the comparisons of the pages of results."""
+    return page.startswith("docs/results/") and step.text.startswith("openjepa compare")
+
+
+def test_arms_and_settings_of_the_studies_are_real() -> None:
+    """Each configures: preset, settings of the arm, settings of all."""
+    for page in SITE:
+        for step in (step for step in steps(page) if is_study(page, step)):
+            words = itertools.takewhile(lambda word: not word.startswith("--"), shlex.split(step.text)[2:])
+            arms_and_shared = list(words)
+            shared = [word for word in arms_and_shared if "=" in word.partition("+")[0]]
+            for arm in (word for word in arms_and_shared if word not in shared):
+                recipe, *settings = arm.split("+")
+                name, _, preset = recipe.partition(":")
+                configure(name, preset or None, None, [*settings, *shared])
+
+
+def test_what_is_skipped_or_replaced_is_on_a_page() -> None:
+    written = [step.text for page in (*OUTSIDE, *SITE) for step in steps(page)]
+    assert set(SKIPPED) <= set(written)
+    assert {f"openjepa {command}" for command in FAILING} <= set(written)
     assert set(BUDGETS) <= {word for command in written for word in command.split()}
+    assert [part for part in SHORTER if not any(part in step for step in written)] == []
+    assert set(ELSEWHERE) <= set(SITE)
+    assert set(SLOW) <= set(PAGES)

@@ -21,7 +21,7 @@ from tests.tiny import TINY
 pytest.importorskip("sentence_transformers")
 
 ROOT = Path(__file__).parents[2]
-GUIDE = ROOT / "docs" / "how-to" / "export-and-search.md"
+GUIDE = ROOT / "docs" / "tutorials" / "export-and-search.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: {2,}#.*)?$", re.MULTILINE)
 QUERY = "my parcel came late"  # the guide's, and a document of the test's: the exact copy must be found first

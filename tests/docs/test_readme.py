@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,39 +11,28 @@ import pytest
 from openjepa.cli import app
 from openjepa.core.configure import configure
 from openjepa.core.locate import built_in_recipes
+from tests.docs.pages import OUTSIDE, ROOT, SITE
 
-ROOT = Path(__file__).parents[2]
-PAGES = [
-    ROOT / name
-    for name in (
-        "README.md",
-        "METHODS.md",
-        "CONTRIBUTING.md",
-        "docs/how-to/train-on-your-own-text.md",
-        "docs/how-to/train-on-your-own-images.md",
-        "docs/how-to/read-a-run.md",
-        "docs/how-to/evaluate.md",
-        "docs/how-to/find-similar-tickets.md",
-        "docs/how-to/export-and-search.md",
-        "docs/results/recipes.md",
-    )
-]
-LINKING = [*(ROOT / name for name in ("README.md", "METHODS.md", "CONTRIBUTING.md", "benchmarks/README.md")),
-           *sorted((ROOT / "docs").rglob("*.md"))]  # fmt: skip
+PAGES = [ROOT / page for page in (*OUTSIDE, *SITE)]
+LINKING = [*PAGES, ROOT / "benchmarks/README.md"]
 COMMAND = re.compile(r"^ {4}openjepa (.+?)(?: +#.*)?$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name_of)
 def test_linked_files_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_name_real_verbs_presets_and_keys(page: Path) -> None:
     verbs = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     for line in COMMAND.findall(page.read_text()):
-        words = line.split()
+        words = shlex.split(line.rstrip("\\"))
         assert words[0] in verbs, line
         recipe = next((word for word in words if word in built_in_recipes()), None)
         if words[0] in ("train", "check") and recipe is not None:
@@ -50,7 +40,7 @@ def test_commands_name_real_verbs_presets_and_keys(page: Path) -> None:
             configure(recipe, preset, None, [word for word in words if re.match(r"[a-z_.]+=", word)])
 
 
-@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKING, ids=name_of)
 def test_commands_are_set_apart_from_prose(page: Path) -> None:
     assert re.findall(r"^openjepa .*", page.read_text(), re.MULTILINE) == []
 

@@ -39,8 +39,8 @@ def train(
 ) -> None:
     """Train a recipe into a run folder, then report whether it learned: verdict, evaluation, similarity.
 
-    Settings are KEY=VALUE or --KEY VALUE, and steps=9 is train.steps=9. All of them: openjepa config explain RECIPE
-    Without data=..., a synthetic corpus is generated. Recipes and their sizes: openjepa recipes
+    Settings are KEY=VALUE or --KEY VALUE, and steps=9 is train.steps=9. All of them: openjepa config explain RECIPE.
+    Without data=..., a synthetic corpus is generated. Recipes and their sizes: openjepa recipes.
 
     Examples:
       openjepa train t_jepa

@@ -38,7 +38,7 @@ from openjepa.objectives.two_views import TwoViews
 
 
 class Config(BaseConfig):
-    """Everything that defines an I-JEPA run. Defaults are the preset tiny: measured on one core, docs/lab-log.md."""
+    """Everything that defines an I-JEPA run. Defaults are the preset tiny, measured in docs/lab-log/images.md."""
 
     FIRST = ("data", "encoder", "augment", "mask", "objective", "regularizer", "train")
 

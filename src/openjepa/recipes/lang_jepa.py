@@ -5,7 +5,7 @@ passages if it is long); a predictor reads one latent for each and estimates one
 sentence; an EMA teacher gives the targets. A sentence's latent is the mean over its tokens. One pass for the
 context, one for all targets. The mean of the student's token latents over a whole text is its embedding.
 
-Two choices decide what a target holds (figures in docs/lab-log.md). The teacher reads each sentence `alone` (default)
+Two choices decide what a target holds (figures in docs/lab-log). The teacher reads each sentence `alone` (default)
 or in its `document` (its target then contains its neighbours' content, and can be predicted by copying). And the top
 layer encodes what the sentences of a document share; those below (`target.skip_top`) still distinguish them.
 
@@ -57,7 +57,7 @@ from openjepa.tasks.texts import text_tasks
 
 
 class Config(BaseConfig):
-    """Everything that defines a LANG-JEPA run. Defaults are the preset tiny: measured on two cores, docs/lab-log.md."""
+    """Everything that defines a LANG-JEPA run. Defaults are the preset tiny, measured in docs/lab-log."""
 
     FIRST = (
         "data",

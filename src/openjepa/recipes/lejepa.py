@@ -38,7 +38,7 @@ from openjepa.objectives.views import distance_to_global_mean
 
 
 class Config(BaseConfig):
-    """Everything that defines a LeJEPA run. Defaults are the preset tiny: measured on one core, docs/lab-log.md."""
+    """Everything that defines a LeJEPA run. Defaults are the preset tiny, measured in docs/lab-log/images.md."""
 
     FIRST = ("data", "encoder", "global_views", "local_views", "augment", "regularizer", "train")
 

@@ -7,7 +7,7 @@ training, the question's embedding; the state at the answer's last token is the 
 cross-entropy within question and answer keeps it a language model, as in LLM-JEPA (Huang et al. 2025).
 
 With these losses only (preset `paper`), the cosine rises and the rank of the right answer stays at chance
-(docs/lab-log.md): no loss constrains an answer's last token, so all answers collapse onto one line. Three remedies, all
+(docs/lab-log): no loss constrains an answer's last token, so all answers collapse onto one line. Three remedies, all
 on in `tiny`: VICReg on the answers' latents (`regularizer`), targets relative to what all answers share
 (`target_space`), and an EMA copy of the decoder as their source, so that targets change slowly (`target_encoder`).
 """
@@ -47,7 +47,7 @@ PREDICTED = "the decoder's last-layer latent of [PRED], the last token: the pred
 
 
 class Config(BaseConfig):
-    """Everything that defines a nanoJEPA run. Defaults are the preset tiny: measured on two cores, docs/lab-log.md."""
+    """Everything that defines a nanoJEPA run. Defaults are the preset tiny, measured in docs/lab-log/nano-jepa.md."""
 
     FIRST = (
         "data",

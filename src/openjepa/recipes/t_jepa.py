@@ -4,7 +4,7 @@ The student encodes the visible tokens, a predictor estimates the latents of the
 an EMA teacher that reads the clean text provides the targets. After training, the mean of the student's token latents
 is the text's embedding. A token is never reconstructed.
 
-Two choices decide whether latents encode meaning (measured in docs/lab-log.md). The teacher reads each hidden span
+Two choices decide whether latents encode meaning (measured in docs/lab-log). The teacher reads each hidden span
 separately (`teacher_reads=spans`): a target then contains nothing of the context, so surface features cannot be copied.
 And the student's mean of the context and its mean of the hidden part are pulled together and kept from collapsing by
 VICReg (`invariance`, `regularizer`): with only the original's EMA, training starts too slowly and loses rank.
@@ -47,7 +47,7 @@ from openjepa.objectives.two_views import TwoViews
 
 
 class Config(BaseConfig):
-    """Everything that defines a T-JEPA run. Defaults are the preset tiny: measured on two cores, docs/lab-log.md."""
+    """Everything that defines a T-JEPA run. Defaults are the preset tiny, measured in docs/lab-log/t-jepa.md."""
 
     FIRST = ("data", "encoder", "mask", "objective", "regularizer", "train")
 

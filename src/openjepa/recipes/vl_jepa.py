@@ -71,7 +71,7 @@ PREDICTOR_MEAN = "the mean of the predictor's latents of all patches (whole imag
 
 
 class Config(BaseConfig):
-    """Everything that defines a VL-JEPA run. Defaults are the preset tiny: measured on one core, docs/lab-log.md."""
+    """Everything that defines a VL-JEPA run. Defaults are the preset tiny, measured in docs/lab-log/vl-jepa.md."""
 
     FIRST = ("data", "text", "encoder", "mask", "objective", "regularizer", "train")
 

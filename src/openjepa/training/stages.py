@@ -1,7 +1,7 @@
 """A final stage of a run that trains only the predictor, with all else frozen and a restarted learning rate.
 
 On a changing representation, a predictor learns the coarse part. On a frozen one it learns the finer part in a few
-hundred steps, and they need no backward pass through the encoder (figures in docs/lab-log.md).
+hundred steps, and they need no backward pass through the encoder (figures in docs/lab-log/lang-jepa-documents.md).
 Source of the restart: warm restarts, Loshchilov & Hutter 2017.
 """
 

@@ -79,6 +79,19 @@ def embedder_of(
     return lambda inputs: embed_all(method, read, inputs, batch_tokens, compute, report)
 
 
+def query_vectors(method: Method | None) -> Callable[[np.ndarray], np.ndarray] | None:
+    """From embeddings of texts [N, D] to the same texts' as queries [N, D]; None without a network."""
+    if method is None:
+        return None
+
+    def as_queries(vectors: np.ndarray) -> np.ndarray:
+        device = next(method.parameters()).device
+        with torch.inference_mode():
+            return method.as_queries(torch.from_numpy(vectors).to(device)).float().cpu().numpy()
+
+    return as_queries
+
+
 def input_key(inputs: Sequence[Any]) -> Any:
     """Equal for lists of the same inputs: texts by content, others by identity."""
     return tuple(inputs) if all(isinstance(item, str) for item in inputs) else id(inputs)

@@ -494,9 +494,17 @@ class Run:
             embedding=embedding,
             encoder=exact.experiment.method.encoders()[embedding.encoder],
             vectors=lambda inputs: exact._vectors(list(inputs), report=exact.reading("cut")),
+            query_vectors=lambda inputs, prompted: exact._query_vectors(list(inputs), prompted),
             held_out=lambda: self.held_out_texts() if self.compares_texts else [],
             card=lambda to, texts: model_card(self.folder, self.recipe, objective, self.config, to, texts, licence),
         )
+
+    def _query_vectors(self, inputs: list[Any], prompted: bool) -> np.ndarray:
+        """Vectors of queries, cut, behind the start's prompt for them or not."""
+        options = self._with_role("query", {}) if prompted else {}
+        as_queries = query_vectors(self.experiment.method)
+        assert as_queries is not None
+        return as_queries(self._vectors(inputs, report=self.reading("cut"), **options))
 
     def _training_compute(self) -> Compute:
         """Where a readout is trained: as the run was, unless a device or a precision is asked for."""

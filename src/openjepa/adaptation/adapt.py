@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +108,7 @@ def adapt(
 
 
 @contextmanager
-def _stock_folder(base: str | Path) -> Iterator[str]:
+def _stock_folder(base: str | Path) -> Generator[str]:
     """`base` as a folder or name that encoders are read from; a run of ours is exported to one first."""
     if not (Path(base) / "config.yaml").is_file():
         yield str(base)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -95,6 +95,14 @@ def query_vectors(method: Method | None) -> Callable[[np.ndarray], np.ndarray] |
 def input_key(inputs: Sequence[Any]) -> Any:
     """Equal for lists of the same inputs: texts by content, others by identity."""
     return tuple(inputs) if all(isinstance(item, str) for item in inputs) else id(inputs)
+
+
+@overload
+def unit_rows(vectors: np.ndarray) -> np.ndarray: ...
+
+
+@overload
+def unit_rows(vectors: Vectors) -> Vectors: ...
 
 
 def unit_rows(vectors: Vectors) -> Vectors:

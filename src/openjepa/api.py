@@ -8,10 +8,10 @@ A run is used from its folder alone: `openjepa.load("runs/...")` gives what `tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openjepa.core.config import override_key
 from openjepa.core.configure import configure
@@ -24,6 +24,9 @@ from openjepa.data.objects import with_objects, without_objects
 from openjepa.encoding.rows import text_rows
 from openjepa.run import BACKGROUND_TEXTS, Run, load, require_there
 from openjepa.training.run import train_into
+
+if TYPE_CHECKING:
+    from openjepa.adaptation.decision import Choice
 
 
 def train(
@@ -87,6 +90,47 @@ def train(
         run = Run(folder, recipe, chosen, module, trust_code=True)
     train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
     return load(run.path, run.config.train.accelerator, trust_code=run.trust_code)
+
+
+def adapt(
+    base: str | Path,
+    *,
+    out: str | Path,
+    keep: Choice = "auto",
+    guard: Sequence[str | Path] = (),
+    max_loss: float = 1.0,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    precision: str = "auto",
+    on_documents: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> Run:
+    """Fit a pretrained sentence encoder to documents without labels, in closed form; see `adaptation`.
+
+    Args:
+        base: a sentence-transformers or transformers folder or hub id, or a run folder.
+        out: the run folder to write.
+        keep: "auto" = the maps that are expected to help, or the start where none is; or which one whatever is
+            expected: "start", "whitening", "predictor" (whitening, and a predictor for queries).
+        guard: what must not get worse: suite files, BEIR folders, files of rated pairs.
+        max_loss: points (hundredths) that a guarded measure may lose before the start is kept instead.
+        overrides: "key=value" strings, spelled as on the command line.
+        device: where the encoder runs, as for `load`.
+        precision: of its matrix products, as for `load`.
+        on_documents: called with numbers of (documents, texts) that were encoded since the last call.
+        **settings: `data` as for `train`, `title` (a column), `parts` ("sentences" or "paragraphs"), `max_len`, ...
+
+    The run's `encode_query` and `encode_document` search; `run.adaptation()` is what was measured and decided. Raises
+    UserError if the encoder or the documents cannot be read, or `out` holds a run.
+    """
+    from openjepa.adaptation import adapt as adaptation
+    from openjepa.adaptation.adapted import Config
+
+    given, objects = without_objects(settings)
+    wanted = Config.load({"encoder": {"name": str(base)}}, overrides, given)
+    config = adaptation.source_of(with_objects(wanted, objects)).with_absolute_paths()
+    paths = [Path(path) for path in guard]
+    return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
 
 
 class Moved(NamedTuple):

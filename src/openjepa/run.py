@@ -533,6 +533,12 @@ class Run:
         write_json(self.folder.summary, summary)
         return summary
 
+    def adaptation(self) -> dict[str, Any]:
+        """What `openjepa adapt` measured and decided when it made this run. Raises UserError for another run."""
+        if not self.folder.adaptation.exists():
+            raise UserError(f"{self.path} was not made by openjepa adapt")
+        return read_json(self.folder.adaptation)
+
     def health(self) -> list[dict[str, Any]]:
         """All records of the health monitor, oldest first."""
         return list(read_jsonl(self.folder.health))

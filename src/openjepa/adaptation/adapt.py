@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from openjepa.adaptation import adapted
 from openjepa.adaptation.decision import Choice, Decision, decided
 from openjepa.adaptation.documents import beir_corpus, texts
 from openjepa.adaptation.evidence import Candidate, compared
+from openjepa.adaptation.guard import guard_suite, guarded
 from openjepa.adaptation.latents import DocumentLatents, encoded
 from openjepa.adaptation.maps import PredictorSums, Whitening
 from openjepa.adaptation.statistics import Statistics
@@ -32,7 +33,6 @@ from openjepa.training import checkpoint
 
 RECIPE = "openjepa.adaptation.adapted"
 HELD_OUT_SHARE = 0.2
-RESULT = "adaptation.json"
 LATENTS = "latents"
 
 
@@ -59,6 +59,8 @@ def adapt(
     out: Path,
     config: adapted.Config,
     choice: Choice = "auto",
+    guard: Sequence[Path] = (),
+    max_loss: float = 1.0,
     device: str = "auto",
     precision: str = "auto",
     on_documents: Callable[[int, int], None] | None = None,
@@ -70,6 +72,8 @@ def adapt(
         out: a folder that holds no run yet.
         config: the documents, their parts and titles; its encoder's name is `base`.
         choice: "auto", or what is kept whatever is expected.
+        guard: suites, BEIR folders or files of rated pairs that the result is compared with the start on.
+        max_loss: points (hundredths) that a measure of them may lose; if one loses more, the start is kept.
         device: where the encoder runs, as for `load`.
         precision: of its matrix products; auto = bf16 where it keeps vectors to a cosine of 0.999.
         on_documents: called with (documents, texts encoded) on the way.
@@ -80,6 +84,7 @@ def adapt(
     with _stock_folder(base) as folder:
         start = config.model_copy(update={"encoder": config.encoder.model_copy(update={"name": folder})})
         run_folder = RunDir.create(out, RECIPE, start)
+        suite = guard_suite(guard, out)
         _write_weights(run_folder, start)
     run_folder.write_config(config, RECIPE)
     opened = load(out, device, precision).for_bulk()[0]
@@ -93,18 +98,32 @@ def adapt(
     decision = decided(statistics, predictable, choice)
     fit = fitted(latents, decision)
     evidence = {} if fit is None else compared(latents, _fitted_without_held_out(latents, decision).candidates())
-    kept = config.model_copy(update={"whitening": decision.kept != "start", "query_map": decision.kept == "predictor"})
-    run_folder.write_config(kept, RECIPE)
-    _write_weights(run_folder, kept, fit)
+    run = _written(run_folder, config, decision, fit, device, precision)
+    checked = None if suite is None or fit is None else guarded(run, suite, max_loss)
+    if checked is not None and not checked.held:
+        reason = f"a guarded measure lost more than {max_loss:g} points; the start is kept"
+        decision = Decision("start", (*decision.reasons, reason))
+        run = _written(run_folder, config, decision, None, device, precision)
     result = {
         "base": str(base),
         **_facts(latents, statistics, predictable, counts),
         "decision": decision.to_json(),
         "held_out": {name: found.to_json() for name, found in evidence.items()},
+        "guard": None if checked is None else checked.to_json(),
         "seconds": round(time.perf_counter() - began, 1),
     }
-    write_json(out / RESULT, result)
-    return load(out, device, precision)
+    write_json(run_folder.adaptation, result)
+    return run
+
+
+def _written(
+    folder: RunDir, config: adapted.Config, decision: Decision, fit: Fit | None, device: str, precision: str
+) -> Run:
+    """Write what is kept into the run, and open it."""
+    kept = config.model_copy(update={"whitening": decision.kept != "start", "query_map": decision.kept == "predictor"})
+    folder.write_config(kept, RECIPE)
+    _write_weights(folder, kept, fit)
+    return load(folder.path, device, precision)
 
 
 @contextmanager

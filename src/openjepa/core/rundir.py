@@ -4,6 +4,7 @@ config.yaml      recipe and every setting            env.json        versions, m
 metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
 checkpoints/     step-000500/{model.safetensors, state.pt}          assets/  tokenizer and the like
 evals/           one file an evaluation              summary.json    the result in one object
+adaptation.json  what `openjepa adapt` found, and latents/ of its documents
 readout/         decoder of latents into text: config.yaml, model.safetensors, readout.json
 """
 
@@ -93,6 +94,11 @@ class RunDir:
     @property
     def readout(self) -> Path:
         return self.path / "readout"
+
+    @property
+    def adaptation(self) -> Path:
+        """What `openjepa adapt` found; other runs have none."""
+        return self.path / "adaptation.json"
 
     @property
     def metrics(self) -> Path:

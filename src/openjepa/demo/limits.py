@@ -1,0 +1,50 @@
+"""How often a client may ask.
+
+A token bucket a client: so many questions at once, and as many a minute from then on. A client is an address; those
+behind one proxy share a bucket. Headers that name another address are not believed: anyone can send them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from openjepa.core.errors import UserError
+
+PER_MINUTE = 60  # questions
+MOST_CLIENTS = 10_000  # that are remembered; full buckets are forgotten first
+
+
+class RateLimit:
+    """The buckets of all clients; thread-safe. `clock` counts seconds."""
+
+    def __init__(self, per_minute: int = PER_MINUTE, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_minute, self.clock = per_minute, clock
+        self._buckets: dict[str, tuple[float, float]] = {}  # client -> questions left, and the time of that count
+        self._lock = threading.Lock()
+
+    def take(self, client: str) -> None:
+        """Count a question. Raises UserError, with the time to wait, if the client has none left."""
+        with self._lock:
+            now = self.clock()
+            left = self._left(client, now)
+            if left < 1:
+                wait_s = math.ceil((1 - left) * 60 / self.per_minute)
+                raise UserError(
+                    f"this page answers {self.per_minute} questions a minute to each client, and you have asked more; "
+                    f"try again in {wait_s} s"
+                )
+            if len(self._buckets) >= MOST_CLIENTS:
+                self._forget(now)
+            self._buckets[client] = (left - 1, now)
+
+    def _left(self, client: str, now: float) -> float:
+        left, counted = self._buckets.get(client, (self.per_minute, now))
+        return min(self.per_minute, left + (now - counted) * self.per_minute / 60)
+
+    def _forget(self, now: float) -> None:
+        """Forget clients with full buckets; if there are none, all of them, rather than grow without end."""
+        kept = {client: count for client, count in self._buckets.items() if self._left(client, now) < self.per_minute}
+        self._buckets = kept if len(kept) < MOST_CLIENTS else {}

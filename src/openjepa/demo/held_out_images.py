@@ -50,7 +50,9 @@ class HeldOutImages:
         pictures = images.images if isinstance(images, CaptionedImages) else images
         self.pixels = np.array(pictures.pixels[:COUNT])  # [C, S, S, 3] uint8
         if len(self.pixels) < LEAST:
-            raise UserError(f"{run.path} has {len(self.pixels)} held-out images; the page compares with {LEAST} or more")
+            raise UserError(
+                f"{run.path} has {len(self.pixels)} held-out images; the page compares with {LEAST} or more"
+            )
         self.vectors = run.encode(list(self.pixels))  # [C, D]
         mean, std = random_pairs(self.vectors, generator_for(0, "demo", "random pairs"))
         self.chance = Chance(mean, std, f"random pairs of {len(self.pixels)} held-out images")

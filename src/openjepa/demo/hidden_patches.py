@@ -28,13 +28,14 @@ from openjepa.data.images.augment import AugmentConfig
 from openjepa.data.images.batches import MaskedImageCollator, MaskedImages, images_at_once
 from openjepa.data.images.dataset import ImageSet
 from openjepa.data.images.sources import WORLD
+from openjepa.data.pictures import image_pictures
 from openjepa.data.tokenizers.unknown_tokens import UnknownTokens
 from openjepa.demo.answers import MOST_CHARS, Chance, chance_of, same_words
 from openjepa.demo.held_out_images import Chosen, HeldOutImages, ImageMatch, require_chosen
 from openjepa.tasks.captions import image_skills
 
 OTHER_CAPTIONS = 8  # of other images, which a caption is compared with
-YOURS, OWN, OTHER, NONE = "yours", "its own", "another image's", "no caption"
+YOURS, OWN, OTHER, NONE = "yours", "own", "other", "none"  # kinds of captions
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class TriedCaption:
 
     caption: str
     kind: str  # YOURS, OWN, OTHER or NONE
+    is_right: bool  # one of the image's own captions, where these are known
     prediction: PatchPrediction
 
 
@@ -66,7 +68,7 @@ class TriedCaption:
 class PatchAnswer:
     """The prediction of an image's hidden patches."""
 
-    picture: Patches  # as the networks read it, with the caption that they read
+    picture: Patches  # as the networks read it
     hidden: np.ndarray  # [N] bool
     shown: np.ndarray  # [N] bool, what the context encoder reads
     prediction: PatchPrediction
@@ -78,7 +80,7 @@ class PatchAnswer:
 
     @property
     def other(self) -> TriedCaption | None:
-        """A caption of another image, to be drawn beside the one given: the first, not a chosen one."""
+        """A caption of another image, to be drawn beside the one given: the alphabet's first, whatever its skill."""
         others = [tried for tried in self.tried if tried.kind == OTHER]
         return min(others, key=lambda tried: tried.caption, default=None)
 
@@ -117,9 +119,8 @@ class HiddenPatches:
         batch = self.batch(image.pixels, mask, caption, others)
         prediction = self.predict(batch)
         tried = self._tried(image, mask, caption, others, prediction) if self.reads_captions else []
-        pictures = self.collate.pictures(batch)
         return PatchAnswer(
-            picture=pictures[0],
+            picture=image_pictures(batch)[0],
             hidden=batch.hidden[0].numpy(),
             shown=batch.shown[0].numpy(),
             prediction=prediction,
@@ -146,7 +147,9 @@ class HiddenPatches:
         latents = Latents(found.predicted.float().cpu(), found.target.float().cpu())  # [M, D]
         rows = batch.hidden_valid.nonzero()[:, 0]  # [M]
         if len(rows) != len(latents.predicted):
-            raise UserError(f"{self.run.recipe} does not predict one latent for each hidden patch; there is no map of it")
+            raise UserError(
+                f"{self.run.recipe} does not predict one latent for each hidden patch; there is no map of it"
+            )
         positions = batch.hidden_at[batch.hidden_valid]  # [M]
         own = rows == 0  # [M]
         predicted, target = (F.normalize(x, dim=1) for x in (latents.predicted, latents.target))
@@ -181,8 +184,13 @@ class HiddenPatches:
                 captions[same_words(text)] = (text, OTHER)
                 wrong += 1
         tried = [
-            TriedCaption(text, kind, given if text == caption else self.predict(self.batch(image.pixels, mask, text, others)))
-            for text, kind in captions.values()
+            TriedCaption(
+                text,
+                kind,
+                words in known,
+                given if text == caption else self.predict(self.batch(image.pixels, mask, text, others)),
+            )
+            for words, (text, kind) in captions.items()
         ]
         return sorted(tried, key=lambda one: -one.prediction.skill)
 

@@ -20,7 +20,7 @@ from openjepa.demo.answers import MOST_CHARS, beginning
 from openjepa.demo.held_out_images import Chosen
 from openjepa.demo.hidden_patches import HiddenPatches
 from openjepa.demo.hidden_sentence import HiddenSentence
-from openjepa.demo.limits import RateLimit
+from openjepa.demo.limits import RateLimit, client_of
 from openjepa.demo.panels import Panel
 from openjepa.demo.questions import Questions
 from openjepa.demo.similar_images import SimilarImages
@@ -50,10 +50,10 @@ class Controls:
             self._add_text(panel, similar_texts.ABOUT, "Texts, one a line", 8, "Compare", render.similar_texts)
         elif isinstance(panel, HiddenPatches):
             self._add_image(
-                panel, panel.about, "Predict the hidden patches", "Hide others", render_images.hidden_patches
+                panel, panel.about, "Predict the hidden patches", "Hide other patches", render_images.hidden_patches
             )
         elif isinstance(panel, SeveralViews):
-            self._add_image(panel, several_views.ABOUT, "Compare its views", "Draw others", render_images.views)
+            self._add_image(panel, several_views.ABOUT, "Compare its views", "Draw other views", render_images.views)
         else:
             self._add_image(panel, similar_images.ABOUT, "Find similar images", "", render_images.similar_images)
 
@@ -71,7 +71,7 @@ class Controls:
 
     def take(self, request: Any) -> None:
         """Count a question of the client that sent it. Raises UserError above the limit."""
-        self.limit.take(request.client.host if request.client else "")
+        self.limit.take(client_of(request.client))
 
     def with_request(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function whose first argument, `request`, Gradio fills in: it looks for this type."""
@@ -98,7 +98,7 @@ class Controls:
                     layout="table",
                 )
             with gr.Column(scale=3, min_width=300):
-                result = gr.HTML(render.waiting())
+                result = gr.HTML(render.waiting(), padding=False)
         button.click(answer, box, result, **ONE_AT_A_TIME)
         chosen.click(lambda sample: sample[0], chosen, box).then(answer, box, result, **ONE_AT_A_TIME)
 
@@ -131,7 +131,7 @@ class Controls:
                     layout="table",
                 )
             with gr.Column(scale=3, min_width=300):
-                result = gr.HTML(render.waiting())
+                result = gr.HTML(render.waiting(), padding=False)
         paragraph.change(
             choices, [paragraph, hidden], hidden, show_progress="hidden", trigger_mode="always_last", **ONE_AT_A_TIME
         )
@@ -147,9 +147,11 @@ class Controls:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 upload = gr.UploadButton(f"Upload an image (at most {MOST_MB} MB)", file_types=list(SUFFIXES))
+                gr.Markdown("Or click one of the held-out images:")
                 examples = gr.Gallery(
                     [_enlarged(pixels) for pixels in panel.held_out.examples()],
-                    label="Held-out images: click one",
+                    label="Held-out images",
+                    show_label=False,
                     columns=4,
                     height="auto",
                     allow_preview=False,
@@ -163,7 +165,7 @@ class Controls:
                 button = gr.Button(verb, variant="primary")
                 other = gr.Button(again, visible=bool(again))
             with gr.Column(scale=3, min_width=300):
-                result = gr.HTML(render.waiting())
+                result = gr.HTML(render.waiting(), padding=False)
         inputs = [image, *([draw] if again else []), *([caption] if reads_captions else [])]
         asked = {"fn": self.answering(panel.ask, show), "inputs": inputs, "outputs": result, **ONE_AT_A_TIME}
         button.click(**asked)
@@ -183,17 +185,16 @@ class Controls:
         """Read an uploaded file and delete it: what a client gave is kept in memory only, for that client."""
         gr = self.gr
 
-        def read(request: Any, file: str) -> tuple[Chosen | None, Any, str]:
+        def read(file: str) -> tuple[Chosen | None, Any, str]:
             path = Path(file)
             try:
-                self.take(request)
                 return panel.held_out.upload(path.read_bytes()), gr.skip(), render.waiting()
             except UserError as error:
                 return None, gr.skip(), render.error(str(error))
             finally:
                 path.unlink(missing_ok=True)
 
-        return self.with_request(read)
+        return read
 
 
 def _enlarged(pixels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How often a client may ask.
+"""How often a client may ask and upload.
 
 A token bucket a client: so many questions at once, and as many a minute from then on. A client is an address; those
 behind one proxy share a bucket. Headers that name another address are not believed: anyone can send them.
@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from openjepa.core.errors import UserError
 
@@ -48,3 +49,26 @@ class RateLimit:
         """Forget clients with full buckets; if there are none, all of them, rather than grow without end."""
         kept = {client: count for client, count in self._buckets.items() if self._left(client, now) < self.per_minute}
         self._buckets = kept if len(kept) < MOST_CLIENTS else {}
+
+
+class UploadLimit:
+    """ASGI middleware: uploads count as questions, and are refused before a byte of them is read."""
+
+    def __init__(self, app: Any, limit: RateLimit) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith("/upload"):
+            try:
+                self.limit.take(client_of(scope.get("client")))
+            except UserError as error:
+                head = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+                await send({"type": "http.response.start", "status": 429, "headers": head})
+                await send({"type": "http.response.body", "body": str(error).encode()})
+                return
+        await self.app(scope, receive, send)
+
+
+def client_of(address: tuple[str, int] | None) -> str:
+    """The client behind an address (host, port); all whose address is unknown are one."""
+    return address[0] if address else ""

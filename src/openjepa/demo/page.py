@@ -15,7 +15,7 @@ from openjepa.api import Run
 from openjepa.core.errors import UserError
 from openjepa.demo import render, render_training
 from openjepa.demo.controls import ONE_AT_A_TIME, Controls
-from openjepa.demo.limits import RateLimit
+from openjepa.demo.limits import RateLimit, UploadLimit
 from openjepa.demo.runs import ShownRun, names_of
 from openjepa.demo.training import EVERY_S, Signature
 from openjepa.demo.uploads import MOST_MB
@@ -37,11 +37,11 @@ def _gradio() -> Any:
     return gradio
 
 
-def build(runs: Sequence[Run], limit: RateLimit | None = None) -> Any:
+def build(runs: Sequence[Run], limit: RateLimit) -> Any:
     """The page of some runs, a `gradio.Blocks`. Raises UserError if Gradio is missing or a run cannot be opened."""
     gr = _gradio()
     shown = [ShownRun(run, name) for run, name in zip(runs, names_of([run.path for run in runs]), strict=True)]
-    controls = Controls(gr, limit or RateLimit())
+    controls = Controls(gr, limit)
     title = f"OpenJEPA: {', '.join(run.name for run in shown)}"
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True, delete_cache=(KEPT_S, KEPT_S)) as page:
         if len(shown) == 1:
@@ -56,6 +56,9 @@ def build(runs: Sequence[Run], limit: RateLimit | None = None) -> Any:
 def serve(runs: Sequence[Run], host: str, port: int, limit: RateLimit | None = None) -> Any:
     """Show the page at http://host:port until the returned page's `close()`. Raises UserError if it cannot."""
     gr = _gradio()
+    from starlette.middleware import Middleware
+
+    limit = limit or RateLimit()
     page = build(runs, limit)
     try:
         page.launch(
@@ -73,6 +76,7 @@ def serve(runs: Sequence[Run], host: str, port: int, limit: RateLimit | None = N
             css=style_sheet("openjepa.demo", "page.css"),
             head=f"<style>{render_training.styles()}</style>",
             prevent_thread_lock=True,
+            app_kwargs={"middleware": [Middleware(UploadLimit, limit=limit)]},
         )
     except OSError as error:
         raise UserError(f"cannot serve at {host}:{port}: {error}; choose another --port or --host") from None
@@ -80,11 +84,11 @@ def serve(runs: Sequence[Run], host: str, port: int, limit: RateLimit | None = N
 
 
 def _add_run(gr: Any, page: Any, controls: Controls, run: ShownRun) -> None:
-    gr.HTML(render.heading(run.name, run.run.recipe, run.step))
+    gr.HTML(render.heading(run.name, run.run.recipe, run.step), padding=False)
     if run.step is not None:
         _add_panels(gr, controls, run)
         with gr.Tab(run.training.title):
-            _add_training(gr, run)
+            _add_training(gr, page, run)
         return
 
     @gr.render(triggers=[page.load], **ONE_AT_A_TIME)
@@ -92,26 +96,25 @@ def _add_run(gr: Any, page: Any, controls: Controls, run: ShownRun) -> None:
         if run.open():
             _add_panels(gr, controls, run)
         else:
-            gr.HTML(render.nothing_yet())
+            gr.HTML(render.nothing_yet(), padding=False)
 
-    _add_training(gr, run)
+    _add_training(gr, page, run)
 
 
 def _add_panels(gr: Any, controls: Controls, run: ShownRun) -> None:
     if not run.panels:
-        gr.HTML(render.nothing_to_ask(run.run.recipe))
+        gr.HTML(render.nothing_to_ask(run.run.recipe), padding=False)
     for panel in run.panels:
         with gr.Tab(panel.title):
             controls.add(panel)
 
 
-def _add_training(gr: Any, run: ShownRun) -> None:
+def _add_training(gr: Any, page: Any, run: ShownRun) -> None:
     """Words and charts that follow the run's log files; charts are sent only when a file has changed."""
-    progress, charts = gr.HTML(), gr.HTML()
+    progress, charts = gr.HTML(padding=False), gr.HTML(padding=False)
     drawn = gr.State(None)
-    look = _look(gr, run)
-    timer = gr.Timer(EVERY_S)
-    timer.tick(look, drawn, [progress, charts, drawn], queue=False, show_progress="hidden")
+    due = [page.load, gr.Timer(EVERY_S).tick]
+    gr.on(due, _look(gr, run), drawn, [progress, charts, drawn], queue=False, show_progress="hidden")
 
 
 def _look(gr: Any, run: ShownRun) -> Callable[[Signature | None], tuple[Any, Any, Signature | None]]:

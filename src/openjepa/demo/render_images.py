@@ -30,7 +30,7 @@ def hidden_patches(answer: PatchAnswer) -> str:
         f'<p class="quiet">The run does not read the hatched patches.{rest}</p>',
         note_line(answer.note),
         "<h3>Cosine of each predicted latent with its target</h3>",
-        f'<div class="figures">{_maps(answer)}</div>',
+        f'<div class="figures maps">{_maps(answer)}</div>',
         legend(prediction.chance.mean),
         *_cosine_and_skill(prediction),
         *_captions(answer),
@@ -74,8 +74,8 @@ def _captions(answer: PatchAnswer) -> list[str]:
     if answer.rank is not None:
         ranked = f"Your caption has rank <b>{answer.rank}</b> of {others + 1}, among those of {others} other images."
     head = (
-        '<tr><th>caption</th><th class="number">skill</th><th class="number">mean cosine</th>'
-        '<th class="number">random pairs</th></tr>'
+        '<tr><th>caption</th><th class="number">skill</th><th class="number drawn">mean cosine</th>'
+        '<th class="number drawn">random pairs</th></tr>'
     )
     return [
         "<h3>The same hidden patches with other captions, best first</h3>",
@@ -88,8 +88,11 @@ def _caption_row(tried: TriedCaption) -> str:
     marks = [name for name, given in (("yours", tried.kind == YOURS), ("right", tried.is_right)) if given]
     mark = "".join(f'<span class="mark">{name}</span>' for name in marks)
     text = escaped(beginning(tried.caption)) if tried.caption else '<span class="quiet">no caption</span>'
-    figures = (f"{tried.prediction.skill:.3f}", f"{tried.prediction.mean:.3f}", f"{tried.prediction.chance.mean:.3f}")
-    cells = "".join(f'<td class="number">{figure}</td>' for figure in figures)
+    prediction = tried.prediction
+    cells = (
+        f'<td class="number">{prediction.skill:.3f}</td><td class="number drawn">{prediction.mean:.3f}</td>'
+        f'<td class="number drawn">{prediction.chance.mean:.3f}</td>'
+    )
     return f"<tr><td>{mark}{text}</td>{cells}</tr>"
 
 

@@ -47,9 +47,14 @@ def demo(
         remark(f"--host {host} opens the page to everyone who can reach this machine; it asks for no password")
     remark(f"http://{host}:{port} shows {', '.join(map(str, folders))}; Ctrl-C ends it")
     try:
-        threading.Event().wait()
+        wait()
     except KeyboardInterrupt:  # the way to end it, no failure
         served.close(verbose=False)
+
+
+def wait() -> None:
+    """Wait for Ctrl-C, which raises KeyboardInterrupt."""
+    threading.Event().wait()
 
 
 def is_local(host: str) -> bool:

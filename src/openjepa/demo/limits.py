@@ -26,6 +26,11 @@ class RateLimit:
         self._buckets: dict[str, tuple[float, float]] = {}  # client -> questions left, and the time of that count
         self._lock = threading.Lock()
 
+    @property
+    def clients(self) -> int:
+        """How many are remembered."""
+        return len(self._buckets)
+
     def take(self, client: str) -> None:
         """Count a question. Raises UserError, with the time to wait, if the client has none left."""
         with self._lock:
@@ -34,7 +39,7 @@ class RateLimit:
             if left < 1:
                 wait_s = math.ceil((1 - left) * 60 / self.per_minute)
                 raise UserError(
-                    f"this page answers {self.per_minute} questions a minute to each client, and you have asked more; "
+                    f"too many questions: the limit of this page is {self.per_minute} a minute for each client; "
                     f"try again in {wait_s} s"
                 )
             if len(self._buckets) >= MOST_CLIENTS:

@@ -17,7 +17,7 @@ from openjepa.data.images.decode import SUFFIXES
 from openjepa.demo import hidden_sentence, render, render_images, similar_images, similar_texts
 from openjepa.demo import views as several_views
 from openjepa.demo.answers import MOST_CHARS, beginning
-from openjepa.demo.held_out_images import Chosen
+from openjepa.demo.held_out_images import Chosen, Refused
 from openjepa.demo.hidden_patches import HiddenPatches
 from openjepa.demo.hidden_sentence import HiddenSentence
 from openjepa.demo.limits import RateLimit, client_of
@@ -167,11 +167,13 @@ class Controls:
             with gr.Column(scale=3, min_width=300):
                 result = gr.HTML(render.waiting(), padding=False)
         inputs = [image, *([draw] if again else []), *([caption] if reads_captions else [])]
-        asked = {"fn": self.answering(panel.ask, show), "inputs": inputs, "outputs": result, **ONE_AT_A_TIME}
+        answer = self.answering(panel.ask, show)
+        asked = {"fn": answer, "inputs": inputs, "outputs": result, **ONE_AT_A_TIME}
         button.click(**asked)
         other.click(lambda number: number + 1, draw, draw).then(**asked)
         examples.select(self._example(panel), None, [image, caption]).then(**asked)
-        upload.upload(self._upload(panel), upload, [image, caption, result], **ONE_AT_A_TIME).success(**asked)
+        read = self._upload(panel)
+        upload.upload(read, [upload, image, caption], [image, caption, result], **ONE_AT_A_TIME).success(**asked)
 
     def _example(self, panel: ImagePanel) -> Callable[..., Any]:
         def load(event: Any) -> tuple[Chosen, str]:
@@ -182,15 +184,20 @@ class Controls:
         return load
 
     def _upload(self, panel: ImagePanel) -> Callable[..., Any]:
-        """Read an uploaded file and delete it: what a client gave is kept in memory only, for that client."""
-        gr = self.gr
+        """Read an uploaded file and delete it: what a client gave is kept in memory only, for that client.
 
-        def read(file: str) -> tuple[Chosen | None, Any, str]:
+        What is wrong with it is the answer, and the image before it is forgotten. The caption of an example does not
+        stay with another image.
+        """
+
+        def read(file: str, before: Chosen | None, caption: str) -> tuple[Chosen | Refused, str, str]:
             path = Path(file)
+            if isinstance(before, Chosen) and caption == panel.held_out.caption(before.number):
+                caption = ""
             try:
-                return panel.held_out.upload(path.read_bytes()), gr.skip(), render.waiting()
+                return panel.held_out.upload(path.read_bytes()), caption, render.waiting()
             except UserError as error:
-                return None, gr.skip(), render.error(str(error))
+                return Refused(str(error)), caption, render.waiting()
             finally:
                 path.unlink(missing_ok=True)
 

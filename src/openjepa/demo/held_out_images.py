@@ -32,6 +32,13 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """Why an uploaded file is no image that can be asked about."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class ImageMatch:
     """A held-out image and the cosine of its embedding with that of the image asked about."""
 
@@ -98,8 +105,10 @@ class HeldOutImages:
         ]
 
 
-def require_chosen(chosen: Chosen | None) -> Chosen:
-    """Raises UserError if no image was chosen yet."""
+def require_chosen(chosen: Chosen | Refused | None) -> Chosen:
+    """Raises UserError if no image was chosen yet, or if the file uploaded last is none."""
+    if isinstance(chosen, Refused):
+        raise UserError(chosen.reason)
     if chosen is None:
         raise UserError("there is no image yet; upload one, or click an example")
     return chosen

@@ -31,7 +31,7 @@ from openjepa.data.images.sources import WORLD
 from openjepa.data.pictures import image_pictures
 from openjepa.data.tokenizers.unknown_tokens import UnknownTokens
 from openjepa.demo.answers import MOST_CHARS, Chance, chance_of, same_words
-from openjepa.demo.held_out_images import Chosen, HeldOutImages, ImageMatch, require_chosen
+from openjepa.demo.held_out_images import Chosen, HeldOutImages, ImageMatch, Refused, require_chosen
 from openjepa.tasks.captions import image_skills
 
 OTHER_CAPTIONS = 8  # of other images, which a caption is compared with
@@ -111,7 +111,7 @@ class HiddenPatches:
             "The map shows how near each prediction is to its target."
         )
 
-    def ask(self, chosen: Chosen | None, mask: int, caption: str = "") -> PatchAnswer:
+    def ask(self, chosen: Chosen | Refused | None, mask: int, caption: str = "") -> PatchAnswer:
         """Hide patches by mask number `mask` and predict them. Raises UserError without an image."""
         image = require_chosen(chosen)
         caption = self._caption(caption)

@@ -10,7 +10,7 @@ from openjepa.api import Run
 from openjepa.data.captions.dataset import CaptionedImages
 from openjepa.data.images.dataset import ImageSet
 from openjepa.demo.answers import Chance
-from openjepa.demo.held_out_images import Chosen, HeldOutImages, ImageMatch, require_chosen
+from openjepa.demo.held_out_images import Chosen, HeldOutImages, ImageMatch, Refused, require_chosen
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SimilarImages:
     def __init__(self, run: Run, images: ImageSet | CaptionedImages) -> None:
         self.held_out = HeldOutImages(run, images)
 
-    def ask(self, chosen: Chosen | None) -> SimilarImagesAnswer:
+    def ask(self, chosen: Chosen | Refused | None) -> SimilarImagesAnswer:
         """Find the nearest held-out images. Raises UserError without an image."""
         image = require_chosen(chosen)
         nearest = self.held_out.nearest(image.pixels)

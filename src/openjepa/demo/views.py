@@ -21,7 +21,7 @@ from openjepa.data.images.batches import Images, ImageViews, ViewCollator, image
 from openjepa.data.images.dataset import ImageSet
 from openjepa.data.pictures import image_pictures
 from openjepa.demo.answers import Chance, chance_of, cosines
-from openjepa.demo.held_out_images import Chosen, HeldOutImages, ImageMatch, require_chosen
+from openjepa.demo.held_out_images import Chosen, HeldOutImages, ImageMatch, Refused, require_chosen
 from openjepa.evals.features import inner_products, unit_rows
 
 MOST_IMAGES = 32  # of a batch
@@ -65,7 +65,7 @@ class SeveralViews:
         rows, columns = collate.grid
         self.at_once = min(MOST_IMAGES, images_at_once(rows * columns))
 
-    def ask(self, chosen: Chosen | None, draw: int) -> ViewsAnswer:
+    def ask(self, chosen: Chosen | Refused | None, draw: int) -> ViewsAnswer:
         """Draw views by number `draw` and compare them. Raises UserError without an image."""
         image = require_chosen(chosen)
         others = self.held_out.others(image.pixels)[: self.at_once - 1]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from PIL import Image
 
 import openjepa
 from openjepa.api import Run
+from openjepa.core.errors import UserError
 from openjepa.demo.limits import RateLimit
 from tests.tiny import EVERY_RECIPE
 
@@ -57,8 +61,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
         shutil.copytree(made["t_jepa"].path, waiting)
         shutil.move(waiting / "checkpoints", folder / "later")
         (waiting / "summary.json").unlink()
-        first, second = (waiting / "metrics.jsonl").read_text().splitlines(keepends=True)
-        (waiting / "metrics.jsonl").write_text(first + second[:20])
+        for log in ("metrics.jsonl", "health.jsonl"):
+            first, second = (waiting / log).read_text().splitlines(keepends=True)
+            (waiting / log).write_text(first + second[:20])
         yield {**made, "waiting": openjepa.load(waiting)}
 
 
@@ -146,6 +151,13 @@ def image_file(folder: Path, name: str = "photo.png") -> Path:
     return folder / name
 
 
+def file_input(page: Any) -> Any:
+    """The file input of the tab that is shown."""
+    inputs = page.locator("input[type=file]")
+    shown = inputs.evaluate_all("all => all.map(one => one.closest('[role=tabpanel]').checkVisibility())")
+    return inputs.nth(shown.index(True))
+
+
 @pytest.mark.parametrize("name", [name for name in EVERY_RECIPE if name not in IMAGES])
 def test_a_run_on_texts_answers_an_example_and_says_what_is_wrong_with_an_input(name: str, wide: Any) -> None:
     wide.get_by_role("tab", name=name, exact=True).click()
@@ -159,23 +171,136 @@ def test_a_run_on_texts_answers_an_example_and_says_what_is_wrong_with_an_input(
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_run_on_images_answers_an_example_and_an_upload(name: str, wide: Any, tmp_path: Path) -> None:
+def test_a_run_on_images_answers_an_example_and_an_upload(
+    name: str, wide: Any, tmp_path: Path, runs: dict[str, Run]
+) -> None:
     wide.get_by_role("tab", name=name, exact=True).click()
     said(wide, ".oj h1", name)
     visible(wide, "button.primary").click()
     said(wide, "[role=alert]", "there is no image yet; upload one, or click an example")
     wide.locator(".oj-gallery button:visible").nth(1).click()
-    said(wide, ".oj p.big", "random pairs")
-    first = visible(wide, ".oj p.big").inner_text()
-    said(wide, ".oj h3", "Nearest held-out images")
-    assert wide.locator(".oj .small figure:visible").count() == 6
-    wide.locator("button:visible", has_text="other").first.click()  # patches, or views
-    wide.wait_for_function("first => ![...document.querySelectorAll('.oj p.big')].some(e => e.innerText === first)", arg=first)  # fmt: skip  # noqa: E501
+    first = said(wide, ".oj p.big", "random pairs").inner_text()
+    assert wide.locator(".oj .small figure:visible").count() == 6, "nearest held-out images"
+    wide.locator("button.secondary:visible", has_text="other").click()  # other patches, or other views
+    wide.locator(".oj p.big:visible", has_not_text=first).first.wait_for()
     (tmp_path / "text.png").write_text("no image")
-    chooser = wide.locator("input[type=file]:not([disabled])")
-    number = [chooser.nth(i).evaluate("e => e.closest('[role=tabpanel]').checkVisibility()") for i in range(chooser.count())]  # fmt: skip  # noqa: E501
-    upload = chooser.nth(number.index(True))
-    upload.set_input_files(tmp_path / "text.png")
+    file_input(wide).set_input_files(tmp_path / "text.png")
     said(wide, "[role=alert]", "the file is no image that can be read; give JPEG, PNG")
-    upload.set_input_files(image_file(tmp_path))
+    file_input(wide).set_input_files(image_file(tmp_path, "photo.png"))
     said(wide, ".oj p.big", "random pairs")
+    kept = [file.name for file in (runs[name].path.parent.parent / "uploads").rglob("*")]
+    assert kept, "thumbnails to click"
+    assert not {"text.png", "photo.png"} & set(kept), "uploads are deleted once they are read"
+
+
+def test_the_map_has_a_cell_for_each_hidden_patch(wide: Any) -> None:
+    wide.get_by_role("tab", name="i_jepa", exact=True).click()
+    wide.locator(".oj-gallery button:visible").nth(2).click()
+    hidden = said(wide, ".oj figcaption", "patches to be predicted").inner_text()
+    cells = wide.locator(".oj svg.picture:visible rect.cell")
+    assert cells.count() == int(hidden.split()[1])
+    assert cells.first.evaluate("cell => getComputedStyle(cell).fill").startswith("rgb(")
+    said(wide, ".oj .ramp", "the mean of random pairs, or below")
+
+
+def test_a_typed_caption_is_ranked_among_those_of_other_images(wide: Any) -> None:
+    wide.get_by_role("tab", name="vl_jepa", exact=True).click()
+    wide.locator(".oj-gallery button:visible").nth(0).click()
+    said(wide, ".oj table.captions .mark", "right")
+    own = wide.get_by_role("textbox", name="Caption").input_value()
+    assert own in said(wide, ".oj table.captions tr", "yours").inner_text()
+    wide.get_by_role("textbox", name="Caption").fill("<i>a purple elephant</i>")
+    wide.get_by_role("button", name="Predict the hidden patches").click()
+    said(wide, ".oj table.captions tr", "<i>a purple elephant</i>")
+    said(wide, ".oj p", "Your caption has rank")
+    assert own in said(wide, ".oj table.captions tr", "right").inner_text()
+
+
+def test_what_the_page_does_not_take_is_refused_at_once(wide: Any, tmp_path: Path) -> None:
+    wide.get_by_role("tab", name="i_jepa", exact=True).click()
+    (tmp_path / "notes.txt").write_text("no image")
+    file_input(wide).set_input_files(tmp_path / "notes.txt")
+    said(wide, ".toast-body", "Invalid file type")
+    (tmp_path / "large.png").write_bytes(bytes(11_000_000))
+    file_input(wide).set_input_files(tmp_path / "large.png")
+    said(wide, ".toast-body", "maximum allowed size of 10")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "{run}/config.yaml", "pyproject.toml"])
+def test_no_file_of_the_machine_is_served(path: str, several: Served) -> None:
+    file = path.format(run=several.runs["i_jepa"].path)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{several.address}/gradio_api/file={file}")
+    assert refused.value.code == 403
+
+
+def test_a_training_is_followed_and_its_panels_come_with_its_first_checkpoint(several: Served, browser: Any) -> None:
+    run = several.runs["waiting"]
+    with opened(browser, several.address, 1500) as page:
+        page.get_by_role("tab", name="waiting", exact=True).click()
+        said(page, ".oj p", "No checkpoint yet. When there is one, a reload of this page shows more.")
+        said(page, "[role=status]", "Step 1 of 2")
+        row = json.loads(run.folder.metrics.read_text().splitlines()[0])
+        run.folder.metrics.write_text("".join(json.dumps({**row, "step": step}) + "\n" for step in (1, 2)))
+        said(page, "[role=status]", "Step 2 of 2")
+        said(page, ".oj .plot", "Loss")
+        shutil.copytree(run.path.parents[1] / "later", run.path / "checkpoints")
+        page.reload()
+        page.get_by_role("tab", name="waiting", exact=True).click()
+        visible(page, "tr.tr-body").click()
+        visible(page, ".oj table.matrix").wait_for()
+
+
+def test_every_run_shows_its_training(narrow: Any) -> None:
+    narrow.get_by_role("tab", name="Training").click()
+    said(narrow, "[role=status]", "training has ended")
+    said(narrow, ".oj .verdict", "At step 2")
+    assert narrow.locator(".oj .plot:visible").count() > 3
+
+
+def test_a_clicked_example_is_answered(narrow: Any) -> None:
+    narrow.locator("tr.tr-body:visible").nth(1).click()
+    visible(narrow, ".oj table.matches").wait_for()
+    assert visible(narrow, ".oj .mark").inner_text() == "hidden"
+    text = narrow.locator(".oj:visible").all_inner_texts()
+    assert any("standard deviation" in part for part in text), "no cosine without those of unrelated sentences"
+    assert any("openjepa readout" in part for part in text), "how to get decoded sentences"
+
+
+def test_another_sentence_can_be_hidden_and_predicted(narrow: Any) -> None:
+    narrow.get_by_label("Paragraph").fill("A dog chased the cat. The cat ran up a tree. Nobody could reach it.")
+    narrow.get_by_label("3. Nobody could reach it.").check()
+    narrow.get_by_role("button", name="Predict the hidden sentence").click()
+    row = narrow.locator(".oj table.matches tr:visible", has=narrow.locator(".mark")).first
+    row.wait_for()
+    assert "Nobody could reach it." in row.inner_text()
+
+
+def test_what_is_wrong_with_an_input_is_said_on_the_page(narrow: Any) -> None:
+    narrow.get_by_role("tab", name="Similar texts").click()
+    narrow.get_by_label("Texts, one a line").fill("just one <b>text</b>")
+    narrow.get_by_role("button", name="Compare").click()
+    said(narrow, "[role=alert]", "give two or more")
+    narrow.get_by_label("Texts, one a line").fill("<b>bold</b> ${1 + 1} {{2}}\nanother text")
+    narrow.get_by_role("button", name="Compare").click()
+    visible(narrow, ".oj table.matrix").wait_for()
+    shown = visible(narrow, ".oj .say").inner_text()
+    assert shown == "1. <b>bold</b> ${1 + 1} {{2}}", "what was typed in is shown as it is, not run"
+
+
+def test_a_client_that_asks_too_much_is_told_when_to_try_again(runs: dict[str, Run], browser: Any) -> None:
+    with serving({"i_jepa": runs["i_jepa"]}, 1) as served, opened(browser, served.address, 800) as page:
+        page.locator(".oj-gallery button:visible").nth(0).click()
+        said(page, ".oj p.big", "random pairs")
+        page.get_by_role("button", name="Predict the hidden patches").click()
+        said(page, "[role=alert]", "the limit of this page is 1 a minute for each client; try again in")
+        file_input(page).set_input_files(image_file(served.runs["i_jepa"].path.parent, "more.png"))
+        said(page, ".toast-body", "too many questions")
+
+
+def test_a_port_in_use_is_one_line(one: Served) -> None:
+    from openjepa.demo import page
+
+    port = int(one.address.rpartition(":")[2])
+    with pytest.raises(UserError, match=f"cannot serve at 127.0.0.1:{port}"):
+        page.serve([one.runs["lang_jepa"]], "127.0.0.1", port)

@@ -84,8 +84,8 @@ def serve(runs: Sequence[Run], host: str, port: int, limit: RateLimit | None = N
 
 
 def _add_run(gr: Any, page: Any, controls: Controls, run: ShownRun) -> None:
-    gr.HTML(render.heading(run.name, run.run.recipe, run.step), padding=False)
     if run.step is not None:
+        _add_heading(gr, run)
         _add_panels(gr, controls, run)
         with gr.Tab(run.training.title):
             _add_training(gr, page, run)
@@ -93,12 +93,18 @@ def _add_run(gr: Any, page: Any, controls: Controls, run: ShownRun) -> None:
 
     @gr.render(triggers=[page.load], **ONE_AT_A_TIME)
     def later() -> None:
-        if run.open():
+        opened = run.open()
+        _add_heading(gr, run)
+        if opened:
             _add_panels(gr, controls, run)
         else:
             gr.HTML(render.nothing_yet(), padding=False)
 
     _add_training(gr, page, run)
+
+
+def _add_heading(gr: Any, run: ShownRun) -> None:
+    gr.HTML(render.heading(run.name, run.run.recipe, run.step), padding=False)
 
 
 def _add_panels(gr: Any, controls: Controls, run: ShownRun) -> None:

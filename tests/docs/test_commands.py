@@ -36,11 +36,13 @@ PAGES = (
     "docs/how-to/read-a-run.md",
     "docs/how-to/train-on-your-own-text.md",
     "docs/how-to/train-on-your-own-images.md",
+    "docs/how-to/explore-in-the-browser.md",
     "CONTRIBUTING.md",
 )
 SLOW = ("docs/how-to/evaluate.md",)  # trains and scores about a dozen runs
+SERVES = "serves a page until it is stopped; tests/unit/test_demo*.py and tests/e2e/test_demo_browser.py"
 SKIPPED = {
-    "demo runs/mine": "serves a page until it is stopped; tests/unit/test_demo.py and tests/e2e/test_demo_browser.py",
+    **dict.fromkeys(("demo runs/mine", "demo runs/texts runs/scenes", "demo runs/new --port 8000"), SERVES),
     "train t_jepa --preset small data.source=HuggingFaceFW/fineweb-edu:sample-10BT data.streaming=true": "a data set "
     "of the hub; tests/e2e/test_streaming_hub.py streams one from a hub on the same machine",
 }

@@ -21,6 +21,7 @@ PAGES = [
         "docs/how-to/train-on-your-own-text.md",
         "docs/how-to/train-on-your-own-images.md",
         "docs/how-to/read-a-run.md",
+        "docs/how-to/explore-in-the-browser.md",
         "docs/how-to/evaluate.md",
         "docs/how-to/find-similar-tickets.md",
         "docs/how-to/export-and-search.md",

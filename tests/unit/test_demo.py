@@ -232,7 +232,9 @@ def test_everything_that_was_typed_in_is_escaped(similar: SimilarTexts, hidden: 
         render.similar_texts(similar.ask(f"{attack}\nanother text")),
         render.hidden_sentence(hidden.ask(f"{PARAGRAPH} {attack} is shown here.", 0)),
         render.error(attack),
-        render.heading(attack, attack, 1),
+        render.heading(attack, attack, None),
+        render.cannot_open(attack),
+        render.nothing_to_ask(attack),
     ]
     for html in shown:
         assert "<script" not in html

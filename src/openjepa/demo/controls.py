@@ -1,7 +1,7 @@
 """The inputs of each panel in Gradio: on the left what is asked, on the right the answer.
 
 Questions are answered one at a time, as the model is shared, and are counted for each client. What is wrong with an
-input is said on the page. A panel is asked by its number within its run, so that a page keeps no panel alive.
+input is said on the page. Uploads and held-out images lead to the same question: a panel does not know which it was.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def legend(low: float) -> str:
     stops = ", ".join(colour(number / (STOPS - 1)) for number in range(STOPS))
     return (
         f'<div class="ramp"><span class="bar" style="background:linear-gradient(to right, {stops})"></span>'
-        f"<span><b>dark</b>: {low:.2f}, the mean of random pairs, or below</span>"
+        f"<span><b>dark</b>: {round(low, 2) + 0:.2f}, the mean of random pairs, or below</span>"
         "<span><b>bright</b>: 1, exactly the target</span></div>"
     )
 

@@ -93,9 +93,12 @@ def _add_run(gr: Any, page: Any, controls: Controls, run: ShownRun) -> None:
 
     @gr.render(triggers=[page.load], **ONE_AT_A_TIME)
     def later() -> None:
-        opened = run.open()
+        try:
+            run.open()
+        except UserError as error:  # its data may have gone since
+            gr.HTML(render.cannot_open(str(error)), padding=False)
         _add_heading(gr, run)
-        if opened:
+        if run.step is not None:
             _add_panels(gr, controls, run)
         else:
             gr.HTML(render.nothing_yet(), padding=False)

@@ -31,6 +31,11 @@ def nothing_yet() -> str:
     return page("<p>No checkpoint yet. When there is one, a reload of this page shows more.</p>")
 
 
+def cannot_open(message: str) -> str:
+    """Why the panels of a run cannot be shown."""
+    return page(f'<div class="error" role="alert">{escaped(message)}</div>')
+
+
 def nothing_to_ask(recipe: str) -> str:
     """In place of the panels of a run whose rows no panel shows."""
     rows = "neither texts nor questions nor images in a form that this page knows"

@@ -226,7 +226,7 @@ def test_what_the_page_does_not_take_is_refused_at_once(wide: Any, tmp_path: Pat
     said(wide, ".toast-body", "maximum allowed size of 10")
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "{run}/config.yaml", "pyproject.toml"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "{run}/config.yaml", "pyproject.toml", "http://127.0.0.1/x"])
 def test_no_file_of_the_machine_is_served(path: str, several: Served) -> None:
     file = path.format(run=several.runs["i_jepa"].path)
     with pytest.raises(urllib.error.HTTPError) as refused:

@@ -15,7 +15,7 @@ from openjepa.cli import main
 from openjepa.core.errors import UserError
 from openjepa.demo import limits, page, render
 from openjepa.demo.controls import Controls
-from openjepa.demo.limits import RateLimit, UploadLimit
+from openjepa.demo.limits import Guard, RateLimit
 
 
 class Clock:
@@ -84,7 +84,7 @@ def test_the_memory_of_clients_does_not_grow_without_end(monkeypatch: pytest.Mon
         assert limit.clients <= 10
 
 
-def asked(limit: UploadLimit, path: str, method: str = "POST", client: tuple[str, int] | None = ("1.2.3.4", 5)) -> Any:
+def asked(guard: Guard, path: str, method: str = "POST", client: tuple[str, int] | None = ("1.2.3.4", 5)) -> Any:
     """The status and the body of the answer to a request."""
     sent: list[dict[str, Any]] = []
 
@@ -92,21 +92,24 @@ def asked(limit: UploadLimit, path: str, method: str = "POST", client: tuple[str
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "client": client}
-    asyncio.run(limit(scope, None, send))
+    asyncio.run(guard(scope, None, send))
     return sent[0]["status"], sent[1]["body"].decode()
 
 
-def test_uploads_above_the_limit_are_refused_before_they_are_read() -> None:
+def test_uploads_above_the_limit_and_addresses_elsewhere_are_refused() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"read"})
 
-    limit = UploadLimit(app, RateLimit(per_minute=2, clock=Clock()))
+    limit = Guard(app, RateLimit(per_minute=2, clock=Clock()))
     assert [asked(limit, "/gradio_api/upload")[0] for _ in range(3)] == [200, 200, 429]
     assert "try again in 30 s" in asked(limit, "/gradio_api/upload")[1]
     assert asked(limit, "/gradio_api/queue/join") == (200, "read")
     assert asked(limit, "/gradio_api/upload", method="GET") == (200, "read")
     assert asked(limit, "/gradio_api/upload", client=None) == (200, "read"), "another client"
+    assert asked(limit, "/gradio_api/file=/tmp/gradio/thumbnail.webp", method="GET") == (200, "read")
+    for path in ("file=https://example.org/x.png", "file/http://example.org/x.png", "proxy=https://example.org/x"):
+        assert asked(limit, f"/gradio_api/{path}", method="GET") == (403, "this page fetches nothing from elsewhere")
 
 
 def test_an_answer_counts_as_a_question_and_the_limit_is_said_on_the_page() -> None:

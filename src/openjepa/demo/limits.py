@@ -1,4 +1,4 @@
-"""How often a client may ask and upload.
+"""How often a client may ask and upload, and what no client may ask.
 
 A token bucket a client: so many questions at once, and as many a minute from then on. A client is an address; those
 behind one proxy share a bucket. Headers that name another address are not believed: anyone can send them.
@@ -15,6 +15,7 @@ from typing import Any
 from openjepa.core.errors import UserError
 
 PER_MINUTE = 60  # questions
+FETCHING = ("file=http", "file/http", "proxy=")  # in a path: it names an address elsewhere
 MOST_CLIENTS = 10_000  # that are remembered; full buckets are forgotten first
 
 
@@ -56,22 +57,33 @@ class RateLimit:
         self._buckets = kept if len(kept) < MOST_CLIENTS else {}
 
 
-class UploadLimit:
-    """ASGI middleware: uploads count as questions, and are refused before a byte of them is read."""
+class Guard:
+    """ASGI middleware: uploads count as questions and are refused unread; no address is fetched for a client.
+
+    Gradio's routes for files would also fetch and pass on what a public web address holds.
+    """
 
     def __init__(self, app: Any, limit: RateLimit) -> None:
         self.app, self.limit = app, limit
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith("/upload"):
+        path = scope.get("path", "")
+        if any(sign in path for sign in FETCHING):
+            await _refuse(send, 403, "this page fetches nothing from elsewhere")
+            return
+        if scope["type"] == "http" and scope["method"] == "POST" and path.endswith("/upload"):
             try:
                 self.limit.take(client_of(scope.get("client")))
             except UserError as error:
-                head = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-                await send({"type": "http.response.start", "status": 429, "headers": head})
-                await send({"type": "http.response.body", "body": str(error).encode()})
+                await _refuse(send, 429, str(error))
                 return
         await self.app(scope, receive, send)
+
+
+async def _refuse(send: Any, status: int, reason: str) -> None:
+    head = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": reason.encode()})
 
 
 def client_of(address: tuple[str, int] | None) -> str:

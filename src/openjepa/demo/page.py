@@ -15,7 +15,7 @@ from openjepa.api import Run
 from openjepa.core.errors import UserError
 from openjepa.demo import render, render_training
 from openjepa.demo.controls import ONE_AT_A_TIME, Controls
-from openjepa.demo.limits import RateLimit, UploadLimit
+from openjepa.demo.limits import Guard, RateLimit
 from openjepa.demo.runs import ShownRun, names_of
 from openjepa.demo.training import EVERY_S, Signature
 from openjepa.demo.uploads import MOST_MB
@@ -76,7 +76,7 @@ def serve(runs: Sequence[Run], host: str, port: int, limit: RateLimit | None = N
             css=style_sheet("openjepa.demo", "page.css"),
             head=f"<style>{render_training.styles()}</style>",
             prevent_thread_lock=True,
-            app_kwargs={"middleware": [Middleware(UploadLimit, limit=limit)]},
+            app_kwargs={"middleware": [Middleware(Guard, limit=limit)]},
         )
     except OSError as error:
         raise UserError(f"cannot serve at {host}:{port}: {error}; choose another --port or --host") from None

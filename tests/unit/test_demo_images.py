@@ -187,6 +187,18 @@ def test_a_wrong_caption_has_the_figures_that_it_had_as_another_images(captioned
     assert marked[OWN].prediction.skill == pytest.approx(before.prediction.skill, abs=1e-6)
 
 
+def test_a_rank_is_among_the_captions_of_other_images_only(captioned: HiddenPatches) -> None:
+    """Neither the image's own caption nor the prediction without one counts, though they may be better."""
+    better = 0
+    for number in range(4):
+        answer = captioned.ask(captioned.held_out.example(number), 0, "a hazy red square below a moon")
+        skills = {kind: [one.prediction.skill for one in answer.tried if one.kind == kind] for kind in (YOURS, OTHER)}
+        above = sum(skill > skills[YOURS][0] for skill in skills[OTHER])
+        assert answer.rank == 1 + above
+        better += sum(one.prediction.skill > skills[YOURS][0] for one in answer.tried) > above
+    assert better, "one of these images tells the two apart"
+
+
 def test_without_a_caption_nothing_is_ranked(captioned: HiddenPatches) -> None:
     answer = captioned.ask(captioned.held_out.example(0), 0, " ")
     assert answer.rank is None

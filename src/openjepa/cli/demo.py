@@ -13,7 +13,7 @@ from openjepa.cli.output import remark, stderr
 
 
 def demo(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; each gets a tab.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; each gets a tab.")],
     host: Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 = open to others.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen at.")] = 7860,
     per_minute: Annotated[

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from PIL import Image
 import openjepa
 from openjepa.api import Run
 from openjepa.core.errors import UserError
+from openjepa.demo.hidden_sentence import HiddenSentence
 from openjepa.demo.limits import RateLimit
 from tests.tiny import EVERY_RECIPE
 
@@ -286,6 +288,22 @@ def test_what_is_wrong_with_an_input_is_said_on_the_page(narrow: Any) -> None:
     visible(narrow, ".oj table.matrix").wait_for()
     shown = visible(narrow, ".oj .say").inner_text()
     assert shown == "1. <b>bold</b> ${1 + 1} {{2}}", "what was typed in is shown as it is, not run"
+
+
+def test_a_question_asked_while_the_choices_still_change_is_answered(
+    narrow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence that was chosen may be gone with the text before: the new choices come first."""
+    split = HiddenSentence.sentences
+
+    def slowly(panel: HiddenSentence, paragraph: str) -> list[str]:
+        time.sleep(1)
+        return split(panel, paragraph)
+
+    monkeypatch.setattr(HiddenSentence, "sentences", slowly)
+    narrow.get_by_label("Paragraph").fill("  ")
+    narrow.get_by_role("button", name="Predict the hidden sentence").click()
+    said(narrow, "[role=alert]", "the paragraph is empty")
 
 
 def test_a_client_that_asks_too_much_is_told_when_to_try_again(runs: dict[str, Run], browser: Any) -> None:

@@ -135,7 +135,8 @@ class Controls:
         paragraph.change(
             choices, [paragraph, hidden], hidden, show_progress="hidden", trigger_mode="always_last", **ONE_AT_A_TIME
         )
-        button.click(answer, [paragraph, hidden], result, **ONE_AT_A_TIME)
+        settled = button.click(lambda: None, None, None, **ONE_AT_A_TIME)  # behind changes of the choices in the queue
+        settled.then(answer, [paragraph, hidden], result, **ONE_AT_A_TIME)
         chosen.click(load, chosen, [paragraph, hidden]).then(answer, [paragraph, hidden], result, **ONE_AT_A_TIME)
 
     def _add_image(self, panel: ImagePanel, about: str, verb: str, again: str, show: Callable[[Any], str]) -> None:

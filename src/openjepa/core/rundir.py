@@ -203,10 +203,10 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file that we wrote; a last line cut off by a crash is skipped."""
+    """Rows of a JSONL file that we wrote; a last line that is not whole (yet), or damaged by a crash, is skipped."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 yield json.loads(line)

@@ -128,7 +128,7 @@ def adapt(
 
     given, objects = without_objects(settings)
     wanted = Config.load({"encoder": {"name": str(base)}}, overrides, given)
-    config = adaptation.source_of(with_objects(wanted, objects)).with_absolute_paths()
+    config = adaptation.source_of(adaptation.with_documents(wanted, objects)).with_absolute_paths()
     paths = [Path(path) for path in guard]
     return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
 

@@ -27,6 +27,7 @@ from openjepa.adaptation.statistics import Statistics
 from openjepa.core.experiment import BuildContext
 from openjepa.core.rundir import RunDir, write_json
 from openjepa.data.files.records import Counts
+from openjepa.data.objects import with_objects
 from openjepa.evals.features import unit_rows
 from openjepa.run import Run, load
 from openjepa.training import checkpoint
@@ -194,6 +195,13 @@ def _facts(latents: DocumentLatents, statistics: Statistics, predictable: int, c
         "cohesion": round(statistics.cohesion, 4),
         "counts": dict(counts),
     }
+
+
+def with_documents(config: adapted.Config, objects: Any) -> adapted.Config:
+    """The same with documents given as objects in a file, with their titles. Raises UserError for other objects."""
+    labelled = config.model_copy(update={"data": config.data.model_copy(update={"label": config.title})})
+    written = with_objects(labelled, objects)
+    return config.model_copy(update={"data": written.data.model_copy(update={"label": config.data.label})})
 
 
 def source_of(config: adapted.Config) -> adapted.Config:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from openjepa.core.errors import UserError
 from openjepa.data.files.records import Counts
 from openjepa.data.text.sentences import SentencesConfig, split_sentences
-from openjepa.data.text.sources import DataConfig, documents
+from openjepa.data.text.sources import UNLABELLED, DataConfig, Document, documents
 
 PartRule = Literal["sentences", "paragraphs"]
 BLANK_LINES = re.compile(r"\n\s*\n")
@@ -39,12 +40,21 @@ def texts(data: DataConfig, title: str | None, rule: PartRule, counts: Counts) -
     `title` is the column of titles; None = there are none. Raises UserError if the source cannot be read.
     """
     with_titles = data if title is None else data.model_copy(update={"label": title})
-    for document in documents(with_titles, counts=counts):
+    for document in _titled(with_titles, title, counts):
         name = "" if document.label is None else str(document.label).strip()
         whole = f"{name} {document.text}".strip()
-        is_told_twice = document.text.startswith(name)
-        parts = [] if is_told_twice else [name]
+        is_told_twice = document.text.startswith(name) and not document.text[len(name) :][:1].isalnum()
+        parts = [name] if name and not is_told_twice else []
         yield Text(document.id, whole, (*parts, *parts_of(document.text, rule)))
+
+
+def _titled(data: DataConfig, title: str | None, counts: Counts) -> Iterator[Document]:
+    try:
+        yield from documents(data, counts=counts)
+    except UserError as error:
+        if title is not None and counts["documents"] and counts["documents"] == counts[UNLABELLED]:
+            raise UserError(f"title={title}: no document of {data.source} has it; name a column that does") from error
+        raise
 
 
 def parts_of(text: str, rule: PartRule) -> list[str]:

@@ -27,6 +27,8 @@ from openjepa.training.run import train_into
 
 if TYPE_CHECKING:
     from openjepa.adaptation.decision import Choice
+    from openjepa.retrieval.index import Added
+    from openjepa.retrieval.search import Index
 
 
 def train(
@@ -131,6 +133,46 @@ def adapt(
     config = adaptation.source_of(adaptation.with_documents(wanted, objects)).with_absolute_paths()
     paths = [Path(path) for path in guard]
     return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
+
+
+def build_index(
+    run: Run | str | Path,
+    *,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    on_documents: Callable[[int], None] | None = None,
+    **settings: Any,
+) -> Added:
+    """Add documents to a search index in the folder `out`, which is made if there is none.
+
+    Args:
+        run: the run that makes the vectors, or its folder; an index belongs to one run.
+        out: the folder of the index.
+        overrides: "key=value" strings, spelled as on the command line.
+        on_documents: called with numbers of documents on the way.
+        **settings: `data` as for `train`; `title` (a column), `parts` ("sentences" or "paragraphs").
+
+    Documents of the same words as one in the index are not added again, so that new ones are added by the same call.
+    Returns what was added. Raises UserError as `adapt` does, or if another run made the index.
+    """
+    from openjepa.adaptation import adapt as adaptation
+    from openjepa.adaptation.adapted import Config
+    from openjepa.retrieval.index import add_documents
+
+    opened = run if isinstance(run, Run) else load(run)
+    given, objects = without_objects(settings)
+    documents = adaptation.source_of(adaptation.with_documents(Config.load({}, overrides, given), objects))
+    return add_documents(opened, documents.data, Path(out), documents.title, documents.parts, on_documents)
+
+
+def open_index(path: str | Path, device: str = "auto", precision: str = "auto") -> Index:
+    """A search index: `openjepa.open_index("my.index").search("a question")`.
+
+    `device` and `precision` are those of the run that encodes the queries. Raises UserError if there is none.
+    """
+    from openjepa.retrieval.search import Index
+
+    return Index(Path(path), device, precision)
 
 
 class Moved(NamedTuple):

@@ -27,6 +27,7 @@ from openjepa.cli import (
     push,
     readout,
     report,
+    search,
     study,
     train,
 )
@@ -67,6 +68,8 @@ app.command("adapt", context_settings={"ignore_unknown_options": True})(adapt.ad
 app.command("eval")(evaluate.evaluate)
 app.command("similar")(evaluate.similar)
 app.command("embed")(embed.embed)
+app.command("index", context_settings={"ignore_unknown_options": True})(search.index)
+app.command("search")(search.search)
 app.command("export")(export.export)
 app.command("push")(push.push)
 app.command("diagnose")(evaluate.diagnose)

@@ -187,7 +187,8 @@ def test_documents_have_titles_and_parts_and_a_beir_folder_is_its_corpus(tmp_pat
     assert found[0].parts == ("A title", "One sentence here.", "Another one here.")
     assert found[0].whole == "A title One sentence here. Another one here."
     assert found[1].parts == ("Twice told.", "And more of it.")
-    assert (len(found), counts["documents"], counts["empty"]) == (2, 2, 1)
+    assert found[2].parts == (found[2].whole,) == ("Only a title",)
+    assert (len(found), counts["documents"]) == (3, 3)
     assert parts_of("One. Two.\n\n Three.\n \nFour.", "paragraphs") == ["One. Two.", "Three.", "Four."]
 
 

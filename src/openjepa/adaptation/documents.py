@@ -42,15 +42,15 @@ def texts(data: DataConfig, title: str | None, rule: PartRule, counts: Counts) -
     with_titles = data if title is None else data.model_copy(update={"label": title})
     for document in _titled(with_titles, title, counts):
         name = "" if document.label is None else str(document.label).strip()
-        whole = f"{name} {document.text}".strip()
-        is_told_twice = document.text.startswith(name) and not document.text[len(name) :][:1].isalnum()
+        body = document.text.removeprefix(name).strip()
+        is_told_twice = body.startswith(name) and not body[len(name) :][:1].isalnum()
         parts = [name] if name and not is_told_twice else []
-        yield Text(document.id, whole, (*parts, *parts_of(document.text, rule)))
+        yield Text(document.id, document.text, (*parts, *parts_of(body, rule)))
 
 
 def _titled(data: DataConfig, title: str | None, counts: Counts) -> Iterator[Document]:
     try:
-        yield from documents(data, counts=counts)
+        yield from documents(data, counts=counts, labels_are_titles=title is not None)
     except UserError as error:
         if title is not None and counts["documents"] and counts["documents"] == counts[UNLABELLED]:
             raise UserError(f"title={title}: no document of {data.source} has it; name a column that does") from error

@@ -154,6 +154,10 @@ class Run:
         """`encode` without a word on what was cut or unknown; the caller says it."""
         return self._vectors(texts, report=self.reading(long))
 
+    def fresh_vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """`encode` by the run as it was before training."""
+        return vectors_at(self.fresh(), texts, EMBEDDING)
+
     def encode_document(self, texts: Any, **options: Any) -> np.ndarray:
         """`encode` for texts that are searched in, behind the start's prompt "document" if it has one."""
         return self.encode(texts, **self._with_role("document", options))

@@ -38,6 +38,8 @@ from tests.tiny import EVERY_RECIPE, TINY, without
 ELSEWHERE = {  # pages whose steps are executed by other tests
     "docs/how-to/find-similar-tickets.md": "test_how_to.py",
     "docs/tutorials/export-and-search.md": "test_export_guide.py",
+    "docs/how-to/adapt-to-your-documents.md": "test_adapt_guide.py",
+    "docs/methods/adapt.md": "test_adapt_guide.py",
 }
 PAGES = tuple(page for page in (*OUTSIDE, *SITE) if page not in ELSEWHERE and any(steps(page)))
 SLOW = ("docs/how-to/evaluate.md", "docs/methods/baselines.md")  # they train and score many runs

@@ -119,6 +119,7 @@ def texts_of_the_pages() -> None:
     write_lines(Path("documents.jsonl"), documents[:20])
     write_table(Path("documents.csv"), documents[:20])
     write_table(Path("tickets.csv"), [{"id": n, "body": row["text"]} for n, row in enumerate(documents)])
+    Path("articles.txt").write_text("".join(f"# Article {n}\n{row['text']}\n" for n, row in enumerate(documents)))
     Path("wiki.txt").write_text("".join(row["text"] + "\n" for row in documents))
     Path("notes").mkdir()
     for number in range(60):

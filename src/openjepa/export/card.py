@@ -35,7 +35,8 @@ def model_card(
     environment = _json(folder.path / "env.json")
     summary = _json(folder.summary)
     health = list(read_jsonl(folder.health)) if folder.health.exists() else []
-    sections = {
+    adapted = {"Adaptation": _adaptation(read_json(folder.adaptation))} if folder.adaptation.exists() else {}
+    sections = adapted | {
         "Data": _data(config, summary),
         "Training": _training(recipe, objective, config, summary),
         "Health": _health(health),
@@ -86,6 +87,27 @@ def _training(recipe: str, objective: str, config: BaseConfig, summary: Mapping[
     return "\n".join(
         [*lines, "", "<details><summary>All settings</summary>", "", "```yaml", settings, "```", "</details>"]
     )
+
+
+def _adaptation(found: Mapping[str, Any]) -> str:
+    """What `openjepa adapt` kept, why, and what it measured."""
+    kept = {
+        "start": "the encoder as it was",
+        "whitening": "whitening within documents",
+        "predictor": "whitening within documents, and a linear predictor of the document for queries",
+    }[found["decision"]["kept"]]
+    lines = [
+        f"From `{without_folders(str(found['base']))}`, frozen, by maps in closed form, without labels. Kept: {kept}.",
+        "",
+        *(f"- {reason}" for reason in found["decision"]["reasons"]),
+        f"- {found['documents']:,} documents, {found['parts']:,} parts; effective rank within documents "
+        f"{found['effective_rank']} of {found['dim']}, cohesion {found['cohesion']}",
+    ]
+    if found["guard"] is not None:
+        lines += [f"- guarded: {line}" for line in found["guard"]["lines"]]
+    else:
+        lines.append("- no measure judged by people guarded it; ratings of general similarity (STS) may lose a little")
+    return "\n".join(lines)
 
 
 def _health(records: Sequence[Mapping[str, Any]]) -> str:

@@ -17,6 +17,7 @@ from openjepa.pages.masks import html as mask_html
 from openjepa.pages.masks import sampling
 from openjepa.pages.parts.document import base_styles, details, document, left_out, style_sheet, table
 from openjepa.pages.run import similarity, space
+from openjepa.pages.run.adaptation import adaptation
 from openjepa.pages.run.curves import curves
 from openjepa.pages.run.logs import Logs, read_logs
 from openjepa.pages.run.samples import Samples, held_out_samples
@@ -36,12 +37,12 @@ def run_page(path: Path, device: str = "auto", precision: str = "auto") -> str:
     run = api.load(path, device, precision)
     samples = once(lambda: held_out_samples(run))
     sections: list[Section] = [
-        *_from_logs(logs, run),
+        *_of_training(logs, run),
         ("spectrum", "Spectrum", lambda: _sampled(samples, space.spectrum)),
         ("map", "Map of the embeddings", lambda: _sampled(samples, space.maps)),
         ("similarity", "Similarity", lambda: _similarity(logs, samples)),
         ("neighbours", "Nearest neighbours", lambda: similarity.neighbours(samples())),
-        ("masks", "Masks", lambda: _masks(run)),
+        *([] if logs.folder.adaptation.exists() else [("masks", "Masks", lambda: _masks(run))]),
         ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs)),
     ]
     return assemble(f"OpenJEPA: {logs.name}", header(logs), sections)
@@ -59,6 +60,17 @@ def live_page(path: Path) -> str:
         f"{LIVE_REFRESH_S} s. Embeddings, similarity and masks follow at the end.</p>"
     )
     return assemble(f"OpenJEPA: {logs.name}", header(logs) + note, sections, LIVE_REFRESH_S)
+
+
+def _of_training(logs: Logs, run: api.Run) -> list[Section]:
+    """What its logs say; of an adapted encoder, which was not trained, what was measured."""
+    if not logs.folder.adaptation.exists():
+        return _from_logs(logs, run)
+    found = run.adaptation()
+    return [
+        ("adaptation", "Adaptation", lambda: adaptation(found)),
+        ("scorecard", "Did adaptation help?", lambda: scorecards(logs)),
+    ]
 
 
 def _from_logs(logs: Logs, run: api.Run) -> list[Section]:

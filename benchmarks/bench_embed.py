@@ -27,7 +27,7 @@ import torch
 import openjepa
 from openjepa.data.files.records import Counts
 from openjepa.data.text.sources import DataConfig, documents
-from openjepa.encoding.vectors import text_rows
+from openjepa.encoding.rows import text_rows
 from openjepa.evals.features import cosine_rows
 from openjepa.run import Run
 

@@ -24,6 +24,7 @@ from openjepa.core.values import as_yaml
 
 PROJECT = "openjepa"  # under which a service lists the runs; WANDB_PROJECT and MLFLOW_EXPERIMENT_NAME name another
 VERDICT = "health/verdict_text"  # of the texts, beside the number health/verdict
+WANDB_FLUSH_S = 0.1  # a process that is killed loses no more; its default is far longer than a checkpoint takes
 MLFLOW_PARAMS = 100  # most that one call takes
 MLFLOW_DEFAULTS = {  # a server that is gone is given up after seconds, not minutes, and nobody is told of the run
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -152,7 +153,12 @@ class WandB:
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         alone = mode in ("offline", "disabled")
         settings = self._wandb.Settings(
-            console="off", silent=True, reinit="create_new", x_disable_stats=alone, x_disable_meta=alone
+            console="off",
+            silent=True,
+            reinit="create_new",  # a run of the user's own goes on
+            x_disable_stats=alone,  # measuring asks the network for what machine this is
+            x_disable_meta=alone,
+            x_transaction_log_flush_interval=WANDB_FLUSH_S,
         )
         self._run = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),

@@ -1,7 +1,8 @@
-"""The public API as lines of text, one a name: `python -m tests.public_api` records it in tests/contract/public_api.txt.
+"""The public API as lines of text, one a name; `python -m tests.public_api` records it in contract/public_api.txt.
 
-A module is public in what its `__all__` names. Of a class these are its constructor, fields, methods and properties, also
-those that it has from classes of the package that are not public; not what it has from torch, pydantic or scikit-learn.
+A module is public in what its `__all__` names. Of a class these are its constructor, fields, methods and properties,
+also those that it has from classes of the package that are not public; not what it has from torch, pydantic or
+scikit-learn.
 """
 
 from __future__ import annotations

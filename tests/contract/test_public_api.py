@@ -14,7 +14,7 @@ from tests.public_api import RECORD, public_api
 
 def test_the_public_api_is_the_recorded_one() -> None:
     recorded, found = RECORD.read_text(encoding="utf-8").splitlines(), public_api()
-    changes = [line for line in difflib.unified_diff(recorded, found, "recorded", "now", lineterm="", n=0)]
+    changes = list(difflib.unified_diff(recorded, found, "recorded", "now", lineterm="", n=0))
     assert not changes, "\n".join(["the public API has changed; if it was meant to: make api", *changes])
 
 

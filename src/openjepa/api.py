@@ -8,10 +8,10 @@ A run is used from its folder alone: `openjepa.load("runs/...")` gives what `tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openjepa.core.config import override_key
 from openjepa.core.configure import configure
@@ -24,6 +24,11 @@ from openjepa.data.objects import with_objects, without_objects
 from openjepa.encoding.rows import text_rows
 from openjepa.run import BACKGROUND_TEXTS, Run, load, require_there
 from openjepa.training.run import train_into
+
+if TYPE_CHECKING:
+    from openjepa.adaptation.decision import Choice
+    from openjepa.retrieval.index import Added
+    from openjepa.retrieval.search import Index
 
 
 def train(
@@ -89,6 +94,87 @@ def train(
         run = Run(folder, recipe, chosen, module, trust_code=True)
     train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
     return load(run.path, run.config.train.accelerator, trust_code=run.trust_code)
+
+
+def adapt(
+    base: str | Path,
+    *,
+    out: str | Path,
+    keep: Choice = "auto",
+    guard: Sequence[str | Path] = (),
+    max_loss: float = 1.0,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    precision: str = "auto",
+    on_documents: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> Run:
+    """Fit a pretrained sentence encoder to documents without labels, in closed form; see `adaptation`.
+
+    Args:
+        base: a sentence-transformers or transformers folder or hub id, or a run folder.
+        out: the run folder to write.
+        keep: "auto" = the maps that are expected to help, or the start where none is; or which one whatever is
+            expected: "start", "whitening", "predictor" (whitening, and a predictor for queries).
+        guard: what must not get worse: suite files, BEIR folders, files of rated pairs.
+        max_loss: points (hundredths) that a guarded measure may lose before the start is kept instead.
+        overrides: "key=value" strings, spelled as on the command line.
+        device: where the encoder runs, as for `load`.
+        precision: of its matrix products, as for `load`.
+        on_documents: called with numbers of (documents, texts) that were encoded since the last call.
+        **settings: `data` as for `train`, `title` (a column), `parts` ("sentences" or "paragraphs"), `max_len`, ...
+
+    The run's `encode_query` and `encode_document` search; `run.adaptation()` is what was measured and decided. Raises
+    UserError if the encoder or the documents cannot be read, or `out` holds a run.
+    """
+    from openjepa.adaptation import adapt as adaptation
+    from openjepa.adaptation.adapted import Config
+
+    given, objects = without_objects(settings)
+    wanted = Config.load({"encoder": {"name": str(base)}}, overrides, given)
+    config = adaptation.source_of(adaptation.with_documents(wanted, objects)).with_absolute_paths()
+    paths = [Path(path) for path in guard]
+    return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
+
+
+def build_index(
+    run: Run | str | Path,
+    *,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    on_documents: Callable[[int], None] | None = None,
+    **settings: Any,
+) -> Added:
+    """Add documents to a search index in the folder `out`, which is made if there is none.
+
+    Args:
+        run: the run that makes the vectors, or its folder; an index belongs to one run.
+        out: the folder of the index.
+        overrides: "key=value" strings, spelled as on the command line.
+        on_documents: called with numbers of documents on the way.
+        **settings: `data` as for `train`; `title` (a column), `parts` ("sentences" or "paragraphs").
+
+    Documents of the same words as one in the index are not added again, so that new ones are added by the same call.
+    Returns what was added. Raises UserError as `adapt` does, or if another run made the index.
+    """
+    from openjepa.adaptation import adapt as adaptation
+    from openjepa.adaptation.adapted import Config
+    from openjepa.retrieval.index import add_documents
+
+    opened = run if isinstance(run, Run) else load(run)
+    given, objects = without_objects(settings)
+    documents = adaptation.source_of(adaptation.with_documents(Config.load({}, overrides, given), objects))
+    return add_documents(opened, documents.data, Path(out), documents.title, documents.parts, on_documents)
+
+
+def open_index(path: str | Path, device: str = "auto", precision: str = "auto") -> Index:
+    """A search index: `openjepa.open_index("my.index").search("a question")`.
+
+    `device` and `precision` are those of the run that encodes the queries. Raises UserError if there is none.
+    """
+    from openjepa.retrieval.search import Index
+
+    return Index(Path(path), device, precision)
 
 
 class Moved(NamedTuple):

@@ -35,7 +35,7 @@ from openjepa.encoding.compact import Compaction, Quantization
 from openjepa.encoding.files import TextFiles, embed_file
 from openjepa.encoding.inputs import as_images, as_texts
 from openjepa.encoding.workers import Encode, Encoded, one_process, several_processes
-from openjepa.evals.features import cosine_rows, with_bf16_weights
+from openjepa.evals.features import cosine_rows, query_vectors, with_bf16_weights
 from openjepa.evals.input_rows import BATCH_TOKENS
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.networks import Networks
@@ -149,6 +149,33 @@ class Run:
         if report is not None:
             report.warn()
         return vectors[0] if is_single else vectors
+
+    def encode_quietly(self, texts: Sequence[str], long: LongTexts = "windows") -> np.ndarray:
+        """`encode` without a word on what was cut or unknown; the caller says it."""
+        return self._vectors(texts, report=self.reading(long))
+
+    def fresh_vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """`encode` by the run as it was before training."""
+        return vectors_at(self.fresh(), texts, EMBEDDING)
+
+    def encode_document(self, texts: Any, **options: Any) -> np.ndarray:
+        """`encode` for texts that are searched in, behind the start's prompt "document" if it has one."""
+        return self.encode(texts, **self._with_role("document", options))
+
+    def encode_query(self, texts: Any, **options: Any) -> np.ndarray:
+        """`encode` for texts that are searched for, behind the start's prompt "query" if it has one.
+
+        A run that `openjepa adapt` made may map queries otherwise than documents; for others there is no difference.
+        """
+        vectors = self.encode(texts, **self._with_role("query", options))
+        as_queries = query_vectors(self.experiment.method)
+        assert as_queries is not None
+        return as_queries(np.atleast_2d(vectors)).reshape(vectors.shape)
+
+    def _with_role(self, role: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        inputs = self.experiment.embedding.inputs
+        has_prompt = isinstance(inputs, TextInputs) and role in inputs.prompts
+        return {"prompt": role, **options} if has_prompt else dict(options)
 
     def reading(self, long: LongTexts = "windows") -> ReadingReport | None:
         """An empty count of what is read of texts; None if the run embeds something else."""
@@ -471,9 +498,17 @@ class Run:
             embedding=embedding,
             encoder=exact.experiment.method.encoders()[embedding.encoder],
             vectors=lambda inputs: exact._vectors(list(inputs), report=exact.reading("cut")),
+            query_vectors=lambda inputs, prompted: exact._query_vectors(list(inputs), prompted),
             held_out=lambda: self.held_out_texts() if self.compares_texts else [],
             card=lambda to, texts: model_card(self.folder, self.recipe, objective, self.config, to, texts, licence),
         )
+
+    def _query_vectors(self, inputs: list[Any], prompted: bool) -> np.ndarray:
+        """Vectors of queries, cut, behind the start's prompt for them or not."""
+        options = self._with_role("query", {}) if prompted else {}
+        as_queries = query_vectors(self.experiment.method)
+        assert as_queries is not None
+        return as_queries(self._vectors(inputs, report=self.reading("cut"), **options))
 
     def _training_compute(self) -> Compute:
         """Where a readout is trained: as the run was, unless a device or a precision is asked for."""
@@ -501,6 +536,12 @@ class Run:
         summary = {**self.summary(), **parts}
         write_json(self.folder.summary, summary)
         return summary
+
+    def adaptation(self) -> dict[str, Any]:
+        """What `openjepa adapt` measured and decided when it made this run. Raises UserError for another run."""
+        if not self.folder.adaptation.exists():
+            raise UserError(f"{self.path} was not made by openjepa adapt")
+        return read_json(self.folder.adaptation)
 
     def health(self) -> list[dict[str, Any]]:
         """All records of the health monitor, oldest first."""

@@ -38,11 +38,16 @@ from tests.tiny import EVERY_RECIPE, TINY, without
 ELSEWHERE = {  # pages whose steps are executed by other tests
     "docs/how-to/find-similar-tickets.md": "test_how_to.py",
     "docs/tutorials/export-and-search.md": "test_export_guide.py",
+    "docs/how-to/adapt-to-your-documents.md": "test_adapt_guide.py",
+    "docs/methods/adapt.md": "test_adapt_guide.py",
 }
 PAGES = tuple(page for page in (*OUTSIDE, *SITE) if page not in ELSEWHERE and any(steps(page)))
 SLOW = ("docs/how-to/evaluate.md", "docs/methods/baselines.md")  # they train and score many runs
 SKIPPED = {
-    "openjepa demo runs/mine": "serves a page until it is stopped; tests/unit/test_demo.py and tests/e2e",
+    **dict.fromkeys(
+        ("openjepa demo runs/mine", "openjepa demo runs/texts runs/scenes", "openjepa demo runs/new --port 8000"),
+        "serves a page until it is stopped; tests/unit/test_demo*.py and tests/e2e/test_demo_browser.py",
+    ),
     "openjepa train t_jepa --preset small data.source=HuggingFaceFW/fineweb-edu:sample-10BT data.streaming=true": "a "
     "data set of the hub; tests/e2e/test_streaming_hub.py streams one from a hub on the same machine",
     "openjepa report runs/stories": "of the study that is skipped; other pages report runs",

@@ -202,6 +202,7 @@ def source_of(experiment: Experiment) -> Source:
         embedding=experiment.embedding,
         encoder=method.encoders()["student"],
         vectors=lambda texts: embed_all(method, inputs, texts, report=ReadingReport(inputs, "cut")),
+        query_vectors=lambda texts, prompted: pytest.fail("this model maps no queries"),
         held_out=list,
         card=lambda to, texts: "",
     )

@@ -15,7 +15,22 @@ from typing import Any, TextIO
 
 import typer
 
-from openjepa.cli import align, configs, demo, embed, evaluate, export, masks, push, readout, report, study, train
+from openjepa.cli import (
+    adapt,
+    align,
+    configs,
+    demo,
+    embed,
+    evaluate,
+    export,
+    masks,
+    push,
+    readout,
+    report,
+    search,
+    study,
+    train,
+)
 from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, version
 from openjepa.core.errors import ReadingWarning, UserError
 from openjepa.core.remarks import is_main_process, remark
@@ -49,9 +64,12 @@ def _root(
 
 
 app.command("train", context_settings={"ignore_unknown_options": True})(train.train)
+app.command("adapt", context_settings={"ignore_unknown_options": True})(adapt.adapt)
 app.command("eval")(evaluate.evaluate)
 app.command("similar")(evaluate.similar)
 app.command("embed")(embed.embed)
+app.command("index", context_settings={"ignore_unknown_options": True})(search.index)
+app.command("search")(search.search)
 app.command("export")(export.export)
 app.command("push")(push.push)
 app.command("diagnose")(evaluate.diagnose)

@@ -81,6 +81,10 @@ class Method(nn.Module, ABC, Generic[B]):
     def predict_from_context(self, batch: B) -> Tensor:
         """[M, D] predictions that may read the context view only. The leak audit tests this."""
 
+    def as_queries(self, vectors: Tensor) -> Tensor:
+        """Embeddings of texts [B, D] -> the same texts' as queries of a search [B, D]. Default: no difference."""
+        return vectors
+
     def encoders(self) -> Mapping[str, Encoder]:
         """The encoders by name, such as "student" and "teacher", for sweeps and exports. Default: none."""
         return {}

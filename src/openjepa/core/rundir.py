@@ -5,6 +5,7 @@ metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a 
 checkpoints/     step-000500/{model.safetensors, state.pt}          assets/  tokenizer and the like
 evals/           one file an evaluation              summary.json    the result in one object
 trackers.json    what trackers were sent, if any     tensorboard/, trackio/, wandb/, mlflow.db: what they keep here
+adaptation.json  what `openjepa adapt` found, and latents/ of its documents
 readout/         decoder of latents into text: config.yaml, model.safetensors, readout.json
 """
 
@@ -95,6 +96,11 @@ class RunDir:
     @property
     def readout(self) -> Path:
         return self.path / "readout"
+
+    @property
+    def adaptation(self) -> Path:
+        """What `openjepa adapt` found; other runs have none."""
+        return self.path / "adaptation.json"
 
     @property
     def metrics(self) -> Path:
@@ -204,10 +210,10 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file that we wrote; a last line cut off by a crash is skipped."""
+    """Rows of a JSONL file that we wrote; a last line that is not whole (yet), or damaged by a crash, is skipped."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 yield json.loads(line)

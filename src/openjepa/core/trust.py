@@ -13,6 +13,7 @@ from typing import Any
 
 from openjepa.core.errors import UserError
 
+OWN = "openjepa."
 _trusted: set[str] = set()  # in this process
 _untrusted: set[str] = set()
 _everything: list[bool] = []  # not empty = all code is trusted
@@ -34,8 +35,8 @@ def trusts_everything() -> bool:
 
 
 def distrust(names: Iterable[str]) -> None:
-    """Do not import these names, unless they are trusted."""
-    _untrusted.update(names)
+    """Do not import these names, unless they are trusted. Modules of the package itself are."""
+    _untrusted.update(name for name in names if ":" in name or not name.startswith(OWN))
 
 
 def require_trusted(name: str) -> None:

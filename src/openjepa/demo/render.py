@@ -14,61 +14,42 @@ from openjepa.demo.hidden_sentence import HiddenAnswer
 from openjepa.demo.questions import QuestionAnswer
 from openjepa.demo.similar_texts import SimilarAnswer
 
-CSS = """
-.oj { font-size: 15px; line-height: 1.45; color: var(--body-text-color); overflow-wrap: anywhere; }
-.oj h1 { font-size: 24px; font-weight: 650; margin: 8px 0 0; color: var(--body-text-color); }
-.oj h3 { font-size: 15px; font-weight: 600; margin: 18px 0 6px; color: var(--body-text-color); }
-.oj h3:first-child { margin-top: 0; }
-.oj p { margin: 4px 0; color: var(--body-text-color); }
-.oj .quiet { opacity: 0.75; font-size: 13px; }
-.oj .big { font-size: 22px; font-weight: 600; margin: 2px 0 4px; }
-.oj .say { border-left: 3px solid var(--color-accent); padding: 2px 0 2px 10px; margin: 4px 0; }
-.oj .error { border: 1px solid #d32f2f; border-left-width: 5px; border-radius: 6px;
-  padding: 10px 12px; }
-.oj .wide { overflow-x: auto; }
-.oj table { border-collapse: collapse; width: 100%; margin: 0; border: 0; }
-.oj tr { border: 0; }
-.oj th, .oj td { text-align: left; vertical-align: top; padding: 5px 8px 5px 0; border: 0;
-  border-bottom: 1px solid var(--border-color-primary); background: none; color: var(--body-text-color); }
-.oj th { font-weight: 500; font-size: 13px; }
-.oj .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-.oj .matrix td, .oj .matrix th { text-align: center; min-width: 58px; padding: 6px 4px; overflow-wrap: normal; }
-.oj .matrix th:first-child { width: 1%; min-width: 24px; vertical-align: middle; }
-.oj .matrix small { display: block; color: inherit; opacity: 0.75; }
-.oj .mark { display: inline-block; border: 1px solid var(--color-accent); border-radius: 9px; padding: 0 7px;
-  margin-right: 6px; font-size: 12px; }
-.oj .gone { background: var(--body-text-color); color: var(--background-fill-primary); border-radius: 3px;
-  padding: 0 4px; }
-.oj .scale { position: relative; display: block; width: 130px; height: 10px; margin-top: 6px; border-radius: 5px;
-  background: var(--border-color-primary); }
-.oj .scale i { position: absolute; top: 0; height: 10px; background: var(--body-text-color-subdued); opacity: 0.55;
-  border-radius: 5px; }
-.oj .scale b { position: absolute; top: -2px; width: 6px; height: 14px; margin-left: -3px; border-radius: 3px;
-  background: var(--color-accent); }
-@media (max-width: 640px) { .oj .drawn { display: none; } .oj { font-size: 14px; } }
-"""
-
 SCALE = (
     '<p class="quiet drawn">The scale runs from -1 to 1; its grey part is the mean of unrelated texts with two '
     "standard deviations on either side.</p>"
 )
 
 
-def heading(name: str, recipe: str, step: int) -> str:
-    """The name, recipe and step of the run."""
-    return _page(
-        f'<h1>{_text(name)}</h1><p class="quiet">{_text(recipe)} at step {step}, served by OpenJEPA on this machine</p>'
-    )
+def heading(name: str, recipe: str, step: int | None) -> str:
+    """The name, recipe and step of a run; None = it has no checkpoint yet."""
+    at = "no checkpoint yet" if step is None else f"at step {step}"
+    return page(f'<h1>{escaped(name)}</h1><p class="quiet">{escaped(recipe)}, {at}, served by OpenJEPA</p>')
+
+
+def nothing_yet() -> str:
+    """In place of the panels of a run without a checkpoint."""
+    return page("<p>No checkpoint yet. When there is one, a reload of this page shows more.</p>")
+
+
+def cannot_open(message: str) -> str:
+    """Why the panels of a run cannot be shown."""
+    return page(f'<div class="error" role="alert">{escaped(message)}</div>')
+
+
+def nothing_to_ask(recipe: str) -> str:
+    """In place of the panels of a run whose rows no panel shows."""
+    rows = "neither texts nor questions nor images in a form that this page knows"
+    return page(f"<p>{escaped(recipe)} reads {rows}, so the page shows its training only.</p>")
 
 
 def waiting() -> str:
     """The placeholder of an answer."""
-    return _page('<p class="quiet">The answer appears here.</p>')
+    return page('<p class="quiet">The answer appears here.</p>')
 
 
 def error(message: str) -> str:
     """The error in an input, and its fix."""
-    return _page(f'<div class="error" role="alert"><b>Please change the input:</b> {_text(message)}</div>')
+    return page(f'<div class="error" role="alert"><b>Please change the input:</b> {escaped(message)}</div>')
 
 
 def similar_texts(answer: SimilarAnswer) -> str:
@@ -82,26 +63,26 @@ def similar_texts(answer: SimilarAnswer) -> str:
     parts = [
         "<h3>Cosine of each pair</h3>",
         f'<div class="wide"><table class="matrix"><tr><th></th>{head}</tr>{lines}</table></div>',
-        _chance(answer.chance),
-        _note(answer.note),
+        chance_line(answer.chance),
+        note_line(answer.note),
         "<h3>Nearest held-out texts</h3>",
         SCALE,
     ]
     for number, text, found in zip(numbered, answer.texts, answer.neighbours, strict=True):
-        parts += [f'<p class="say">{number}. {_text(text)}</p>', _matches(found, answer.chance)]
-    return _page(*parts)
+        parts += [f'<p class="say">{number}. {escaped(text)}</p>', _matches(found, answer.chance)]
+    return page(*parts)
 
 
 def hidden_sentence(answer: HiddenAnswer) -> str:
     """The paragraph as the run read it, decoded latents, and both lists of sentences."""
     visible = " ".join(
-        '<span class="gone">hidden</span>' if number == answer.hidden else _text(sentence)
+        '<span class="gone">hidden</span>' if number == answer.hidden else escaped(sentence)
         for number, sentence in enumerate(answer.sentences)
     )
-    return _page(
+    return page(
         "<h3>What the run read</h3>",
         f"<p>{visible}</p>",
-        _note(answer.note),
+        note_line(answer.note),
         *_decoded(answer.decoded, "the hidden sentence's own latent"),
         "<h3>Rank of the hidden sentence</h3>",
         f"<p>Rank <b>{answer.rank}</b> of {len(answer.sentences)} in the paragraph, "
@@ -111,7 +92,7 @@ def hidden_sentence(answer: HiddenAnswer) -> str:
         SCALE,
         "<h3>Nearest sentences of held-out documents</h3>",
         _matches(answer.elsewhere, answer.chance),
-        _chance(answer.chance),
+        chance_line(answer.chance),
     )
 
 
@@ -121,18 +102,18 @@ def question(answer: QuestionAnswer) -> str:
     right = ""
     if answer.true is not None:
         rank = f"rank {answer.rank} of {answer.candidates} known answers (1 = nearest)"
-        right = f"<p>Right answer: <b>{_text(answer.true)}</b>, {rank}</p>"
-    return _page(
+        right = f"<p>Right answer: <b>{escaped(answer.true)}</b>, {rank}</p>"
+    return page(
         f"<h3>Answer, {source}</h3>",
-        f'<p class="big">{_text(answer.answer) or "(an empty text)"}</p>',
-        _note(answer.note),
-        f'<p class="quiet">Verdict of this run: {_text(answer.verdict)}. {_choice(answer)}</p>',
+        f'<p class="big">{escaped(answer.answer) or "(an empty text)"}</p>',
+        note_line(answer.note),
+        f'<p class="quiet">Verdict of this run: {escaped(answer.verdict)}. {_choice(answer)}</p>',
         right,
         *([_missing(answer.decoded)] if answer.decoded.missing else []),
         "<h3>Nearest known answers</h3>",
         _matches(answer.nearest, answer.chance),
         SCALE,
-        _chance(answer.chance),
+        chance_line(answer.chance),
     )
 
 
@@ -143,28 +124,32 @@ def _choice(answer: QuestionAnswer) -> str:
     return f"It can write any text; {answer.candidates} answers are known."
 
 
-def _page(*parts: str) -> str:
+def page(*parts: str) -> str:
+    """Parts of HTML in the style of this page."""
     return f'<div class="oj">{"".join(parts)}</div>'
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
+    """What a user, a corpus or a file wrote, as HTML."""
     return html.escape(text)
 
 
-def _note(note: str) -> str:
-    return f"<p><b>{_text(note)}</b></p>" if note else ""
+def note_line(note: str) -> str:
+    """What a reader has to know of the input, or ""."""
+    return f"<p><b>{escaped(note)}</b></p>" if note else ""
 
 
-def _chance(chance: Chance) -> str:
+def chance_line(chance: Chance) -> str:
+    """The cosines of unrelated inputs, without which a cosine means nothing."""
     return (
-        f'<p class="quiet">For comparison: {_text(chance.pairs)}, mean {chance.mean:.3f}, standard deviation '
+        f'<p class="quiet">For comparison: {escaped(chance.pairs)}, mean {chance.mean:.3f}, standard deviation '
         f"{chance.std:.3f}. z = standard deviations above that mean.</p>"
     )
 
 
 def _matches(found: Sequence[Match], chance: Chance) -> str:
     rows = "".join(
-        f"<tr><td>{_mark(match)}{_text(beginning(match.text))}</td>"
+        f"<tr><td>{_mark(match)}{escaped(beginning(match.text))}</td>"
         f'<td class="drawn">{_scale(match.cosine, chance)}</td>'
         f'<td class="number">{match.cosine:.3f}</td><td class="number">{match.z:+.1f}</td></tr>'
         for match in found
@@ -177,7 +162,7 @@ def _matches(found: Sequence[Match], chance: Chance) -> str:
 
 
 def _mark(match: Match) -> str:
-    return f'<span class="mark">{_text(match.mark)}</span>' if match.mark else ""
+    return f'<span class="mark">{escaped(match.mark)}</span>' if match.mark else ""
 
 
 def _scale(cosine: float, chance: Chance) -> str:
@@ -205,10 +190,14 @@ def _decoded(decoded: Decoded, target: str) -> list[str]:
         return [_missing(decoded)]
     return [
         "<h3>Latents decoded by the run's readout</h3>",
-        f'<p class="quiet">the predicted latent</p><p class="say">{_text(decoded.predicted) or "(an empty text)"}</p>',
-        f'<p class="quiet">{target}</p><p class="say">{_text(decoded.target) or "(an empty text)"}</p>',
+        _said("the predicted latent", decoded.predicted),
+        _said(target, decoded.target),
     ]
 
 
+def _said(of: str, text: str) -> str:
+    return f'<p class="quiet">{of}</p><p class="say">{escaped(text) or "(an empty text)"}</p>'
+
+
 def _missing(decoded: Decoded) -> str:
-    return f'<p class="quiet">Nothing is decoded: {_text(decoded.missing)}</p>'
+    return f'<p class="quiet">Nothing is decoded: {escaped(decoded.missing)}</p>'

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -79,9 +79,30 @@ def embedder_of(
     return lambda inputs: embed_all(method, read, inputs, batch_tokens, compute, report)
 
 
+def query_vectors(method: Method | None) -> Callable[[np.ndarray], np.ndarray] | None:
+    """From embeddings of texts [N, D] to the same texts' as queries [N, D]; None without a network."""
+    if method is None:
+        return None
+
+    def as_queries(vectors: np.ndarray) -> np.ndarray:
+        device = next(method.parameters()).device
+        with torch.inference_mode():
+            return method.as_queries(torch.from_numpy(vectors).to(device)).float().cpu().numpy()
+
+    return as_queries
+
+
 def input_key(inputs: Sequence[Any]) -> Any:
     """Equal for lists of the same inputs: texts by content, others by identity."""
     return tuple(inputs) if all(isinstance(item, str) for item in inputs) else id(inputs)
+
+
+@overload
+def unit_rows(vectors: np.ndarray) -> np.ndarray: ...
+
+
+@overload
+def unit_rows(vectors: Vectors) -> Vectors: ...
 
 
 def unit_rows(vectors: Vectors) -> Vectors:

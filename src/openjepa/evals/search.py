@@ -43,8 +43,12 @@ class Answers:
         return _dcg(np.arange(1, len(self.gains) + 1), np.sort(self.gains)[::-1])
 
 
-def searched(task: Search, embedder: Embedder, column: str) -> dict[str, Score]:
+def searched(
+    task: Search, embedder: Embedder, column: str, as_queries: Callable[[np.ndarray], np.ndarray] | None = None
+) -> dict[str, Score]:
     """The measures of a search by name, one item a query; by BM25 instead of vectors in the column of that name.
+
+    `as_queries` changes the vectors of queries, where a network reads them otherwise than documents.
 
     Raises UserError if parts of the task do not belong together.
     """
@@ -52,7 +56,8 @@ def searched(task: Search, embedder: Embedder, column: str) -> dict[str, Score]:
     if column == WORDS:
         queries, documents = bm25(task.queries, task.documents)
     else:
-        embedded = embedder(task.queries), embedder(task.documents)
+        asked = embedder(task.queries)
+        embedded = asked if as_queries is None else as_queries(np.asarray(asked)), embedder(task.documents)
         for vectors in embedded:
             require_finite(vectors, f"column {column!r}")
         queries, documents = (unit_rows(vectors) for vectors in embedded)

@@ -24,7 +24,7 @@ from openjepa.core.tasks import Benchmark, Classification, Prediction, Retrieval
 from openjepa.data.text.inputs import ReadingReport
 from openjepa.evals.alignment import retrieved
 from openjepa.evals.baselines import baselines_for
-from openjepa.evals.features import Embedder, Vectors, embedder_of, input_key, require_finite
+from openjepa.evals.features import Embedder, Vectors, embedder_of, input_key, query_vectors, require_finite
 from openjepa.evals.networks import Methods
 from openjepa.evals.probes import knn, logistic
 from openjepa.evals.scorecard import LEVEL, NETWORKS, Measure, Scorecard
@@ -88,7 +88,7 @@ def _scores(task: Task, embedder: Embedder, method: Method | None, column: str, 
         case Retrieval():
             return _retrieved(task, embedder, method, column, compute)
         case Search():
-            return searched(task, embedder, column)
+            return searched(task, embedder, column, query_vectors(method) if column in NETWORKS else None)
         case Benchmark():
             return _benchmarked(task, embedder) if column in NETWORKS else {}
         case _:

@@ -100,6 +100,7 @@ def describe(source: Source, to: Format) -> dict[str, Any]:
         "normalization": embedding.normalization,
         "skipped_positions": int(source.skips_cls),
         "needs_code": needs_code(source, to),
+        "maps_queries": source.maps_queries,
     }
     if source.reads_texts:
         tokenizer = source.tokenizer
@@ -166,6 +167,8 @@ def _proofs(source: Source, to: Format, folder: Path, int8: bool, opened: Opened
         inputs = proof_images(source.images.pixels)
         given = as_squares(inputs, source.images.pixels)
     expected = source.vectors(inputs)
+    if source.maps_queries:
+        expected = np.concatenate([expected, source.query_vectors(inputs, to != "onnx")], axis=1)
     file = onnx.MODEL if to == "onnx" else None
     proofs: list[Proof | Approximation] = [prove(to, folder, given, expected, file, TOLERANCE[to], opened)]
     if not proofs[0].holds:

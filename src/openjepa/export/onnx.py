@@ -17,23 +17,25 @@ from torch import Tensor, nn
 from openjepa.export.source import Source
 from openjepa.export.twins import stock_model
 from openjepa.models.pooling import StatePooling, pooled
+from openjepa.models.sentence_head import SentenceHead
 
 MODEL, MODEL_INT8 = "model.onnx", "model_int8.onnx"
+QUERIES = "query_embedding"  # where queries are mapped otherwise than documents
 OUTPUT = "sentence_embedding"  # the name that sentence-transformers expects; "embedding" clashes in onnxruntime
 
 
 class TextGraph(nn.Module):
     """Token ids and mask to vectors."""
 
-    def __init__(self, model: nn.Module, pooling: StatePooling, maps: nn.Module, unit_length: bool) -> None:
+    def __init__(self, model: nn.Module, head: SentenceHead) -> None:
         super().__init__()
-        self.model, self.pooling, self.maps, self.unit_length = model, pooling, maps, unit_length
+        self.model, self.head = model, head
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """input_ids, attention_mask [B, T] int64 -> [B, D] float32."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """input_ids, attention_mask [B, T] int64 -> [B, D] float32; where queries are mapped, also theirs [B, D]."""
         states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # [B, T, D]
-        vectors = self.maps(pooled(states, attention_mask.bool(), self.pooling))
-        return F.normalize(vectors, dim=1) if self.unit_length else vectors
+        vectors = self.head(states, attention_mask.bool())
+        return vectors if self.head.queries is None else (vectors, self.head.as_queries(vectors))
 
 
 class ImageGraph(nn.Module):
@@ -58,8 +60,8 @@ def write_onnx(source: Source, file: Path) -> None:
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim.DYNAMIC
     if source.reads_texts:
         model = stock_model(source.network, source.tokenizer.pad_id, source.embedding.causal)
-        maps = nn.Identity() if source.head is None else source.head.maps
-        graph: nn.Module = TextGraph(model, pooling, maps, unit_length)
+        normalization = source.embedding.normalization
+        graph: nn.Module = TextGraph(model, source.head or SentenceHead(pooling, normalization=normalization))
         row = source.row("one two three four five six")
         ids = torch.from_numpy(row).repeat(2, 1)  # [2, T]
         arguments: tuple[Tensor, ...] = (ids, torch.ones_like(ids))
@@ -74,7 +76,7 @@ def write_onnx(source: Source, file: Path) -> None:
             graph.eval(),
             arguments,
             input_names=names,
-            output_names=[OUTPUT],
+            output_names=[OUTPUT, *([QUERIES] if source.maps_queries else [])],
             dynamic_shapes=tuple(shapes),
             dynamo=True,
             verbose=False,

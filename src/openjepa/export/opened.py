@@ -3,7 +3,8 @@
     python opened.py FORMAT FOLDER INPUTS OUT [FILE]
 
 FORMAT is sentence-transformers, transformers, onnx or model2vec; INPUTS a JSON list of texts or an .npz of images; OUT
-an .npy file; FILE the model within an ONNX folder. It imports what a user of the export imports, and nothing else.
+an .npy file; FILE the model within an ONNX folder. Where queries are mapped otherwise than documents, their vectors
+stand beside the documents' in each row. It imports what a user of the export imports, and nothing else.
 """
 
 import json
@@ -26,9 +27,12 @@ def inputs_of(file):
 def by_sentence_transformers(folder, inputs):
     from sentence_transformers import SentenceTransformer
 
-    needs_code = json.loads((folder / "export.json").read_text(encoding="utf-8"))["needs_code"]
-    model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=needs_code, local_files_only=True)
-    return model.encode(inputs, batch_size=8, convert_to_numpy=True, show_progress_bar=False)
+    described = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    needs_code = described["needs_code"]
+    model: Any = SentenceTransformer(str(folder), device="cpu", trust_remote_code=needs_code, local_files_only=True)
+    options = {"batch_size": 8, "convert_to_numpy": True, "show_progress_bar": False}
+    vectors = model.encode(inputs, **options)
+    return np.concatenate([vectors, model.encode_query(inputs, **options)], 1) if described["maps_queries"] else vectors
 
 
 def by_transformers(folder, inputs):
@@ -83,7 +87,9 @@ def by_onnx(folder, inputs, file):
         resized = [image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for image in inputs]
         pixels = (np.stack([np.asarray(image) for image in resized]).astype(np.float32) / 255 - mean) / std
         fed = {"pixel_values": pixels.transpose(0, 3, 1, 2).astype(np.float32)}
-    return session.run(["sentence_embedding"], fed)[0]
+    outputs = ["sentence_embedding", *(["query_embedding"] if described["maps_queries"] else [])]
+    vectors: Any = session.run(outputs, fed)
+    return np.concatenate(vectors, 1)
 
 
 def by_model2vec(folder, inputs):

@@ -30,6 +30,7 @@ class Source:
     embedding: Embedding
     encoder: Encoder
     vectors: Callable[[Sequence[Any]], np.ndarray]  # N inputs -> [N, D] float32, texts cut at `max_len`
+    query_vectors: Callable[[Sequence[Any], bool], np.ndarray]  # the same as queries; whether behind their own prompt
     held_out: Callable[[], list[str]]  # texts of the run's data that it was not trained on; may be none
     card: Callable[[str, bool], str]  # format, whether it reads texts -> the model card, without how to use the format
 
@@ -71,6 +72,11 @@ class Source:
         """Pooling, maps and prompts of the sentence-transformers model that the run started from."""
         head = getattr(self.network, "head", None)
         return head if isinstance(head, SentenceHead) else None
+
+    @property
+    def maps_queries(self) -> bool:
+        """Whether queries have vectors of their own."""
+        return self.head is not None and self.head.queries is not None
 
     @property
     def prompt(self) -> str:

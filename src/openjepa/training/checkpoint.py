@@ -51,6 +51,14 @@ def save(
     return final
 
 
+def save_weights(folder: Path, step: int, method: nn.Module) -> Path:
+    """Write a checkpoint of weights alone, which cannot be resumed, atomically and return it."""
+    final = folder / f"step-{step:06d}"
+    with replaced_folder(final) as temporary:
+        save_model(method, str(temporary / WEIGHTS))
+    return final
+
+
 def load(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Restore both in place and return the number of finished steps. Raises UserError as `load_weights` does."""
     load_weights(checkpoint, method)

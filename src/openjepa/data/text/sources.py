@@ -131,13 +131,18 @@ class Document:
 
 
 def documents(
-    cfg: DataConfig, split: Split = "all", counts: Counts | None = None, start: Position = START
+    cfg: DataConfig,
+    split: Split = "all",
+    counts: Counts | None = None,
+    start: Position = START,
+    labels_are_titles: bool = False,
 ) -> Iterator[Document]:
     """Stream the usable documents of a split, in the source's order and in constant memory.
 
     `counts` is filled while reading: kept documents, and everything mended or dropped, by reason. Copies of an earlier
     document (of either split) are counted among those kept, or dropped; this stores 16 bytes of each document. Where
     training streams (`cfg.endless`), copies are neither counted nor dropped.
+    With `labels_are_titles`, the label stands before the text, and may be all of a document.
     With `start`, documents before that position are skipped; this takes no longer than reading its shard up to there,
     and copies of skipped documents are not detected.
     Raises UserError if the source cannot be read or (read from its start) holds no usable document.
@@ -146,7 +151,8 @@ def documents(
     seen: set[bytes] | None = set() if detect_copies else None
     counts = Counts() if counts is None else counts
     for position, record in _records(cfg, counts, start):
-        document = _clean(record, position, cfg.min_words, counts)
+        titled = _with_title(record, counts) if labels_are_titles else record
+        document = _clean(titled, position, cfg.min_words, counts)
         if document is None or (seen is not None and _is_dropped_copy(document, seen, cfg.drop_duplicates, counts)):
             continue
         counts.add(KEPT, document.id)
@@ -240,6 +246,12 @@ def _shards(cfg: DataConfig, counts: Counts) -> Sequence[Callable[[int], Iterato
         return islice(read_files([file], reading, counts), skip, None)
 
     return [partial(read_file, file) for file in find_files(location, counts, split=cfg.split)]
+
+
+def _with_title(record: Record, counts: Counts) -> Record:
+    """The record with its label before its text."""
+    title, text = (clean_text(value, "text", record.origin, counts) for value in (record.label, record.value))
+    return record if text is None else record._replace(value=" ".join(part for part in (title, text) if part))
 
 
 def _clean(record: Record, position: Position, min_words: int, counts: Counts) -> Document | None:

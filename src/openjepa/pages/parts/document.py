@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -28,6 +29,12 @@ def style_sheet(package: str, name: str) -> str:
 def base_styles() -> list[str]:
     """Colours and type, and the parts of charts."""
     return [style_sheet("openjepa.pages.parts", name) for name in ("base.css", "chart.css")]
+
+
+def colours() -> tuple[str, str]:
+    """The declarations of the colours of `base_styles`: of light pages, and of dark ones."""
+    light, dark = re.findall(r":root \{(.*?)\}", style_sheet("openjepa.pages.parts", "base.css"), re.DOTALL)
+    return light.replace("color-scheme: light dark;", ""), dark
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], label: str, kind: str = "") -> str:

@@ -1,0 +1,90 @@
+"""The verbs `index` and `search`: documents by a run's vectors, their best sentence and their words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openjepa.cli.arguments import words_of
+from openjepa.cli.compute import Device, ModelPrecision, TrustCode
+from openjepa.cli.output import AsJson, print_json, remark, stderr, stdout
+from openjepa.core.errors import UserError
+
+SHOWN = 300  # characters of a reason
+
+
+def index(
+    context: typer.Context,
+    words: Annotated[list[str], typer.Argument(metavar="RUN|KEY=VALUE", help="A run folder, and data=...")],
+    out: Annotated[Path, typer.Option("--out", help="The folder of the index; new documents are added to it.")],
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
+    trust_code: TrustCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put documents into a search index. The same command adds new ones later, or goes on after a stop.
+
+    Documents are read like data.source in training; title=COLUMN names titles, parts=paragraphs splits by blank lines.
+    A document of the same words as one in the index is not added again. OUT/documents.npy holds their vectors, of unit
+    length, for NumPy, FAISS or sqlite-vec.
+
+    Examples:
+      openjepa index runs/adapted data=my_docs/ --out my.index
+      openjepa search my.index "Where is my parcel?"
+    """
+    from rich.progress import Progress, TextColumn
+
+    from openjepa import api
+    from openjepa.data.files.records import counts_line
+
+    run, overrides = words_of(context, words)
+    if run is None:
+        raise UserError("give a run folder (openjepa index runs/adapted data=my_docs/ --out my.index)")
+    opened = api.load(run, device, precision).for_bulk()[0]
+    columns = (TextColumn("{task.completed:,.0f} documents, {task.speed:,.0f} a second"),)
+    console = stderr()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("indexing", total=None)
+        added = api.build_index(
+            opened, out=out, overrides=overrides, on_documents=lambda count: bar.advance(task, count)
+        )
+    remark("data: " + counts_line(added.counts))
+    if as_json:
+        print_json(added.to_json())
+        return
+    there = f", {added.there:,} were in it already" if added.there else ""
+    sentences = f"{added.sentences:,} sentences"
+    print(f"{added.added:,} documents added{there}; {out} holds {added.documents:,} documents, {sentences}")
+
+
+def search(
+    path: Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of an index.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What is asked, in quotes.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="Documents to show.")] = 5,
+    document: Annotated[float, typer.Option("--document", min=0, help="Weight of the document's vector.")] = 1.0,
+    sentence: Annotated[float, typer.Option("--sentence", min=0, help="Weight of its nearest sentence.")] = 0.5,
+    words: Annotated[float, typer.Option("--words", min=0, help="Weight of the words it shares (TF-IDF).")] = 0.5,
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
+    trust_code: TrustCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search an index, exactly. Each hit shows its nearest sentence, and what each part adds to its score.
+
+    Example:  openjepa search my.index "Where is my parcel?" --top 3
+    """
+    from openjepa import api
+    from openjepa.retrieval.search import Weights
+
+    hits = api.open_index(path, device, precision).search(query, top, Weights(document, sentence, words))
+    if as_json:
+        print_json({"query": query, "hits": [hit.to_json() for hit in hits]})
+        return
+    for rank, hit in enumerate(hits, start=1):
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in hit.shares.items())
+        stdout().print(f"{rank}. {hit.id}  {hit.score:.2f} ({shares})", soft_wrap=True, markup=False)
+        shown = " ".join((hit.reason or hit.text).split())
+        cut = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]} ..."
+        stdout().print(f"   {cut}", soft_wrap=True, markup=False, highlight=False)

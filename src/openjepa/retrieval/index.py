@@ -1,0 +1,193 @@
+"""A search index in a folder: documents, their sentences and their words, added to without a rebuild.
+
+    index.json        the run, and how many rows of the other files are whole
+    documents.npy     [N, D] float32 unit rows, for NumPy, FAISS (inner products) and sqlite-vec
+    sentences.npy     [P, D] float16 unit rows      owner.npy [P] the document of each
+    texts.jsonl       a document a line: id, text, sentences            text_ends.npy [N] where each line ends
+    digests.npy       [N, 16] of each document's words, so that none is added twice
+    word_*.npy, vocabulary.json                     counts of words
+
+Blocks are appended, and `index.json` is written after each: a process that is killed loses the block it was at, and the
+same command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from openjepa.adaptation.documents import PartRule, Text, texts
+from openjepa.core.errors import UserError
+from openjepa.core.rundir import read_json, write_json
+from openjepa.data.files.records import Counts
+from openjepa.data.loading.held_out import normalised_words, word_digest
+from openjepa.data.text.sources import DataConfig
+from openjepa.evals.features import require_finite, unit_rows
+from openjepa.retrieval.growing import GrowingArray
+from openjepa.retrieval.words import WordCounts
+from openjepa.run import Run
+from openjepa.training import checkpoint
+
+STATE = "index.json"
+AT_ONCE = 256  # documents that are encoded together
+DIGEST = 16  # bytes
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a call has added to an index."""
+
+    path: Path
+    documents: int  # in the index now
+    sentences: int
+    added: int
+    there: int  # documents that were in it already
+    counts: dict[str, int]  # of the reader
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "path": str(self.path)}
+
+
+def add_documents(
+    run: Run,
+    data: DataConfig,
+    path: Path,
+    title: str | None = None,
+    parts: PartRule = "sentences",
+    on_documents: Callable[[int], None] | None = None,
+) -> Added:
+    """Add the documents of `data` that are not in the index at `path` yet; it is made if there is none.
+
+    `on_documents` is called with the number of documents of each block. Raises UserError if the index was made by
+    another run, another process writes it, or the documents cannot be read.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is writing {path}; wait for it, or choose another --out") from None
+    try:
+        return _add(run, data, path, title, parts, on_documents)
+    finally:
+        lock.release()
+
+
+def _add(
+    run: Run,
+    data: DataConfig,
+    path: Path,
+    title: str | None,
+    parts: PartRule,
+    on_documents: Callable[[int], None] | None,
+) -> Added:
+    writer = _Writer(run, path)
+    counts = Counts()
+    before, there = writer.rows, 0
+    incoming = iter(texts(data, title, parts, counts))
+    try:
+        while chunk := list(islice(incoming, AT_ONCE)):
+            new = [text for text in chunk if writer.is_new(text)]
+            there += len(chunk) - len(new)
+            if new:
+                writer.append(run, new)
+            if on_documents is not None:
+                on_documents(len(chunk))
+    finally:
+        writer.close()
+    return Added(path, writer.rows, writer.sentences, writer.rows - before, there, dict(counts))
+
+
+class _Writer:
+    """The open files of an index."""
+
+    def __init__(self, run: Run, path: Path) -> None:
+        self.path = path
+        self.identity = identity_of(run)
+        state = self._state()
+        self.rows, self.sentences = state["documents"], state["sentences"]
+        self.dim = state["dim"] or run.encode_quietly(["a text of a few words"]).shape[1]
+        self.vectors = GrowingArray(path / "documents.npy", "<f4", (self.dim,), self.rows)
+        self.parts = GrowingArray(path / "sentences.npy", "<f2", (self.dim,), self.sentences)
+        self.owner = GrowingArray(path / "owner.npy", "<i8", (), self.sentences)
+        self.digests = GrowingArray(path / "digests.npy", "|u1", (DIGEST,), self.rows)
+        self.digests.flush()
+        self.known = {row.tobytes() for row in np.load(path / "digests.npy")}
+        self.words = WordCounts(path, self.rows, state["word_entries"], state["words"])
+        self.texts = (path / "texts.jsonl").open("ab")
+        self.texts.truncate(state["text_bytes"])
+        self.ends = GrowingArray(path / "text_ends.npy", "<i8", (), self.rows)
+
+    def _state(self) -> dict[str, Any]:
+        file = self.path / STATE
+        empty = {"documents": 0, "sentences": 0, "dim": 0, "word_entries": 0, "words": 0, "text_bytes": 0}
+        if not file.exists():
+            return empty
+        state = read_json(file)
+        if state["run"] != self.identity:
+            raise UserError(
+                f"{self.path} was made by {state['run']['path']} ({state['run']['checkpoint']}), which gives other "
+                "vectors; choose another --out"
+            )
+        return state
+
+    def is_new(self, text: Text) -> bool:
+        """Whether no document of these words was added before; it counts as added from now on."""
+        digest = word_digest(normalised_words(text.whole))
+        if digest in self.known:
+            return False
+        self.known.add(digest)
+        return True
+
+    def append(self, run: Run, new: list[Text]) -> None:
+        """Encode documents and their sentences, write them, and make them count."""
+        parts = [part for text in new for part in text.parts]
+        vectors = run.encode_quietly([*(text.whole for text in new), *parts])
+        require_finite(vectors, "the run")
+        rows = unit_rows(vectors)
+        self.vectors.append(rows[: len(new)])
+        self.parts.append(rows[len(new) :])
+        numbers = np.arange(self.rows, self.rows + len(new))
+        self.owner.append(np.repeat(numbers, [len(text.parts) for text in new]))
+        digests = [word_digest(normalised_words(text.whole)) for text in new]
+        self.digests.append(np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST))
+        self.words.append([text.whole for text in new])
+        for text in new:
+            line = json.dumps({"id": text.id, "text": text.whole, "sentences": text.parts}, ensure_ascii=False)
+            self.texts.write(line.encode("utf-8", "replace") + b"\n")
+            self.ends.append(np.array([self.texts.tell()]))
+        self.rows += len(new)
+        self.sentences += len(parts)
+        self._save()
+
+    def _save(self) -> None:
+        self.texts.flush()
+        for part in (self.vectors, self.parts, self.owner, self.digests, self.ends, self.words):
+            part.flush()
+        state = {
+            "run": self.identity,
+            "documents": self.rows,
+            "sentences": self.sentences,
+            "dim": self.dim,
+            "word_entries": self.words.entries,
+            "words": len(self.words.vocabulary),
+            "text_bytes": self.texts.tell(),
+        }
+        write_json(self.path / STATE, state)
+
+    def close(self) -> None:
+        for part in (self.vectors, self.parts, self.owner, self.digests, self.ends, self.words):
+            part.close()
+        self.texts.close()
+
+
+def identity_of(run: Run) -> dict[str, str]:
+    """Which vectors a run gives."""
+    return {"path": str(run.path.resolve()), "checkpoint": checkpoint.newest(run.folder.checkpoints).name}

@@ -1,0 +1,138 @@
+"""Exact search in an index: a score in three parts, each with its share.
+
+    score = w_d cos(query, document) + w_s max over its sentences cos(text, sentence) + w_w cos of TF-IDF words
+
+The query's vector is that of `encode_query`; for sentences the query is a text like them. The best sentence is shown as
+the reason of a hit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openjepa.core.errors import UserError
+from openjepa.core.rundir import read_json
+from openjepa.evals.features import unit_rows
+from openjepa.retrieval.index import STATE
+from openjepa.retrieval.words import WordSearch
+from openjepa.run import Run, load
+
+BLOCK = 65_536  # sentences compared at a time
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the three parts of a score. The defaults are priors: on one-sentence documents, words lowered nDCG@10."""
+
+    document: float = 1.0
+    sentence: float = 0.5
+    words: float = 0.5
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found."""
+
+    id: str
+    score: float
+    shares: dict[str, float]  # what each part of the score adds
+    text: str
+    reason: str  # its sentence that is nearest to the query; "" if it has none
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Index:
+    """An index opened for search. The run that made it encodes the queries, and is opened by the first."""
+
+    def __init__(self, path: Path, device: str = "auto", precision: str = "auto") -> None:
+        self.path, self._device, self._precision = path, device, precision
+        if not (path / STATE).is_file():
+            raise UserError(f"{path} is no search index; openjepa index RUN data=... --out {path} makes one")
+        self.state = read_json(path / STATE)
+
+    def __len__(self) -> int:
+        return self.state["documents"]
+
+    @cached_property
+    def run(self) -> Run:
+        """The run that made the index."""
+        return load(self.state["run"]["path"], self._device, self._precision)
+
+    @cached_property
+    def documents(self) -> np.ndarray:
+        """[N, D] float32 unit rows, read from disk."""
+        return np.load(self.path / "documents.npy", mmap_mode="r")
+
+    @cached_property
+    def _sentences(self) -> tuple[np.ndarray, np.ndarray]:
+        """[P, D] float16 unit rows, and the document of each [P]."""
+        return np.load(self.path / "sentences.npy", mmap_mode="r"), np.load(self.path / "owner.npy")
+
+    @cached_property
+    def _words(self) -> WordSearch:
+        return WordSearch(self.path)
+
+    def search(self, query: str, top: int = 10, weights: Weights | None = None) -> list[Hit]:
+        """The `top` documents of the highest scores, best first. Raises UserError for an empty query."""
+        if not query.strip():
+            raise UserError("the query is empty; ask something")
+        weights = weights or Weights()
+        asked = unit_rows(self.run.encode_query([query]))[0]
+        vector = unit_rows(self.run.encode_document([query]))[0]
+        document = self.documents @ asked.astype(np.float32)  # [N]
+        sentence, best = self._best_sentences(vector)
+        words = self._words(query) if weights.words else np.zeros(len(self))
+        parts = {
+            "document": weights.document * document,
+            "sentence": weights.sentence * sentence,
+            "words": weights.words * words,
+        }
+        score = np.sum(list(parts.values()), axis=0)
+        order = np.argsort(-score, kind="stable")[:top]
+        return list(self._hits(order, score, parts, best))
+
+    def _best_sentences(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The highest cosine of each document's sentences [N], and which sentence that is [N], -1 = it has none."""
+        sentences, owner = self._sentences
+        cosines = np.concatenate(
+            [
+                sentences[start : start + BLOCK].astype(np.float32) @ vector.astype(np.float32)
+                for start in range(0, len(owner), BLOCK)
+            ]
+            or [np.zeros(0)]
+        )
+        highest = np.zeros(len(self))  # a document without sentences gains nothing
+        best = np.full(len(self), -1)
+        if len(owner):
+            documents, starts = np.unique(owner, return_index=True)
+            highest[documents] = np.maximum.reduceat(cosines, starts)
+            is_best = cosines == highest[owner]
+            best[owner[is_best][::-1]] = np.flatnonzero(is_best)[::-1]  # the first of equal ones
+            best[documents] -= starts  # its number within the document
+        return highest, best
+
+    def _hits(
+        self, order: np.ndarray, score: np.ndarray, parts: dict[str, np.ndarray], best: np.ndarray
+    ) -> Iterator[Hit]:
+        for number in order.tolist():
+            text = self._text(number)
+            reason = text["sentences"][best[number]] if best[number] >= 0 else ""
+            shares = {name: float(part[number]) for name, part in parts.items()}
+            yield Hit(text["id"], float(score[number]), shares, text["text"], reason)
+
+    def _text(self, number: int) -> dict[str, Any]:
+        """A line of texts.jsonl."""
+        ends = np.load(self.path / "text_ends.npy", mmap_mode="r")
+        start = int(ends[number - 1]) if number else 0
+        with (self.path / "texts.jsonl").open("rb") as file:
+            file.seek(start)
+            return json.loads(file.read(int(ends[number]) - start))

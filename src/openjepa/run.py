@@ -31,6 +31,7 @@ from openjepa.core.values import as_overrides
 from openjepa.data.files.records import TxtRule
 from openjepa.data.text.inputs import LongTexts, ReadingReport, TextInputs
 from openjepa.data.text.sources import DataConfig, held_out_texts
+from openjepa.data.tokenizers.unknown_tokens import share_of_unknown_words
 from openjepa.encoding.compact import Compaction, Quantization
 from openjepa.encoding.files import TextFiles, embed_file
 from openjepa.encoding.inputs import as_images, as_texts
@@ -46,7 +47,7 @@ from openjepa.evals.suite_file import Suite
 from openjepa.evals.sweep import Sweep, best_vectors, sweep
 from openjepa.export.inputs import proof_texts
 from openjepa.health.treatment import treat
-from openjepa.tasks.examples import semantic_trio
+from openjepa.tasks.examples import GENERAL, semantic_trio
 from openjepa.training import checkpoint
 
 if TYPE_CHECKING:
@@ -318,6 +319,20 @@ class Run:
         vectors = self._vectors(items, report=report)
         report.warn()
         return {**similar(items, vectors, self._vectors(known)), "reading": report.to_json()}
+
+    def general_check(self) -> dict[str, Any]:
+        """`similar` for three sentences of everyday English, with `labels`.
+
+        Raises UserError for a run that knows only a synthetic world: cosines of words it has never seen mean nothing.
+        """
+        inputs = self.experiment.embedding.inputs
+        if isinstance(inputs, TextInputs) and inputs.synthetic_world:
+            share = share_of_unknown_words(inputs.tokenizer, GENERAL.texts)
+            raise UserError(
+                f"this run knows only the words of its synthetic world: {100 * share:.0f} % of those of an everyday "
+                f"sentence are unknown to it; give texts of that world: openjepa similar {self.path} TEXT TEXT"
+            )
+        return {"labels": list(GENERAL.labels), **self.similar(GENERAL.texts)}
 
     def semantic_check(self) -> dict[str, Any]:
         """`similar` for an original, a variation and an unrelated text, with `labels` that say which is which."""

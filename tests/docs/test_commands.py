@@ -53,8 +53,18 @@ SKIPPED = {
     "openjepa report runs/stories": "of the study that is skipped; other pages report runs",
     "python benchmarks/bench_embed.py --model FOLDER --short titles.txt --paragraphs abstracts.txt": "of a pretrained "
     "model; tests/unit/test_bench.py runs the benchmark",
+    "python benchmarks/bench_adapt.py --base all-MiniLM-L6-v2/ cranfield/ cisi/ cacm/ --curve": "of a pretrained "
+    "model; tests/unit/test_bench.py runs the benchmark",
     "python examples/minimal_jepa.py": "tests/contract/test_examples.py runs it",
     "python examples/plot_run.py runs/first first.png": "tests/contract/test_examples.py runs it",
+    **dict.fromkeys(
+        (
+            "openjepa adapt sentence-transformers/all-MiniLM-L6-v2 data=my_docs/ --out runs/adapted",
+            "openjepa index runs/adapted data=my_docs/ --out my.index",
+            'openjepa search my.index "Where is my parcel?"',
+        ),
+        "of a pretrained encoder; tests/docs/test_adapt_guide.py runs these verbs on a small one",
+    ),
     "make docs": "tests/docs/test_site.py builds the site",
     'import ray\n\nrows = ray.data.read_json("documents.jsonl")\nrows.map_batches(Encode, '
     'fn_constructor_args=["runs/mine"], batch_size=1000, concurrency=2).write_parquet("vectors")\n': "Ray is a quarter "
@@ -77,7 +87,10 @@ SKIPPED = {
 }
 STUDIES = "a study of an hour as it was run; other pages compare, and the test below reads its arms and settings"
 FAILING = {"check ./leaky.py data=corpus.jsonl"}  # made to show what a failure looks like: exit code 1
-BUDGETS = {"flops=2e13": "flops=2e9"}  # of the pages, and what a few steps cost
+BUDGETS = {
+    "flops=2e13": "flops=2e9",
+    "matryoshka=[32,64]": "matryoshka=[8,16]",
+}  # of the pages, and what a few steps cost
 SHORTER = {  # what blocks read or make, so that they take seconds
     'library.rglob("*.py")': 'library.glob("[a-f]*.py")',
     "range(4000)": "range(120)",
@@ -124,6 +137,7 @@ def texts_of_the_pages() -> None:
     write_lines(Path("documents.jsonl"), documents[:20])
     write_table(Path("documents.csv"), documents[:20])
     write_table(Path("tickets.csv"), [{"id": n, "body": row["text"]} for n, row in enumerate(documents)])
+    Path("articles.txt").write_text("".join(f"# Article {n}\n{row['text']}\n" for n, row in enumerate(documents)))
     Path("wiki.txt").write_text("".join(row["text"] + "\n" for row in documents))
     Path("notes").mkdir()
     for number in range(60):

@@ -161,6 +161,23 @@ def test_a_failed_start_can_be_mended_in_the_same_folder(
     assert "already holds a run" in capsys.readouterr().err
 
 
+def test_similar_without_texts_compares_everyday_sentences_unless_a_run_knows_a_world_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"The market number {n} fell on a Monday. A fox jumps over the dog." for n in range(100)]
+    own = openjepa.train("t_jepa", data=texts, steps=1, health_every=1, out=tmp_path / "own", progress=False)
+    assert main(["similar", str(own.path)]) == 0
+    shown = capsys.readouterr().out
+    assert "variation: A fast fox" in shown
+    assert "random pairs: mean" in shown
+    small = {"steps": 1, "health_every": 1, "health_samples": 32, "data.world_documents": 300}
+    world = openjepa.train("t_jepa", out=tmp_path / "world", progress=False, **small)
+    assert main(["similar", str(world.path)]) == 2
+    said = capsys.readouterr()
+    assert "knows only the words of its synthetic world" in said.err
+    assert said.out == ""
+
+
 def test_similar_shows_every_pair_beside_random_ones(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = answer(capsys, "similar", run, "soup bread salt", "oven butter", "boat wind")
     assert np.array(result["cosine"]).shape == (3, 3)

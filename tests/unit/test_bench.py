@@ -214,3 +214,28 @@ def test_padding_is_refused_where_there_is_none(tmp_path: Path) -> None:
 
 def moved(before: torch.nn.Module, after: torch.nn.Module) -> bool:
     return any(not torch.equal(old, new) for old, new in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_adaptation_is_measured_arm_by_arm(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    import bench_adapt
+
+    from tests.docs.test_adapt_guide import judged
+    from tests.e2e.test_adapt import corpus
+    from tests.unit.test_sentence_head import SHAPES, sentence_model
+
+    sentence_model(SHAPES["mean of unit length"]).save_pretrained(str(tmp_path / "base"), create_model_card=False)
+    judged(tmp_path / "judged", corpus(90, 4))
+    shown: list[str] = []
+    options = ["--base", str(tmp_path / "base"), str(tmp_path / "judged"), "--curve"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_adapt, "CUTS", (8, 4))
+        assert bench_adapt.main([*options, "--json"], shown.append) == 0
+    found = json.loads(shown[0])["judged"]
+    start, words = found["arms"]["start"], found["arms"]["TF-IDF"]
+    assert start[1:] == [0, 0, 0]
+    assert words[0] > 0.5  # queries are words of their documents
+    assert list(found["curve"]) == ["50", "90"]
+    assert found["queries"] == 20
+    table = bench_adapt.as_markdown(json.loads(shown[0]))
+    assert len([line for line in table.splitlines() if line.startswith("| ")]) == len(found["arms"]) + 1

@@ -164,7 +164,9 @@ def _sweep(run: Run, other_options: bool, as_json: bool) -> None:
 
 def similar(
     run: RunFolder,
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="Two texts or more.")],
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Two texts or more; none = three everyday sentences.")
+    ] = None,
     background: Annotated[
         Path | None, typer.Option("--background", help="Texts for the random pairs: a file or folder, as for embed.")
     ] = None,
@@ -176,15 +178,24 @@ def similar(
 ) -> None:
     """Print cosines of texts, relative to those of random pairs, without which a cosine means nothing.
 
-    Example:  openjepa similar runs/first "The chef cooked a soup." "A cook made broth." "The train was late."
+    Without texts, three sentences of everyday English: an original, a variation and an unrelated one. A run that does
+    not know their words, such as one of a synthetic world, says so instead.
+
+    Examples:
+      openjepa similar runs/first "The chef cooked a soup." "A cook made broth." "The train was late."
+      openjepa similar runs/adapted
     """
     from openjepa import api
     from openjepa.cli.printing import print_similar
 
-    if len(texts) < 2:
+    opened = api.load(run, device, precision)
+    if not texts:
+        result = opened.general_check()
+    elif len(texts) < 2:
         raise UserError("give at least two texts, each in quotes")
-    others = None if background is None else api.read_texts(background)
-    result = api.load(run, device, precision).similar(texts, others, long)
+    else:
+        others = None if background is None else api.read_texts(background)
+        result = opened.similar(texts, others, long)
     if as_json:
         print_json({"run": str(run), **result})
     else:

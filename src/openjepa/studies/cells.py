@@ -100,8 +100,18 @@ def prepare(cells: Sequence[Cell]) -> None:
                     f"{cell.path} holds a run with other settings ({', '.join(_differing(values, wanted)) or recipe}); "
                     "choose another --out, or remove that folder"
                 )
+            _require_own_code(cell)
         else:
             RunDir.create(cell.path, cell.arm.recipe, wanted)
+
+
+def _require_own_code(cell: Cell) -> None:
+    """Raises UserError if the cell's copy of a recipe file is not the arm's: it would be run."""
+    copy = cell.folder.recipe_file
+    if copy.exists() and (
+        not cell.arm.recipe.endswith(".py") or copy.read_bytes() != Path(cell.arm.recipe).read_bytes()
+    ):
+        raise UserError(f"{copy} is not {cell.arm.recipe} as it is now; choose another --out, or remove {cell.path}")
 
 
 def cell_folder(out: Path, label: str, seed: int) -> Path:

@@ -30,8 +30,8 @@ Scores = dict[str, Score]
 
 
 def loaded(path: Path) -> Run:
-    """The run in a folder, on the kind of device that it was trained on."""
-    run = load(path)
+    """The run of a cell, on the kind of device that it was trained on; `prepare` saw that its code is the arm's."""
+    run = load(path, trust_code=True)
     return run.to(run.config.train.accelerator)
 
 

@@ -18,6 +18,16 @@ class Trio(NamedTuple):
     texts: tuple[str, str, str]
 
 
+GENERAL = Trio(  # of everyday English: what a run from a pretrained encoder should tell apart
+    ("original", "variation", "unrelated"),
+    (
+        "The quick brown fox jumps over the lazy dog.",
+        "A fast fox leaped over a dog that was asleep.",
+        "The stock market fell sharply on Monday.",
+    ),
+)
+
+
 def semantic_trio(cfg: DataConfig) -> Trio:
     """An original, a variation and an unrelated text that no run was trained on.
 

@@ -30,6 +30,7 @@ from openjepa.data.files.records import COPIES, MAX_LINE_MB, Counts, ReaderOptio
 from openjepa.data.files.texts import decoded
 from openjepa.data.loading.cache import code_version, file_versions
 from openjepa.data.loading.held_out import is_held_out, normalised_words, nothing_held_out, word_digest
+from openjepa.data.text.joining import joined_by_headings
 
 Split = Literal["all", "train", "eval"]
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -60,6 +61,9 @@ class DataConfig(BaseConfig):
     """labels that probes leave out, e.g. ["Uncategorized"]"""
     txt: TxtRule = "auto"
     """what a document of a .txt file is; auto = lines, unless 1 line in 20 is blank, then paragraphs"""
+    join: Literal["none", "headings"] = "none"
+    """headings = records are paragraphs, and those from one `= Title =` (WikiText) or `# Title` to the next are a
+    document"""
     split: str = "train"
     """split to read of a hub data set, or of a folder that DatasetDict.save_to_disk wrote"""
     streaming: bool = False
@@ -150,7 +154,7 @@ def documents(
     detect_copies = not cfg.endless and (cfg.drop_duplicates or counts is not None)
     seen: set[bytes] | None = set() if detect_copies else None
     counts = Counts() if counts is None else counts
-    for position, record in _records(cfg, counts, start):
+    for position, record in _whole_records(cfg, counts, start):
         titled = _with_title(record, counts) if labels_are_titles else record
         document = _clean(titled, position, cfg.min_words, counts)
         if document is None or (seen is not None and _is_dropped_copy(document, seen, cfg.drop_duplicates, counts)):
@@ -221,6 +225,14 @@ def source_kind(
         return "hub", source.removeprefix("hub:")
     is_path = Path(source).expanduser().exists() or source.lower().endswith(suffixes)
     return ("hub", source) if not is_path and HUB_NAME.fullmatch(source) and source[0] != "." else ("files", source)
+
+
+def _whole_records(cfg: DataConfig, counts: Counts, start: Position) -> Iterator[tuple[Position, Record]]:
+    """The records, or the articles that they are paragraphs of."""
+    records = _records(cfg, counts, start)
+    if cfg.join == "none":
+        return records
+    return joined_by_headings(records, counts, cfg.max_line_mb * 2**20, cfg.source)
 
 
 def _records(cfg: DataConfig, counts: Counts, start: Position) -> Iterator[tuple[Position, Record]]:

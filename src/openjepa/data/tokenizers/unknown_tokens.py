@@ -7,6 +7,7 @@ text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,13 @@ class UnknownTokens:
         if synthetic_world:
             return f"this run knows only the words of its synthetic world: {share} it"
         return f"{share} this run's tokenizer ({self.description}), which was made for other text"
+
+
+def share_of_unknown_words(tokenizer: TextTokenizer, texts: Sequence[str]) -> float:
+    """The share of the words of `texts`, 0 to 1, that are no token of their own but unknown or put together."""
+    words = [word for text in texts for word in re.findall(r"\w+", text)]
+    pieces = tokenizer.encode_content(words)
+    return sum(len(ids) != 1 or ids[0] == tokenizer.unknown_id for ids in pieces) / len(words)
 
 
 def require_known(training: UnknownTokens) -> None:

@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := true
 PARALLEL := -n auto --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types docs docs-serve bench golden clean
+.PHONY: help demo test test-all lint types docs docs-serve wheel api bench golden clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,12 @@ docs: .venv/ready ## Build the documentation site into site/; any warning is an 
 docs-serve: .venv/ready ## Serve the site on this machine, rebuilt when a page changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
+wheel: .venv/ready ## Build sdist and wheel into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+api: .venv/ready ## Record the public API anew (review the difference before you commit it)
+	$(BIN)/python -m tests.public_api
+
 bench: .venv/ready ## Measure speed as ratios in one run, into benchmarks/results/
 	$(BIN)/python benchmarks/bench_step.py t_jepa
 	$(BIN)/python benchmarks/bench_step.py lang_jepa invariance=0
@@ -52,5 +58,5 @@ bench: .venv/ready ## Measure speed as ratios in one run, into benchmarks/result
 golden: .venv/ready ## Record the reference training curves again (review the difference before you commit it)
 	$(BIN)/python -m tests.golden.record
 
-clean: ## Remove the environment, the caches and the site
-	rm -rf .venv .cache site
+clean: ## Remove the environment, the caches, the site and what was built
+	rm -rf .venv .cache site dist

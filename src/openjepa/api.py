@@ -67,6 +67,7 @@ def train(
     """
     from openjepa.training.loop import make_fabric
     from openjepa.training.optimizers import require_optimizer
+    from openjepa.training.tracking import require_trackers
 
     if resume:
         if out is None:
@@ -80,6 +81,7 @@ def train(
         given, objects = without_objects(settings)
         module, chosen = configure(recipe, preset, config, overrides, given)
         require_optimizer(chosen.train)
+        require_trackers(chosen.train.loggers)
         chosen = with_objects(chosen, objects).with_absolute_paths()
         fabric = make_fabric(chosen.train)
         fabric.launch()

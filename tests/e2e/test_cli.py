@@ -519,7 +519,8 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
 
 @pytest.mark.slow
 def test_two_processes_train_the_run_of_one_and_speak_once(data: Path, tmp_path: Path) -> None:
-    settings = ("train.steps=4", "train.predictor_only_fraction=0.5", "train.accumulate=2", "train.log_every=2")
+    settings = ("train.steps=4", "train.predictor_only_fraction=0.5", "train.accumulate=2", "train.log_every=2",
+                "train.loggers=[tensorboard]")  # fmt: skip
     words = ["train", "t_jepa", f"data.source={data}", *TINY, *settings, "--no-eval", "--out"]
     command = [sys.executable, "-m", "openjepa", *words, str(tmp_path / "run"), "train.devices=2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
@@ -531,6 +532,7 @@ def test_two_processes_train_the_run_of_one_and_speak_once(data: Path, tmp_path:
     assert main([*words, str(tmp_path / "alone")]) == 0
     logs = [list(read_jsonl(tmp_path / run / "metrics.jsonl")) for run in ("run", "alone")]
     assert [row["step"] for row in logs[0]] == [2, 4]
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) == 1  # one rank writes
     for ours, theirs in zip(*logs, strict=True):
         names = [name for name in ours if name.startswith(("loss", "grad_norm", "tokens", "samples"))]
         same = [name for name in names if not name.endswith("_per_s")]

@@ -8,11 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from openjepa.core.errors import UserError
 from openjepa.core.method import StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir, read_jsonl
-from openjepa.training.hooks import ConsoleHook, CsvHook, JsonlHook, TensorBoardHook, clock, default_hooks
+from openjepa.training.hooks import ConsoleHook, CsvHook, JsonlHook, clock, default_hooks
 
 OUTPUT = StepOutput({"prediction": torch.zeros(())})
 
@@ -132,22 +131,6 @@ def test_console_in_a_terminal_draws_a_bar_and_survives_an_error() -> None:
         interrupted()
     assert "step 1/4" in console.file.getvalue()  # ty: ignore
     assert "\x1b[?25h" in console.file.getvalue()  # ty: ignore  - the cursor is back
-
-
-def test_tensorboard_writes_scalars(tmp_path: Path) -> None:
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run = RunDir(tmp_path)
-    with TensorBoardHook(run) as hook:
-        hook(Progress(1, 2), OUTPUT, stats(1.5))
-        hook(Progress(2, 2), OUTPUT, stats(0.5))
-    events = reader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.5), (2, 0.5)]
-
-
-def test_tensorboard_missing_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match=r"openjepa\[track\]"), default_hooks(RunDir(tmp_path), None, ["tensorboard"]):
-        pass
 
 
 def test_default_hooks_write_both_logs_and_the_health_log(tmp_path: Path) -> None:

@@ -86,8 +86,9 @@ class TrainConfig(BaseConfig):
     them, or all dimensions, is drawn for each step (nested dropout); for `embed --dims`"""
     on_collapse: Literal["warn", "stop"] = "warn"
     """what to do when the verdict is collapsed"""
-    loggers: tuple[Literal["tensorboard"], ...] = ()
-    """what is written besides metrics.jsonl and metrics.csv: [tensorboard]"""
+    loggers: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
+    """trackers that get the rows of metrics.jsonl and health.jsonl too, such as [trackio]: tensorboard, trackio, wandb,
+    mlflow; all of them stay in the run folder unless their own environment variables name a server"""
 
     @field_validator("matryoshka")
     @classmethod

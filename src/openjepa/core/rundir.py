@@ -4,6 +4,7 @@ config.yaml      recipe and every setting            env.json        versions, m
 metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
 checkpoints/     step-000500/{model.safetensors, state.pt}          assets/  tokenizer and the like
 evals/           one file an evaluation              summary.json    the result in one object
+trackers.json    what trackers were sent, if any     tensorboard/, trackio/, wandb/, mlflow.db: what they keep here
 adaptation.json  what `openjepa adapt` found, and latents/ of its documents
 readout/         decoder of latents into text: config.yaml, model.safetensors, readout.json
 """
@@ -52,6 +53,7 @@ class RunDir:
         if run.has_begun():
             raise UserError(f"{path} already holds a run; resume it with --resume {path} or choose another --out")
         shutil.rmtree(run.assets, ignore_errors=True)  # a failed start may have left another configuration's
+        run.trackers.unlink(missing_ok=True)
         for folder in (run.checkpoints, run.assets, run.evals):
             folder.mkdir(parents=True, exist_ok=True)
         run.write_config(config, recipe)
@@ -111,6 +113,11 @@ class RunDir:
     @property
     def health(self) -> Path:
         return self.path / "health.jsonl"
+
+    @property
+    def trackers(self) -> Path:
+        """What each tracker of `train.loggers` was sent, by its name."""
+        return self.path / "trackers.json"
 
     @property
     def summary(self) -> Path:

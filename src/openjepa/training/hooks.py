@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
-from openjepa.core.errors import UserError
 from openjepa.core.method import Hook, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir, append_jsonl, write_csv
+from openjepa.training.tracking import Tracking
 
 HealthObserver = Callable[[Mapping[str, Any]], None]
 PLAIN_LINES = 20  # approximate number of lines of a whole run without a terminal
@@ -38,15 +38,17 @@ class Hooks(NamedTuple):
 
 
 @contextmanager
-def default_hooks(run: RunDir, console: Console | None, track: Sequence[str] = ()) -> Generator[Hooks]:
-    """Log files always, a progress line if there is a `console`, and the loggers named in `track` ("tensorboard").
+def default_hooks(run: RunDir, console: Console | None, loggers: Sequence[str] = ()) -> Generator[Hooks]:
+    """Log files always, a progress line if there is a `console`, and the trackers named in `loggers`.
 
-    Raises UserError if a logger's package is not installed.
+    Raises UserError if a tracker's package is not installed.
     """
     with ExitStack() as stack:
         hooks = Hooks([JsonlHook(run), CsvHook(run)], [partial(append_jsonl, run.health)])
-        if "tensorboard" in track:
-            hooks.on_step.append(stack.enter_context(TensorBoardHook(run)))
+        for tracking in [Tracking(run, name) for name in loggers]:  # all are known to be installed before one starts
+            stack.enter_context(tracking)
+            hooks.on_step.append(tracking)
+            hooks.on_health.append(tracking.on_health)
         if console is not None:
             line = stack.enter_context(ConsoleHook(console))
             hooks.on_step.append(line)
@@ -90,31 +92,6 @@ class CsvHook:
             return []
         with self.path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
-
-
-class TensorBoardHook:
-    """Scalars for TensorBoard in `<run>/tensorboard`. Needs the extra `track`."""
-
-    def __init__(self, run: RunDir) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError("train.loggers=tensorboard needs TensorBoard: pip install 'openjepa[track]'") from None
-        self._open = partial(SummaryWriter, str(run.path / "tensorboard"))
-        self._writer: Any = None
-
-    def __call__(self, progress: Progress, output: StepOutput, stats: dict[str, float]) -> None:
-        if self._writer is None:  # the step from which a resumed run overwrites is known only now
-            self._writer = self._open(purge_step=progress.step)
-        for name, value in stats.items():
-            self._writer.add_scalar(name, value, progress.step)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
 
 
 class ConsoleHook:

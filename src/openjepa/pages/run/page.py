@@ -124,8 +124,10 @@ def header(logs: Logs) -> str:
         ]
     facts.append(("started", str(logs.environment.get("started", "-"))[:19].replace("T", " ")))
     made = time.strftime("%Y-%m-%d %H:%M")
-    state = "" if logs.finished else " This run has not ended (or was interrupted)."
-    return f'<h1>{escape(logs.name)}</h1><p class="note">A training run, as of {made}.{state}</p>{fact_list(facts)}'
+    is_adapted = logs.folder.adaptation.exists()
+    what = "An adapted encoder" if is_adapted else "A training run"
+    state = "" if logs.finished or is_adapted else " This run has not ended (or was interrupted)."
+    return f'<h1>{escape(logs.name)}</h1><p class="note">{what}, as of {made}.{state}</p>{fact_list(facts)}'
 
 
 def fact_list(facts: Sequence[tuple[str, str]]) -> str:

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from openjepa.encoding.vectors import text_rows
 
 import openjepa
 from openjepa.data.files.records import Counts
 from openjepa.data.text.sources import DataConfig, documents
-from openjepa.encoding.vectors import text_rows
 from openjepa.evals.features import cosine_rows
 from openjepa.run import Run
 

@@ -78,7 +78,7 @@ class Run:
     def __repr__(self) -> str:
         """One line of at most 80 characters, such as "Run(t_jepa, step 1000, healthy, runs/first)"."""
         steps = checkpoint.finished(self.folder.checkpoints)
-        state = f"step {checkpoint.newest_step(self.folder.checkpoints)}" if steps else "no checkpoint"
+        state = f"step {checkpoint.step_of(steps[-1])}" if steps else "no checkpoint"
         health = self.health()
         parts = [self.recipe, state, *([health[-1]["status"]] if health else [])]
         line = f"Run({', '.join(parts)}, {self.path})"
@@ -116,9 +116,16 @@ class Run:
         return self.untrained(random_init, seed).on(self.compute)
 
     def untrained(self, random_init: bool = False, seed: int | None = None) -> Experiment:
-        """`fresh`, on the CPU: what training begins with, and moves."""
+        """`fresh`, on the CPU: what training begins with, and moves. Raises UserError if an asset is damaged."""
+        _ = self._whole
         seed_global(self.config.train.seed if seed is None else seed, "init")
         return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
+
+    @cached_property
+    def _whole(self) -> bool:
+        """True, once the assets were read and found to be what was written."""
+        self.folder.require_whole()
+        return True
 
     def encode(
         self,
@@ -563,7 +570,8 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto", trust_
         trust_code: let the run import code outside the package that it names: a recipe file or module, or a function in
             its settings. Read that code first.
 
-    Raises UserError if there is no run in the folder, no such device on this machine, or code that is not trusted.
+    Raises UserError if there is no run in the folder, a file of it is damaged, there is no such device on this machine,
+    or its code is not trusted.
     """
     compute_for(device, precision)
     folder = RunDir.open(folder_of(path))

@@ -14,6 +14,14 @@ class ConfigError(UserError):
     """One or more configuration values are wrong; the message lists all of them."""
 
 
+class WriteError(UserError):
+    """The disk did not take a file (full, read-only, over a quota); what was saved before is intact."""
+
+
+class DamageError(UserError):
+    """A file is not what was written: its checksum is another, or it is gone."""
+
+
 class ReadingWarning(UserWarning):
     """Inputs were read, but not as their owner may expect: cut, empty, or in words that the tokenizer lacks."""
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -76,11 +77,14 @@ def fit(
     run: RunDir,
     hooks: Sequence[Hook] = (),
     health: Health | None = None,
-    resume: bool = False,
+    start_from: Path | None = None,
 ) -> TrainResult:
-    """Train `experiment` into `run`. Raises TrainingStopped on a non-finite gradient, or collapse if so configured."""
+    """Train `experiment` into `run`, from the checkpoint `start_from` on.
+
+    Raises TrainingStopped on a non-finite gradient, or collapse if so configured.
+    """
     with nested_dimensions(experiment) as draw_dimensions:
-        return _fit(fabric, experiment, run, hooks, health, resume, draw_dimensions)
+        return _fit(fabric, experiment, run, hooks, health, start_from, draw_dimensions)
 
 
 def _fit(
@@ -89,18 +93,17 @@ def _fit(
     run: RunDir,
     hooks: Sequence[Hook],
     health: Health | None,
-    resume: bool,
+    start_from: Path | None,
     draw_dimensions: Draw,
 ) -> TrainResult:
     config = experiment.train
     # a checkpoint of the last joint step still has the optimiser of all parts
-    predictor_only = resume and checkpoint.newest_step(run.checkpoints) > config.joint_steps
+    predictor_only = start_from is not None and checkpoint.step_of(start_from) > config.joint_steps
     method, optimizer = _set_up(fabric, experiment, predictor_only)
     start, bookmark = 0, None
-    if resume:
-        newest = checkpoint.newest(run.checkpoints)
-        start = checkpoint.load(newest, experiment.method, optimizer)
-        bookmark = checkpoint.load_bookmark(newest)
+    if start_from is not None:
+        start = checkpoint.load(start_from, experiment.method, optimizer)
+        bookmark = checkpoint.load_bookmark(start_from)
     rates = learning_rate(config), weight_decay_schedule(config)
     pin = fabric.device.type == "cuda"  # copies to the device overlap with computation
     batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark, pin)
@@ -111,8 +114,8 @@ def _fit(
         checkpointer.check(Progress(0, config.steps))
     result = TrainResult(start, 0.0, 0)
     window.restart()  # its clock
-    if resume:
-        window.restore(checkpoint.load_window(newest))
+    if start_from is not None:
+        window.restore(checkpoint.load_window(start_from))
     began = time.perf_counter()
     for step in range(start, config.steps):
         draw_dimensions(step)

@@ -69,11 +69,15 @@ def _trained(
                 len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
         if experiment.unknown is not None:
             require_known(experiment.unknown())
-    resume = resume and bool(checkpoint.finished(folder.checkpoints))  # stopped before the first one: start over
+        if fabric.is_global_zero:
+            folder.seal()
     main = fabric.is_global_zero
+    # None: a new run, or one that stopped before its first checkpoint and starts over
+    found = checkpoint.newest_resumable(folder.checkpoints) if main and resume else None
+    start_from = fabric.broadcast(found)
     if main:
-        folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
-        if resume and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
+        folder.forget_after(-1 if start_from is None else checkpoint.step_of(start_from))
+        if start_from is not None and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
             Console(stderr=True).print(
                 f"the data have changed since the run began: {counts_line(before)} then",
                 markup=False,
@@ -91,7 +95,7 @@ def _trained(
         monitor = _health_monitor(experiment, folder, settings, observers.on_health)
         try:
             with compute_threads(experiment.train.threads):
-                fit(fabric, experiment, folder, observers.on_step, monitor, resume)
+                fit(fabric, experiment, folder, observers.on_step, monitor, start_from)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; resume with: openjepa train --resume {folder.path}") from None
     return experiment

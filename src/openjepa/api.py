@@ -11,18 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openjepa.core.config import override_key
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
 from openjepa.core.method import Hook
+from openjepa.core.published import folder_of
 from openjepa.core.rundir import RunDir, default_folder
 from openjepa.core.trust import trust
 from openjepa.core.values import as_overrides
 from openjepa.data.objects import with_objects, without_objects
 from openjepa.encoding.rows import text_rows
 from openjepa.run import BACKGROUND_TEXTS, Run, load, require_there
+from openjepa.training.lock import training_lock
 from openjepa.training.run import train_into
 
 if TYPE_CHECKING:
@@ -61,7 +64,8 @@ def train(
             `data.files.objects`.
 
     Raises:
-        UserError: bad configuration, unreadable data, a folder that already holds a run, or training that had to stop.
+        UserError: bad configuration, unreadable data, a folder that already holds a run or is being trained, or
+            training that had to stop.
     """
     from openjepa.training.loop import make_fabric
     from openjepa.training.optimizers import require_optimizer
@@ -69,27 +73,35 @@ def train(
     if resume:
         if out is None:
             raise UserError("resume needs the run folder: out=RUN")
-        if overrides or settings:
-            relocate(out, overrides, settings, trust_code)
-        run = load(out, "cpu", trust_code=trust_code)
-        fabric = make_fabric(run.config.train)
-        fabric.launch()
+        with training_lock(RunDir.open(folder_of(out)).path):
+            if overrides or settings:
+                _relocated(out, overrides, settings, trust_code)
+            run = load(out, "cpu", trust_code=trust_code)
+            fabric = make_fabric(run.config.train)
+            fabric.launch()
+            train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
     else:
         given, objects = without_objects(settings)
         module, chosen = configure(recipe, preset, config, overrides, given)
         require_optimizer(chosen.train)
         chosen = with_objects(chosen, objects).with_absolute_paths()
         fabric = make_fabric(chosen.train)
-        fabric.launch()
-        path = fabric.broadcast(Path(out) if out else default_folder(Path(recipe).stem))
-        if fabric.is_global_zero:
-            RunDir.create(path, recipe, chosen)
-        fabric.barrier()
-        folder = RunDir.open(path)
-        trust(folder.code_names(recipe, chosen.model_dump(mode="json")))  # the caller has named it
-        run = Run(folder, recipe, chosen, module, trust_code=True)
-    train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
+        path = Path(out) if out else default_folder(Path(recipe).stem)
+        with training_lock(path):
+            fabric.launch()
+            run = _created(fabric.broadcast(path), fabric, recipe, chosen, module)
+            train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
     return load(run.path, run.config.train.accelerator, trust_code=run.trust_code)
+
+
+def _created(path: Path, fabric: Any, recipe: str, config: Any, module: ModuleType) -> Run:
+    """A new run in the folder `path`, which the main process makes."""
+    if fabric.is_global_zero:
+        RunDir.create(path, recipe, config)
+    fabric.barrier()
+    folder = RunDir.open(path)
+    trust(folder.code_names(recipe, config.model_dump(mode="json")))  # the caller has named it
+    return Run(folder, recipe, config, module, trust_code=True)
 
 
 def adapt(
@@ -130,7 +142,8 @@ def adapt(
     wanted = Config.load({"encoder": {"name": str(base)}}, overrides, given)
     config = adaptation.source_of(with_objects(wanted, objects)).with_absolute_paths()
     paths = [Path(path) for path in guard]
-    return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
+    with training_lock(Path(out)):
+        return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
 
 
 class Moved(NamedTuple):
@@ -151,8 +164,15 @@ def relocate(
 
     `overrides` are "key=value" strings, and `settings` Python values by key, of the settings that may hold a path
     (`encoder.name`, `data.source`, ...): what else a run is made of is fixed. Returns what changed. Raises UserError
-    for any other setting.
+    for any other setting, and while the run is being trained.
     """
+    with training_lock(RunDir.open(folder_of(path)).path):
+        return _relocated(path, overrides, settings, trust_code)
+
+
+def _relocated(
+    path: str | Path, overrides: Sequence[str], settings: Mapping[str, Any] | None, trust_code: bool
+) -> list[Moved]:
     run = load(path, "cpu", trust_code=trust_code)
     config, keys = type(run.config), run.config.location_keys()
     named = [*map(override_key, overrides), *(settings or {})]

@@ -1,10 +1,10 @@
 """Checkpoints: weights as safetensors and the optimiser's state, written to a temporary folder and renamed.
 
-A folder `step-000500` is either complete or does not exist, and its manifest tells whether it still is what was written:
-a damaged one is passed over for the one before it, with a warning. Since batches, masks and dropout are addressed by step, the
-weights, the optimiser and the step number are all of the state: a resumed run equals an uninterrupted one bit for bit.
-A run on streamed data also saves its position in the stream, so that it need not read it again; and between two log
-lines a run saves the sums for the next one.
+A folder `step-000500` is either complete or does not exist, and its manifest tells whether it still is what was
+written: a damaged one is passed over for the one before it, with a warning. Since batches, masks and dropout are
+addressed by step, the weights, the optimiser and the step number are all of the state: a resumed run equals an
+uninterrupted one bit for bit. A run on streamed data also saves its position in the stream, so that it need not read it
+again; and between two log lines a run saves the sums for the next one.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from openjepa.core.seeding import seed_global
 from openjepa.data.loading.loader import TrainBatches, train_batches
 from openjepa.training import checkpoint
 from openjepa.training.finite import FiniteGuard
+from openjepa.training.launcher import require_launched
 from openjepa.training.nested import Draw, nested_dimensions
 from openjepa.training.optim import build_optimizer, set_rates, weight_decay_schedule
 from openjepa.training.stages import freeze_all_but_predictor, learning_rate
@@ -65,8 +66,12 @@ class TrainResult:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Fabric for this config, without its greetings. More than one device means DDP (gloo on CPUs, NCCL on GPUs)."""
+    """Fabric for this config, without its greetings. More than one device means DDP (gloo on CPUs, NCCL on GPUs).
+
+    Raises UserError if a launcher has started another number of processes.
+    """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    require_launched(config.devices)
     strategy = "ddp" if config.devices > 1 else "auto"
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
 

@@ -10,7 +10,7 @@ import typer
 from openjepa.cli.arguments import ConfigFile, Preset, words_of
 from openjepa.cli.compute import TrustCode
 from openjepa.cli.output import AsJson, Interrupted, print_json, remark, stderr, stdout
-from openjepa.core.errors import UserError
+from openjepa.core.errors import StoppedBySignal, UserError
 from openjepa.core.remarks import is_main_process
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def train(
             hooks=[_live_report(folder)] if report else [],
             overrides=[] if resume else overrides,
         )
+    except StoppedBySignal as stop:
+        raise Interrupted(str(stop), stop.exit_code) from None
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop)) from None
     if not is_main_process():

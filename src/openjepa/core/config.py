@@ -79,6 +79,8 @@ class TrainConfig(BaseConfig):
     """held-out samples per health check, in batches of the training's size; fewer than 32 give no verdict"""
     checkpoint_every: int = Field(500, ge=0)
     """steps between checkpoints; 0 = at the end only"""
+    checkpoint_seconds: float = Field(0.0, ge=0)
+    """seconds after which a checkpoint is written, beside those of checkpoint_every; 0 = by steps alone"""
     keep_checkpoints: int = Field(2, ge=1)
     """newest checkpoints kept, besides the one with the best health"""
     matryoshka: tuple[int, ...] = ()

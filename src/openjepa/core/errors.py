@@ -30,6 +30,14 @@ class TrainingStopped(UserError):
     """Training ended early on purpose (non-finite gradient, collapse); what was saved is intact."""
 
 
+class StoppedBySignal(KeyboardInterrupt):
+    """A signal asked training to stop; its step is finished and saved. `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the nearest known name, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

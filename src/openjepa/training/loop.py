@@ -1,6 +1,6 @@
 """The training loop. Device, precision and DDP come from Fabric; everything else is visible here, in order:
 
-rates -> (forward, backward) x accumulate -> clip -> finite check -> step -> EMA -> log -> health -> checkpoint
+rates -> (forward, backward) x accumulate -> clip -> finite check -> step -> EMA -> log -> health -> checkpoint -> stop?
 
 A non-finite gradient stops the run before it is applied. Hooks only observe; training does not depend on them. The
 content of a log line is defined in `training.window`.
@@ -37,6 +37,7 @@ from openjepa.training.launcher import require_launched
 from openjepa.training.nested import Draw, nested_dimensions
 from openjepa.training.optim import build_optimizer, set_rates, weight_decay_schedule
 from openjepa.training.stages import freeze_all_but_predictor, learning_rate
+from openjepa.training.stopping import StopRequests, stopped_by
 from openjepa.training.window import LogWindow
 
 
@@ -86,10 +87,12 @@ def fit(
 ) -> TrainResult:
     """Train `experiment` into `run`, from the checkpoint `start_from` on.
 
-    Raises TrainingStopped on a non-finite gradient, or collapse if so configured.
+    Raises TrainingStopped on a non-finite gradient, or collapse if so configured, and StoppedBySignal.
     """
-    with nested_dimensions(experiment) as draw_dimensions:
-        return _fit(fabric, experiment, run, hooks, health, start_from, draw_dimensions)
+    with contextlib.ExitStack() as stack:
+        draw_dimensions = stack.enter_context(nested_dimensions(experiment))
+        stopping = stack.enter_context(StopRequests(experiment.train.checkpoint_seconds))
+        return _fit(fabric, experiment, run, hooks, health, start_from, draw_dimensions, stopping, stack)
 
 
 def _fit(
@@ -100,6 +103,8 @@ def _fit(
     health: Health | None,
     start_from: Path | None,
     draw_dimensions: Draw,
+    stopping: StopRequests,
+    stack: contextlib.ExitStack,
 ) -> TrainResult:
     config = experiment.train
     # a checkpoint of the last joint step still has the optimiser of all parts
@@ -112,6 +117,7 @@ def _fit(
     rates = learning_rate(config), weight_decay_schedule(config)
     pin = fabric.device.type == "cuda"  # copies to the device overlap with computation
     batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark, pin)
+    stack.callback(batches.close)
     window = LogWindow(fabric)
     guard = FiniteGuard(fabric.device)
     checkpointer = _Checkpointer(fabric, experiment, run, health, optimizer, batches, window)
@@ -144,7 +150,8 @@ def _fit(
         last = done.step == config.steps
         logs, judged = (last or done.step % every == 0 for every in (config.log_every, config.health_every))
         saved = last or (config.checkpoint_every > 0 and done.step % config.checkpoint_every == 0)
-        if logs or judged or saved:
+        stop_signal, due = stopping.agreed()
+        if logs or judged or saved or due or stop_signal:
             guard.require()
         if logs:
             stats = window.close(lr, weight_decay)
@@ -156,9 +163,14 @@ def _fit(
         if judged:
             checkpointer.check(done)
         if saved:
+            checkpointer.check(done)
+        if saved or due or stop_signal:  # the latter two are not judged: health is logged at the same steps in any case
             checkpointer.save(done)
+            stopping.saved()
         window.skip(checkpointer.overhead_s - overhead_s)
         checkpointer.stop_if_collapsed(done)
+        if stop_signal and not last:
+            raise stopped_by(stop_signal, done.step, run.path)
     result.steps = config.steps
     result.health = checkpointer.record
     result.train_s = time.perf_counter() - began - checkpointer.overhead_s
@@ -227,14 +239,13 @@ class _Checkpointer:
         self.overhead_s += time.perf_counter() - began
 
     def save(self, progress: Progress) -> None:
-        self.check(progress)
         began = time.perf_counter()
         window = self.window.state()
         if self.fabric.is_global_zero:
             folder, config = self.run.checkpoints, self.experiment.train
             bookmark = self.batches.bookmark(progress.step)
             checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark, window)
-            if self.record and self.record["score"] >= self.best_score:
+            if self.checked_step == progress.step and self.record["score"] >= self.best_score:
                 self.best_score = self.record["score"]
                 checkpoint.mark_best(folder, progress.step, self.best_score)
             checkpoint.prune(folder, config.keep_checkpoints)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.describe import settings_in_use
+from openjepa.core.errors import StoppedBySignal
 from openjepa.core.experiment import Experiment, StreamedData
 from openjepa.core.memory import peak_memory
 from openjepa.core.method import Hook
@@ -96,6 +97,8 @@ def _trained(
         try:
             with compute_threads(experiment.train.threads):
                 fit(fabric, experiment, folder, observers.on_step, monitor, start_from)
+        except StoppedBySignal:
+            raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; resume with: openjepa train --resume {folder.path}") from None
     return experiment

@@ -35,7 +35,7 @@ from openjepa.encoding.compact import Compaction, Quantization
 from openjepa.encoding.files import TextFiles, embed_file
 from openjepa.encoding.inputs import as_images, as_texts
 from openjepa.encoding.workers import Encode, Encoded, one_process, several_processes
-from openjepa.evals.features import cosine_rows, query_vectors, with_bf16_weights
+from openjepa.evals.features import cosine_rows, query_vectors, require_finite, with_bf16_weights
 from openjepa.evals.input_rows import BATCH_TOKENS
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.networks import Networks
@@ -202,7 +202,9 @@ class Run:
             if not isinstance(read, TextInputs):
                 raise UserError(f"prompt={prompt!r}: {self.recipe} embeds images, before which no prompt stands")
             experiment = replace(experiment, embedding=replace(experiment.embedding, inputs=read.with_prompt(prompt)))
-        return vectors_at(experiment, items, at, batch_tokens, report)
+        vectors = vectors_at(experiment, items, at, batch_tokens, report)
+        require_finite(vectors, str(self.path))
+        return vectors
 
     def for_bulk(self) -> tuple[Run, float | None]:
         """The run as `embed` uses it if no precision is asked for, and the smallest cosine of its vectors with fp32's.

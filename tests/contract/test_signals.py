@@ -78,9 +78,8 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
 def test_checkpoints_by_the_clock_change_nothing_else(straight: api.Run, tmp_path: Path) -> None:
     every_step = ("train.checkpoint_seconds=1e-9", "train.checkpoint_every=0", "train.keep_checkpoints=100")
     run = api.train("t_jepa", out=tmp_path / "run", overrides=[*SETTINGS, *every_step], progress=False)
-    assert [checkpoint.step_of(path) for path in checkpoint.finished(run.path / "checkpoints")] == [
-        *range(1, STEPS + 1)
-    ]
+    written = checkpoint.finished(run.path / "checkpoints")
+    assert [checkpoint.step_of(path) for path in written] == [*range(1, STEPS + 1)]
     assert_same_run(run.path, straight.path)
     for path in written[10:]:
         shutil.rmtree(path)

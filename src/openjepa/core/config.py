@@ -88,6 +88,9 @@ class TrainConfig(BaseConfig):
     them, or all dimensions, is drawn for each step (nested dropout); for `embed --dims`"""
     on_collapse: Literal["warn", "stop"] = "warn"
     """what to do when the verdict is collapsed"""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """what to do at NaN or infinity in gradients or weights: rollback goes on from the last checkpoint at half the
+    learning rate, at most 5 times"""
     loggers: tuple[Literal["tensorboard"], ...] = ()
     """what is written besides metrics.jsonl and metrics.csv: [tensorboard]"""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -28,6 +29,15 @@ class ReadingWarning(UserWarning):
 
 class TrainingStopped(UserError):
     """Training ended early on purpose (non-finite gradient, collapse); what was saved is intact."""
+
+
+class NonFinite(TrainingStopped):
+    """A gradient or a weight is NaN or infinite. `batches` are those of that step: {"keys": [...], "loss": ...}."""
+
+    def __init__(self, message: str, step: int, batches: Sequence[Mapping[str, Any]] = (), rate: float = 1.0) -> None:
+        super().__init__(message)
+        self.step, self.batches = step, list(batches)
+        self.rate = rate  # factor of the learning rate that it happened with
 
 
 class StoppedBySignal(KeyboardInterrupt):

@@ -69,7 +69,7 @@ def require_whole(folder: Path, names: Iterable[str] | None = None) -> None:
 def digest_of(file: Path) -> str:
     """The BLAKE2b digest of a file's content."""
     with file.open("rb") as opened:
-        return hashlib.file_digest(opened, _blake2b).hexdigest()  # ty: ignore[invalid-argument-type]
+        return hashlib.file_digest(opened, _blake2b).hexdigest()
 
 
 def _write(folder: Path, listed: dict[str, list[str]]) -> None:

@@ -5,6 +5,7 @@ manifest.json    checksums of config.yaml and assets/
 metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
 checkpoints/     step-000500/{model.safetensors, state.pt, manifest.json}
 assets/          tokenizer and the like
+nonfinite.jsonl  samples of steps with NaN
 evals/           one file an evaluation              summary.json    the result in one object
 adaptation.json  what `openjepa adapt` found, and latents/ of its documents
 readout/         decoder of latents into text: config.yaml, model.safetensors, readout.json
@@ -112,6 +113,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def nonfinite(self) -> Path:
+        """The samples of steps with NaN or infinity; most runs have none."""
+        return self.path / "nonfinite.jsonl"
+
+    @property
     def metrics_csv(self) -> Path:
         return self.path / "metrics.csv"
 
@@ -160,6 +166,12 @@ class RunDir:
         file = self.path / "env.json"
         known = read_json(file) if file.is_file() else {}
         write_json(file, {**known, "notes": dict(notes)})
+
+    def add_change(self, change: Mapping[str, Any]) -> None:
+        """Note in env.json that settings were changed after the run began."""
+        file = self.path / "env.json"
+        known = read_json(file) if file.is_file() else {}
+        write_json(file, {**known, "changes": [*known.get("changes", []), dict(change)]})
 
     def recipe_module(self, recipe: str) -> ModuleType:
         """The module of this run's `recipe`: of a recipe file the copy that was made when the run began.

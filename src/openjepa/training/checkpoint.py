@@ -29,9 +29,11 @@ from openjepa.core.errors import DamageError, UserError
 from openjepa.core.manifest import require_whole, write_manifest
 from openjepa.core.remarks import remark
 from openjepa.data.loading.loader import Bookmark
+from openjepa.training.finite import require_finite_weights
 
 WEIGHTS, STATE, BOOKMARK, BEST = "model.safetensors", "state.pt", "bookmark.json", "best.json"
 WINDOW = "window.json"  # sums for the next log line
+RATE = "rate.json"  # factor of the learning rate, of a run that was rolled back
 DAMAGED = "damaged-"  # before the name of a checkpoint that was passed over when its run was resumed
 
 _known_whole: dict[Path, tuple[int, int]] = {}  # weights that were verified: modification time (ns) and size
@@ -45,6 +47,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     bookmark: Bookmark | None = None,
     window: Mapping[str, Any] | None = None,
+    rate: float = 1.0,
 ) -> Path:
     """Write `folder/step-<step>` atomically and return it."""
     final = folder / f"step-{step:06d}"  # exists only after a crash between the rename and the next log line
@@ -55,12 +58,18 @@ def save(
             (temporary / BOOKMARK).write_text(json.dumps(asdict(bookmark)) + "\n")
         if window:
             (temporary / WINDOW).write_text(json.dumps(window) + "\n")
+        if rate != 1.0:
+            (temporary / RATE).write_text(json.dumps(rate) + "\n")
         write_manifest(temporary, temporary.iterdir())
     return final
 
 
 def save_weights(folder: Path, step: int, method: nn.Module) -> Path:
-    """Write a checkpoint of weights alone, which cannot be resumed, atomically and return it."""
+    """Write a checkpoint of weights alone, which cannot be resumed, atomically and return it.
+
+    Raises NonFinite, and writes nothing, if a weight is NaN or infinite.
+    """
+    require_finite_weights(method, step)
     final = folder / f"step-{step:06d}"
     with replaced_folder(final) as temporary:
         save_model(method, str(temporary / WEIGHTS))
@@ -93,6 +102,12 @@ def load_window(checkpoint: Path) -> dict[str, Any]:
     """The run's sums for its next log line (`training.window`); empty if it had just written one."""
     file = checkpoint / WINDOW
     return json.loads(file.read_text()) if file.exists() else {}
+
+
+def load_rate(checkpoint: Path) -> float:
+    """The factor of the learning rate that the run was at; 1 if it was never rolled back."""
+    file = checkpoint / RATE
+    return float(json.loads(file.read_text())) if file.exists() else 1.0
 
 
 def load_weights(checkpoint: Path, method: nn.Module) -> None:

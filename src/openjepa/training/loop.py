@@ -32,7 +32,7 @@ from openjepa.core.rundir import RunDir
 from openjepa.core.seeding import seed_global
 from openjepa.data.loading.loader import TrainBatches, train_batches
 from openjepa.training import checkpoint
-from openjepa.training.finite import FiniteGuard
+from openjepa.training.finite import FiniteGuard, require_finite_weights
 from openjepa.training.launcher import require_launched
 from openjepa.training.nested import Draw, nested_dimensions
 from openjepa.training.optim import build_optimizer, set_rates, weight_decay_schedule
@@ -84,15 +84,16 @@ def fit(
     hooks: Sequence[Hook] = (),
     health: Health | None = None,
     start_from: Path | None = None,
+    rate: float = 1.0,
 ) -> TrainResult:
-    """Train `experiment` into `run`, from the checkpoint `start_from` on.
+    """Train `experiment` into `run`, from the checkpoint `start_from` on, with `rate` times the learning rate.
 
-    Raises TrainingStopped on a non-finite gradient, or collapse if so configured, and StoppedBySignal.
+    Raises NonFinite, TrainingStopped on a collapse if so configured, and StoppedBySignal.
     """
     with contextlib.ExitStack() as stack:
         draw_dimensions = stack.enter_context(nested_dimensions(experiment))
         stopping = stack.enter_context(StopRequests(experiment.train.checkpoint_seconds))
-        return _fit(fabric, experiment, run, hooks, health, start_from, draw_dimensions, stopping, stack)
+        return _fit(fabric, experiment, run, hooks, health, start_from, rate, draw_dimensions, stopping, stack)
 
 
 def _fit(
@@ -102,6 +103,7 @@ def _fit(
     hooks: Sequence[Hook],
     health: Health | None,
     start_from: Path | None,
+    rate: float,
     draw_dimensions: Draw,
     stopping: StopRequests,
     stack: contextlib.ExitStack,
@@ -120,7 +122,7 @@ def _fit(
     stack.callback(batches.close)
     window = LogWindow(fabric)
     guard = FiniteGuard(fabric.device)
-    checkpointer = _Checkpointer(fabric, experiment, run, health, optimizer, batches, window)
+    checkpointer = _Checkpointer(fabric, experiment, run, health, optimizer, batches, window, rate)
     if start == 0:
         checkpointer.check(Progress(0, config.steps))
     result = TrainResult(start, 0.0, 0)
@@ -134,10 +136,10 @@ def _fit(
         if step == config.joint_steps:
             method, optimizer = _set_up(fabric, experiment, predictor_only=True)
             checkpointer.optimizer = optimizer
-        lr, weight_decay = (rate(progress) for rate in rates)
+        lr, weight_decay = rate * rates[0](progress), rates[1](progress)
         set_rates(optimizer, lr, weight_decay)
         seed_global(config.seed, "step", step, fabric.global_rank)
-        output = _forward_backward(fabric, method, batches, config.accumulate, progress, window)
+        output = _forward_backward(fabric, method, batches, config.accumulate, progress, window, guard)
         norm = fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
         assert norm is not None  # it is None for clipping by value only
         guard.check(norm, experiment.method, step)
@@ -195,6 +197,7 @@ def _forward_backward(
     accumulate: int,
     progress: Progress,
     window: LogWindow,
+    guard: FiniteGuard,
 ) -> StepOutput:
     """Gradients of the mean loss of the next `accumulate` batches; ranks are synchronised on the last one only."""
     for micro in range(accumulate):
@@ -204,6 +207,7 @@ def _forward_backward(
             output: StepOutput = method(batch.to(fabric.device))
             fabric.backward(output.loss / accumulate)
         window.add_batch(batch, output)
+        guard.add_batch(progress.step, batch.keys, output.loss)
     return output
 
 
@@ -219,9 +223,10 @@ class _Checkpointer:
         optimizer: torch.optim.Optimizer,
         batches: TrainBatches,
         window: LogWindow,
+        rate: float,
     ) -> None:
         self.fabric, self.experiment, self.run, self.health, self.optimizer = fabric, experiment, run, health, optimizer
-        self.batches, self.window = batches, window
+        self.batches, self.window, self.rate = batches, window, rate
         self.record: dict[str, Any] = {}
         self.checked_step = -1
         self.best_score = checkpoint.best_score(run.checkpoints)
@@ -239,12 +244,14 @@ class _Checkpointer:
         self.overhead_s += time.perf_counter() - began
 
     def save(self, progress: Progress) -> None:
+        """Raises NonFinite, on every rank, if the weights are not to be saved."""
         began = time.perf_counter()
+        require_finite_weights(self.experiment.method, progress.step)
         window = self.window.state()
         if self.fabric.is_global_zero:
             folder, config = self.run.checkpoints, self.experiment.train
             bookmark = self.batches.bookmark(progress.step)
-            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark, window)
+            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark, window, self.rate)
             if self.checked_step == progress.step and self.record["score"] >= self.best_score:
                 self.best_score = self.record["score"]
                 checkpoint.mark_best(folder, progress.step, self.best_score)

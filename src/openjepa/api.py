@@ -8,27 +8,37 @@ A run is used from its folder alone: `openjepa.load("runs/...")` gives what `tra
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openjepa.core.config import override_key
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
 from openjepa.core.method import Hook
+from openjepa.core.published import folder_of
 from openjepa.core.rundir import RunDir, default_folder
 from openjepa.core.trust import trust
 from openjepa.core.values import as_overrides
 from openjepa.data.objects import with_objects, without_objects
 from openjepa.encoding.rows import text_rows
 from openjepa.run import BACKGROUND_TEXTS, Run, load, require_there
+from openjepa.training import checkpoint
+from openjepa.training.lock import training_lock
+from openjepa.training.optim import build_optimizer
 from openjepa.training.run import train_into
+from openjepa.training.stages import freeze_all_but_predictor
 
 if TYPE_CHECKING:
     from openjepa.adaptation.decision import Choice
     from openjepa.retrieval.index import Added
     from openjepa.retrieval.search import Index
+
+UNCHANGEABLE = ("train.optimizer", "train.optimizer_args", "train.seed")  # the state of a run depends on them
 
 
 def train(
@@ -42,6 +52,7 @@ def train(
     overrides: Sequence[str] = (),
     progress: bool = True,
     trust_code: bool = False,
+    force: bool = False,
     **settings: Any,
 ) -> Run:
     """Train a recipe and return its run.
@@ -56,6 +67,7 @@ def train(
         hooks: called at every log step with (progress, output, stats), besides those that write the run's logs.
         overrides: "key=value" strings, spelled as on the command line.
         progress: show a progress line on stderr.
+        force: with `resume`, let settings of `train` be others from here on, see `relocate`.
         trust_code: with `resume`, let the run import code of its own, as `load`.
         **settings: Python values by keyword, taken as they are: `steps=500`, `betas=(0.9, 0.95)`, `label=None`,
             `data="corpus.jsonl"`, `encoder={"dim": 64}` (the rest of the section stays). `data` may also be a list of
@@ -63,7 +75,8 @@ def train(
             `data.files.objects`.
 
     Raises:
-        UserError: bad configuration, unreadable data, a folder that already holds a run, or training that had to stop.
+        UserError: bad configuration, unreadable data, a folder that already holds a run or is being trained, or
+            training that had to stop.
     """
     from openjepa.training.loop import make_fabric
     from openjepa.training.optimizers import require_optimizer
@@ -72,11 +85,13 @@ def train(
     if resume:
         if out is None:
             raise UserError("resume needs the run folder: out=RUN")
-        if overrides or settings:
-            relocate(out, overrides, settings, trust_code)
-        run = load(out, "cpu", trust_code=trust_code)
-        fabric = make_fabric(run.config.train)
-        fabric.launch()
+        with training_lock(RunDir.open(folder_of(out)).path):
+            if overrides or settings:
+                _relocated(out, overrides, settings, trust_code, force)
+            run = load(out, "cpu", trust_code=trust_code)
+            fabric = make_fabric(run.config.train)
+            fabric.launch()
+            train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
     else:
         given, objects = without_objects(settings)
         module, chosen = configure(recipe, preset, config, overrides, given)
@@ -84,16 +99,22 @@ def train(
         require_trackers(chosen.train.loggers)
         chosen = with_objects(chosen, objects).with_absolute_paths()
         fabric = make_fabric(chosen.train)
-        fabric.launch()
-        path = fabric.broadcast(Path(out) if out else default_folder(Path(recipe).stem))
-        if fabric.is_global_zero:
-            RunDir.create(path, recipe, chosen)
-        fabric.barrier()
-        folder = RunDir.open(path)
-        trust(folder.code_names(recipe, chosen.model_dump(mode="json")))  # the caller has named it
-        run = Run(folder, recipe, chosen, module, trust_code=True)
-    train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
+        path = Path(out) if out else default_folder(Path(recipe).stem)
+        with training_lock(path):
+            fabric.launch()
+            run = _created(fabric.broadcast(path), fabric, recipe, chosen, module)
+            train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
     return load(run.path, run.config.train.accelerator, trust_code=run.trust_code)
+
+
+def _created(path: Path, fabric: Any, recipe: str, config: Any, module: ModuleType) -> Run:
+    """A new run in the folder `path`, which the main process makes."""
+    if fabric.is_global_zero:
+        RunDir.create(path, recipe, config)
+    fabric.barrier()
+    folder = RunDir.open(path)
+    trust(folder.code_names(recipe, config.model_dump(mode="json")))  # the caller has named it
+    return Run(folder, recipe, config, module, trust_code=True)
 
 
 def adapt(
@@ -134,7 +155,8 @@ def adapt(
     wanted = Config.load({"encoder": {"name": str(base)}}, overrides, given)
     config = adaptation.source_of(adaptation.with_documents(wanted, objects)).with_absolute_paths()
     paths = [Path(path) for path in guard]
-    return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
+    with training_lock(Path(out)):
+        return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
 
 
 def build_index(
@@ -190,30 +212,66 @@ def relocate(
     overrides: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     trust_code: bool = False,
+    force: bool = False,
 ) -> list[Moved]:
     """Tell a run where the files that it was made from are now; its config.yaml is written anew.
 
     `overrides` are "key=value" strings, and `settings` Python values by key, of the settings that may hold a path
-    (`encoder.name`, `data.source`, ...): what else a run is made of is fixed. Returns what changed. Raises UserError
-    for any other setting.
+    (`encoder.name`, `data.source`, ...): what else a run is made of is fixed. With `force`, settings of `train` may be
+    changed too, as far as the newest checkpoint can still be resumed with them. Returns what changed. Raises UserError
+    for any other setting, and while the run is being trained.
     """
+    with training_lock(RunDir.open(folder_of(path)).path):
+        return _relocated(path, overrides, settings or {}, trust_code, force)
+
+
+def _relocated(
+    path: str | Path, overrides: Sequence[str], settings: Mapping[str, Any], trust_code: bool, force: bool
+) -> list[Moved]:
     run = load(path, "cpu", trust_code=trust_code)
     config, keys = type(run.config), run.config.location_keys()
-    named = [*map(override_key, overrides), *(settings or {})]
-    wanted = [config.setting_key(key) for key in named]
-    fixed = [key for key in wanted if key not in keys]
-    if fixed:
-        raise UserError(
-            f"{', '.join(fixed)} cannot be changed in a run that exists; only where its files are can: "
-            f"{', '.join(keys)}. For other settings train a new run: openjepa train {run.recipe} --config "
-            f"{run.folder.config_file} {' '.join([*overrides, *as_overrides(settings or {})])}"
-        )
+    wanted = list(dict.fromkeys(config.setting_key(key) for key in [*map(override_key, overrides), *settings]))
     moved = config.load(run.config.model_dump(mode="json"), overrides, settings).with_absolute_paths()
-    changes = [Moved(key, run.config.setting(key), moved.setting(key)) for key in dict.fromkeys(wanted)]
-    for key in dict.fromkeys(wanted):
-        require_there(moved, key, "give the folder or file as it is named now")
+    changes = [Moved(key, run.config.setting(key), moved.setting(key)) for key in wanted]
+    changes = [change for change in changes if change.old != change.new]
+    fixed = [change for change in changes if change.key not in keys]
+    if not force and (named := [key for key in wanted if key not in keys]):
+        raise UserError(_refusal(run, named, fixed, [*overrides, *as_overrides(settings)]))
+    for key in wanted:
+        if key in keys:
+            require_there(moved, key, "give the folder or file as it is named now")
+    if fixed:
+        _require_resumable(run, moved, [change.key for change in fixed])
+        steps = [checkpoint.step_of(path) for path in checkpoint.finished(run.folder.checkpoints)]
+        run.folder.add_change({"after_step": max(steps, default=0), "settings": [change._asdict() for change in fixed]})
     run.folder.write_config(moved, run.recipe)
-    return [change for change in changes if change.old != change.new]
+    return changes
+
+
+def _refusal(run: Run, named: Sequence[str], fixed: Sequence[Moved], overrides: Sequence[str]) -> str:
+    """Why settings are not changed, what would change, and the commands that do change them."""
+    words = shlex.join(overrides)
+    differences = ", ".join(f"{change.key}: {change.old} -> {change.new}" for change in fixed) or "as they are"
+    return (
+        f"{', '.join(named)} cannot be changed in a run that exists ({differences}); only where its files are can: "
+        f"{', '.join(run.config.location_keys())}. To go on with other settings of train from the newest checkpoint: "
+        f"openjepa train --resume {run.path} {words} --force. As a new run: openjepa train {run.recipe} --config "
+        f"{run.folder.config_file} {words}"
+    )
+
+
+def _require_resumable(run: Run, config: Any, keys: Sequence[str]) -> None:
+    """Raises UserError if the newest checkpoint cannot be gone on with under `config`."""
+    other = [key for key in keys if not key.startswith("train.") or key in UNCHANGEABLE]
+    if other:
+        raise UserError(f"{', '.join(other)}: not even --force changes this in a run that exists; train a new run")
+    found = checkpoint.newest_resumable(run.folder.checkpoints)
+    if found is None:
+        return
+    method = replace(run, config=config).untrained(random_init=True).method
+    if checkpoint.step_of(found) > config.train.joint_steps:
+        freeze_all_but_predictor(method)
+    checkpoint.load(found, method, build_optimizer(method, config.train))
 
 
 def read_texts(source: str | Path, column: str = "text", limit: int = BACKGROUND_TEXTS) -> list[str]:

@@ -36,7 +36,7 @@ from openjepa.encoding.compact import Compaction, Quantization
 from openjepa.encoding.files import TextFiles, embed_file
 from openjepa.encoding.inputs import as_images, as_texts
 from openjepa.encoding.workers import Encode, Encoded, one_process, several_processes
-from openjepa.evals.features import cosine_rows, query_vectors, with_bf16_weights
+from openjepa.evals.features import cosine_rows, query_vectors, require_finite, with_bf16_weights
 from openjepa.evals.input_rows import BATCH_TOKENS
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.networks import Networks
@@ -79,7 +79,7 @@ class Run:
     def __repr__(self) -> str:
         """One line of at most 80 characters, such as "Run(t_jepa, step 1000, healthy, runs/first)"."""
         steps = checkpoint.finished(self.folder.checkpoints)
-        state = f"step {checkpoint.newest_step(self.folder.checkpoints)}" if steps else "no checkpoint"
+        state = f"step {checkpoint.step_of(steps[-1])}" if steps else "no checkpoint"
         health = self.health()
         parts = [self.recipe, state, *([health[-1]["status"]] if health else [])]
         line = f"Run({', '.join(parts)}, {self.path})"
@@ -117,9 +117,16 @@ class Run:
         return self.untrained(random_init, seed).on(self.compute)
 
     def untrained(self, random_init: bool = False, seed: int | None = None) -> Experiment:
-        """`fresh`, on the CPU: what training begins with, and moves."""
+        """`fresh`, on the CPU: what training begins with, and moves. Raises UserError if an asset is damaged."""
+        _ = self._whole
         seed_global(self.config.train.seed if seed is None else seed, "init")
         return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
+
+    @cached_property
+    def _whole(self) -> bool:
+        """True, once the assets were read and found to be what was written."""
+        self.folder.require_whole()
+        return True
 
     def encode(
         self,
@@ -200,7 +207,9 @@ class Run:
             if not isinstance(read, TextInputs):
                 raise UserError(f"prompt={prompt!r}: {self.recipe} embeds images, before which no prompt stands")
             experiment = replace(experiment, embedding=replace(experiment.embedding, inputs=read.with_prompt(prompt)))
-        return vectors_at(experiment, items, at, batch_tokens, report)
+        vectors = vectors_at(experiment, items, at, batch_tokens, report)
+        require_finite(vectors, str(self.path))
+        return vectors
 
     def for_bulk(self) -> tuple[Run, float | None]:
         """The run as `embed` uses it if no precision is asked for, and the smallest cosine of its vectors with fp32's.
@@ -582,7 +591,8 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto", trust_
         trust_code: let the run import code outside the package that it names: a recipe file or module, or a function in
             its settings. Read that code first.
 
-    Raises UserError if there is no run in the folder, no such device on this machine, or code that is not trusted.
+    Raises UserError if there is no run in the folder, a file of it is damaged, there is no such device on this machine,
+    or its code is not trusted.
     """
     compute_for(device, precision)
     folder = RunDir.open(folder_of(path))

@@ -129,3 +129,34 @@ def test_a_run_that_stopped_before_its_first_checkpoint_starts_over(straight: ap
     (run / "checkpoints").mkdir()
     api.train("", out=run, resume=True, progress=False)
     assert_same_run(run, straight.path)
+
+
+def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
+    straight: api.Run, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(straight.path, run)
+    before, newest = checkpoint.finished(run / "checkpoints")[-2:]
+    state = newest / checkpoint.STATE
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 4
+    state.write_bytes(data)
+    api.train("", out=run, resume=True, progress=False)
+    assert f"{state} is damaged" in (said := capsys.readouterr().err)
+    assert f"{before} is used instead of {newest}" in said
+    assert_same_run(run, straight.path)
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "assets/tokenizer.json"])
+def test_a_damaged_config_or_tokenizer_is_refused_by_what_reads_it(
+    straight: api.Run, file: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(straight.path, run)
+    damaged = run / file
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    for command in (["train", "--resume", str(run)], ["similar", str(run), "one text", "another"]):
+        assert main(command) == 2
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1
+        assert f"{damaged} is damaged" in said[0]

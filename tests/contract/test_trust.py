@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import openjepa
+from openjepa.core.rundir import RunDir
 
 EVIL = "import pathlib, os\npathlib.Path(os.environ['TRACE']).write_text('was run')\n"
 PLAIN = EVIL + "from openjepa.recipes.t_jepa import Config, build\n"
@@ -51,6 +52,7 @@ def hostile(run: Path, folder: Path, way: str) -> Path:
         case _:
             values["objective"] = "evil:f"
     file.write_text(yaml.safe_dump(values))
+    RunDir(copy).seal()  # as its stranger would: checksums guard against damage, not against strangers
     return copy
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import UserError
+from openjepa.core.manifest import MANIFEST
 from openjepa.data.loading.loader import Bookmark
 from openjepa.training import checkpoint
 from openjepa.training.optim import build_optimizer, parameter_groups, set_rates
@@ -163,3 +164,62 @@ def test_a_bookmark_comes_back_equal(tmp_path: Path) -> None:
     assert checkpoint.load_bookmark(checkpoint.save(tmp_path, 8, *trained(1), mark)) == mark
     assert checkpoint.load_bookmark(checkpoint.save(tmp_path, 9, *trained(1), Bookmark())) == Bookmark()
     assert checkpoint.load_bookmark(checkpoint.save(tmp_path, 10, *trained(1))) is None
+
+
+def with_a_flipped_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", [checkpoint.WEIGHTS, checkpoint.STATE, checkpoint.BOOKMARK, MANIFEST])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning_that_names_both(
+    file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (4, 8):
+        checkpoint.save(tmp_path, number, *trained(1), Bookmark())
+    damaged = tmp_path / "step-000008" / file
+    if damage == "flipped":
+        with_a_flipped_bit(damaged)
+    elif damage == "cut":
+        damaged.write_bytes(damaged.read_bytes()[:-3])
+    else:
+        damaged.unlink()
+    found = checkpoint.newest_resumable(tmp_path)
+    assert found == tmp_path / "step-000004"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert str(found) in said
+    assert str(damaged.parent) in said
+    assert sorted(os.listdir(tmp_path)) == ["damaged-step-000008", "step-000004"]
+    checkpoint.save(tmp_path, 8, *trained(1))
+    checkpoint.prune(tmp_path, keep=2)
+    assert sorted(os.listdir(tmp_path)) == ["step-000004", "step-000008"], "what is written again needs no remains"
+
+
+def test_weights_alone_decide_what_is_used_and_all_files_what_is_resumed(tmp_path: Path) -> None:
+    for number in (4, 8):
+        checkpoint.save(tmp_path, number, *trained(1))
+    assert checkpoint.newest(tmp_path).name == "step-000008"
+    with_a_flipped_bit(tmp_path / "step-000008" / checkpoint.STATE)
+    assert checkpoint.newest(tmp_path).name == "step-000008", "its weights are whole"
+    with_a_flipped_bit(tmp_path / "step-000008" / checkpoint.WEIGHTS)
+    assert checkpoint.newest(tmp_path).name == "step-000004", "also after it was found to be whole once"
+
+
+def test_if_every_checkpoint_is_damaged_nothing_is_used(tmp_path: Path) -> None:
+    for number in (4, 8):
+        with_a_flipped_bit(checkpoint.save(tmp_path, number, *trained(1)) / checkpoint.WEIGHTS)
+    for find in (checkpoint.newest, checkpoint.newest_resumable):
+        with pytest.raises(UserError, match=r"step-000008/model\.safetensors is damaged.*no checkpoint before it"):
+            find(tmp_path)
+    assert len(checkpoint.finished(tmp_path)) == 2
+
+
+def test_a_damaged_mark_of_the_best_is_none(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 4, *trained(1))
+    checkpoint.mark_best(tmp_path, 4, 0.5)
+    (tmp_path / checkpoint.BEST).write_text('{"step": 4, "sc')
+    assert checkpoint.best_score(tmp_path) == float("-inf")
+    assert checkpoint.best(tmp_path).name == "step-000004"

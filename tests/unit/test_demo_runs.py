@@ -74,7 +74,7 @@ def test_the_verb_names_the_run_that_cannot_be_opened_before_anything_is_served(
     assert main(["demo", str(run.path)]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert f"{run.path} cannot be shown: " in said[-1]
-    assert "model.safetensors cannot be loaded" in said[-1]
+    assert "model.safetensors is damaged" in said[-1]
 
 
 def test_a_run_whose_data_has_gone_is_refused_with_a_way_to_mend_it(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,12 @@ import torch
 from torch import nn
 
 from openjepa import api
-from openjepa.core.errors import TrainingStopped
-from openjepa.training import loop
+from openjepa.cli import main
+from openjepa.core.errors import TrainingStopped, UserError
+from openjepa.core.rundir import read_json, read_jsonl
+from openjepa.data.loading.loader import train_batches
+from openjepa.recipes.t_jepa import Config
+from openjepa.training import checkpoint, loop
 from openjepa.training.finite import FiniteGuard
 from tests.fake_device import FakeDevice
 from tests.tiny import TINY
@@ -92,3 +98,135 @@ def test_a_run_stops_at_the_next_log_line_and_keeps_no_checkpoint_of_it(
     assert len(guards) == 1
     kept = [path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*")]
     assert kept == ["step-000002"]
+    (record,) = read_jsonl(tmp_path / "run" / "nonfinite.jsonl")
+    assert (record["step"], record["rank"]) == (2, 0)
+    assert [len(batch["keys"]) for batch in record["batches"]] == [15]
+
+
+SHORT = (*TINY, "train.steps=12", "train.log_every=1", "train.checkpoint_every=4", "train.warmup_steps=1")
+
+
+class FailsOnceAt6(FiniteGuard):
+    """Step 6 has a gradient that is not finite, but not when it is repeated."""
+
+    failed = False
+
+    def check(self, norm: torch.Tensor, method: nn.Module, step: int) -> None:
+        fails, type(self).failed = step == 6 and not self.failed, self.failed or step == 6
+        super().check(norm * math.nan if fails else norm, method, step)
+
+
+@pytest.fixture
+def failing_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FailsOnceAt6, "failed", False)
+    monkeypatch.setattr(loop, "FiniteGuard", FailsOnceAt6)
+
+
+def rates(run: Path) -> list[float]:
+    return [row["lr"] for row in read_jsonl(run / "metrics.jsonl")]
+
+
+def test_the_samples_of_a_stop_are_named_and_the_advised_command_works(
+    failing_once: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "t_jepa", *SHORT, "train.accumulate=2", "--no-eval", "--out", str(run)]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"The samples of that step are in {run / 'nonfinite.jsonl'}" in said
+    (record,) = read_jsonl(run / "nonfinite.jsonl")
+    experiment = api.load(run).untrained()
+    batches = train_batches(experiment, 6)
+    assert [batch["keys"] for batch in record["batches"]] == [next(batches).keys.tolist() for _ in range(2)]
+    assert all(math.isfinite(batch["loss"]) for batch in record["batches"])
+    (command,) = re.findall(r"openjepa (train --resume \S+ train\.lr=\S+ --force)", said)
+    without_force = command.removesuffix(" --force").split()
+    config = (run / "config.yaml").read_bytes()
+    assert main([*without_force, "--no-eval"]) == 2
+    refused = capsys.readouterr().err
+    assert "train.lr: 0.003 -> 0.0015" in refused
+    assert "--force" in refused
+    assert refused.count("\n") == 1
+    assert (run / "config.yaml").read_bytes() == config
+    assert main([*command.split(), "--no-eval"]) == 0
+    assert api.load(run).config.train.lr == 1.5e-3
+    (change,) = read_json(run / "env.json")["changes"]
+    assert change == {"after_step": 4, "settings": [{"key": "train.lr", "old": 3e-3, "new": 1.5e-3}]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("encoder.dim=64", "encoder.dim: not even --force"),
+        ("train.optimizer=sgd", "train.optimizer: not even --force"),
+        ("train.predictor_only_fraction=0.9", "cannot be loaded into this optimizer"),
+    ],
+)
+def test_what_the_checkpoint_does_not_bear_is_not_changed_by_force(setting: str, named: str, tmp_path: Path) -> None:
+    run = api.train("t_jepa", out=tmp_path / "run", overrides=SHORT, progress=False).path
+    before = {name: (run / name).read_bytes() for name in ("config.yaml", "env.json", "manifest.json")}
+    with pytest.raises(UserError, match=named):
+        api.relocate(run, [setting], force=True)
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_rollback_goes_on_from_the_last_checkpoint_at_half_the_rate(
+    failing_once: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    settings = [*SHORT, "train.on_nonfinite=rollback", "train.keep_checkpoints=9"]
+    FailsOnceAt6.failed = True
+    api.train("t_jepa", out=straight, overrides=settings, progress=False)
+    FailsOnceAt6.failed = False
+    api.train("t_jepa", out=run, overrides=settings, progress=False)
+    assert "back to the last checkpoint, with 0.5 times the learning rate" in capsys.readouterr().err
+    steps = [row["step"] for row in read_jsonl(run / "metrics.jsonl")]
+    assert steps == [*range(1, 13)]
+    assert rates(run)[:4] == rates(straight)[:4]
+    assert rates(run)[4:] == pytest.approx([rate / 2 for rate in rates(straight)[4:]])
+    whole = rates(run)
+    for path in checkpoint.finished(run / "checkpoints")[2:]:
+        shutil.rmtree(path)
+    api.train("", out=run, resume=True, progress=False)
+    assert rates(run) == whole, "a run that is resumed later keeps the rate"
+
+
+def test_rollback_gives_up_after_five_times_and_keeps_what_is_healthy(tmp_path: Path) -> None:
+    settings = [*SHORT, "train.lr=1e300", "train.on_nonfinite=rollback"]
+    with pytest.raises(TrainingStopped, match="non-finite"):
+        api.train("t_jepa", out=tmp_path / "run", overrides=settings, progress=False)
+    assert len(list(read_jsonl(tmp_path / "run" / "nonfinite.jsonl"))) == 6
+    assert checkpoint.finished(tmp_path / "run" / "checkpoints") == []
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    settings = [*SHORT, "train.steps=1", "train.lr=1e300"]
+    with pytest.raises(TrainingStopped, match=r"non-finite weights after step 1, in .* they were not saved"):
+        api.train("t_jepa", out=tmp_path / "run", overrides=settings, progress=False)
+    assert checkpoint.finished(tmp_path / "run" / "checkpoints") == []
+
+
+def test_no_verb_writes_vectors_that_are_not_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = api.train("t_jepa", out=tmp_path / "run", overrides=[*SHORT, "train.steps=1"], progress=False)
+    method = run.experiment.method
+    with torch.no_grad():
+        next(method.parameters()).fill_(math.nan)
+    checkpoint.save(run.folder.checkpoints, 2, method, torch.optim.SGD(method.parameters()))
+    (tmp_path / "texts.txt").write_text("one text\nanother\n")
+    for words in (
+        ["embed", str(run.path), str(tmp_path / "texts.txt"), "--out", str(tmp_path / "vectors.npy")],
+        ["similar", str(run.path), "one text", "another"],
+        ["export", str(run.path), "--to", "transformers", "--out", str(tmp_path / "exported")],
+    ):
+        capsys.readouterr()
+        assert main(words) == 2
+        assert "NaN or infinity" in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "texts.txt"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["train.lr=.inf", "train.betas=[.nan, 0.9]", "train.optimizer_args={eps: [[.inf]]}", "encoder.dropout=nan"],
+)
+def test_settings_that_are_not_finite_are_refused(setting: str) -> None:
+    with pytest.raises(UserError, match=rf"{re.escape(setting.partition('=')[0])}: .*finite number"):
+        Config.load(overrides=[setting])

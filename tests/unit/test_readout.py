@@ -342,6 +342,7 @@ def test_a_run_keeps_its_readout(run: Path, capsys: pytest.CaptureFixture[str], 
     assert all(0 <= row[c] <= 1 for row in result["measures"].values() for c in ("readout", "shuffled", "chance"))
     assert sorted(file.name for file in (run / "readout").iterdir()) == [
         "config.yaml",
+        "manifest.json",
         "model.safetensors",
         "readout.json",
     ]

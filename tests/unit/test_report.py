@@ -16,6 +16,7 @@ import torch
 from openjepa.core.errors import UserError
 from openjepa.core.method import StepOutput
 from openjepa.core.progress import Progress
+from openjepa.core.rundir import RunDir
 from openjepa.core.tasks import Classification
 from openjepa.evals.scorecard import Measure, Scorecard
 from openjepa.health import signs
@@ -58,6 +59,7 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     (path / "evals").mkdir(parents=True)
     (path / "config.yaml").write_text("recipe: t_jepa\ndata: {source: '<b>.txt'}\ntrain: {steps: 50, seed: 3}\n")
+    RunDir(path).seal()
     (path / "metrics.jsonl").write_text(
         "".join(
             json.dumps({"step": s, "loss": 9 / s, "loss_a": 1 / s, "loss_b": 8 / s, "lr": 1e-3}) + "\n"
@@ -226,6 +228,7 @@ def test_without_a_checkpoint_or_logs_the_page_explains_what_is_missing(tmp_path
     (tmp_path / "evals").mkdir()
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.yaml").write_text("recipe: t_jepa\n")
+    RunDir(tmp_path).seal()
     page = write_report(tmp_path).read_text()
     assert page.count("Left out:") >= 7
     assert "there is no health check yet" in page

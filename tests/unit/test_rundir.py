@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import UserError
+from openjepa.core.manifest import MANIFEST
 from openjepa.core.rundir import RunDir, append_jsonl, default_folder, read_json, read_jsonl, write_csv, write_json
 
 
@@ -61,6 +63,7 @@ def test_what_is_no_run_is_said_to_be_none(make, tmp_path: Path) -> None:
 
 def test_a_run_without_a_recipe_is_named(run: RunDir) -> None:
     run.config_file.write_text("steps: 3\n")
+    run.seal()
     with pytest.raises(UserError, match=r"config\.yaml names no recipe"):
         run.recipe_and_values()
 
@@ -92,6 +95,9 @@ def test_jsonl_keeps_numbers_and_skips_a_cut_off_last_line(tmp_path: Path) -> No
     with file.open("a") as out:
         out.write('{"step": 3, "lo')
     assert list(read_jsonl(file)) == [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "text": "größer"}]
+    whole = file.read_text()
+    file.write_text(whole.replace('"loss"', '\x00loss"'))
+    assert list(read_jsonl(file)) == [{"step": 2, "text": "größer"}], "lines behind a damaged one are read"
     assert list(read_jsonl(tmp_path / "none.jsonl")) == []
 
 
@@ -117,3 +123,73 @@ def test_two_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkey
         made.append(default_folder("t_jepa"))
         made[-1].mkdir(parents=True)
     assert [folder.name for folder in made] == [f"t_jepa-20260101-120000{end}" for end in ("", "-2", "-3")]
+
+
+def damaged_config(run: RunDir) -> Path:
+    text = run.config_file.read_text()
+    run.config_file.write_text(text[: len(text) // 2])
+    return run.config_file
+
+
+def test_a_config_cut_in_half_is_refused_and_not_filled_with_defaults(run: RunDir) -> None:
+    file = damaged_config(run)
+    with pytest.raises(UserError, match=f"{file} is damaged") as refused:
+        run.recipe_and_values()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_without_a_manifest_is_refused(run: RunDir) -> None:
+    (run.path / MANIFEST).unlink()
+    with pytest.raises(UserError, match=r"has no manifest\.json"):
+        run.recipe_and_values()
+    (run.path / MANIFEST).write_text("[1")
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        run.recipe_and_values()
+
+
+def test_an_asset_that_is_not_what_was_written_is_refused(run: RunDir) -> None:
+    (run.assets / "encoder").mkdir()
+    asset = run.assets / "encoder" / "tokenizer.json"
+    asset.write_text("abc")
+    run.seal()
+    run.require_whole()
+    asset.write_text("abd")
+    with pytest.raises(UserError, match=f"{asset} is damaged"):
+        run.require_whole()
+    asset.unlink()
+    with pytest.raises(UserError, match=f"{asset} is gone"):
+        run.require_whole()
+
+
+def test_a_crash_while_the_config_is_replaced_leaves_one_that_is_whole(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of its three renames is the last to happen."""
+    replace = os.replace
+    for done in range(3):
+        left = done
+
+        def rename(old: Path, new: Path) -> None:
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            replace(old, new)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", rename)
+            with pytest.raises(KeyboardInterrupt):
+                run.write_config(TrainConfig(steps=20 + done), "t_jepa")
+        _, values = run.recipe_and_values()
+        assert values["steps"] == (7 if done < 2 else 22)
+    run.write_config(TrainConfig(steps=30), "t_jepa")
+    assert run.recipe_and_values()[1]["steps"] == 30
+    run.config_file.write_text("recipe: t_jepa\nsteps: 22\n")
+    with pytest.raises(UserError, match="is damaged"):
+        run.recipe_and_values()
+
+
+def test_a_damaged_json_file_is_named(run: RunDir) -> None:
+    run.summary.write_text('{"steps": 1')
+    with pytest.raises(UserError, match=r"summary\.json is damaged"):
+        read_json(run.summary)

@@ -143,6 +143,7 @@ def _write_weights(folder: RunDir, config: adapted.Config, fit: Fit | None = Non
     """Build the encoder with its maps, set these, and keep the weights as the run's only checkpoint."""
     method = adapted.build(config, BuildContext(folder.assets)).method
     assert isinstance(method, adapted.Adapted)
+    folder.seal()  # the build has filled the assets
     if fit is not None:
         mean, matrix = (torch.from_numpy(part).float() for part in (fit.whitening.mean, fit.whitening.matrix))
         adapted.set_whitening(method.head, mean, matrix)

@@ -1,8 +1,8 @@
 """The command line: verbs only. What they do is in `openjepa.api`, so Python users get the same.
 
 `--help` imports neither torch nor transformers nor numpy: each verb imports what it needs when it runs. What users can
-mend is one line on stderr and exit code 2; Ctrl-C is 130; a traceback means a bug. Results go to stdout, progress and
-remarks to stderr, so `--json` can be piped.
+mend is one line on stderr and exit code 2; a signal is 128 + its number (Ctrl-C 130); a traceback means a bug. Results
+go to stdout, progress and remarks to stderr, so `--json` can be piped.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _run(argv: list[str]) -> int:
     except CLICK_ERROR as error:
         return fail(f"{error.format_message()} (see openjepa --help)", USAGE)
     except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
-        return fail(str(error) or "interrupted", INTERRUPTED)
+        return fail(str(error) or "interrupted", getattr(error, "exit_code", INTERRUPTED))
     except BrokenPipeError:  # the reader of a pipe has had enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

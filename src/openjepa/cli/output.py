@@ -27,7 +27,11 @@ Long = Annotated[
 
 
 class Interrupted(Exception):
-    """Ctrl-C, with a message on how to resume. (typer turns a KeyboardInterrupt into a bare exit code.)"""
+    """A signal, with a message on how to resume. (typer turns a KeyboardInterrupt into a bare exit code.)"""
+
+    def __init__(self, message: str, exit_code: int = INTERRUPTED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def stdout() -> Console:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from openjepa.cli.arguments import ConfigFile, Preset, words_of
-from openjepa.cli.output import AsJson, Interrupted, print_json, stderr, stdout
+from openjepa.cli.output import INTERRUPTED, AsJson, Interrupted, print_json, stderr, stdout
 from openjepa.core.errors import UserError
 
 Seeds = Annotated[int, typer.Option("--seeds", help="Runs of every arm, with seeds counted up from train.seed.")]
@@ -105,7 +105,7 @@ def _study(run: Callable[[], dict[str, Any]], as_json: bool) -> None:
     try:
         results = run()
     except KeyboardInterrupt as stop:
-        raise Interrupted(str(stop)) from None
+        raise Interrupted(str(stop), getattr(stop, "exit_code", INTERRUPTED)) from None
     if as_json:
         print_json(results)
         return

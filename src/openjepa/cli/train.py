@@ -10,7 +10,7 @@ import typer
 from openjepa.cli.arguments import ConfigFile, Preset, words_of
 from openjepa.cli.compute import TrustCode
 from openjepa.cli.output import AsJson, Interrupted, print_json, remark, stderr, stdout
-from openjepa.core.errors import UserError
+from openjepa.core.errors import StoppedBySignal, UserError
 from openjepa.core.remarks import is_main_process
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ def train(
         bool, typer.Option("--report", help="Keep RUN/report.html up to date, for an open browser.")
     ] = False,
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Train only; openjepa eval RUN can follow.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="With --resume: other settings of train from here on."),
+    ] = False,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -47,6 +51,7 @@ def train(
       openjepa train t_jepa data=corpus.jsonl steps=2000 --out runs/mine
       openjepa train --config my.yaml --train.seed 1
       openjepa train --resume runs/mine
+      openjepa train --resume runs/mine train.lr=5e-4 --force
     """
     from openjepa import api
     from openjepa.cli.printing import print_verdict
@@ -56,7 +61,7 @@ def train(
     recipe, overrides = words_of(context, words or [])
     if resume is not None:
         _refuse_with_resume(recipe, preset, config, out)
-        for moved in api.relocate(resume, overrides) if overrides else []:
+        for moved in api.relocate(resume, overrides, force=force) if overrides else []:
             remark(f"{moved.key}: {moved.old} -> {moved.new}")
     elif recipe is None:
         if config is None:
@@ -73,6 +78,8 @@ def train(
             hooks=[_live_report(folder)] if report else [],
             overrides=[] if resume else overrides,
         )
+    except StoppedBySignal as stop:
+        raise Interrupted(str(stop), stop.exit_code) from None
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop)) from None
     if not is_main_process():

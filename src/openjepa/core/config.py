@@ -79,6 +79,8 @@ class TrainConfig(BaseConfig):
     """held-out samples per health check, in batches of the training's size; fewer than 32 give no verdict"""
     checkpoint_every: int = Field(500, ge=0)
     """steps between checkpoints; 0 = at the end only"""
+    checkpoint_seconds: float = Field(0.0, ge=0)
+    """seconds after which a checkpoint is written, beside those of checkpoint_every; 0 = by steps alone"""
     keep_checkpoints: int = Field(2, ge=1)
     """newest checkpoints kept, besides the one with the best health"""
     matryoshka: tuple[int, ...] = ()
@@ -86,6 +88,9 @@ class TrainConfig(BaseConfig):
     them, or all dimensions, is drawn for each step (nested dropout); for `embed --dims`"""
     on_collapse: Literal["warn", "stop"] = "warn"
     """what to do when the verdict is collapsed"""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """what to do at NaN or infinity in gradients or weights: rollback goes on from the last checkpoint at half the
+    learning rate, at most 5 times"""
     loggers: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
     """trackers that get the rows of metrics.jsonl and health.jsonl too, such as [trackio]: tensorboard, trackio, wandb,
     mlflow; all of them stay in the run folder unless their own environment variables name a server"""

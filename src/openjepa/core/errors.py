@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -14,12 +15,37 @@ class ConfigError(UserError):
     """One or more configuration values are wrong; the message lists all of them."""
 
 
+class WriteError(UserError):
+    """The disk did not take a file (full, read-only, over a quota); what was saved before is intact."""
+
+
+class DamageError(UserError):
+    """A file is not what was written: its checksum is another, or it is gone."""
+
+
 class ReadingWarning(UserWarning):
     """Inputs were read, but not as their owner may expect: cut, empty, or in words that the tokenizer lacks."""
 
 
 class TrainingStopped(UserError):
     """Training ended early on purpose (non-finite gradient, collapse); what was saved is intact."""
+
+
+class NonFinite(TrainingStopped):
+    """A gradient or a weight is NaN or infinite. `batches` are those of that step: {"keys": [...], "loss": ...}."""
+
+    def __init__(self, message: str, step: int, batches: Sequence[Mapping[str, Any]] = (), rate: float = 1.0) -> None:
+        super().__init__(message)
+        self.step, self.batches = step, list(batches)
+        self.rate = rate  # factor of the learning rate that it happened with
+
+
+class StoppedBySignal(KeyboardInterrupt):
+    """A signal asked training to stop; its step is finished and saved. `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")  # of torchrun and Fabric, srun, mpirun
+
 
 def remark(message: str) -> None:
     """Print one line on stderr, in the main process only."""
@@ -13,5 +15,5 @@ def remark(message: str) -> None:
 
 
 def is_main_process() -> bool:
-    """False in the processes that DDP started besides the first: they run the same command line, but print nothing."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    """False in the processes that DDP or a launcher started besides the first: they run the same command line."""
+    return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0) == 0

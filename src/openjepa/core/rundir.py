@@ -1,8 +1,11 @@
 """A run folder: all that a run writes, and all that is read of it later.
 
 config.yaml      recipe and every setting            env.json        versions, machine, command, notes
+manifest.json    checksums of config.yaml and assets/
 metrics.jsonl    one line a log step (also .csv)     health.jsonl    one line a health check
-checkpoints/     step-000500/{model.safetensors, state.pt}          assets/  tokenizer and the like
+checkpoints/     step-000500/{model.safetensors, state.pt, manifest.json}
+assets/          tokenizer and the like
+nonfinite.jsonl  samples of steps with NaN
 evals/           one file an evaluation              summary.json    the result in one object
 trackers.json    what trackers were sent, if any     tensorboard/, trackio/, wandb/, mlflow.db: what they keep here
 adaptation.json  what `openjepa adapt` found, and latents/ of its documents
@@ -27,11 +30,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from openjepa.core.atomic import replaced_file, writing
 from openjepa.core.config import BaseConfig
-from openjepa.core.errors import UserError
+from openjepa.core.errors import DamageError, UserError
 from openjepa.core.locate import locate_recipe
+from openjepa.core.manifest import MANIFEST, read_manifest, replace_listed, require_whole, write_manifest
 from openjepa.core.trust import distrust, names_in
-from openjepa.core.values import plain, read_yaml
+from openjepa.core.values import as_yaml, plain, read_yaml
 
 PEAK_MEMORY = "peak_memory_gb"  # in summary.json: of training and of evaluation
 STAMPED = ("openjepa", "torch", "numpy", "transformers", "tokenizers", "lightning-fabric", "scikit-learn")
@@ -52,14 +57,17 @@ class RunDir:
         run = cls(path)
         if run.has_begun():
             raise UserError(f"{path} already holds a run; resume it with --resume {path} or choose another --out")
-        shutil.rmtree(run.assets, ignore_errors=True)  # a failed start may have left another configuration's
-        run.trackers.unlink(missing_ok=True)
-        for folder in (run.checkpoints, run.assets, run.evals):
-            folder.mkdir(parents=True, exist_ok=True)
-        run.write_config(config, recipe)
-        if recipe.endswith(".py"):
-            shutil.copyfile(recipe, run.recipe_file)
-        write_json(run.path / "env.json", environment())
+        with writing(path):
+            shutil.rmtree(run.assets, ignore_errors=True)  # a failed start may have left another configuration's
+            (path / MANIFEST).unlink(missing_ok=True)
+            run.trackers.unlink(missing_ok=True)
+            for folder in (run.checkpoints, run.assets, run.evals):
+                folder.mkdir(parents=True, exist_ok=True)
+            run.write_config(config, recipe)
+            if recipe.endswith(".py"):
+                shutil.copyfile(recipe, run.recipe_file)
+            run.seal()
+            write_json(run.path / "env.json", environment())
         return run
 
     @classmethod
@@ -107,6 +115,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def nonfinite(self) -> Path:
+        """The samples of steps with NaN or infinity; most runs have none."""
+        return self.path / "nonfinite.jsonl"
+
+    @property
     def metrics_csv(self) -> Path:
         return self.path / "metrics.csv"
 
@@ -124,10 +137,23 @@ class RunDir:
         return self.path / "summary.json"
 
     def write_config(self, config: BaseConfig, recipe: str) -> None:
-        """Write config.yaml atomically. Several ranks may write the same one at once."""
-        tmp = self.config_file.with_name(f".config.yaml.{os.getpid()}.tmp")
-        config.dump(tmp, recipe=recipe)
-        os.replace(tmp, self.config_file)
+        """Write config.yaml and its checksum atomically. Several ranks may write the same one at once."""
+        text = as_yaml({"recipe": recipe, **config.model_dump(mode="json")})
+        replace_listed(self.path, self.config_file.name, text)
+
+    def seal(self) -> None:
+        """Write the checksums of config.yaml and the assets as they are now."""
+        write_manifest(self.path, [self.config_file, *(file for file in self.assets.rglob("*") if file.is_file())])
+
+    def require_whole(self) -> None:
+        """Raises UserError if config.yaml or an asset is not what was written."""
+        self._require_whole(None)
+
+    def _require_whole(self, names: Sequence[str] | None) -> None:
+        try:
+            require_whole(self.path, names)
+        except DamageError as error:
+            raise UserError(f"{error}; nothing of the run was used. Restore it from a copy, or train again") from None
 
     def has_begun(self) -> bool:
         """Whether it holds anything that training wrote."""
@@ -137,9 +163,8 @@ class RunDir:
         """Drop log lines of steps beyond `step`: a resumed run writes them again."""
         for log in (self.metrics, self.health):
             rows = [row for row in read_jsonl(log) if row["step"] <= step]
-            tmp = log.with_name(f".{log.name}.tmp")
-            tmp.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            os.replace(tmp, log)
+            with replaced_file(log) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         if self.metrics_csv.exists():
             write_csv(self.metrics_csv, list(read_jsonl(self.metrics)))
 
@@ -149,8 +174,20 @@ class RunDir:
         known = read_json(file) if file.is_file() else {}
         write_json(file, {**known, "notes": dict(notes)})
 
+    def add_change(self, change: Mapping[str, Any]) -> None:
+        """Note in env.json that settings were changed after the run began."""
+        file = self.path / "env.json"
+        known = read_json(file) if file.is_file() else {}
+        write_json(file, {**known, "changes": [*known.get("changes", []), dict(change)]})
+
     def recipe_module(self, recipe: str) -> ModuleType:
-        """The module of this run's `recipe`: of a recipe file the copy that was made when the run began."""
+        """The module of this run's `recipe`: of a recipe file the copy that was made when the run began.
+
+        Raises UserError if that copy is damaged.
+        """
+        copy = self.recipe_file.relative_to(self.path).as_posix()
+        if copy in read_manifest(self.path):
+            self._require_whole([copy])
         return locate_recipe(str(self.recipe_file) if self.recipe_file.exists() else recipe)
 
     def notes(self) -> dict[str, Any]:
@@ -161,8 +198,10 @@ class RunDir:
     def recipe_and_values(self) -> tuple[str, dict[str, Any]]:
         """The recipe's name, as it was trained, and the config values of this run.
 
-        Code outside the package that they name is not imported from now on, unless it is trusted.
+        Code outside the package that they name is not imported from now on, unless it is trusted. Raises UserError if
+        config.yaml is damaged, or names no recipe.
         """
+        self._require_whole([self.config_file.name])
         values = plain(read_yaml(self.config_file))
         recipe = values.pop("recipe", None)
         if not isinstance(recipe, str):
@@ -183,34 +222,37 @@ def default_folder(name: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a temporary file, then rename it: a reader never sees half a file."""
-    tmp = path.with_name(f".{path.name}.tmp")
-    tmp.write_text(json.dumps(value, indent=2, default=float) + "\n", encoding="utf-8")
-    os.replace(tmp, path)
+    """Write a temporary file, then rename it: a reader never sees half a file. Raises WriteError as all writers do."""
+    with replaced_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, default=float) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file that we wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """A JSON file that we wrote. Raises UserError if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(
+            f"{path} is damaged: it is not the JSON that was written; remove it, and make it anew"
+        ) from None
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows under a header of all their keys, in order of first appearance; atomic, as `write_json`."""
-    tmp = path.with_name(f".{path.name}.tmp")
-    with tmp.open("w", encoding="utf-8", newline="") as file:
+    with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(tmp, path)
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    """Add a line. Raises WriteError if the disk does not take it; `read_jsonl` skips the part that it took."""
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(dict(row), default=float) + "\n")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file that we wrote; a last line that is not whole (yet), or damaged by a crash, is skipped."""
+    """Rows of a JSONL file that we wrote; lines that are not whole (yet), or damaged by a crash, are skipped."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -218,7 +260,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except json.JSONDecodeError:
-                return
+                continue
 
 
 def environment() -> dict[str, Any]:

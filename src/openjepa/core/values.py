@@ -96,7 +96,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(plain(inner) for inner in value)
-    return _meaning(value, (Any,)) if isinstance(value, Written) else value
+    return _object(_meaning(value, (Any,)) if isinstance(value, Written) else value, (Any,))
 
 
 def from_command_line(text: str, annotation: Any) -> Any:

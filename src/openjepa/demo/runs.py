@@ -31,8 +31,8 @@ class ShownRun:
         """Open the panels if that was not done and there is a checkpoint; returns whether they are open."""
         with self._lock:
             if self.step is None and checkpoint.finished(self.run.folder.checkpoints):
-                step = checkpoint.newest_step(self.run.folder.checkpoints)
                 try:
+                    step = checkpoint.newest_step(self.run.folder.checkpoints)
                     self.run.require_data()
                     self.panels = panels_of(self.run)
                 except UserError as error:

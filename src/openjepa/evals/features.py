@@ -127,4 +127,4 @@ def inner_products(first: Vectors, second: Vectors) -> np.ndarray:
 def require_finite(vectors: Vectors, source: str) -> None:
     """Raises UserError naming `source` if any of `vectors` holds NaN or infinity."""
     if not np.isfinite(vectors if isinstance(vectors, np.ndarray) else vectors.data).all():
-        raise UserError(f"{source} gives vectors with NaN or infinity, so nothing can be measured on them")
+        raise UserError(f"{source} gives vectors with NaN or infinity, which are of no use; train it anew")

@@ -16,6 +16,7 @@ from typing import Any
 
 from openjepa.core import hub
 from openjepa.core.errors import UserError
+from openjepa.core.manifest import write_manifest
 from openjepa.core.published import RUN_FOLDER
 from openjepa.core.rundir import RunDir, read_json, write_json
 from openjepa.core.values import as_yaml
@@ -63,11 +64,13 @@ def write_run(run: RunDir, out: Path) -> None:
     weights = out / "checkpoints" / newest.name
     weights.mkdir(parents=True)
     shutil.copy(newest / checkpoint.WEIGHTS, weights)
+    write_manifest(weights, weights.iterdir())
     for folder in (run.assets, run.readout):
         if folder.is_dir():
             shutil.copytree(folder, out / folder.name)
     recipe, values = run.recipe_and_values()
     (out / "config.yaml").write_text(as_yaml({"recipe": recipe, **without_folders(values)}), encoding="utf-8")
+    RunDir(out).seal()
     (out / "evals").mkdir()
     for file in [*run.evals.glob("*.json"), run.summary]:
         if file.is_file():

@@ -21,9 +21,10 @@ from safetensors.torch import save_model
 from torch import Tensor
 
 from openjepa.core.atomic import replaced_folder
-from openjepa.core.errors import UserError
+from openjepa.core.errors import DamageError, UserError
 from openjepa.core.experiment import Experiment
 from openjepa.core.locate import built_in_recipes, functions_of
+from openjepa.core.manifest import require_whole, write_manifest
 from openjepa.core.reading import ReadoutSource
 from openjepa.core.rundir import write_json
 from openjepa.core.seeding import generator_for
@@ -92,16 +93,21 @@ def save(folder: Path, readout: Readout, config: ReadoutTraining, results: dict[
         config.dump(temporary / CONFIG, latent_dim=readout.latent_dim, vocab=readout.end, checkpoint=newest)
         save_model(readout, str(temporary / checkpoint.WEIGHTS))
         write_json(temporary / RESULTS, results)
+        write_manifest(temporary, temporary.iterdir())
 
 
 def load(folder: Path, readable: ReadoutSource, newest: str, device: torch.device | str = "cpu") -> LatentReader:
     """Load the readout in `folder`, on a device.
 
-    Raises UserError if there is none, or if it is older than the newest checkpoint.
+    Raises UserError if there is none, if it is damaged, or if it is older than the newest checkpoint.
     """
     run = folder.parent
     if not (folder / CONFIG).is_file():
         raise UserError(f"{run} has no readout yet; train one: openjepa readout {run}")
+    try:
+        require_whole(folder)
+    except DamageError as error:
+        raise UserError(f"{error}; train it again: openjepa readout {run}") from None
     values = plain(read_yaml(folder / CONFIG))
     latent_dim, vocab, step = (values.pop(key) for key in ("latent_dim", "vocab", "checkpoint"))
     if step != newest:

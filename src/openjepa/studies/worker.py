@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from openjepa import api
-from openjepa.core.errors import TrainingStopped, UserError
+from openjepa.core.errors import StoppedBySignal, TrainingStopped, UserError
 from openjepa.core.method import Hook
 from openjepa.core.rundir import write_json
 from openjepa.evals.suite_file import Suite
@@ -51,13 +51,16 @@ def _finish(path: Path, hooks: Sequence[Hook], suite: Suite | None) -> None:
 
 
 def main() -> int:
-    """Return the exit code: 2, with a line on stderr, for user errors; 130 if interrupted."""
+    """Return the exit code: 2, with a line on stderr, for user errors; 128 + a signal's number (Ctrl-C 130)."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by default if a script started it with "&"
     try:
         finish(Path(sys.argv[1]), suite=Suite.open(sys.argv[2]) if len(sys.argv) > 2 else None)
     except UserError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
+    except StoppedBySignal as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
     except KeyboardInterrupt:
         return 130
     return 0

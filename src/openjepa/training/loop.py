@@ -1,6 +1,6 @@
 """The training loop. Device, precision and DDP come from Fabric; everything else is visible here, in order:
 
-rates -> (forward, backward) x accumulate -> clip -> finite check -> step -> EMA -> log -> health -> checkpoint
+rates -> (forward, backward) x accumulate -> clip -> finite check -> step -> EMA -> log -> health -> checkpoint -> stop?
 
 A non-finite gradient stops the run before it is applied. Hooks only observe; training does not depend on them. The
 content of a log line is defined in `training.window`.
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -31,10 +32,12 @@ from openjepa.core.rundir import RunDir
 from openjepa.core.seeding import seed_global
 from openjepa.data.loading.loader import TrainBatches, train_batches
 from openjepa.training import checkpoint
-from openjepa.training.finite import FiniteGuard
+from openjepa.training.finite import FiniteGuard, require_finite_weights
+from openjepa.training.launcher import require_launched
 from openjepa.training.nested import Draw, nested_dimensions
 from openjepa.training.optim import build_optimizer, set_rates, weight_decay_schedule
 from openjepa.training.stages import freeze_all_but_predictor, learning_rate
+from openjepa.training.stopping import StopRequests, stopped_by
 from openjepa.training.window import LogWindow
 
 
@@ -64,8 +67,12 @@ class TrainResult:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Fabric for this config, without its greetings. More than one device means DDP (gloo on CPUs, NCCL on GPUs)."""
+    """Fabric for this config, without its greetings. More than one device means DDP (gloo on CPUs, NCCL on GPUs).
+
+    Raises UserError if a launcher has started another number of processes.
+    """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    require_launched(config.devices)
     strategy = "ddp" if config.devices > 1 else "auto"
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
 
@@ -76,11 +83,17 @@ def fit(
     run: RunDir,
     hooks: Sequence[Hook] = (),
     health: Health | None = None,
-    resume: bool = False,
+    start_from: Path | None = None,
+    rate: float = 1.0,
 ) -> TrainResult:
-    """Train `experiment` into `run`. Raises TrainingStopped on a non-finite gradient, or collapse if so configured."""
-    with nested_dimensions(experiment) as draw_dimensions:
-        return _fit(fabric, experiment, run, hooks, health, resume, draw_dimensions)
+    """Train `experiment` into `run`, from the checkpoint `start_from` on, with `rate` times the learning rate.
+
+    Raises NonFinite, TrainingStopped on a collapse if so configured, and StoppedBySignal.
+    """
+    with contextlib.ExitStack() as stack:
+        draw_dimensions = stack.enter_context(nested_dimensions(experiment))
+        stopping = stack.enter_context(StopRequests(experiment.train.checkpoint_seconds))
+        return _fit(fabric, experiment, run, hooks, health, start_from, rate, draw_dimensions, stopping, stack)
 
 
 def _fit(
@@ -89,30 +102,33 @@ def _fit(
     run: RunDir,
     hooks: Sequence[Hook],
     health: Health | None,
-    resume: bool,
+    start_from: Path | None,
+    rate: float,
     draw_dimensions: Draw,
+    stopping: StopRequests,
+    stack: contextlib.ExitStack,
 ) -> TrainResult:
     config = experiment.train
     # a checkpoint of the last joint step still has the optimiser of all parts
-    predictor_only = resume and checkpoint.newest_step(run.checkpoints) > config.joint_steps
+    predictor_only = start_from is not None and checkpoint.step_of(start_from) > config.joint_steps
     method, optimizer = _set_up(fabric, experiment, predictor_only)
     start, bookmark = 0, None
-    if resume:
-        newest = checkpoint.newest(run.checkpoints)
-        start = checkpoint.load(newest, experiment.method, optimizer)
-        bookmark = checkpoint.load_bookmark(newest)
+    if start_from is not None:
+        start = checkpoint.load(start_from, experiment.method, optimizer)
+        bookmark = checkpoint.load_bookmark(start_from)
     rates = learning_rate(config), weight_decay_schedule(config)
     pin = fabric.device.type == "cuda"  # copies to the device overlap with computation
     batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark, pin)
+    stack.callback(batches.close)
     window = LogWindow(fabric)
     guard = FiniteGuard(fabric.device)
-    checkpointer = _Checkpointer(fabric, experiment, run, health, optimizer, batches, window)
+    checkpointer = _Checkpointer(fabric, experiment, run, health, optimizer, batches, window, rate)
     if start == 0:
         checkpointer.check(Progress(0, config.steps))
     result = TrainResult(start, 0.0, 0)
     window.restart()  # its clock
-    if resume:
-        window.restore(checkpoint.load_window(newest))
+    if start_from is not None:
+        window.restore(checkpoint.load_window(start_from))
     began = time.perf_counter()
     for step in range(start, config.steps):
         draw_dimensions(step)
@@ -120,10 +136,10 @@ def _fit(
         if step == config.joint_steps:
             method, optimizer = _set_up(fabric, experiment, predictor_only=True)
             checkpointer.optimizer = optimizer
-        lr, weight_decay = (rate(progress) for rate in rates)
+        lr, weight_decay = rate * rates[0](progress), rates[1](progress)
         set_rates(optimizer, lr, weight_decay)
         seed_global(config.seed, "step", step, fabric.global_rank)
-        output = _forward_backward(fabric, method, batches, config.accumulate, progress, window)
+        output = _forward_backward(fabric, method, batches, config.accumulate, progress, window, guard)
         norm = fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
         assert norm is not None  # it is None for clipping by value only
         guard.check(norm, experiment.method, step)
@@ -136,7 +152,8 @@ def _fit(
         last = done.step == config.steps
         logs, judged = (last or done.step % every == 0 for every in (config.log_every, config.health_every))
         saved = last or (config.checkpoint_every > 0 and done.step % config.checkpoint_every == 0)
-        if logs or judged or saved:
+        stop_signal, due = stopping.agreed()
+        if logs or judged or saved or due or stop_signal:
             guard.require()
         if logs:
             stats = window.close(lr, weight_decay)
@@ -148,9 +165,14 @@ def _fit(
         if judged:
             checkpointer.check(done)
         if saved:
+            checkpointer.check(done)
+        if saved or due or stop_signal:  # the latter two are not judged: health is logged at the same steps in any case
             checkpointer.save(done)
+            stopping.saved()
         window.skip(checkpointer.overhead_s - overhead_s)
         checkpointer.stop_if_collapsed(done)
+        if stop_signal and not last:
+            raise stopped_by(stop_signal, done.step, run.path)
     result.steps = config.steps
     result.health = checkpointer.record
     result.train_s = time.perf_counter() - began - checkpointer.overhead_s
@@ -175,6 +197,7 @@ def _forward_backward(
     accumulate: int,
     progress: Progress,
     window: LogWindow,
+    guard: FiniteGuard,
 ) -> StepOutput:
     """Gradients of the mean loss of the next `accumulate` batches; ranks are synchronised on the last one only."""
     for micro in range(accumulate):
@@ -184,6 +207,7 @@ def _forward_backward(
             output: StepOutput = method(batch.to(fabric.device))
             fabric.backward(output.loss / accumulate)
         window.add_batch(batch, output)
+        guard.add_batch(progress.step, batch.keys, output.loss)
     return output
 
 
@@ -199,9 +223,10 @@ class _Checkpointer:
         optimizer: torch.optim.Optimizer,
         batches: TrainBatches,
         window: LogWindow,
+        rate: float,
     ) -> None:
         self.fabric, self.experiment, self.run, self.health, self.optimizer = fabric, experiment, run, health, optimizer
-        self.batches, self.window = batches, window
+        self.batches, self.window, self.rate = batches, window, rate
         self.record: dict[str, Any] = {}
         self.checked_step = -1
         self.best_score = checkpoint.best_score(run.checkpoints)
@@ -219,14 +244,15 @@ class _Checkpointer:
         self.overhead_s += time.perf_counter() - began
 
     def save(self, progress: Progress) -> None:
-        self.check(progress)
+        """Raises NonFinite, on every rank, if the weights are not to be saved."""
         began = time.perf_counter()
+        require_finite_weights(self.experiment.method, progress.step)
         window = self.window.state()
         if self.fabric.is_global_zero:
             folder, config = self.run.checkpoints, self.experiment.train
             bookmark = self.batches.bookmark(progress.step)
-            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark, window)
-            if self.record and self.record["score"] >= self.best_score:
+            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark, window, self.rate)
+            if self.checked_step == progress.step and self.record["score"] >= self.best_score:
                 self.best_score = self.record["score"]
                 checkpoint.mark_best(folder, progress.step, self.best_score)
             checkpoint.prune(folder, config.keep_checkpoints)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from openjepa.core.config import BaseConfig, TrainConfig
+from openjepa.core.config import TrainConfig
 from openjepa.core.describe import settings_in_use
+from openjepa.core.errors import NonFinite, StoppedBySignal
 from openjepa.core.experiment import Experiment, StreamedData
 from openjepa.core.memory import peak_memory
 from openjepa.core.method import Hook
-from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_jsonl, write_json
+from openjepa.core.remarks import remark
+from openjepa.core.rundir import PEAK_MEMORY, RunDir, append_jsonl, read_jsonl, write_json
 from openjepa.data.files.records import counts_line
 from openjepa.data.loading.loader import eval_batches
 from openjepa.data.text.token_cache import UNKNOWN
@@ -29,22 +32,35 @@ from openjepa.health.monitor import HealthMonitor, enough_batches
 from openjepa.training import checkpoint
 from openjepa.training.hooks import HealthObserver, Hooks, default_hooks
 
+MOST_ROLLBACKS = 5  # each halves the learning rate
+
 
 def train_into(
     folder: RunDir,
     fabric: Any,
     build: Callable[[], Experiment],
-    config: BaseConfig,
+    config: Any,
     hooks: Sequence[Hook],
     resume: bool,
     progress: bool,
 ) -> None:
     """Train the experiment that `build` makes of `config`, from the newest checkpoint if `resume`.
 
+    With `train.on_nonfinite=rollback`, NaN or infinity costs the steps since the last checkpoint and half the rate.
     Raises UserError if training has to stop.
     """
+    settings = settings_in_use(config)
+    rate: float | None = None  # None = that of the checkpoint
     with peak_memory() as peak:
-        experiment = _trained(folder, fabric, build, settings_in_use(config), hooks, resume, progress)
+        for rollbacks in count():
+            try:
+                experiment = _trained(folder, fabric, build, settings, hooks, resume, progress, rate)
+                break
+            except NonFinite as found:
+                if config.train.on_nonfinite == "stop" or rollbacks == MOST_ROLLBACKS:
+                    raise
+                resume, rate = True, found.rate / 2
+                remark(f"{found}; back to the last checkpoint, with {rate:g} times the learning rate")
     if fabric.is_global_zero:
         memory = {} if peak.gb is None else {"training": round(peak.gb, 3)}
         write_json(folder.summary, {**_summary(folder), "notes": _notes(experiment), PEAK_MEMORY: memory})
@@ -58,6 +74,7 @@ def _trained(
     hooks: Sequence[Hook],
     resume: bool,
     progress: bool,
+    rate: float | None,
 ) -> Experiment:
     from openjepa.training.loop import fit
 
@@ -69,11 +86,15 @@ def _trained(
                 len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
         if experiment.unknown is not None:
             require_known(experiment.unknown())
-    resume = resume and bool(checkpoint.finished(folder.checkpoints))  # stopped before the first one: start over
+        if fabric.is_global_zero:
+            folder.seal()
     main = fabric.is_global_zero
+    # None: a new run, or one that stopped before its first checkpoint and starts over
+    found = checkpoint.newest_resumable(folder.checkpoints) if main and resume else None
+    start_from = fabric.broadcast(found)
     if main:
-        folder.forget_after(checkpoint.newest_step(folder.checkpoints) if resume else -1)
-        if resume and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
+        folder.forget_after(-1 if start_from is None else checkpoint.step_of(start_from))
+        if start_from is not None and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
             Console(stderr=True).print(
                 f"the data have changed since the run began: {counts_line(before)} then",
                 markup=False,
@@ -87,14 +108,29 @@ def _trained(
             for line in (*lines, *experiment.remarks()):
                 Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
+    if rate is None:
+        rate = 1.0 if start_from is None else checkpoint.load_rate(start_from)
     with _observers(folder, experiment, hooks, progress) if main else _no_observers() as observers:
         monitor = _health_monitor(experiment, folder, settings, observers.on_health)
         try:
             with compute_threads(experiment.train.threads):
-                fit(fabric, experiment, folder, observers.on_step, monitor, resume)
+                fit(fabric, experiment, folder, observers.on_step, monitor, start_from, rate)
+        except NonFinite as found:
+            append_jsonl(folder.nonfinite, {"step": found.step, "rank": fabric.global_rank, "batches": found.batches})
+            raise NonFinite(_advised(str(found), folder, experiment.train, rate), found.step, rate=rate) from None
+        except StoppedBySignal:
+            raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; resume with: openjepa train --resume {folder.path}") from None
     return experiment
+
+
+def _advised(found: str, folder: RunDir, config: TrainConfig, rate: float) -> str:
+    """What was found, which samples it was, and a command that goes on."""
+    return (
+        f"{found}. The samples of that step are in {folder.nonfinite}. Go on with a lower rate: openjepa train "
+        f"--resume {folder.path} train.lr={config.lr / 2:g} --force (train.on_nonfinite=rollback does so by itself)"
+    )
 
 
 def data_counts(experiment: Experiment) -> dict[str, int]:

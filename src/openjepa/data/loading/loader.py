@@ -12,7 +12,8 @@ ahead in a thread of the main process; data loading processes get the samples an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,6 +54,10 @@ class TrainBatches(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         return next(self._batches)
+
+    def close(self) -> None:
+        """End the data loading processes, whoever still refers to this object."""
+        self._batches.close()
 
     def bookmark(self, step: int) -> Bookmark | None:
         """The last window that begins at `step` or before it; None if the data is no stream and needs none.
@@ -106,7 +111,7 @@ class _BatchPlan:
         return _BatchKey(draw, self.experiment.train.seed, epoch, window.first + rows, samples)
 
 
-def _generated(plan: _BatchPlan) -> Iterator[Batch]:
+def _generated(plan: _BatchPlan) -> Generator[Batch]:
     data, experiment = plan.experiment.train_data, plan.experiment
     if not isinstance(data, StreamedData):
         _rows_of(data)  # before data loading processes start: they share what this opens
@@ -228,7 +233,7 @@ def _load(batches: _Batches, keys: Iterator[_BatchKey], workers: int, pin: bool 
         pin_memory=pin,
         collate_fn=_as_it_is,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # else DataLoader draws from the global one, which dropout reads
     )
     for batch in loader:
@@ -241,5 +246,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a thread pool does not survive the fork
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # sent to all processes of a run: the main one ends the others

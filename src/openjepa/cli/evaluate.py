@@ -14,7 +14,9 @@ from openjepa.cli.compute import Device, ModelPrecision, TrustCode
 from openjepa.cli.output import FAILED, AsJson, Long, print_json, remark, stderr, stdout
 from openjepa.cli.progress import ProbeProgress
 from openjepa.core.errors import UserError
+from openjepa.core.rundir import RunDir, read_jsonl
 from openjepa.core.tables import folding_table
+from openjepa.core.trust import UntrustedCode
 
 if TYPE_CHECKING:
     from openjepa.api import Run
@@ -212,17 +214,22 @@ def diagnose(run: RunFolder, trust_code: TrustCode = False, as_json: AsJson = Fa
     from openjepa import api
     from openjepa.cli.printing import print_trend, print_verdict
 
-    opened = api.load(run, "cpu")
-    records = opened.health()
+    folder = RunDir.open(run)
+    records = list(read_jsonl(folder.health))
     if not records:
         raise UserError(f"{run} has no health record yet; training writes the first one at step 0")
-    override = opened.suggested_overrides()
+    recipe, _ = folder.recipe_and_values()
+    try:
+        override = api.load(run, "cpu").suggested_overrides()
+    except UntrustedCode as error:
+        remark(f"no settings are suggested: {error}")
+        override = []
     if as_json:
         print_json({"run": str(run), "latest": records[-1], "override": override, "history": records})
         return
     print_verdict(records[-1])
     if override:
-        words = ["openjepa", "train", opened.recipe, "--config", str(opened.folder.config_file), *override]
+        words = ["openjepa", "train", recipe, "--config", str(folder.config_file), *override]
         stdout().print(f"try: {shlex.join(words)}", markup=False, soft_wrap=True)
     print_trend(records)
 

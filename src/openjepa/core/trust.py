@@ -39,10 +39,14 @@ def distrust(names: Iterable[str]) -> None:
     _untrusted.update(name for name in names if ":" in name or not name.startswith(OWN))
 
 
+class UntrustedCode(UserError):
+    """A run names code that nobody has said to trust."""
+
+
 def require_trusted(name: str) -> None:
-    """Raises UserError for a name that only a run folder has given."""
+    """Raises UntrustedCode for a name that only a run folder has given."""
     if name in _untrusted and name not in _trusted and not _everything:
-        raise UserError(
+        raise UntrustedCode(
             f"this run names code of its own, {_described(name)}; nothing of it was run. Read it, and if you trust it, "
             "open the run with --trust-code (in Python: trust_code=True)"
         )

@@ -12,6 +12,7 @@ from typing import Any
 from openjepa import api
 from openjepa.core.errors import UserError
 from openjepa.core.locate import built_in_recipes, recipe_summary
+from openjepa.core.trust import UntrustedCode
 from openjepa.core.values import as_yaml
 from openjepa.pages.masks import html as mask_html
 from openjepa.pages.masks import sampling
@@ -34,7 +35,10 @@ LIVE_REFRESH_S = 15
 def run_page(path: Path, device: str = "auto", precision: str = "auto") -> str:
     """The whole page of a run folder; its networks run as `api.load` says. Raises UserError if it is none."""
     logs = read_logs(path)
-    run = api.load(path, device, precision)
+    try:
+        run = api.load(path, device, precision)
+    except UntrustedCode as error:
+        return _page_of_logs(logs, str(error))
     samples = once(lambda: held_out_samples(run))
     sections: list[Section] = [
         *_of_training(logs, run),
@@ -46,6 +50,18 @@ def run_page(path: Path, device: str = "auto", precision: str = "auto") -> str:
         ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs)),
     ]
     return assemble(f"OpenJEPA: {logs.name}", header(logs), sections)
+
+
+def _page_of_logs(logs: Logs, reason: str) -> str:
+    """The page of a run whose own code is not trusted: what its files say, and why there is no more."""
+    sections: list[Section] = [
+        ("verdict", "Verdict", lambda: verdict(logs)),
+        ("curves", "Curves", lambda: curves(logs)),
+        ("scorecard", "Did training help?", lambda: scorecards(logs)),
+        ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs)),
+    ]
+    note = f'<p class="note">Only what its files say: {escape(reason)}</p>'
+    return assemble(f"OpenJEPA: {logs.name}", header(logs) + note, sections)
 
 
 def live_page(path: Path) -> str:

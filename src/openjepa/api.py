@@ -155,7 +155,7 @@ def adapt(
     wanted = Config.load({"encoder": {"name": str(base)}}, overrides, given)
     config = adaptation.source_of(adaptation.with_documents(wanted, objects)).with_absolute_paths()
     paths = [Path(path) for path in guard]
-    with training_lock(Path(out)):
+    with training_lock(Path(out)), adaptation.withdrawn_on_failure(Path(out)):
         return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
 
 

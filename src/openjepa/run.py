@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from openjepa.core.atomic import writing
 from openjepa.core.compute import Compute, compute_for, cpu_multiplies_bf16
 from openjepa.core.config import names_files
 from openjepa.core.describe import settings_in_use
@@ -417,7 +418,7 @@ class Run:
         drawn = []
         for name, draw in self.experiment.figures.items():
             drawn.append(self.folder.evals / f"{name}.png")
-            with self.compute.autocast():
+            with writing(drawn[-1]), self.compute.autocast():
                 draw(self.experiment.method, drawn[-1])
         return drawn
 

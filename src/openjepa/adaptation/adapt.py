@@ -5,6 +5,7 @@ encode once -> statistics -> decide -> compare on held-out documents -> fit on a
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -115,6 +116,20 @@ def adapt(
     }
     write_json(run_folder.adaptation, result)
     return run
+
+
+@contextmanager
+def withdrawn_on_failure(out: Path) -> Generator[None]:
+    """If the block fails, remove the half of a run that it has made in `out`, so that it can be given again."""
+    folder = RunDir(out)
+    begun = folder.has_begun()
+    try:
+        yield
+    except BaseException:
+        if not begun:
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            shutil.rmtree(out / LATENTS, ignore_errors=True)
+        raise
 
 
 def _written(

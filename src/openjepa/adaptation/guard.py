@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from openjepa.core.atomic import writing
 from openjepa.core.errors import UserError
 from openjepa.core.values import as_yaml, read_yaml
 from openjepa.evals.scorecard import Scorecard
@@ -48,7 +49,8 @@ def guard_suite(paths: Sequence[Path], folder: Path) -> Suite | None:
         else:
             raise UserError(f"--guard {path}: give a suite (.yaml), a BEIR folder, or rated pairs ({', '.join(RATED)})")
     file = folder / f"{NAME}.yaml"
-    file.write_text(as_yaml({"name": NAME, "tasks": tasks}), encoding="utf-8")
+    with writing(file):
+        file.write_text(as_yaml({"name": NAME, "tasks": tasks}), encoding="utf-8")
     return Suite.open(file)
 
 

@@ -8,6 +8,7 @@ Half precision keeps a unit row to 5e-4, far below what separates texts, and hal
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ import numpy as np
 
 from openjepa.adaptation.documents import Text
 from openjepa.adaptation.statistics import Block
+from openjepa.core.atomic import replaced_folder
 from openjepa.core.errors import UserError
 from openjepa.data.loading.held_out import is_held_out
 from openjepa.evals.features import require_finite, unit_rows
@@ -72,7 +74,18 @@ def encoded(
     `on_documents` is called with (documents, texts encoded) after each step. Raises UserError if there are none, or the
     encoder gives NaN.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with replaced_folder(folder) as temporary:
+        _encode_into(temporary, source, encode, held_out_share, on_documents)
+    return DocumentLatents.open(folder)
+
+
+def _encode_into(
+    folder: Path,
+    source: Iterable[Text],
+    encode: Encode,
+    held_out_share: float,
+    on_documents: Callable[[int, int], None] | None,
+) -> None:
     incoming = iter(source)
     owners: list[np.ndarray] = []
     held: list[bool] = []
@@ -96,16 +109,13 @@ def encoded(
     _finish(folder, "documents", dim)
     np.save(folder / "owner.npy", np.concatenate(owners).astype(np.int64))
     np.save(folder / "held_out.npy", np.array(held))
-    return DocumentLatents.open(folder)
 
 
 def _finish(folder: Path, name: str, dim: int) -> None:
     """Raw rows to an .npy file, without reading them into memory."""
     raw = folder / f"{name}.raw"
-    rows = np.memmap(raw, np.float16, "r").reshape(-1, dim) if raw.stat().st_size else np.zeros((0, dim), np.float16)
-    out = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, rows.shape)
-    for start in range(0, len(rows), BLOCK):
-        out[start : start + BLOCK] = rows[start : start + BLOCK]
-    out.flush()
-    del rows, out
+    header = {"descr": "<f2", "fortran_order": False, "shape": (raw.stat().st_size // (2 * dim), dim)}
+    with raw.open("rb") as rows, (folder / f"{name}.npy").open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        shutil.copyfileobj(rows, out)
     raw.unlink()

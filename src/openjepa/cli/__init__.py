@@ -32,6 +32,7 @@ from openjepa.cli import (
     train,
 )
 from openjepa.cli.output import INTERRUPTED, USAGE, Interrupted, fail, version
+from openjepa.core.atomic import write_failure
 from openjepa.core.errors import ReadingWarning, UserError
 from openjepa.core.remarks import is_main_process, remark
 
@@ -121,7 +122,16 @@ def _run(argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe has had enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.filename is None or not is_main_process():
+    except Exception as error:
+        line = _line_of(error)
+        if line is None or not is_main_process():
             raise
-        return fail(f"{error.filename}: {error.strerror}", USAGE)
+        return fail(line, USAGE)
+
+
+def _line_of(error: Exception) -> str | None:
+    """What a user can mend although nobody expected it: a file that cannot be opened, or a disk that takes no more."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    reason = write_failure(error)
+    return None if reason is None else f"cannot write a file: {reason}"

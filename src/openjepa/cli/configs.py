@@ -142,13 +142,15 @@ def copy(
 
     Example:  openjepa config copy t_jepa my.yaml && openjepa train --config my.yaml
     """
+    from openjepa.core.atomic import replaced_file
     from openjepa.core.describe import commented_yaml
 
     _, settings = _configure(recipe, preset, None)
     path = file or Path(f"{Path(recipe).stem}.yaml")
     if path.exists() and not force:
         raise UserError(f"{path} exists; choose another name or give --force")
-    path.write_text(commented_yaml(settings, recipe), encoding="utf-8")
+    with replaced_file(path) as temporary:
+        temporary.write_text(commented_yaml(settings, recipe), encoding="utf-8")
     if as_json:
         print_json({"file": str(path), "recipe": recipe})
     else:

@@ -41,6 +41,7 @@ def masks(
     from openjepa.pages.masks.figures import figures, to_json
     from openjepa.pages.masks.html import mask_settings, page
     from openjepa.pages.masks.sampling import built, sample
+    from openjepa.pages.writing import write_page
 
     target, overrides = words_of(context, words)
     if target is None:
@@ -52,7 +53,7 @@ def masks(
     is_run = Path(target, "config.yaml").is_file()
     file = out or (Path(target, "masks.html") if is_run else Path(f"masks-{Path(recipe).stem}.html"))
     command = " ".join(["openjepa masks", target, *overrides])
-    file.write_text(page(recipe, settings, sampled, statistics, command, remarks), encoding="utf-8")
+    write_page(page(recipe, settings, sampled, statistics, command, remarks), file)
     for line in remarks:
         remark(line)
     if as_json:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from openjepa.core.atomic import writing
 from openjepa.core.errors import UserError
 from openjepa.encoding.compact import Quantization
 from openjepa.encoding.partial import PartialVectors
@@ -44,7 +45,15 @@ def ids_file(path: Path) -> Path:
 
 
 def write_output(partial: PartialVectors, path: Path, quantization: Quantization) -> list[Path]:
-    """Make the output `path` of finished rows, and remove the folder they were kept in; the files that were made."""
+    """Make the output `path` of finished rows, and remove the folder they were kept in; the files that were made.
+
+    Raises WriteError if the disk does not take it; the rows are kept then, and an earlier output is as it was.
+    """
+    with writing(path):
+        return _output(partial, path, quantization)
+
+
+def _output(partial: PartialVectors, path: Path, quantization: Quantization) -> list[Path]:
     vectors, ids = partial.files
     match path.suffix:
         case ".parquet":

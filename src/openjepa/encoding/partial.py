@@ -14,12 +14,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from openjepa.core.atomic import writing
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import read_json, write_json
 
@@ -35,7 +37,7 @@ class PartialVectors:
         dim: numbers in a row.
         dtype: of these numbers, such as "<f4".
 
-    Raises UserError if another process writes the same output, or rows of other settings are there.
+    Raises UserError if another process writes the same output, rows of other settings are there, or the disk is full.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], dim: int, dtype: str) -> None:
@@ -43,15 +45,18 @@ class PartialVectors:
         self.settings = json.loads(json.dumps(dict(settings)))
         self.dim, self.dtype = dim, np.dtype(dtype)
         self.rows, self.notes = 0, {}  # whole rows, and what else was saved with them
-        self.path.mkdir(exist_ok=True)
+        self.out = out
         self._lock = FileLock(self.path / LOCK)
         try:
-            self._lock.acquire(timeout=0)
+            with writing(out):
+                self.path.mkdir(exist_ok=True)
+                self._lock.acquire(timeout=0)
         except Timeout:
             raise UserError(f"another process is writing {out}; wait for it, or choose another --out") from None
         try:
             saved = self._saved(out)
-            self._vectors, self._ids = self._opened(saved)
+            with writing(out):
+                self._vectors, self._ids = self._opened(saved)
         except BaseException:
             self._lock.release()
             raise
@@ -68,26 +73,30 @@ class PartialVectors:
 
     def append(self, ids: Sequence[str], vectors: np.ndarray, notes: Mapping[str, Any]) -> None:
         """Add rows [N, D] and make them, and `notes`, what a later process goes on from."""
+        with writing(self.out):
+            self._append(ids, vectors)
+        self.rows += len(ids)
+        self.notes = dict(notes)
+        write_json(self.path / STATE, self._state())
+
+    def _append(self, ids: Sequence[str], vectors: np.ndarray) -> None:
         self._vectors.write(np.ascontiguousarray(vectors, dtype=self.dtype).tobytes())
         self._ids.writelines(json.dumps(one).encode() + b"\n" for one in ids)
         for file in (self._vectors, self._ids):
             file.flush()
             os.fsync(file.fileno())
-        self.rows += len(ids)
-        self.notes = dict(notes)
-        write_json(self.path / STATE, self._state())
 
     def finish(self) -> None:
         """Write the number of rows into the header, and close the files."""
-        self._vectors.seek(0)
-        self._write_header(self._vectors)
-        self._vectors.close()
-        self._ids.close()
+        with writing(self.out):
+            self._vectors.seek(0)
+            self._write_header(self._vectors)
+            self._vectors.close()
+            self._ids.close()
 
     def remove(self) -> None:
         """Remove the folder."""
-        self._vectors.close()
-        self._ids.close()
+        self._close()
         self._lock.release()
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -98,9 +107,14 @@ class PartialVectors:
         if not self.rows:  # nothing to go on from
             self.remove()
             return
-        self._vectors.close()
-        self._ids.close()
+        self._close()
         self._lock.release()
+
+    def _close(self) -> None:
+        """Close the files; what a full disk did not take is not said again."""
+        for file in (self._vectors, self._ids):
+            with suppress(OSError):
+                file.close()
 
     def _saved(self, out: Path) -> dict[str, Any] | None:
         """The state that an earlier process left; None if there is none."""

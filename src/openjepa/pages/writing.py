@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from openjepa.core.atomic import replaced_file, writing
 from openjepa.core.errors import UserError
 from openjepa.pages.run.page import run_page
 from openjepa.pages.study import study_page
@@ -30,9 +30,9 @@ def write_report(folder: Path, out: Path | None = None, device: str = "auto", pr
 
 
 def write_page(page: str, file: Path) -> Path:
-    """Write to a temporary file, then rename it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, file)
+    """Write to a temporary file, then rename it. Raises WriteError if the disk does not take it."""
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(file) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return file

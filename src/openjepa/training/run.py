@@ -17,7 +17,7 @@ from rich.console import Console
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.describe import settings_in_use
-from openjepa.core.errors import NonFinite, StoppedBySignal
+from openjepa.core.errors import NonFinite, StoppedBySignal, WriteError
 from openjepa.core.experiment import Experiment, StreamedData
 from openjepa.core.memory import peak_memory
 from openjepa.core.method import Hook
@@ -115,6 +115,8 @@ def _trained(
         try:
             with compute_threads(experiment.train.threads):
                 fit(fabric, experiment, folder, observers.on_step, monitor, start_from, rate)
+        except WriteError as error:
+            raise WriteError(f"{error}. The run so far is intact: openjepa train --resume {folder.path}") from error
         except NonFinite as found:
             append_jsonl(folder.nonfinite, {"step": found.step, "rank": fabric.global_rank, "batches": found.batches})
             raise NonFinite(_advised(str(found), folder, experiment.train, rate), found.step, rate=rate) from None

@@ -81,7 +81,10 @@ class LatentCache:
         folder.mkdir(exist_ok=True)
         self._announce(folder, count, done)
         with file.open("ab") as stream:  # keeps the items that are complete
-            stream.truncate(int(self._offsets[-1]) * self.dim * 2)
+            size = int(self._offsets[-1]) * self.dim * 2
+            stream.truncate(size)
+            if size and hasattr(os, "posix_fallocate"):  # writing to a hole on a full disk would kill the process
+                os.posix_fallocate(stream.fileno(), 0, size)
         rows = np.memmap(file, np.float16, "r+", shape=self._shape)
         for start in range(done, count, CHUNK):
             numbers = range(start, min(start + CHUNK, count))

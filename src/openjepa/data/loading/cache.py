@@ -11,7 +11,7 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from openjepa.core.errors import UserError
+from openjepa.core.errors import UserError, WriteError
 
 
 def cache_dir() -> Path:
@@ -29,7 +29,7 @@ def cache_lock(folder: Path, what: str) -> Generator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             yield
-    except OSError as error:
+    except (OSError, WriteError) as error:
         raise UserError(f"the {what} cache {folder}: {error}; set OPENJEPA_CACHE to a folder with room") from error
 
 

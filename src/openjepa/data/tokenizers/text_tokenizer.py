@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field, field_validator
 from tokenizers import Tokenizer, models
 
+from openjepa.core.atomic import replaced_file
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
 from openjepa.core.vocabulary import Vocabulary
@@ -147,9 +148,8 @@ class TextTokenizer:
     def save(self, path: Path) -> None:
         """Write `path` (a tokenizer.json) by renaming a temporary file, so a reader never sees half of it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self.backend.save(str(temporary))
-        os.replace(temporary, path)
+        with replaced_file(path) as temporary:
+            self.backend.save(str(temporary))
 
     @classmethod
     def load(cls, path: Path) -> TextTokenizer:

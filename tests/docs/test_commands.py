@@ -61,6 +61,7 @@ SKIPPED = {
         (
             "openjepa adapt sentence-transformers/all-MiniLM-L6-v2 data=my_docs/ --out runs/adapted",
             "openjepa index runs/adapted data=my_docs/ --out my.index",
+            "openjepa eval runs/adapted --sts stsb=sts-dev.csv",
             'openjepa search my.index "Where is my parcel?"',
         ),
         "of a pretrained encoder; tests/docs/test_adapt_guide.py runs these verbs on a small one",

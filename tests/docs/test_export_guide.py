@@ -144,8 +144,9 @@ def test_the_other_commands_of_the_guide(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("openjepa.export.proof.opened_elsewhere", in_process)
     stories = ["train", "lang_jepa", *TINY, "steps=2", "--out", "runs/stories", "--no-eval"]
     assert main(stories) == 0
-    others = COMMAND.findall(GUIDE.read_text())[2:]
+    *others, push = COMMAND.findall(GUIDE.read_text())[2:]
     assert len(others) == 3
+    assert push.startswith("push runs/tickets someone/tickets")  # tests/e2e/test_push.py pushes to a hub of its own
     for line in others:
         assert main(line.split()) == 0
     assert sorted(place.name for place in (folder / "exports").iterdir()) == [

@@ -47,6 +47,16 @@ SETTINGS = (
     "train.log_every=3",
     "train.keep_checkpoints=3",
 )
+PRELOADED = [  # what a training imports, so that it takes a second to start
+    "openjepa.cli.train",
+    "openjepa.cli.printing",
+    "openjepa.training.loop",
+    "openjepa.recipes.t_jepa",
+    "openjepa.data.worlds.stories",
+    "torch._dynamo",
+    "pandas",
+    "pyarrow",
+]
 FAULTS = ("kill -9", "SIGTERM", "cut checkpoint", "flipped bit", "full disk")
 TOO_SMALL = 20_000  # bytes of a file on the "full disk": less than a checkpoint has
 PATIENCE_S = 300.0
@@ -69,11 +79,12 @@ def train(words: Sequence[str], keys: str, log: str, largest_file: int | None = 
 class Soak:
     """A disturbed training in `folder`, beside the undisturbed one that it is compared with."""
 
-    def __init__(self, folder: Path, steps: int, seed: int) -> None:
+    def __init__(self, folder: Path, steps: int, events: int, seed: int) -> None:
         self.folder, self.steps, self.random = folder, steps, random.Random(seed)
+        self.pace = max(1, steps // events - 4)  # most batches between two events: they all happen before the end
         self.run, self.straight = folder / "disturbed", folder / "straight"
         self.processes = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload(["openjepa.api", "openjepa.cli.train", "openjepa.recipes.t_jepa"])
+        self.processes.set_forkserver_preload(PRELOADED)
 
     def start(self, run: Path, largest_file: int | None = None) -> Any:
         """A process that begins the training in `run`, or goes on with it."""
@@ -93,21 +104,20 @@ class Soak:
             process.join(PATIENCE_S)
             return f"exit {process.exitcode}" if process.exitcode == FULL else self._fail(fault, process)
         process = self.start(self.run)
-        self._wait_for_a_step(process)
-        time.sleep(self.random.uniform(0, 0.6))
+        self._wait_for_batches(process, self.random.randint(1, self.pace))
         stops = fault == "SIGTERM"
         os.kill(process.pid, signal.SIGTERM if stops else signal.SIGKILL)
         process.join(PATIENCE_S)
-        if process.exitcode not in ((143, -15, 0) if stops else (-9, 0)):
+        if process.exitcode not in ((143, -15) if stops else (-9,)):
             return self._fail(fault, process)
         return f"exit {process.exitcode}{self._damage(fault)}"
 
-    def _wait_for_a_step(self, process: Any) -> None:
-        """Until it has read a batch since it began, so that every process gets on."""
+    def _wait_for_batches(self, process: Any, count: int) -> None:
+        """Until it has read so many since it began: every process gets on, and none comes to the end."""
         file = self.run.with_suffix(".keys.jsonl")
-        before, end = size_of(file), time.monotonic() + PATIENCE_S
-        while size_of(file) == before and process.is_alive() and time.monotonic() < end:
-            time.sleep(0.01)
+        before, end = lines_of(file), time.monotonic() + PATIENCE_S
+        while lines_of(file) < before + count and process.is_alive() and time.monotonic() < end:
+            time.sleep(0.005)
 
     def _damage(self, fault: str) -> str:
         """Damage a file of the newest checkpoint, if there is another one to fall back to."""
@@ -150,8 +160,8 @@ class Soak:
         return found + lost_or_twice([list(min(batches[step])) for step in sorted(batches)])
 
 
-def size_of(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
+def lines_of(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 def weights_of(run: Path) -> dict[str, bytes]:
@@ -195,7 +205,7 @@ def lost_or_twice(batches: Sequence[Sequence[int]]) -> list[str]:
 def soak(folder: Path, events: int, steps: int, seed: int = 0, faults: Sequence[str] = FAULTS) -> dict[str, Any]:
     """Run it all; {"events": [...], "differences": [...], "seconds": ...}."""
     began = time.monotonic()
-    one = Soak(folder, steps, seed)
+    one = Soak(folder, steps, events, seed)
     one.finish(one.straight)
     happened = []
     for number in range(events):

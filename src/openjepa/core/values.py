@@ -59,7 +59,7 @@ class _Dumper(yaml.SafeDumper):
     """Puts quotes around a text that would not be read as text."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        is_special = text.strip().lower() in UNSET or not isinstance(plain(Written(text)), str)
+        is_special = text.strip().lower() in UNSET or not isinstance(_meaning(Written(text), (Any,)), str)
         style = '"' if LINE_BREAKS & set(text) else "'" if is_special else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

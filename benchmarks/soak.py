@@ -40,7 +40,7 @@ SETTINGS = (
     "train.batch_size=8",
     "train.accelerator=cpu",
     "train.threads=1",
-    "train.checkpoint_every=7",
+    "train.checkpoint_every=3",
     "train.checkpoint_seconds=0.5",
     "train.health_every=10000",
     "train.health_samples=1",
@@ -92,7 +92,13 @@ class Soak:
             words = ["--resume", str(run), "--trust-code"]
         else:
             words = [str(RECIPE), *SETTINGS, f"train.steps={self.steps}", "--out", str(run)]
-        arguments = (words, str(run.with_suffix(".keys.jsonl")), str(run.with_suffix(".log")), largest_file)
+        name = run.name
+        if largest_file is not None:  # of the log and the keys, too: they begin anew
+            name += "-full"
+            for suffix in (".keys.jsonl", ".log"):
+                (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+        keys, log = (str(self.folder / f"{name}{suffix}") for suffix in (".keys.jsonl", ".log"))
+        arguments = (words, keys, log, largest_file)
         process = self.processes.Process(target=train, args=arguments)
         process.start()
         return process

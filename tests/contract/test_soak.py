@@ -10,7 +10,7 @@ from benchmarks.soak import FAULTS, lost_or_twice, soak
 
 
 def test_ten_faults_change_nothing(tmp_path: Path) -> None:
-    result = soak(tmp_path, events=10, steps=90, seed=1)
+    result = soak(tmp_path, events=10, steps=60, seed=1)
     assert result["differences"] == []
     assert {event.partition(":")[0] for event in result["events"]} == set(FAULTS)
     assert sum("damaged" in event for event in result["events"]) >= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")  # of torchrun and Fabric, srun, mpirun
 
@@ -11,7 +12,8 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")  # of tor
 def remark(message: str) -> None:
     """Print one line on stderr, in the main process only."""
     if is_main_process():
-        print("openjepa: " + " ".join(message.split()), file=sys.stderr)
+        with suppress(OSError):  # stderr may be a file on the disk that is full
+            print("openjepa: " + " ".join(message.split()), file=sys.stderr)
 
 
 def is_main_process() -> bool:

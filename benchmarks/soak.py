@@ -61,6 +61,7 @@ FAULTS = ("kill -9", "SIGTERM", "cut checkpoint", "flipped bit", "full disk")
 TOO_SMALL = 20_000  # bytes of a file on the "full disk": less than a checkpoint has
 PATIENCE_S = 300.0
 FULL = 2  # exit code of a training that could not write
+UNKNOWN = 255  # of one that ended, but whose code the fork server did not pass on
 
 
 def train(words: Sequence[str], keys: str, log: str, largest_file: int | None = None) -> None:
@@ -114,7 +115,7 @@ class Soak:
         stops = fault == "SIGTERM"
         os.kill(process.pid, signal.SIGTERM if stops else signal.SIGKILL)
         process.join(PATIENCE_S)
-        if process.exitcode not in ((143, -15) if stops else (-9,)):
+        if process.exitcode not in ((143, -15, UNKNOWN) if stops else (-9, UNKNOWN)):
             return self._fail(fault, process)
         return f"exit {process.exitcode}{self._damage(fault)}"
 

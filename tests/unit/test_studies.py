@@ -168,6 +168,7 @@ def test_a_folder_that_does_not_know_a_newer_setting_is_kept(tmp_path: Path) -> 
     values = yaml.safe_load(cell.folder.config_file.read_text())
     del values["train"]["predictor_only_fraction"]
     cell.folder.config_file.write_text(yaml.safe_dump(values))
+    cell.folder.seal()
     prepare([cell])
     other = ablation_arms("t_jepa", None, None, ["mask.ratio=0.3,0.5", "train.predictor_only_fraction=0.2"])
     with pytest.raises(UserError, match=r"train.predictor_only_fraction=null there, 0.2 here"):

@@ -60,11 +60,11 @@ PRELOADED = [  # what a training imports, so that it takes a second to start
 FAULTS = ("kill -9", "SIGTERM", "cut checkpoint", "flipped bit", "full disk")
 TOO_SMALL = 20_000  # bytes of a file on the "full disk": less than a checkpoint has
 PATIENCE_S = 300.0
-FULL = 2  # exit code of a training that could not write
+ENDS = {"SIGTERM": "143", "full disk": "2", "the last start": "0"}  # exit codes; a killed process has none
 
 
-def train(words: Sequence[str], keys: str, log: str, largest_file: int | None = None) -> None:
-    """The command line in this process, which ends with its exit code; what it prints goes to `log`."""
+def train(words: Sequence[str], keys: str, log: str, exit_code: Path, largest_file: int | None = None) -> None:
+    """The command line in this process; its exit code goes to a file, what it prints to `log`."""
     os.environ["SOAK_KEYS"] = keys
     with open(log, "a", encoding="utf-8") as out:
         os.dup2(out.fileno(), 1)
@@ -73,7 +73,7 @@ def train(words: Sequence[str], keys: str, log: str, largest_file: int | None = 
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     from openjepa.cli import main
 
-    sys.exit(main(["train", *words, "--no-eval"]))
+    exit_code.write_text(str(main(["train", *words, "--no-eval"])))
 
 
 class Soak:
@@ -81,6 +81,7 @@ class Soak:
 
     def __init__(self, folder: Path, steps: int, events: int, seed: int) -> None:
         self.folder, self.steps, self.random = folder, steps, random.Random(seed)
+        self.exit_code = folder / "exit-code"  # a fork server tells it, too, but not always
         self.pace = max(1, steps // events - 4)  # most batches between two events: they all happen before the end
         self.run, self.straight = folder / "disturbed", folder / "straight"
         self.processes = multiprocessing.get_context("forkserver")
@@ -98,7 +99,8 @@ class Soak:
             for suffix in (".keys.jsonl", ".log"):
                 (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
         keys, log = (str(self.folder / f"{name}{suffix}") for suffix in (".keys.jsonl", ".log"))
-        arguments = (words, keys, log, largest_file)
+        self.exit_code.unlink(missing_ok=True)
+        arguments = (words, keys, log, self.exit_code, largest_file)
         process = self.processes.Process(target=train, args=arguments)
         process.start()
         return process
@@ -107,16 +109,20 @@ class Soak:
         """Let the training run for a moment and disturb it; what came of it."""
         if fault == "full disk":
             process = self.start(self.run, TOO_SMALL)
-            process.join(PATIENCE_S)
-            return f"exit {process.exitcode}" if process.exitcode == FULL else self._fail(fault, process)
+            return self._ended(fault, process)
         process = self.start(self.run)
         self._wait_for_batches(process, self.random.randint(1, self.pace))
-        stops = fault == "SIGTERM"
-        os.kill(process.pid, signal.SIGTERM if stops else signal.SIGKILL)
+        os.kill(process.pid, signal.SIGTERM if fault == "SIGTERM" else signal.SIGKILL)
+        return self._ended(fault, process) + self._damage(fault)
+
+    def _ended(self, fault: str, process: Any) -> str:
+        """Wait for the process, which must end as the fault ends it."""
         process.join(PATIENCE_S)
-        if process.exitcode not in ((143, -15) if stops else (-9,)):
-            return self._fail(fault, process)
-        return f"exit {process.exitcode}{self._damage(fault)}"
+        code = self.exit_code.read_text() if self.exit_code.exists() else "none"
+        if process.is_alive() or code != ENDS.get(fault, "none"):
+            last = self.run.with_suffix(".log").read_text(encoding="utf-8").splitlines()[-12:]
+            raise SystemExit(f"after {fault}: exit code {code}\n" + "\n".join(last))
+        return f"exit code {code}"
 
     def _wait_for_batches(self, process: Any, count: int) -> None:
         """Until it has read so many since it began: every process gets on, and none comes to the end."""
@@ -141,16 +147,9 @@ class Soak:
         file.write_bytes(data)
         return f", damaged {found[-1].name}/{file.name}"
 
-    def _fail(self, fault: str, process: Any) -> str:
-        last = self.run.with_suffix(".log").read_text(encoding="utf-8").splitlines()[-12:]
-        raise SystemExit(f"after {fault}: exit code {process.exitcode}\n" + "\n".join(last))
-
     def finish(self, run: Path) -> None:
         """Train `run` to its end, undisturbed."""
-        process = self.start(run)
-        process.join(PATIENCE_S)
-        if process.exitcode != 0:
-            self._fail("the last start", process)
+        self._ended("the last start", self.start(run))
 
     def differences(self) -> list[str]:
         """What the disturbed run has otherwise than the undisturbed one; empty if all is well."""

@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,38 +22,40 @@ from tests.tiny import TINY
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def hold(folder: Path, held: multiprocessing.Event, dropped: multiprocessing.Event) -> None:  # ty: ignore[invalid-type-form]
+def hold(folder: Path, pipe: Any) -> None:
     with training_lock(folder):
-        held.set()
-        dropped.wait()
+        pipe.send("held")
+        pipe.poll(None)  # until the other end says something, or is closed
 
 
 @pytest.fixture
-def holder(tmp_path: Path):
-    """Another process that trains into tmp_path/run."""
-    held, dropped = SPAWN.Event(), SPAWN.Event()
-    process = SPAWN.Process(target=hold, args=(tmp_path / "run", held, dropped))
+def holder(tmp_path: Path) -> Iterator[Any]:
+    """Another process that trains into tmp_path/run; `pipe` ends it."""
+    pipe, other = SPAWN.Pipe()
+    process = SPAWN.Process(target=hold, args=(tmp_path / "run", other))
     process.start()
-    assert held.wait(60)
-    process.dropped = dropped
+    other.close()
+    assert pipe.poll(60)
+    assert pipe.recv() == "held"
+    process.pipe = pipe
     yield process
-    dropped.set()
+    pipe.close()
     process.join()
 
 
-def test_a_second_training_is_refused_and_told_who_has_the_folder(holder, tmp_path: Path) -> None:
+def test_a_second_training_is_refused_and_told_who_has_the_folder(holder: Any, tmp_path: Path) -> None:
     named = rf"is being trained by process {holder.pid} on {socket.gethostname()} since"
     with pytest.raises(UserError, match=named):
         api.train("t_jepa", out=tmp_path / "run", overrides=[*TINY, "train.steps=1"], progress=False)
     assert [file.name for file in (tmp_path / "run").iterdir()] == [LOCK], "nothing is written by the refused one"
-    holder.dropped.set()
+    holder.pipe.send("end")
     holder.join()
     with training_lock(tmp_path / "run"):
         assert json.loads((tmp_path / "run" / LOCK).read_text())["pid"] == os.getpid()
 
 
 def test_the_lock_of_a_killed_process_is_taken_over_and_said(
-    holder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    holder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()

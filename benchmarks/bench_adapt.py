@@ -30,7 +30,7 @@ from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Search
 from openjepa.data.files.records import Counts
 from openjepa.data.text.sources import DataConfig
-from openjepa.evals.features import unit_rows
+from openjepa.evals.features import embedder_of, unit_rows
 from openjepa.evals.scores import Score, difference_interval
 from openjepa.evals.search import answers_in, ndcg
 from openjepa.tasks.beir import read_beir
@@ -69,7 +69,8 @@ class Collection:
         owner = places[latents.owner]
         order = np.argsort(owner, kind="stable")
         parts = np.asarray(latents.parts, np.float64)[order]
-        queries = unit_rows(openjepa.load(out).fresh_vectors(task.queries).astype(np.float64))
+        start = embedder_of(openjepa.load(out).fresh())
+        queries = unit_rows(start(task.queries).astype(np.float64))
         return cls(task.name, task, queries, documents, Block(parts, owner[order]), seconds, run.adaptation())
 
     def ndcg(self, scores: np.ndarray) -> np.ndarray:

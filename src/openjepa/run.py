@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 BF16_COSINE = 0.999  # smallest cosine with fp32 at which vectors may be computed in bf16 without being asked
 DEFAULT_PROMPT = ""  # stands for the prompt that a run has by itself
+EXAMPLE_TEXT, EXAMPLE_IMAGE = "a text of a few words", np.zeros((64, 64, 3), np.uint8)  # embedded to see how long
 BACKGROUND_TEXTS = 500  # held-out texts whose random pairs tell what a cosine means
 
 
@@ -163,9 +164,10 @@ class Run:
         """`encode` without a word on what was cut or unknown; the caller says it."""
         return self._vectors(texts, report=self.reading(long))
 
-    def fresh_vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """`encode` by the run as it was before training."""
-        return vectors_at(self.fresh(), texts, EMBEDDING)
+    def vector_dim(self, at: Point = EMBEDDING) -> int:
+        """D, the length of its vectors."""
+        example, _ = self._as_inputs(EXAMPLE_IMAGE if self.reading() is None else EXAMPLE_TEXT)
+        return self._vectors(example, at=at).shape[1]
 
     def encode_document(self, texts: Any, **options: Any) -> np.ndarray:
         """`encode` for texts that are searched in, behind the start's prompt "document" if it has one."""
@@ -177,9 +179,7 @@ class Run:
         A run that `openjepa adapt` made may map queries otherwise than documents; for others there is no difference.
         """
         vectors = self.encode(texts, **self._with_role("query", options))
-        as_queries = query_vectors(self.experiment.method)
-        assert as_queries is not None
-        return as_queries(np.atleast_2d(vectors)).reshape(vectors.shape)
+        return query_vectors(self.experiment.method, np.atleast_2d(vectors)).reshape(vectors.shape)
 
     def _with_role(self, role: str, options: Mapping[str, Any]) -> dict[str, Any]:
         inputs = self.experiment.embedding.inputs
@@ -279,8 +279,7 @@ class Run:
         if report is None:
             raise UserError(f"embed reads files of texts, and {self.recipe} embeds images; use run.encode(images)")
         inputs = report.inputs
-        full_dim = self._vectors(["a text of a few words"], at=at).shape[1]
-        compaction = Compaction(full_dim, dims, quantization, inputs.unit_length and at == EMBEDDING)
+        compaction = Compaction(self.vector_dim(at), dims, quantization, inputs.unit_length and at == EMBEDDING)
         if processes == 1:
             encoding = partial(one_process, self._counted_encoder(batch_tokens, at, long))
         else:
@@ -531,9 +530,7 @@ class Run:
     def _query_vectors(self, inputs: list[Any], prompted: bool) -> np.ndarray:
         """Vectors of queries, cut, behind the start's prompt for them or not."""
         options = self._with_role("query", {}) if prompted else {}
-        as_queries = query_vectors(self.experiment.method)
-        assert as_queries is not None
-        return as_queries(self._vectors(inputs, report=self.reading("cut"), **options))
+        return query_vectors(self.experiment.method, self._vectors(inputs, report=self.reading("cut"), **options))
 
     def _training_compute(self) -> Compute:
         """Where a readout is trained: as the run was, unless a device or a precision is asked for."""

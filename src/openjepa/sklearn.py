@@ -10,7 +10,6 @@ cross-validation, and nothing of a test set reaches them through the pipeline.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -18,15 +17,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 
-from openjepa.core.errors import ReadingWarning, UserError
+from openjepa.core.errors import UserError
 from openjepa.encoding.compact import Compaction
 from openjepa.evals.input_rows import BATCH_TOKENS
 from openjepa.run import DEFAULT_PROMPT, Run, load
 
 __all__ = ["Embedder"]
-
-
-EXAMPLE_TEXT, EXAMPLE_SIZE = "a text of a few words", 64  # embedded once, as a vector tells how long vectors are
 
 
 class Opened(NamedTuple):
@@ -105,10 +101,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         settings = (str(self.run), self.device, self.precision, self.trust_code)
         if getattr(self, "_opened", None) is None or self._opened.settings != settings:
             run = load(*settings)
-            example = np.zeros((EXAMPLE_SIZE, EXAMPLE_SIZE, 3), np.uint8) if run.reading() is None else EXAMPLE_TEXT
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ReadingWarning)  # the example's words may be unknown
-                self._opened = Opened(settings, run, len(run.encode(example)))
+            self._opened = Opened(settings, run, run.vector_dim())
         return self._opened
 
     def __getstate__(self) -> dict[str, Any]:

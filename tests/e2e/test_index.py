@@ -12,9 +12,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 import openjepa
 from openjepa.cli import main
-from openjepa.core.errors import UserError
+from openjepa.core.errors import UserError, WriteError
 from openjepa.evals.features import unit_rows
 from openjepa.retrieval.search import Index, Weights
+from tests.faults import full_disk
 
 ROWS = [
     {
@@ -101,6 +102,16 @@ def test_what_was_killed_within_a_block_goes_on(run: openjepa.Run, index: Path, 
     assert hits[0].text.startswith("New A storm")
     assert len(opened(broken)) == 301
     assert opened(broken).search(QUERY, 5)[0].text == opened(index).search(QUERY, 5)[0].text
+
+
+def test_a_full_disk_is_one_line_and_costs_no_document(run: openjepa.Run, index: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    shutil.copytree(index, full)
+    more = [{"title": f"New {n}", "text": f"Storm {n} broke the pier. Nobody of {n} was hurt."} for n in range(300)]
+    with full_disk((full / "documents.npy").stat().st_size + 5_000), pytest.raises(WriteError, match="cannot write"):
+        openjepa.build_index(run, data=more, title="title", out=full)
+    assert [hit.id for hit in opened(full).search(QUERY, 5)] == [hit.id for hit in opened(index).search(QUERY, 5)]
+    assert openjepa.build_index(run, data=more, title="title", out=full).documents == 600
 
 
 def test_an_index_belongs_to_one_run(index: Path, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_two_ranks_see_each_document_once_an_epoch_also_over_a_kill(env: dict[st
     assert EVERY < stopped < STEPS
     assert mark is not None
     assert 0 < mark.draw <= stopped  # it need not read from the start
-    second = start(env, tmp_path / "second", "--resume", str(run))
+    second = start(env, tmp_path / "second", "--resume", str(run), "--trust-code")
     assert second.wait(PATIENCE_S) == 0, (tmp_path / "second.log").read_text()
 
     before, after = read(tmp_path / "first"), read(tmp_path / "second")

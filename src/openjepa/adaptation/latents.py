@@ -8,7 +8,6 @@ Half precision keeps a unit row to 5e-4, far below what separates texts, and hal
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +20,7 @@ from openjepa.adaptation.statistics import Block
 from openjepa.core.atomic import replaced_folder
 from openjepa.core.errors import UserError
 from openjepa.data.loading.held_out import is_held_out
+from openjepa.encoding.growing import GrowingArray
 from openjepa.evals.features import require_finite, unit_rows
 
 AT_ONCE = 256  # documents that are encoded together
@@ -89,33 +89,24 @@ def _encode_into(
     incoming = iter(source)
     owners: list[np.ndarray] = []
     held: list[bool] = []
-    with (folder / "parts.raw").open("wb") as parts_file, (folder / "documents.raw").open("wb") as documents_file:
-        dim = 0
-        while chunk := list(islice(incoming, AT_ONCE)):
-            parts = [part for text in chunk for part in text.parts]
-            vectors = encode([*(text.whole for text in chunk), *parts])
-            require_finite(vectors, "the encoder")
-            rows = unit_rows(vectors).astype(np.float16)
-            dim = rows.shape[1]
-            documents_file.write(rows[: len(chunk)].tobytes())
-            parts_file.write(rows[len(chunk) :].tobytes())
-            owners.append(np.repeat(np.arange(len(held), len(held) + len(chunk)), [len(text.parts) for text in chunk]))
-            held += [is_held_out(text.whole, held_out_share) for text in chunk]
-            if on_documents is not None:
-                on_documents(len(chunk), len(rows))
+    files: list[GrowingArray] = []  # documents and parts, from the first vectors on
+    while chunk := list(islice(incoming, AT_ONCE)):
+        parts = [part for text in chunk for part in text.parts]
+        vectors = encode([*(text.whole for text in chunk), *parts])
+        require_finite(vectors, "the encoder")
+        rows = unit_rows(vectors)
+        files = files or [
+            GrowingArray(folder / f"{name}.npy", "<f2", rows.shape[1:]) for name in ("documents", "parts")
+        ]
+        for file, block in zip(files, (rows[: len(chunk)], rows[len(chunk) :]), strict=True):
+            file.append(block)
+        owners.append(np.repeat(np.arange(len(held), len(held) + len(chunk)), [len(text.parts) for text in chunk]))
+        held += [is_held_out(text.whole, held_out_share) for text in chunk]
+        if on_documents is not None:
+            on_documents(len(chunk), len(rows))
     if not held:
         raise UserError("there are no documents to adapt to")
-    _finish(folder, "parts", dim)
-    _finish(folder, "documents", dim)
+    for file in files:
+        file.close()
     np.save(folder / "owner.npy", np.concatenate(owners).astype(np.int64))
     np.save(folder / "held_out.npy", np.array(held))
-
-
-def _finish(folder: Path, name: str, dim: int) -> None:
-    """Raw rows to an .npy file, without reading them into memory."""
-    raw = folder / f"{name}.raw"
-    header = {"descr": "<f2", "fortran_order": False, "shape": (raw.stat().st_size // (2 * dim), dim)}
-    with raw.open("rb") as rows, (folder / f"{name}.npy").open("wb") as out:
-        np.lib.format.write_array_header_1_0(out, header)
-        shutil.copyfileobj(rows, out)
-    raw.unlink()

@@ -1,6 +1,6 @@
 """Vectors that are being written: a folder beside the output that a killed process leaves usable.
 
-    .vectors.npy.partial/   vectors.npy   the rows so far; its header is made right at the end
+    .vectors.npy.partial/   vectors.npy   the rows so far
                             ids.jsonl     the id of each row, a JSON string a line
                             state.json    how many rows are whole, and what was counted on the way
 
@@ -14,18 +14,19 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from openjepa.core.atomic import writing
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import read_json, write_json
+from openjepa.encoding.exclusive import only_writer
+from openjepa.encoding.growing import GrowingArray
 
-VECTORS, IDS, STATE, LOCK = "vectors.npy", "ids.jsonl", "state.json", "lock"
+VECTORS, IDS, STATE = "vectors.npy", "ids.jsonl", "state.json"
 
 
 class PartialVectors:
@@ -43,23 +44,16 @@ class PartialVectors:
     def __init__(self, out: Path, settings: Mapping[str, Any], dim: int, dtype: str) -> None:
         self.path = out.with_name(f".{out.name}.partial")
         self.settings = json.loads(json.dumps(dict(settings)))
-        self.dim, self.dtype = dim, np.dtype(dtype)
-        self.rows, self.notes = 0, {}  # whole rows, and what else was saved with them
         self.out = out
-        self._lock = FileLock(self.path / LOCK)
-        try:
+        with ExitStack() as held:
+            held.enter_context(only_writer(self.path, out))
+            saved = self._saved() or {"rows": 0, "id_bytes": 0, "notes": {}}
+            self.rows, self.notes = saved["rows"], saved["notes"]  # whole rows, and what else was saved with them
+            self._vectors = GrowingArray(self.path / VECTORS, dtype, (dim,), self.rows)
             with writing(out):
-                self.path.mkdir(exist_ok=True)
-                self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another process is writing {out}; wait for it, or choose another --out") from None
-        try:
-            saved = self._saved(out)
-            with writing(out):
-                self._vectors, self._ids = self._opened(saved)
-        except BaseException:
-            self._lock.release()
-            raise
+                self._ids = (self.path / IDS).open("ab")
+                self._ids.truncate(saved["id_bytes"])
+            self._held = held.pop_all()
 
     @property
     def vectors(self) -> np.ndarray:
@@ -74,49 +68,43 @@ class PartialVectors:
     def append(self, ids: Sequence[str], vectors: np.ndarray, notes: Mapping[str, Any]) -> None:
         """Add rows [N, D] and make them, and `notes`, what a later process goes on from."""
         with writing(self.out):
-            self._append(ids, vectors)
+            self._ids.writelines(json.dumps(one).encode() + b"\n" for one in ids)
+            self._ids.flush()
+            os.fsync(self._ids.fileno())
+            self._vectors.append(vectors)
+            self._vectors.flush()
         self.rows += len(ids)
         self.notes = dict(notes)
         write_json(self.path / STATE, self._state())
 
-    def _append(self, ids: Sequence[str], vectors: np.ndarray) -> None:
-        self._vectors.write(np.ascontiguousarray(vectors, dtype=self.dtype).tobytes())
-        self._ids.writelines(json.dumps(one).encode() + b"\n" for one in ids)
-        for file in (self._vectors, self._ids):
-            file.flush()
-            os.fsync(file.fileno())
-
     def finish(self) -> None:
-        """Write the number of rows into the header, and close the files."""
+        """Close the files."""
         with writing(self.out):
-            self._vectors.seek(0)
-            self._write_header(self._vectors)
             self._vectors.close()
             self._ids.close()
 
     def remove(self) -> None:
         """Remove the folder."""
-        self._close()
-        self._lock.release()
+        self._release()
         shutil.rmtree(self.path, ignore_errors=True)
 
     def __enter__(self) -> PartialVectors:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if not self.rows:  # nothing to go on from
+        if self.rows:
+            self._release()
+        else:  # nothing to go on from
             self.remove()
-            return
-        self._close()
-        self._lock.release()
 
-    def _close(self) -> None:
+    def _release(self) -> None:
         """Close the files; what a full disk did not take is not said again."""
-        for file in (self._vectors, self._ids):
-            with suppress(OSError):
-                file.close()
+        self._vectors.abandon()
+        with suppress(OSError):
+            self._ids.close()
+        self._held.close()
 
-    def _saved(self, out: Path) -> dict[str, Any] | None:
+    def _saved(self) -> dict[str, Any] | None:
         """The state that an earlier process left; None if there is none."""
         if not (self.path / STATE).exists():
             return None
@@ -126,28 +114,10 @@ class PartialVectors:
         if differing:
             named = ", ".join(f"{key} {theirs.get(key)!r}, now {self.settings.get(key)!r}" for key in differing)
             raise UserError(
-                f"{self.path} holds {state['rows']} rows for {out} of a command that did not end and was another "
+                f"{self.path} holds {state['rows']} rows for {self.out} of a command that did not end and was another "
                 f"({named}); repeat that one, remove the folder, or choose another --out"
             )
         return state
-
-    def _opened(self, saved: dict[str, Any] | None) -> tuple[IO[bytes], IO[bytes]]:
-        """The files, cut to what `saved` says is whole."""
-        vectors, ids = ((self.path / name).open("r+b" if saved is not None else "w+b") for name in (VECTORS, IDS))
-        header_bytes = self._write_header(vectors)
-        if saved is not None:
-            self.rows, self.notes = saved["rows"], saved["notes"]
-            vectors.truncate(header_bytes + self.rows * self.dim * self.dtype.itemsize)
-            ids.truncate(saved["id_bytes"])
-        vectors.seek(0, os.SEEK_END)
-        ids.seek(0, os.SEEK_END)
-        return vectors, ids
-
-    def _write_header(self, file: IO[bytes]) -> int:
-        """Write NumPy's header at the file's position; its length. It is padded, so that N can grow in place."""
-        shape = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.dim)}
-        np.lib.format.write_array_header_1_0(file, shape)
-        return file.tell()
 
     def _state(self) -> dict[str, Any]:
         return {"settings": self.settings, "rows": self.rows, "id_bytes": self._ids.tell(), "notes": self.notes}

@@ -79,17 +79,11 @@ def embedder_of(
     return lambda inputs: embed_all(method, read, inputs, batch_tokens, compute, report)
 
 
-def query_vectors(method: Method | None) -> Callable[[np.ndarray], np.ndarray] | None:
-    """From embeddings of texts [N, D] to the same texts' as queries [N, D]; None without a network."""
-    if method is None:
-        return None
-
-    def as_queries(vectors: np.ndarray) -> np.ndarray:
-        device = next(method.parameters()).device
-        with torch.inference_mode():
-            return method.as_queries(torch.from_numpy(vectors).to(device)).float().cpu().numpy()
-
-    return as_queries
+def query_vectors(method: Method, vectors: np.ndarray) -> np.ndarray:
+    """Embeddings of texts [N, D] as those of queries [N, D]; the same ones for most methods."""
+    device = next(method.parameters()).device
+    with torch.inference_mode():
+        return method.as_queries(torch.from_numpy(vectors).to(device)).float().cpu().numpy()
 
 
 def input_key(inputs: Sequence[Any]) -> Any:

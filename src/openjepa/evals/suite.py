@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ def _scores(task: Task, embedder: Embedder, method: Method | None, column: str, 
         case Retrieval():
             return _retrieved(task, embedder, method, column, compute)
         case Search():
-            return searched(task, embedder, column, query_vectors(method) if column in NETWORKS else None)
+            is_network = method is not None and column in NETWORKS
+            return searched(task, embedder, column, partial(query_vectors, method) if is_network else None)
         case Benchmark():
             return _benchmarked(task, embedder) if column in NETWORKS else {}
         case _:

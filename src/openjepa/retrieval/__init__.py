@@ -1,6 +1,5 @@
 """Search over documents by a run's vectors: an index on disk that grows, and exact search with reasons.
 
-growing   arrays on disk that grow row by row
 words     TF-IDF over documents that come in one after another
 index     documents, sentences and words in a folder
 search    scores of a query, each part with its share

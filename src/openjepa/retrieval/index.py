@@ -14,23 +14,25 @@ same command goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from openjepa.adaptation.documents import PartRule, Text, texts
+from openjepa.core.atomic import writing
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import read_json, write_json
 from openjepa.data.files.records import Counts
 from openjepa.data.loading.held_out import normalised_words, word_digest
 from openjepa.data.text.sources import DataConfig
+from openjepa.encoding.exclusive import only_writer
+from openjepa.encoding.growing import GrowingArray
 from openjepa.evals.features import require_finite, unit_rows
-from openjepa.retrieval.growing import GrowingArray
 from openjepa.retrieval.words import WordCounts
 from openjepa.run import Run
 from openjepa.training import checkpoint
@@ -68,16 +70,8 @@ def add_documents(
     `on_documents` is called with the number of documents of each block. Raises UserError if the index was made by
     another run, another process writes it, or the documents cannot be read.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process is writing {path}; wait for it, or choose another --out") from None
-    try:
+    with only_writer(path, path), writing(path):
         return _add(run, data, path, title, parts, on_documents)
-    finally:
-        lock.release()
 
 
 def _add(
@@ -92,16 +86,14 @@ def _add(
     counts = Counts()
     before, there = writer.rows, 0
     incoming = iter(texts(data, title, parts, counts))
-    try:
+    with writer:
         while chunk := list(islice(incoming, AT_ONCE)):
-            new = [text for text in chunk if writer.is_new(text)]
+            new = writer.new_ones(chunk)
             there += len(chunk) - len(new)
             if new:
                 writer.append(run, new)
             if on_documents is not None:
                 on_documents(len(chunk))
-    finally:
-        writer.close()
     return Added(path, writer.rows, writer.sentences, writer.rows - before, there, dict(counts))
 
 
@@ -113,7 +105,7 @@ class _Writer:
         self.identity = identity_of(run)
         state = self._state()
         self.rows, self.sentences = state["documents"], state["sentences"]
-        self.dim = state["dim"] or run.encode_quietly(["a text of a few words"]).shape[1]
+        self.dim = state["dim"] or run.vector_dim()
         self.vectors = GrowingArray(path / "documents.npy", "<f4", (self.dim,), self.rows)
         self.parts = GrowingArray(path / "sentences.npy", "<f2", (self.dim,), self.sentences)
         self.owner = GrowingArray(path / "owner.npy", "<i8", (), self.sentences)
@@ -138,16 +130,18 @@ class _Writer:
             )
         return state
 
-    def is_new(self, text: Text) -> bool:
-        """Whether no document of these words was added before; it counts as added from now on."""
-        digest = word_digest(normalised_words(text.whole))
-        if digest in self.known:
-            return False
-        self.known.add(digest)
-        return True
+    def new_ones(self, texts: Sequence[Text]) -> dict[bytes, Text]:
+        """Those of whose words there is no document yet, the first of each, by the digest of their words."""
+        found: dict[bytes, Text] = {}
+        for text in texts:
+            digest = word_digest(normalised_words(text.whole))
+            if digest not in self.known:
+                found.setdefault(digest, text)
+        return found
 
-    def append(self, run: Run, new: list[Text]) -> None:
+    def append(self, run: Run, added: Mapping[bytes, Text]) -> None:
         """Encode documents and their sentences, write them, and make them count."""
+        new = list(added.values())
         parts = [part for text in new for part in text.parts]
         vectors = run.encode_quietly([*(text.whole for text in new), *parts])
         require_finite(vectors, "the run")
@@ -156,8 +150,8 @@ class _Writer:
         self.parts.append(rows[len(new) :])
         numbers = np.arange(self.rows, self.rows + len(new))
         self.owner.append(np.repeat(numbers, [len(text.parts) for text in new]))
-        digests = [word_digest(normalised_words(text.whole)) for text in new]
-        self.digests.append(np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST))
+        self.known.update(added)
+        self.digests.append(np.frombuffer(b"".join(added), dtype=np.uint8).reshape(-1, DIGEST))
         self.words.append([text.whole for text in new])
         for text in new:
             line = json.dumps({"id": text.id, "text": text.whole, "sentences": text.parts}, ensure_ascii=False)
@@ -182,10 +176,15 @@ class _Writer:
         }
         write_json(self.path / STATE, state)
 
-    def close(self) -> None:
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the files; what no state counts is cut off by the next writer."""
         for part in (self.vectors, self.parts, self.owner, self.digests, self.ends, self.words):
-            part.close()
-        self.texts.close()
+            part.abandon()
+        with suppress(OSError):
+            self.texts.close()
 
 
 def identity_of(run: Run) -> dict[str, str]:

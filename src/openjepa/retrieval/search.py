@@ -70,16 +70,17 @@ class Index:
     @cached_property
     def documents(self) -> np.ndarray:
         """[N, D] float32 unit rows, read from disk."""
-        return np.load(self.path / "documents.npy", mmap_mode="r")
+        return np.load(self.path / "documents.npy", mmap_mode="r")[: len(self)]
 
     @cached_property
     def _sentences(self) -> tuple[np.ndarray, np.ndarray]:
         """[P, D] float16 unit rows, and the document of each [P]."""
-        return np.load(self.path / "sentences.npy", mmap_mode="r"), np.load(self.path / "owner.npy")
+        whole = self.state["sentences"]  # a process that was killed may have left more than the state counts
+        return np.load(self.path / "sentences.npy", mmap_mode="r")[:whole], np.load(self.path / "owner.npy")[:whole]
 
     @cached_property
     def _words(self) -> WordSearch:
-        return WordSearch(self.path)
+        return WordSearch(self.path, len(self))
 
     def search(self, query: str, top: int = 10, weights: Weights | None = None) -> list[Hit]:
         """The `top` documents of the highest scores, best first. Raises UserError for an empty query."""

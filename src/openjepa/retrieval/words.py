@@ -1,21 +1,20 @@
 """TF-IDF over documents that come in one after another: counts are kept, weights are made when the index is opened.
 
-Weights are (1 + log tf) (1 + log((1 + N) / (1 + df))), and rows are scaled to length 1, as in scikit-learn's
-`TfidfVectorizer` with sublinear_tf=True; words are its words.
+Words and weights are those of scikit-learn's `TfidfVectorizer` with sublinear_tf=True.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
-from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
-from openjepa.retrieval.growing import GrowingArray
+from openjepa.encoding.growing import GrowingArray
 
 VOCABULARY = "vocabulary.json"
 
@@ -56,33 +55,31 @@ class WordCounts:
         for part in (self._numbers, self._counts, self._ends):
             part.flush()
 
-    def close(self) -> None:
+    def abandon(self) -> None:
+        """Close the files as they are."""
         for part in (self._numbers, self._counts, self._ends):
-            part.close()
+            part.abandon()
 
 
 class WordSearch:
-    """Cosines of a query's words with those of all documents."""
+    """Cosines of a query's words with those of the first `rows` documents."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rows: int) -> None:
         self._analyze = CountVectorizer().build_analyzer()
         words = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
         self._vocabulary = {word: number for number, word in enumerate(words)}
         numbers, counts, ends = (np.load(folder / f"word_{name}.npy") for name in ("numbers", "counts", "ends"))
-        starts = np.concatenate([[0], ends])
-        frequency = np.bincount(numbers, minlength=len(words))  # documents that have the word
-        self._rarity = 1 + np.log((1 + len(ends)) / (1 + frequency))  # [V]
-        weights = (1 + np.log(counts)) * self._rarity[numbers]
-        matrix = sparse.csr_array((weights, numbers, starts), shape=(len(ends), len(words)))
-        lengths = np.sqrt(matrix.multiply(matrix).sum(axis=1))  # [N]
-        self._documents = (sparse.diags_array(1 / np.maximum(lengths, 1e-12)) @ matrix).tocsc()
+        starts = np.concatenate([[0], ends[:rows]])
+        entries = counts[: starts[-1]].astype(np.float64), numbers[: starts[-1]], starts
+        documents = sparse.csr_array(entries, shape=(rows, len(words)))
+        self._tfidf = TfidfTransformer(sublinear_tf=True)
+        self._documents = self._tfidf.fit_transform(documents).tocsc()
 
     def __call__(self, query: str) -> np.ndarray:
         """[N] cosines, 0 to 1."""
-        found: Mapping[str, int] = Counter(word for word in self._analyze(query) if word in self._vocabulary)
-        weights = np.zeros(len(self._vocabulary))
-        for word, count in found.items():
-            number = self._vocabulary[word]
-            weights[number] = (1 + np.log(count)) * self._rarity[number]
-        length = np.linalg.norm(weights)
-        return self._documents @ (weights / length) if length else np.zeros(self._documents.shape[0])
+        counts = np.zeros((1, len(self._vocabulary)))
+        for word in self._analyze(query):
+            if word in self._vocabulary:
+                counts[0, self._vocabulary[word]] += 1
+        weights = self._tfidf.transform(sparse.csr_array(counts))
+        return (self._documents @ weights.T).toarray()[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +17,20 @@ class GrowingArray:
         dtype: of its numbers, such as "<f4".
         shape: of a row; () = one number.
         rows: how many rows are whole; what is behind them is cut off.
+
+    Raises OSError if the disk does not take it; see `core.atomic.writing`.
     """
 
-    def __init__(self, path: Path, dtype: str, shape: tuple[int, ...], rows: int) -> None:
+    def __init__(self, path: Path, dtype: str, shape: tuple[int, ...] = (), rows: int = 0) -> None:
         self.path, self.dtype, self.shape, self.rows = path, np.dtype(dtype), shape, rows
-        if not path.exists():
-            path.touch()
+        path.touch()
         self._file = path.open("r+b")
         self._write_header()
         row_bytes = self.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         self._file.truncate(self._file.tell() + rows * row_bytes)
 
     def append(self, values: np.ndarray) -> None:
-        """Add rows [n, *shape]. They count when `flush` has been called."""
+        """Add rows [n, *shape]. They are on the disk when `flush` has been called."""
         self._file.seek(0, os.SEEK_END)
         self._file.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())
         self.rows += len(values)
@@ -40,8 +42,14 @@ class GrowingArray:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Flush and close."""
         self.flush()
         self._file.close()
+
+    def abandon(self) -> None:
+        """Close as it is; what a full disk did not take is not said again."""
+        with suppress(OSError):
+            self._file.close()
 
     def _write_header(self) -> None:
         self._file.seek(0)

@@ -114,8 +114,9 @@ def arms_of(of: Collection) -> Iterator[tuple[str, np.ndarray]]:
     for ridge in (0.03, 0.3):
         maps = Maps.fitted(of, of.block, ridge=ridge)
         yield f"whitening s = 0.6, predictor ridge {ridge}", scores_of(maps, of)
-    yield from hybrids(of, Maps.fitted(of, of.block), words)
-    yield from cuts(of)
+    defaults = Maps.fitted(of, of.block)
+    yield from hybrids(of, defaults, words)
+    yield from cuts(of, defaults)
 
 
 def hybrids(of: Collection, maps: Maps, words: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -128,14 +129,14 @@ def hybrids(of: Collection, maps: Maps, words: np.ndarray) -> Iterator[tuple[str
     yield "defaults + 0.5 best sentence + TF-IDF", adapted + 0.5 * sentence + words
 
 
-def cuts(of: Collection) -> Iterator[tuple[str, np.ndarray]]:
-    """Whitening cut to the directions of most variance between documents."""
-    whitening = Whitening.fitted(Statistics.of(of.block), 0.6)
-    queries, documents = whitening(of.queries), whitening(of.documents)
-    _, vectors = np.linalg.eigh(documents.T @ documents)
+def cuts(of: Collection, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
+    """The first dimensions alone, of the start and of the defaults."""
+    whitened = maps.whitening(of.queries), maps.whitening(of.documents)
+    mapped = whitened[0] @ maps.query_map, whitened[1]
+    vectors = {"start": (of.queries, of.documents), "whitening s = 0.6": whitened, "defaults": mapped}
     for size in CUTS:
-        kept = vectors[:, -size:]
-        yield f"whitening s = 0.6, cut to {size} dimensions", unit_rows(queries @ kept) @ unit_rows(documents @ kept).T
+        for name, (queries, documents) in vectors.items():
+            yield f"{name}, first {size} dimensions", unit_rows(queries[:, :size]) @ unit_rows(documents[:, :size]).T
 
 
 def of_all(of: Collection) -> Statistics:

@@ -127,6 +127,8 @@ def adapt(
     overrides: Sequence[str] = (),
     device: str = "auto",
     precision: str = "auto",
+    processes: int = 1,
+    update: bool = False,
     on_documents: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> Run:
@@ -142,6 +144,8 @@ def adapt(
         overrides: "key=value" strings, spelled as on the command line.
         device: where the encoder runs, as for `load`.
         precision: of its matrix products, as for `load`.
+        processes: how many encode, each with a copy of the encoder, as for `Run.embed_file`.
+        update: add the documents to those of `base`, an adapted run, whose own are not read again; its settings hold.
         on_documents: called with numbers of (documents, texts) that were encoded since the last call.
         **settings: `data` as for `train`, `title` (a column), `parts` ("sentences" or "paragraphs"), `max_len`, ...
 
@@ -152,11 +156,24 @@ def adapt(
     from openjepa.adaptation.adapted import Config
 
     given, objects = without_objects(settings)
-    wanted = Config.load({"encoder": {"name": str(base)}}, overrides, given)
+    begun = adaptation.settings_of(load(base, device)) if update else {"encoder": {"name": str(base)}}
+    wanted = Config.load(begun, overrides, given)
     config = adaptation.source_of(adaptation.with_documents(wanted, objects)).with_absolute_paths()
     paths = [Path(path) for path in guard]
     with training_lock(Path(out)), adaptation.withdrawn_on_failure(Path(out)):
-        return adaptation.adapt(base, Path(out), config, keep, paths, max_loss, device, precision, on_documents)
+        return adaptation.adapt(
+            base,
+            Path(out),
+            config,
+            keep,
+            paths,
+            max_loss=max_loss,
+            device=device,
+            precision=precision,
+            processes=processes,
+            update=update,
+            on_documents=on_documents,
+        )
 
 
 def build_index(

@@ -7,6 +7,7 @@ vectors = run.encode(["A label-free embedding.", "Another one."])  # [2, D]
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from openjepa.data.tokenizers.unknown_tokens import share_of_unknown_words
 from openjepa.encoding.compact import Compaction, Quantization
 from openjepa.encoding.files import TextFiles, embed_file
 from openjepa.encoding.inputs import as_images, as_texts
-from openjepa.encoding.workers import Encode, Encoded, one_process, several_processes
+from openjepa.encoding.workers import Encode, Encoded, Pass, one_process, several_processes
 from openjepa.evals.features import cosine_rows, query_vectors, require_finite, with_bf16_weights
 from openjepa.evals.input_rows import BATCH_TOKENS
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
@@ -280,18 +281,28 @@ class Run:
             raise UserError(f"embed reads files of texts, and {self.recipe} embeds images; use run.encode(images)")
         inputs = report.inputs
         compaction = Compaction(self.vector_dim(at), dims, quantization, inputs.unit_length and at == EMBEDDING)
-        if processes == 1:
-            encoding = partial(one_process, self._counted_encoder(batch_tokens, at, long))
-        else:
-            make = partial(
-                _encoder_of_process, self.path, self.compute, self.precision, self.trust_code, batch_tokens, at, long
-            )
-            encoding = partial(several_processes, processes, make)
+        encoding = partial(self.encoding, processes, batch_tokens, at, long)
         texts = TextFiles(str(source), column, id_column, txt)
         result = embed_file(encoding, texts, Path(out), compaction, self._identity(at, long), on_rows)
         report.add_counted(result["reading"])
         report.warn()
         return {**result, "reading": report.to_json()}
+
+    def encoding(
+        self,
+        processes: int = 1,
+        batch_tokens: int = BATCH_TOKENS,
+        at: Point = EMBEDDING,
+        long: LongTexts = "windows",
+    ) -> AbstractContextManager[Pass]:
+        """What encodes chunks of texts in their order, here or in several processes; see `encoding.workers`.
+
+        Arguments are those of `embed_file`.
+        """
+        if processes == 1:
+            return one_process(self._counted_encoder(batch_tokens, at, long))
+        opened = (self.path, self.compute, self.precision, self.trust_code)
+        return several_processes(processes, partial(_encoder_of_process, *opened, batch_tokens, at, long))
 
     def _counted_encoder(self, batch_tokens: int, at: Point, long: LongTexts) -> Encode:
         """From texts to vectors and what was counted of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,24 @@ def test_its_initialisation_is_the_encoder_as_it_was(base: Path, adapted: openje
 
     start = embedder_of(adapted.fresh())(TEXTS)
     np.testing.assert_allclose(start, SentenceTransformer(str(base), device="cpu").encode(TEXTS), atol=1e-5)
+
+
+def test_an_update_gives_what_all_documents_give(base: Path, adapted: openjepa.Run, tmp_path: Path) -> None:
+    rows = corpus(450, 4)
+    options: dict[str, Any] = {"keep": "predictor", "device": "cpu", "precision": "32"}
+    first = openjepa.adapt(base, data=rows[:420], title="title", out=tmp_path / "first", **options)
+    shutil.rmtree(first.path / "data", ignore_errors=True)  # they are not read again
+    second = openjepa.adapt(first.path, data=rows[400:], update=True, out=tmp_path / "second", **options)
+    found = second.adaptation()
+    assert (found["documents_before"], found["documents_again"], found["documents"]) == (420, 20, 450)
+    np.testing.assert_allclose(second.encode_document(TEXTS), adapted.encode_document(TEXTS), atol=1e-4)
+    np.testing.assert_allclose(second.encode_query(TEXTS), adapted.encode_query(TEXTS), atol=1e-4)
+    for given, reason in (
+        ({"base": first.path, "parts": "paragraphs"}, "other parts="),
+        ({"base": base}, "is not a run folder"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            openjepa.adapt(**given, data=rows, update=True, out=tmp_path / "third", **options)
 
 
 @pytest.mark.parametrize("to", ["sentence-transformers", "onnx"])

@@ -12,11 +12,12 @@ import torch
 
 from openjepa.adaptation.decision import FEWEST_DOCUMENTS, FEWEST_FOR_PREDICTOR, decided
 from openjepa.adaptation.documents import beir_corpus, parts_of, texts
-from openjepa.adaptation.latents import BLOCK, DocumentLatents, encoded
+from openjepa.adaptation.latents import BLOCK, encoded
 from openjepa.adaptation.maps import PredictorSums, Whitening
 from openjepa.adaptation.statistics import Block, Statistics
 from openjepa.data.files.records import Counts
 from openjepa.data.text.sources import DataConfig
+from openjepa.encoding.workers import Encoded, one_process
 from openjepa.evals.features import unit_rows
 
 DIM = 8
@@ -49,7 +50,7 @@ def test_blocks_add_up_to_the_plain_formulas() -> None:
     assert (found.documents, found.parts) == (50, 200)
     np.testing.assert_allclose(found.covariance, deviations.T @ deviations / 200, atol=1e-12)
     np.testing.assert_allclose(found.mean, block.parts.mean(0), atol=1e-12)
-    assert found.total == pytest.approx(((block.parts - block.parts.mean(0)) ** 2).sum())
+    np.testing.assert_allclose(found.total / found.parts, np.cov(block.parts.T, bias=True), atol=1e-12)
     values = np.linalg.eigvalsh(found.covariance)
     shares = values / values.sum()
     assert found.effective_rank == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
@@ -69,25 +70,22 @@ def test_whitening_leaves_no_direction_within_documents() -> None:
     block = documents(200, 5, 0.6)
     statistics = Statistics.of(block)
     whitening = Whitening.fitted(statistics, shrinkage=0.0)
-    whitened = whitening.matrix @ statistics.covariance @ whitening.matrix
+    whitened = whitening.matrix.T @ statistics.covariance @ whitening.matrix
     np.testing.assert_allclose(whitened, np.eye(DIM), atol=1e-9)
     np.testing.assert_allclose(np.linalg.norm(whitening(block.parts), axis=1), 1)
-    only_mean = Whitening.fitted(statistics, shrinkage=1.0)
+    only_mean = Whitening.fitted(statistics, shrinkage=1.0)(block.parts)
     expected = unit_rows(block.parts - statistics.mean)
-    np.testing.assert_allclose(only_mean(block.parts), expected, atol=1e-12)
+    np.testing.assert_allclose(only_mean @ only_mean.T, expected @ expected.T, atol=1e-12)
     assert not whitening(np.zeros((1, DIM))).any()
 
 
 def test_whitened_directions_are_those_of_linear_discriminants() -> None:
-    """Eigenvectors of the covariance between documents after whitening are LDA's, documents as classes."""
+    """The first axes after whitening are LDA's, documents as classes; so they are the best short vectors."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     block = documents(60, 6, 0.6)
     whitening = Whitening.fitted(Statistics.of(block), shrinkage=0.0)
-    z = (block.parts - whitening.mean) @ whitening.matrix
-    means = z.reshape(60, 6, DIM).mean(1)
-    _, vectors = np.linalg.eigh(means.T @ means)
-    ours = whitening.matrix @ vectors[:, ::-1]
+    ours = whitening.matrix
     lda = LinearDiscriminantAnalysis(solver="eigen").fit(block.parts, block.owner)
     for k in range(3):
         theirs = lda.scalings_[:, k]
@@ -121,12 +119,12 @@ def test_gradients_on_linear_two_view_vicreg_find_the_same_directions_at_other_s
     learned = np.linalg.qr(matrix.detach().numpy())[0]
 
     whitening = Whitening.fitted(Statistics.of(Block(rows.numpy(), np.repeat(np.arange(400), 2))), shrinkage=0.0)
-    values, vectors = np.linalg.eigh(whitening.matrix @ total @ whitening.matrix)  # total variance in whitened space
-    closed = whitening.matrix @ vectors[:, ::-1][:, :2]
+    values = np.diag(whitening.matrix.T @ total @ whitening.matrix)  # total variance in whitened space
+    closed = whitening.matrix[:, :2]
     overlap = np.linalg.svd(learned.T @ np.linalg.qr(closed)[0])[1]  # cosines of the angles between the planes
     np.testing.assert_allclose(overlap, 1, atol=1e-4)
     np.testing.assert_allclose(np.diag(closed.T @ within @ closed), 1, atol=1e-9)
-    np.testing.assert_allclose(np.diag(closed.T @ total @ closed), values[::-1][:2], atol=1e-9)
+    np.testing.assert_allclose(np.diag(closed.T @ total @ closed), values[:2], atol=1e-9)
     variance = np.linalg.eigvalsh(matrix.detach().numpy().T @ total @ matrix.detach().numpy())
     np.testing.assert_allclose(variance, 1, atol=0.1)  # the penalty is soft
 
@@ -200,8 +198,8 @@ def test_latents_are_kept_in_order_whatever_the_blocks(tmp_path: Path, monkeypat
     def encode(asked: Any) -> np.ndarray:
         return np.stack([np.random.default_rng(list(text.encode())).standard_normal(DIM) for text in asked])
 
-    latents = encoded(iter(given), encode, tmp_path, 0.2)
-    assert isinstance(latents, DocumentLatents)
+    encoding = one_process(lambda asked: Encoded(encode(asked), {}))
+    latents = encoded(iter(given), encoding, tmp_path, 0.2).latents
     parts = [part for text in given for part in text.parts]
     np.testing.assert_allclose(latents.parts, unit_rows(encode(parts)), atol=1e-3)
     np.testing.assert_allclose(latents.documents, unit_rows(encode([text.whole for text in given])), atol=1e-3)

@@ -25,6 +25,7 @@ from openjepa.adaptation.guard import guard_suite, guarded
 from openjepa.adaptation.latents import DocumentLatents, encoded
 from openjepa.adaptation.maps import PredictorSums, Whitening
 from openjepa.adaptation.statistics import Statistics
+from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext
 from openjepa.core.rundir import RunDir, write_json
 from openjepa.data.files.records import Counts
@@ -62,9 +63,12 @@ def adapt(
     config: adapted.Config,
     choice: Choice = "auto",
     guard: Sequence[Path] = (),
+    *,
     max_loss: float = 1.0,
     device: str = "auto",
     precision: str = "auto",
+    processes: int = 1,
+    update: bool = False,
     on_documents: Callable[[int, int], None] | None = None,
 ) -> Run:
     """Adapt `base` to the documents of `config.data`, into the run folder `out`.
@@ -78,28 +82,32 @@ def adapt(
         max_loss: points (hundredths) that a measure of them may lose; if one loses more, the start is kept.
         device: where the encoder runs, as for `load`.
         precision: of its matrix products; auto = bf16 where it keeps vectors to a cosine of 0.999.
+        processes: how many have a copy of the encoder; see `Run.embed_file`.
+        update: `base` is a run that this function made; its documents' latents are taken over, and not encoded again.
         on_documents: called with (documents, texts encoded) on the way.
 
     Raises UserError if the encoder or the documents cannot be read, or `out` holds a run.
     """
     began = time.perf_counter()
-    with _stock_folder(base) as folder:
-        start = config.model_copy(update={"encoder": config.encoder.model_copy(update={"name": folder})})
-        run_folder = RunDir.create(out, RECIPE, start)
-        suite = guard_suite(guard, out)
-        _write_weights(run_folder, start)
-    run_folder.write_config(config, RECIPE)
+    earlier = _earlier(base, config) if update else None
+    run_folder = RunDir.create(out, RECIPE, config)
+    suite = guard_suite(guard, out)
+    _write_start(run_folder, base, config, earlier)
     opened = load(out, device, precision).for_bulk()[0]
     counts = Counts()
     documents = texts(config.data, config.title, config.parts, counts)
-    latents = encoded(
-        documents, lambda given: opened.encode_quietly(given), out / LATENTS, HELD_OUT_SHARE, on_documents
+    before = None if earlier is None else earlier.path / LATENTS
+    latents, known, again = encoded(
+        documents, opened.encoding(processes), out / LATENTS, HELD_OUT_SHARE, before, on_documents
     )
     statistics = statistics_of(latents)
     predictable = int((latents.part_counts >= 3).sum())
     decision = decided(statistics, predictable, choice)
-    fit = fitted(latents, decision)
-    evidence = {} if fit is None else compared(latents, _fitted_without_held_out(latents, decision).candidates())
+    fit, evidence = None, {}
+    if decision.kept != "start":
+        fit = fitted(latents, statistics, decision)
+        without_held_out = fitted(latents, statistics_of(latents, held_out=False), decision, held_out=False)
+        evidence = compared(latents, without_held_out.candidates())
     run = _written(run_folder, config, decision, fit, device, precision)
     checked = None if suite is None or fit is None else guarded(run, suite, max_loss)
     if checked is not None and not checked.held:
@@ -108,6 +116,8 @@ def adapt(
         run = _written(run_folder, config, decision, None, device, precision)
     result = {
         "base": str(base),
+        "documents_before": known,
+        "documents_again": again,
         **_facts(latents, statistics, predictable, counts),
         "decision": decision.to_json(),
         "held_out": {name: found.to_json() for name, found in evidence.items()},
@@ -154,6 +164,35 @@ def _stock_folder(base: str | Path) -> Generator[str]:
         yield str(folder)
 
 
+def _earlier(base: str | Path, config: adapted.Config) -> RunDir:
+    """The folder of an adapted run. Raises UserError if its latents do not go with new ones."""
+    run = load(base, "cpu")
+    if not (run.path / LATENTS).is_dir():
+        raise UserError(f"{base} has no {LATENTS}/ to add to; adapt to all documents in one command, without --update")
+    if (config.parts, config.encoder) != (run.config.parts, run.config.encoder):
+        raise UserError(f"{base} has other parts= or encoder settings; adapt to all documents anew, without --update")
+    return run.folder
+
+
+def _write_start(folder: RunDir, base: str | Path, config: adapted.Config, earlier: RunDir | None) -> None:
+    """Write the encoder as it is before adaptation into the run: `base`, or what an earlier run began with."""
+    if earlier is not None:
+        shutil.copytree(earlier.assets, folder.assets, dirs_exist_ok=True)
+        _write_weights(folder, config)
+        return
+    with _stock_folder(base) as name:
+        start = config.model_copy(update={"encoder": config.encoder.model_copy(update={"name": name})})
+        folder.write_config(start, RECIPE)
+        _write_weights(folder, start)
+    folder.write_config(config, RECIPE)
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """The settings of an adapted run, for more documents. Raises UserError for another run."""
+    run.adaptation()  # says what is wrong with another run
+    return {**run.config.model_dump(), "whitening": False, "query_map": False}
+
+
 def _write_weights(folder: RunDir, config: adapted.Config, fit: Fit | None = None) -> None:
     """Build the encoder with its maps, set these, and keep the weights as the run's only checkpoint."""
     method = adapted.build(config, BuildContext(folder.assets)).method
@@ -175,11 +214,12 @@ def statistics_of(latents: DocumentLatents, held_out: bool | None = None) -> Sta
     return found
 
 
-def fitted(latents: DocumentLatents, decision: Decision, held_out: bool | None = None) -> Fit | None:
-    """The maps that were decided on; None for the start."""
-    if decision.kept == "start":
-        return None
-    whitening = Whitening.fitted(statistics_of(latents, held_out))
+def fitted(latents: DocumentLatents, statistics: Statistics, decision: Decision, held_out: bool | None = None) -> Fit:
+    """The maps that were decided on.
+
+    `statistics` are of the documents they are fitted to: all, or those that are, or are not, held out.
+    """
+    whitening = Whitening.fitted(statistics)
     if decision.kept == "whitening":
         return Fit(whitening, None)
     sums = PredictorSums(latents.documents.shape[1])
@@ -191,12 +231,6 @@ def fitted(latents: DocumentLatents, decision: Decision, held_out: bool | None =
             sums.add(whitening(parts.parts), targets)
         first += len(documents)
     return Fit(whitening, sums.query_map())
-
-
-def _fitted_without_held_out(latents: DocumentLatents, decision: Decision) -> Fit:
-    found = fitted(latents, decision, held_out=False)
-    assert found is not None
-    return found
 
 
 def _facts(latents: DocumentLatents, statistics: Statistics, predictable: int, counts: Counts) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 **Whitening.** z = C^(-1/2) (x - m) with C = (1 - s) W + s tr(W) / D I, then unit length. A direction in which the parts
 of one document differ counts less, one in which they agree more. These are the directions of linear two-view VICReg
 (Balestriero & LeCun 2022), those of linear discriminants with documents as classes, scaled to unit variance within
-documents; with labels it is WCCN (Hatch et al. 2006).
+documents; with labels it is WCCN (Hatch et al. 2006). The axes are turned so that the first ones tell documents apart
+best: cosines stay what they are, and the first dimensions alone are the best short vectors.
 
 **Predictor.** P = (A + r tr(A) / D I)^(-1) B with A = mean z z^T and B = mean z d^T over parts z and the latents d of
 their documents: ridge regression from a part to its document, a linear JEPA whose target is frozen. A query is short
@@ -29,7 +30,7 @@ class Whitening:
     """z = unit((x - mean) matrix)."""
 
     mean: np.ndarray  # [D]
-    matrix: np.ndarray  # [D, D], symmetric
+    matrix: np.ndarray  # [D, D], its columns by falling variance between documents
 
     @classmethod
     def fitted(cls, statistics: Statistics, shrinkage: float = SHRINKAGE) -> Whitening:
@@ -38,7 +39,9 @@ class Whitening:
         dim = len(covariance)
         shrunk = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / dim * np.eye(dim)
         values, vectors = np.linalg.eigh(shrunk)
-        return cls(statistics.mean, (vectors / np.sqrt(values)) @ vectors.T)
+        root = (vectors / np.sqrt(values)) @ vectors.T  # C^(-1/2)
+        _, axes = np.linalg.eigh(root @ statistics.between @ root)
+        return cls(statistics.mean, root @ axes[:, ::-1])
 
     def __call__(self, latents: np.ndarray) -> np.ndarray:
         """Unit latents [N, D] -> [N, D] float64 unit rows; zero rows stay zero."""

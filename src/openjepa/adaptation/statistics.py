@@ -4,6 +4,7 @@ With x_ij the latent of part j of document i, m_i the mean of document i's, m th
 
     W = sum_ij (x_ij - m_i)(x_ij - m_i)^T / N         within documents
     T = sum_ij (x_ij - m)(x_ij - m)^T / N             in all
+    T - W                                             between documents
 
 Sums are float64, of deviations, so that they do not cancel. Blocks hold whole documents; sums of different blocks add
 up (`merged`), so that processes can share the work, and new documents are added without reading the old ones.
@@ -12,6 +13,7 @@ up (`merged`), so that processes can share the work, and new documents are added
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -39,12 +41,12 @@ class Statistics:
     squared_counts: float  # sum of squared numbers of parts
     mean: np.ndarray  # [D] of all parts
     within: np.ndarray  # [D, D] scatter about the means of documents
-    total: float  # sum of squared distances from `mean`
+    total: np.ndarray  # [D, D] scatter about `mean`
 
     @classmethod
     def empty(cls, dim: int) -> Statistics:
         """Of no documents."""
-        return cls(0, 0, 0.0, np.zeros(dim), np.zeros((dim, dim)), 0.0)
+        return cls(0, 0, 0.0, np.zeros(dim), np.zeros((dim, dim)), np.zeros((dim, dim)))
 
     @classmethod
     def of(cls, block: Block) -> Statistics:
@@ -58,13 +60,14 @@ class Statistics:
         np.add.at(sums, inverse, parts)
         deviations = parts - (sums / counts[:, None])[inverse]  # [P, D]
         mean = parts.mean(axis=0)
+        centred = parts - mean  # [P, D]
         return cls(
             documents=len(counts),
             parts=len(parts),
             squared_counts=float((counts.astype(np.float64) ** 2).sum()),
             mean=mean,
             within=deviations.T @ deviations,
-            total=float(((parts - mean) ** 2).sum()),
+            total=centred.T @ centred,
         )
 
     def merged(self, other: Statistics) -> Statistics:
@@ -80,7 +83,7 @@ class Statistics:
             squared_counts=self.squared_counts + other.squared_counts,
             mean=self.mean + gap * (other.parts / parts),
             within=self.within + other.within,
-            total=self.total + other.total + float(gap @ gap) * self.parts * other.parts / parts,
+            total=self.total + other.total + np.outer(gap, gap) * (self.parts * other.parts / parts),
         )
 
     @property
@@ -89,6 +92,11 @@ class Statistics:
         return self.within / max(1, self.parts)
 
     @property
+    def between(self) -> np.ndarray:
+        """T - W [D, D]."""
+        return (self.total - self.within) / max(1, self.parts)
+
+    @cached_property
     def effective_rank(self) -> float:
         """exp of the entropy of W's normalised eigenvalues (Roy & Vetterli 2007), 1 to D: how many directions the
         differences within documents use."""
@@ -104,6 +112,6 @@ class Statistics:
             return 0.0
         within = float(np.trace(self.within))
         mean_within = within / (self.parts - self.documents)
-        mean_between = (self.total - within) / (self.documents - 1)
+        mean_between = (float(np.trace(self.total)) - within) / (self.documents - 1)
         size = (self.parts - self.squared_counts / self.parts) / (self.documents - 1)
         return (mean_between - mean_within) / (mean_between + (size - 1) * mean_within)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from openjepa.cli.arguments import words_of
-from openjepa.cli.compute import Device, ModelPrecision, TrustCode
+from openjepa.cli.compute import Device, ModelPrecision, Processes, TrustCode
 from openjepa.cli.output import FAILED, AsJson, print_json, remark, stderr, stdout
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
@@ -38,6 +38,10 @@ def adapt(
     fail_if_worse: Annotated[
         bool, typer.Option("--fail-if-worse", help="Exit 1 if a guarded measure fell beyond its interval.")
     ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="BASE is a run of adapt: add these documents to those it knows.")
+    ] = False,
+    processes: Processes = 1,
     device: Device = "auto",
     precision: ModelPrecision = "auto",
     trust_code: TrustCode = False,
@@ -79,6 +83,8 @@ def adapt(
             overrides=overrides,
             device=device,
             precision=precision,
+            processes=processes,
+            update=update,
             on_documents=advance,
         )
         exported = _exported(run)

@@ -29,3 +29,6 @@ TrustCode = Annotated[
         "--trust-code", callback=_trust, help="Let a run import code outside OpenJEPA that it names. Read it first."
     ),
 ]
+Processes = Annotated[
+    int, typer.Option("--processes", min=1, help="Processes that embed, each a device or a part of the cores.")
+]

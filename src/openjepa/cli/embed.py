@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from openjepa.cli.compute import Device, ModelPrecision, TrustCode
+from openjepa.cli.compute import Device, ModelPrecision, Processes, TrustCode
 from openjepa.cli.output import AsJson, Interrupted, Long, print_json, remark, stderr
 
 
@@ -37,9 +37,7 @@ def embed(
         Literal["none", "int8", "binary"],
         typer.Option("--quantize", help="Smaller numbers: none, int8, or binary (one bit a dimension)."),
     ] = "none",
-    processes: Annotated[
-        int, typer.Option("--processes", min=1, help="Processes that embed, each a device or a part of the cores.")
-    ] = 1,
+    processes: Processes = 1,
     long: Long = "windows",
     device: Device = "auto",
     precision: ModelPrecision = "auto",

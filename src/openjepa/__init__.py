@@ -16,7 +16,7 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "adapt", "build_index", "load", "open_index", "recipes", "train"]
+__all__ = ["Run", "__version__", "adapt", "build_index", "choose_weights", "load", "open_index", "recipes", "train"]
 
 
 def __getattr__(name: str) -> Any:

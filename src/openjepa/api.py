@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from openjepa.adaptation.decision import Choice
     from openjepa.retrieval.index import Added
     from openjepa.retrieval.search import Index
+    from openjepa.retrieval.weights import ChosenWeights
 
 UNCHANGEABLE = ("train.optimizer", "train.optimizer_args", "train.seed")  # the state of a run depends on them
 
@@ -222,6 +223,27 @@ class Moved(NamedTuple):
     key: str
     old: Any
     new: Any
+
+
+def choose_weights(index: Index | str | Path, judged: str | Path, split: str = "test") -> ChosenWeights:
+    """Choose the weights of a search index by judged queries, and keep them in it.
+
+    Args:
+        index: an opened index, or its folder.
+        judged: a folder in BEIR's layout, whose documents are in the index.
+        split: which judgements of it, qrels/<split>.tsv.
+
+    Of a small grid the best is kept if it is clearly better than the defaults, else the defaults. Raises UserError if
+    the folder cannot be read, or fewer than 20 of its queries have an answer in the index.
+    """
+    from openjepa.data.files.records import Counts
+    from openjepa.retrieval import weights
+    from openjepa.retrieval.search import Index
+    from openjepa.tasks.beir import read_beir
+
+    opened = index if isinstance(index, Index) else Index(Path(index))
+    folder = Path(judged)
+    return weights.choose_weights(opened, read_beir(folder, folder.resolve().name, split, 0, Counts()))
 
 
 def relocate(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from openjepa.cli.compute import Device, ModelPrecision, TrustCode
 from openjepa.cli.output import AsJson, print_json, remark, stderr, stdout
 from openjepa.core.errors import UserError
 
+if TYPE_CHECKING:
+    from openjepa.retrieval.weights import ChosenWeights
+
 SHOWN = 300  # characters of a reason
 
 
@@ -19,6 +23,10 @@ def index(
     context: typer.Context,
     words: Annotated[list[str], typer.Argument(metavar="RUN|KEY=VALUE", help="A run folder, and data=...")],
     out: Annotated[Path, typer.Option("--out", help="The folder of the index; new documents are added to it.")],
+    judged: Annotated[
+        Path | None,
+        typer.Option("--judged", help="A BEIR folder of judged queries, by which the weights of search are chosen."),
+    ] = None,
     device: Device = "auto",
     precision: ModelPrecision = "auto",
     trust_code: TrustCode = False,
@@ -51,21 +59,40 @@ def index(
             opened, out=out, overrides=overrides, on_documents=lambda count: bar.advance(task, count)
         )
     remark("data: " + counts_line(added.counts))
+    chosen = None if judged is None else api.choose_weights(api.open_index(out, device, precision), judged)
     if as_json:
-        print_json(added.to_json())
+        print_json(added.to_json() | ({} if chosen is None else {"weights": chosen.to_json()}))
         return
     there = f", {added.there:,} were in it already" if added.there else ""
     sentences = f"{added.sentences:,} sentences"
     print(f"{added.added:,} documents added{there}; {out} holds {added.documents:,} documents, {sentences}")
+    if chosen is not None:
+        print_weights(chosen)
+
+
+def print_weights(chosen: ChosenWeights) -> None:
+    """Print what the judged queries say of the weights of search."""
+    best = chosen.best_weights
+    left_out = f" ({chosen.left_out} more have no answer in the index)" if chosen.left_out else ""
+    print(f"{chosen.queries} judged queries{left_out}: nDCG@10 {chosen.defaults:.3f} with the default weights")
+    gain = "95 % of the gain {:+.3f} to {:+.3f}".format(*chosen.gain)
+    print(f"  best: --sentence {best.sentence:g} --words {best.words:g}: {chosen.best:.3f} ({gain})")
+    print("  kept: the best" if chosen.changed else "  kept: the defaults, than which none is clearly better")
 
 
 def search(
     path: Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of an index.")],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What is asked, in quotes.")],
     top: Annotated[int, typer.Option("--top", min=1, help="Documents to show.")] = 5,
-    document: Annotated[float, typer.Option("--document", min=0, help="Weight of the document's vector.")] = 1.0,
-    sentence: Annotated[float, typer.Option("--sentence", min=0, help="Weight of its nearest sentence.")] = 0.5,
-    words: Annotated[float, typer.Option("--words", min=0, help="Weight of the words it shares (TF-IDF).")] = 0.5,
+    document: Annotated[
+        float | None, typer.Option("--document", min=0, help="Weight of the document's vector; unset = the index's.")
+    ] = None,
+    sentence: Annotated[
+        float | None, typer.Option("--sentence", min=0, help="Weight of its nearest sentence; likewise.")
+    ] = None,
+    words: Annotated[
+        float | None, typer.Option("--words", min=0, help="Weight of the words it shares (TF-IDF); likewise.")
+    ] = None,
     device: Device = "auto",
     precision: ModelPrecision = "auto",
     trust_code: TrustCode = False,
@@ -76,9 +103,11 @@ def search(
     Example:  openjepa search my.index "Where is my parcel?" --top 3
     """
     from openjepa import api
-    from openjepa.retrieval.search import Weights
 
-    hits = api.open_index(path, device, precision).search(query, top, Weights(document, sentence, words))
+    opened = api.open_index(path, device, precision)
+    given = {"document": document, "sentence": sentence, "words": words}
+    weights = replace(opened.weights, **{name: value for name, value in given.items() if value is not None})
+    hits = opened.search(query, top, weights)
     if as_json:
         print_json({"query": query, "hits": [hit.to_json() for hit in hits]})
         return

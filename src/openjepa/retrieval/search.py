@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json
+from openjepa.core.rundir import read_json, write_json
 from openjepa.evals.features import unit_rows
 from openjepa.retrieval.index import STATE
 from openjepa.retrieval.words import WordSearch
 from openjepa.run import Run, load
 
+WEIGHTS = "weights.json"
 BLOCK = 65_536  # sentences compared at a time
 
 
@@ -34,6 +35,28 @@ class Weights:
     document: float = 1.0
     sentence: float = 0.5
     words: float = 0.5
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """What a query has in common with each of N documents, part by part."""
+
+    document: np.ndarray  # [N] cosine with the document's vector
+    sentence: np.ndarray  # [N] with that of its nearest sentence; 0 = it has none
+    words: np.ndarray  # [N] of TF-IDF words
+    nearest: np.ndarray  # [N] the number of that sentence within the document; -1 = it has none
+
+    def shares(self, weights: Weights) -> dict[str, np.ndarray]:
+        """What each part adds to the scores, each [N]."""
+        return {
+            "document": weights.document * self.document,
+            "sentence": weights.sentence * self.sentence,
+            "words": weights.words * self.words,
+        }
+
+    def scores(self, weights: Weights) -> np.ndarray:
+        """[N]."""
+        return np.sum(list(self.shares(weights).values()), axis=0)
 
 
 @dataclass(frozen=True)
@@ -82,24 +105,41 @@ class Index:
     def _words(self) -> WordSearch:
         return WordSearch(self.path, len(self))
 
+    @property
+    def digests(self) -> np.ndarray:
+        """[N, 16] uint8 hashes of the documents' words."""
+        return np.load(self.path / "digests.npy", mmap_mode="r")[: len(self)]
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Those that were chosen by judged queries, else the defaults."""
+        file = self.path / WEIGHTS
+        return Weights(**read_json(file)) if file.exists() else Weights()
+
+    def keep_weights(self, weights: Weights) -> None:
+        """Make these the weights of searches that name none."""
+        write_json(self.path / WEIGHTS, asdict(weights))
+        self.__dict__.pop("weights", None)
+
     def search(self, query: str, top: int = 10, weights: Weights | None = None) -> list[Hit]:
-        """The `top` documents of the highest scores, best first. Raises UserError for an empty query."""
+        """The `top` documents of the highest scores, best first. Raises UserError for an empty query.
+
+        `weights` are those of the index if none are given.
+        """
+        weights = weights or self.weights
+        cosines = self.cosines(query)
+        scores = cosines.scores(weights)
+        order = np.argsort(-scores, kind="stable")[:top]
+        return list(self._hits(order, scores, cosines.shares(weights), cosines.nearest))
+
+    def cosines(self, query: str) -> Cosines:
+        """What the query has in common with every document. Raises UserError for an empty query."""
         if not query.strip():
             raise UserError("the query is empty; ask something")
-        weights = weights or Weights()
         asked = unit_rows(self.run.encode_query([query]))[0]
         vector = unit_rows(self.run.encode_document([query]))[0]
-        document = self.documents @ asked.astype(np.float32)  # [N]
-        sentence, best = self._best_sentences(vector)
-        words = self._words(query) if weights.words else np.zeros(len(self))
-        parts = {
-            "document": weights.document * document,
-            "sentence": weights.sentence * sentence,
-            "words": weights.words * words,
-        }
-        score = np.sum(list(parts.values()), axis=0)
-        order = np.argsort(-score, kind="stable")[:top]
-        return list(self._hits(order, score, parts, best))
+        sentence, nearest = self._best_sentences(vector)
+        return Cosines(self.documents @ asked.astype(np.float32), sentence, self._words(query), nearest)
 
     def _best_sentences(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The highest cosine of each document's sentences [N], and which sentence that is [N], -1 = it has none."""

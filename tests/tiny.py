@@ -8,7 +8,7 @@ from types import ModuleType
 
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.seeding import seed_global
-from openjepa.recipes import i_jepa, lang_jepa, lejepa, nano_jepa, t_jepa, vl_jepa
+from openjepa.recipes import concept_jepa, i_jepa, lang_jepa, lejepa, nano_jepa, t_jepa, vl_jepa
 from openjepa.recipes.baselines import mlm, next_token, simclr, simcse
 
 TINY = (
@@ -107,6 +107,7 @@ def build_vl(assets: Path, *overrides: str) -> Experiment:
 EVERY_RECIPE: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
     "t_jepa": (t_jepa, TINY),
     "lang_jepa": (lang_jepa, TINY),
+    "concept_jepa": (concept_jepa, TINY),
     "nano_jepa": (nano_jepa, NANO),
     "i_jepa": (i_jepa, IMAGE),
     "lejepa": (lejepa, VIEWS),

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openjepa.core.config import override_key
-from openjepa.core.configure import configure
+from openjepa.core.configure import configure, recipe_with
 from openjepa.core.errors import UserError
 from openjepa.core.method import Hook
 from openjepa.core.published import folder_of
@@ -96,6 +96,7 @@ def train(
     else:
         given, objects = without_objects(settings)
         module, chosen = configure(recipe, preset, config, overrides, given)
+        recipe = recipe_with(preset, recipe)
         require_optimizer(chosen.train)
         require_trackers(chosen.train.loggers)
         chosen = with_objects(chosen, objects).with_absolute_paths()

@@ -42,6 +42,7 @@ from openjepa.evals.features import cosine_rows, query_vectors, require_finite, 
 from openjepa.evals.input_rows import BATCH_TOKENS
 from openjepa.evals.layers import EMBEDDING, Point, vectors_at
 from openjepa.evals.networks import Networks
+from openjepa.evals.next_sentence import NextSentences, next_sentences
 from openjepa.evals.scorecard import Scorecard
 from openjepa.evals.similarity import similar
 from openjepa.evals.suite import require_texts, scorecard_of
@@ -339,6 +340,14 @@ class Run:
         vectors = self._vectors(items, report=report)
         report.warn()
         return {**similar(items, vectors, self._vectors(known)), "reading": report.to_json()}
+
+    def next_sentences(self, text: str, corpus: Sequence[str] | None = None, top: int = 5) -> NextSentences:
+        """The sentences of `corpus` (documents) that are nearest to what the run expects to follow `text`.
+
+        `corpus` defaults to held-out documents of the run's data. Raises UserError if the run predicts no sentences.
+        """
+        known = self.held_out_texts() if corpus is None else as_texts(corpus)[0]
+        return next_sentences(self.experiment, self.recipe, text, known, top)
 
     def general_check(self) -> dict[str, Any]:
         """`similar` for three sentences of everyday English, with `labels`.

@@ -26,9 +26,9 @@ from openjepa.models.transformer import TextEncoder
 from tests.every import EVERY
 from tests.fake_device import DEVICE, WAITS, FakeDevice, autocast_knows_it
 
-# forward passes that still wait, and where: boolean indexing by a mask that is no field of the batch, or not by `pick`;
-# see docs/decisions. Whoever mends one takes it out.
-STILL_WAIT = {"next_token": "next_token.py"}
+# forward passes that still wait, and where: boolean indexing by a mask that is no field of the batch, or not by `pick`,
+# see docs/decisions; latents that are kept on the CPU by the content of their tokens. Whoever mends one takes it out.
+STILL_WAIT = {"next_token": "next_token.py", "concept_jepa": "sentence_latents.py"}
 
 
 @pytest.fixture(scope="module", params=EVERY)

@@ -43,7 +43,10 @@ def test_what_is_advised_can_be_set_and_changes_what_it_names(recipe: str, prese
         assert after.train.lr <= max(HIGHEST_LR, before.train.lr)
 
 
-@pytest.mark.parametrize("recipe", [name for name in built_in_recipes() if "/" not in name])
+FROZEN = "concept_jepa"  # whose targets cannot collapse
+
+
+@pytest.mark.parametrize("recipe", [name for name in built_in_recipes() if "/" not in name and name != FROZEN])
 def test_a_jepa_without_anything_against_collapse_gets_it(recipe: str) -> None:
     _, config = configure(recipe, overrides=["regularizer.name=none", "train.lr=10"])
     patch = treat("complete", {setting.key: setting.value for setting in describe(config)})

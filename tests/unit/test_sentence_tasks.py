@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Retrieval
+from openjepa.core.tasks import Prediction, Retrieval
 from openjepa.data.files.readers import Counts
 from openjepa.data.text.corpus import TokenRow
 from openjepa.data.text.masked import MaskedText
@@ -76,7 +76,50 @@ def tasks() -> dict[str, Retrieval]:
     two_rows_each = [number // 2 for number in range(len(ids))]  # the document of each row
     corpus = [TokenRow(row, rows.special(row), document) for row, document in zip(ids, two_rows_each, strict=True)]
     found = sentence_tasks(corpus, MaskedSentencesCollator(rows, SentenceMasker("random", 0.5)))
-    return {task.name: task for task in found}
+    return {task.name: task for task in found if isinstance(task, Retrieval)}
+
+
+@pytest.fixture(scope="module")
+def skill() -> Prediction:
+    """Twelve documents of eight sentences, of which some are hidden."""
+    tokenizer = train_tokenizer(TokenizerConfig(kind="bytes"), ())
+    rows = SentenceRows(tokenizer, SentencesConfig(), max_len=400)
+    texts = [" ".join(f"The {ANIMALS[(n + k) % 10]} saw {'z' * (k + 1)}." for k in range(8)) for n in range(12)]
+    made = rows.rows([Document(text, None, f"d{i}", i) for i, text in enumerate(texts)], Counts())
+    corpus = [TokenRow(row, rows.special(row), number) for number, found in enumerate(made) for row in found]
+    task = sentence_tasks(corpus, MaskedSentencesCollator(rows, SentenceMasker("random", 0.5)))[-1]
+    assert isinstance(task, Prediction)
+    return task
+
+
+def skills(task: Prediction, answer: Answer) -> dict[str, float]:
+    return {name: float(found.items.mean()) for name, found in task.ask(Words(answer)).items()}  # ty: ignore
+
+
+def weighted_mean(method: Words, batch: MaskedText) -> Tensor:
+    """The mean of the visible sentences of each hidden one's document, weights falling by e over five sentences."""
+    targets = method.all_targets(batch)
+    visible = torch.ones(len(batch.row), dtype=torch.bool)
+    visible[batch.hidden_segments] = False
+    distance = (batch.position[batch.hidden_segments][:, None] - batch.position).abs()
+    same = visible & (batch.document[batch.hidden_segments][:, None] == batch.document)
+    weights = torch.exp(-distance / 5.0) * same
+    return weights / weights.sum(1, keepdim=True) @ targets
+
+
+def test_skill_is_one_for_the_truth_and_none_for_the_mean_of_all_targets(skill: Prediction) -> None:
+    assert skills(skill, truth)["sentence_skill"] == pytest.approx(1)
+    at_mean = skills(skill, lambda method, batch: truth(method, batch).mean(0).expand(len(batch.hidden_segments), -1))
+    assert at_mean["sentence_skill"] == pytest.approx(0, abs=1e-6)
+
+
+def test_skill_of_the_mean_is_that_of_a_method_which_predicts_it(skill: Prediction) -> None:
+    found = skills(skill, weighted_mean)
+    assert found["sentence_skill"] == pytest.approx(found["sentence_skill_of_mean"])
+    assert found["sentence_skill_of_mixture"] > found["sentence_skill_of_mean"]  # it could be that mean
+    answers = skill.ask(Words(truth))  # ty: ignore[invalid-argument-type]
+    assert [answer.control for answer in answers.values()] == [False, True, True]
+    assert all(answer.groups is not None for answer in answers.values())
 
 
 def test_a_row_of_several_passages_is_one_document() -> None:
@@ -88,6 +131,7 @@ def test_a_row_of_several_passages_is_one_document() -> None:
     tasks = sentence_tasks(corpus, MaskedSentencesCollator(rows, SentenceMasker("random", 0.5)))
     counts = [int((row == tokenizer.sep_id).sum()) for row in ids]
     task = tasks[0]
+    assert isinstance(task, Retrieval)
     assert {int(n) for n in (task.pools >= 0).sum(1)} == set(counts)
     first = np.repeat(np.cumsum([0, *counts[:-1]]), counts)  # [C], where each sentence's document begins
     assert all((first[pool[pool >= 0]] == first[pool[0]]).all() for pool in task.pools)

@@ -24,6 +24,7 @@ from openjepa.cli import (
     evaluate,
     export,
     masks,
+    next_sentence,
     push,
     readout,
     report,
@@ -68,6 +69,7 @@ app.command("train", context_settings={"ignore_unknown_options": True})(train.tr
 app.command("adapt", context_settings={"ignore_unknown_options": True})(adapt.adapt)
 app.command("eval")(evaluate.evaluate)
 app.command("similar")(evaluate.similar)
+app.command("next")(next_sentence.next_sentence)
 app.command("embed")(embed.embed)
 app.command("index", context_settings={"ignore_unknown_options": True})(search.index)
 app.command("search")(search.search)

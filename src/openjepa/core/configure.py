@@ -26,7 +26,7 @@ def configure(
     What these leave out keeps the defaults of the recipe's `Config`, which are its preset tiny. `given` are Python
     values by key, see `BaseConfig.load`. Raises UserError naming what is wrong.
     """
-    module = locate_recipe(recipe)
+    module = locate_recipe(recipe_with(preset, recipe))
     if preset is not None and config is not None:
         raise UserError("give either a preset or a config file, not both")
     values: Mapping[str, Any] = {}
@@ -39,6 +39,12 @@ def configure(
             raise UserError(f"{recipe} has no preset {name!r}{did_you_mean(name, shipped)}; {known}")
         values = _settings_in(shipped[name])
     return module, module.Config.load(values, overrides, given)
+
+
+def recipe_with(preset: str | None, recipe: str) -> str:
+    """The recipe that a preset of `recipe` is of: itself, or a variant that the preset's file names."""
+    file = presets(recipe).get(preset or DEFAULT_PRESET)
+    return recipe if file is None else recipe_of(file)
 
 
 def _settings_in(file: Path) -> dict[str, Any]:

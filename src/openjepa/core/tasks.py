@@ -49,6 +49,7 @@ class Answers(NamedTuple):
     items: np.ndarray  # [N] e.g. 1.0 right and 0.0 wrong, or a reciprocal rank
     chance: float
     control: bool = False  # a reference for other measures (a wrong caption, say): neither a gain nor a loss
+    groups: np.ndarray | None = None  # [N] items of one document, say, are alike: intervals resample them together
 
 
 @dataclass(frozen=True)

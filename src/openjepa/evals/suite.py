@@ -124,7 +124,9 @@ def _predicted(task: Prediction, method: Method | None, column: str, compute: Co
     else:
         answers = task.baselines[column]() if column in task.baselines else {}
     return {
-        name: Score(np.asarray(answer.items, dtype=np.float64), answer.chance, control=answer.control)
+        name: Score(
+            np.asarray(answer.items, dtype=np.float64), answer.chance, control=answer.control, groups=answer.groups
+        )
         for name, answer in answers.items()
     }
 

@@ -6,6 +6,12 @@ a visible sentence is wrong. `among_hidden`: the hidden ones of the document onl
 run's latent of the nearest visible sentence) and `position` (the mean latent of the sentences of the same number in
 rows of other documents: position without content).
 
+What continuity alone predicts stands beside them: `mean`, the mean latent of the visible sentences with weights that
+fall by e over five sentences, and `mixture`, six such means of different reach, mixed by the six numbers that are best
+for the very sentences asked for (least squares, in its favour). `sentence_skill` is that of the run's predictions, and
+`sentence_skill_of_...` of these two: 1 - squared error / squared distance from the mean of all targets; 0 = no better
+than that mean.
+
 A prediction is partly what all sentences of its document share, and the visible ones are nearest to that. `less_seen`
 therefore repeats `in_document` with the mean of the visible sentences' latents subtracted from the prediction and from
 every candidate: it measures what is predicted beyond that mean. Pointing away from the mean helps in both without any
@@ -14,6 +20,7 @@ knowledge; `avoid` does only this, and is the baseline that a run has to beat.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -21,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from openjepa.core.compute import device_of
@@ -29,7 +37,7 @@ from openjepa.core.experiment import Sample
 from openjepa.core.grouping import group_sums
 from openjepa.core.method import Method
 from openjepa.core.seeding import generator_for
-from openjepa.core.tasks import Retrieval, Vectors, pool_table
+from openjepa.core.tasks import Answers, Prediction, Retrieval, Vectors, pool_table
 from openjepa.data.text.corpus import TokenRow
 from openjepa.data.text.masked import MaskedText
 from openjepa.data.text.masked_sentences import MaskedSentencesCollator
@@ -38,6 +46,7 @@ from openjepa.data.text.rows import SentenceRows
 ELSEWHERE = 99  # sentences of other documents in a pool
 ROWS_AT_ONCE, DOCUMENTS_AT_ONCE = 64, 16
 MOST_PASSAGES = 64  # of a whole document
+MEAN_REACH, REACHES = 5.0, (0.5, 1.0, 2.0, 5.0, 15.0, math.inf)  # sentences over which a weight falls by e
 LEAST = 20  # sentences below which a score means nothing
 
 
@@ -58,8 +67,8 @@ class _Sentences:
 
 def sentence_tasks(
     rows: Any, collate: MaskedSentencesCollator, limit: int = 400, seed: int = 0, whole: bool = False
-) -> list[Retrieval]:
-    """The four tasks on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
+) -> list[Retrieval | Prediction]:
+    """The tasks on the first `limit` rows of a held-out corpus, with masks that are the same for all runs.
 
     `whole` joins the rows of each document, up to 64 passages of it, whatever the length of a row in training.
     The method needs `predict_from_context(batch)` [M, D] and `all_targets(batch)` [N, D], of the hidden sentences and
@@ -83,7 +92,8 @@ def sentence_tasks(
     }
     nearest = np.array([_nearest_visible(found, query) for query in queries], dtype=np.int64)  # [N]
     answer = _answers(batches)
-    tasks = []
+    continuity = _Continuity(found, queries)
+    tasks: list[Retrieval | Prediction] = []
     for name, others in pools.items():
         kept = np.array([i for i, pool in enumerate(others) if len(pool)], dtype=np.int64)
         if len(kept) < LEAST:
@@ -96,12 +106,64 @@ def sentence_tasks(
             beside={
                 "copy": lambda method, kept=kept: _copied(answer(method), nearest[kept]),
                 "position": lambda method, kept=kept: _by_position(answer(method), found, queries[kept]),
+                "mean": lambda method, kept=kept: _subset(continuity.mean(answer(method)), kept),
+                "mixture": lambda method, kept=kept: _subset(continuity.mixture(answer(method)), kept),
             },
             measures=("top1", "mrr") if name == "elsewhere" else ("top1",),
             groups=found.document[queries[kept]],
         )
         tasks += _with_avoid(task, found) if name == "in_document" else [task]
+    if len(queries) >= LEAST:
+        tasks.append(Prediction("sentence_skill", lambda method: continuity.skills(answer(method))))
     return tasks
+
+
+class _Continuity:
+    """Predictions of the sentences `queries` [N] by means of the visible ones of their row, weighted by distance."""
+
+    def __init__(self, found: _Sentences, queries: np.ndarray) -> None:
+        self._queries, self._documents = queries, found.document[queries]
+        self._weights = {reach: _distance_weights(found, queries, reach) for reach in {MEAN_REACH, *REACHES}}
+
+    def mean(self, vectors: Vectors) -> Vectors:
+        """By the mean of one reach."""
+        return Vectors(self._weights[MEAN_REACH] @ vectors.candidates, vectors.candidates)
+
+    def mixture(self, vectors: Vectors) -> Vectors:
+        """By the best mixture of means of all reaches."""
+        means = np.stack([self._weights[reach] @ vectors.candidates for reach in REACHES])  # [K, N, D]
+        targets = vectors.candidates[self._queries]  # [N, D]
+        products = np.einsum("jnd,knd->jk", means, means)
+        shares = np.linalg.lstsq(products, np.einsum("knd,nd->k", means, targets))[0]  # [K]
+        return Vectors(np.tensordot(shares, means, 1), vectors.candidates)
+
+    def skills(self, vectors: Vectors) -> dict[str, Answers]:
+        """Of the predictions, and of both means for comparison."""
+        targets = vectors.candidates[self._queries]  # [N, D]
+        spread = np.square(targets - targets.mean(axis=0)).sum(axis=1).mean()
+
+        def skill(predicted: np.ndarray, control: bool) -> Answers:
+            return Answers(1 - np.square(predicted - targets).sum(axis=1) / spread, 0.0, control, self._documents)
+
+        return {
+            "sentence_skill": skill(vectors.predicted, control=False),
+            "sentence_skill_of_mean": skill(self.mean(vectors).predicted, control=True),
+            "sentence_skill_of_mixture": skill(self.mixture(vectors).predicted, control=True),
+        }
+
+
+def _distance_weights(found: _Sentences, queries: np.ndarray, reach: float) -> sparse.csr_array:
+    """Weights exp(-distance / reach) of the visible sentences of each query's row, of sum 1: [N, C]."""
+    weights, columns, ends = [], [], [0]
+    for query in queries:
+        same = found.of_row(found.row[query])
+        visible = same[~found.hidden[same]]
+        distance = np.abs(visible - query)
+        weight = np.exp(-(distance - distance.min()) / reach)
+        weights.append(weight / weight.sum())
+        columns.append(visible)
+        ends.append(ends[-1] + len(visible))
+    return sparse.csr_array((np.concatenate(weights), np.concatenate(columns), ends), (len(queries), len(found.row)))
 
 
 @dataclass(frozen=True)

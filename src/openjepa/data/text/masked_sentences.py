@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openjepa.core.errors import UserError
 from openjepa.core.experiment import Sample
 from openjepa.core.picture import Pieces
 from openjepa.core.sizes import round_up
@@ -48,6 +49,43 @@ class MaskedSentencesCollator:
         numbers = [self._numbers(row) for row in rows]
         hidden = [torch.zeros(_count(row), dtype=torch.bool) for row in numbers]
         return self._batch(each, each, rows, numbers, hidden)
+
+    def documents(self, texts: Sequence[str]) -> tuple[MaskedText, list[str]]:
+        """Documents with nothing hidden, and their N sentences; a document of one sentence has none."""
+        rows: list[np.ndarray] = []
+        owner: list[int] = []
+        sentences: list[str] = []
+        for number, text in enumerate(texts):
+            pieces = self._pieces(text)
+            packed = self.rows.pack([piece for _, piece in pieces])
+            rows += [self.rows.join(passage) for passage in packed]
+            owner += [number] * len(packed)
+            sentences += [sentence for sentence, _ in pieces[: sum(map(len, packed))]]
+        numbers = [self._numbers(row) for row in rows]
+        hidden = [torch.zeros(_count(row), dtype=torch.bool) for row in numbers]
+        return self._batch(range(len(texts)), owner, rows, numbers, hidden), sentences
+
+    def continued(self, text: str) -> MaskedText:
+        """A text as one document, and one hidden sentence behind it, whose only token stands for any.
+
+        Of a text longer than a row, its last sentences. Raises UserError for a text without words.
+        """
+        known = [piece for _, piece in self._pieces(text)]
+        if not known:
+            raise UserError("the text is empty; give a sentence or more")
+        packed = self.rows.pack([*known, self.rows.tokenizer.blank])[-self.rows.sentences.passages :]
+        rows = [self.rows.join(passage) for passage in packed]
+        numbers = [self._numbers(row) for row in rows]
+        hidden = [torch.zeros(_count(row), dtype=torch.bool) for row in numbers]
+        hidden[-1][-1] = True
+        return self._batch([0], [0] * len(rows), rows, numbers, hidden)
+
+    def _pieces(self, text: str) -> list[tuple[str, np.ndarray]]:
+        """The sentences of a text with their tokens [L_i]; one that is too long for a row, in several pieces."""
+        sentences = self.rows.split(text)
+        contents = self.rows.tokenizer.encode_content(sentences)
+        paired = zip(sentences, contents, strict=True)
+        return [(sentence, piece) for sentence, content in paired for piece in self.rows.fit([content])]
 
     def inputs(self) -> TextInputs:
         """How texts are read for embedding: in windows of whole sentences."""

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from openjepa.core.batch import Batch
-from openjepa.core.configure import configure
+from openjepa.core.configure import configure, recipe_with
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment, Sample, StreamedData
 from openjepa.core.picture import Patches, Picture
@@ -67,8 +67,9 @@ def built(
             module, assets = folder.recipe_module(recipe), folder.assets
             settings = module.Config.load(values, overrides)
         else:
-            recipe, assets = target, Path(new)
+            assets = Path(new)
             module, settings = configure(target, preset, config, overrides)
+            recipe = recipe_with(preset, target)
         seed_global(settings.train.seed, "init")
         yield recipe, settings, module.build(settings, BuildContext(assets, random_init=True))
 

@@ -11,6 +11,7 @@ sentences are read in one row, since the encoder's part is done once for each se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -21,6 +22,7 @@ from openjepa.core.config import BaseConfig, TrainConfig
 from openjepa.core.encoder import Encoder
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.method import Inspection, Method, StepOutput
+from openjepa.core.reading import ReadoutSource, TextLatents
 from openjepa.core.tasks import Task
 from openjepa.data.text.masked import MaskedText
 from openjepa.data.text.masked_sentences import PAD_TO, MaskedSentencesCollator
@@ -134,6 +136,12 @@ class ConceptJEPA(Method[MaskedText]):
         return self
 
 
+def readout_latents(method: ConceptJEPA, batch: MaskedText, special: Sequence[int]) -> TextLatents:
+    """Target and predicted vector of every hidden sentence, and its tokens without those in `special`."""
+    targets = method.all_targets(batch)[batch.hidden_segments]
+    return TextLatents(targets, method.predict_from_context(batch), *batch.hidden_texts(special))
+
+
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
     tokenizer = tokenizer_for(config, config.encoder.named_in("encoder"), context)
@@ -147,6 +155,11 @@ def build(config: Config, context: BuildContext) -> Experiment:
         collate=collate,
         inputs=TextViewsCollator(tokenizer).inputs(method.student.max_len),
         pad_to=PAD_TO,
+        readable=ReadoutSource(
+            lambda method, batch: readout_latents(method, batch, tokenizer.special_ids),
+            tokenizer.decode,
+            tokenizer.vocab_size,
+        ),
         pictures=collate.pictures,
     )
 

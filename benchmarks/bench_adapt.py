@@ -139,6 +139,76 @@ def cuts(of: Collection, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{name}, first {size} dimensions", unit_rows(queries[:, :size]) @ unit_rows(documents[:, :size]).T
 
 
+def trials(of: Collection) -> Iterator[tuple[str, np.ndarray]]:
+    """Other predictors and other ways to use it, to see whether one beats the defaults; each is one change to them."""
+    whitening = Whitening.fitted(Statistics.of(of.block), 0.6)
+    block = of.block.usable(2)
+    parts, owner = whitening(block.parts), block.owner
+    documents, queries = whitening(of.documents), whitening(of.queries)
+    sums = np.zeros_like(documents)
+    np.add.at(sums, owner, parts)
+    rest = unit_rows(sums[owner] - parts)
+    is_first = np.r_[True, owner[1:] != owner[:-1]]
+    per_document = 1 / np.bincount(owner)[owner]
+    nearness = np.partition(parts @ documents.T, -10, axis=1)[:, -10:].mean(axis=1)  # to the ten nearest documents
+    plain = query_map(parts, documents[owner])
+
+    def searched(mapped: np.ndarray) -> np.ndarray:
+        return unit_rows(mapped) @ documents.T
+
+    yield "target: the rest of the document", searched(queries @ query_map(parts, rest))
+    first = query_map(parts[is_first], documents[owner[is_first]], ridge=0.1)
+    yield "context: the first part alone (the title, if there is one)", searched(queries @ first)
+    yield "every document weighs the same", searched(queries @ query_map(parts, documents[owner], per_document))
+    rarity = np.clip(1 - nearness, 0.05, None)
+    yield "parts weigh by their rarity", searched(queries @ query_map(parts, documents[owner], rarity))
+    for strength in (0.5, 2.0):
+        moved = queries + strength * queries @ (plain - np.eye(len(plain)))
+        yield f"strength of the predictor {strength} instead of 1", searched(moved)
+    yield "shrinkage 0.3, 0.6 and 0.9, cosines added", several_shrinkages(of)
+    for width in (1.0, 2.0):
+        yield (
+            f"nonlinear predictor: 2,000 random features, width {width}",
+            searched(with_random_features(parts, documents[owner], queries, width)),
+        )
+    top = np.argsort(-searched(queries @ plain), axis=1)[:, :3]
+    feedback = unit_rows(queries @ plain) + 0.5 * unit_rows(documents[top].mean(axis=1))
+    yield "half the mean of the first three documents added to the query", searched(feedback)
+
+
+def query_map(
+    parts: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None, ridge: float = 0.03
+) -> np.ndarray:
+    """[D, D] the map of queries by a predictor from parts [P, D] to targets [P, D], of weights [P]."""
+    root = np.ones((len(parts), 1)) if weights is None else np.sqrt(weights / weights.mean())[:, None]
+    sums = PredictorSums(parts.shape[1])
+    sums.add(parts * root, targets * root)
+    return sums.query_map(ridge)
+
+
+def several_shrinkages(of: Collection) -> np.ndarray:
+    """[Q, N] the sum of the defaults' scores at three shrinkages."""
+    return np.sum([scores_of(Maps.fitted(of, of.block, shrinkage), of) for shrinkage in (0.3, 0.6, 0.9)], axis=0)
+
+
+def with_random_features(parts: np.ndarray, targets: np.ndarray, queries: np.ndarray, width: float) -> np.ndarray:
+    """Queries [Q, D] moved by ridge regression on the latents and 2,000 random Fourier features of them."""
+    random = np.random.default_rng(0)
+    size, dim = 2000, parts.shape[1]
+    frequencies, phases = width * random.standard_normal((dim, size)), random.uniform(0, 2 * np.pi, size)
+
+    def features(rows: np.ndarray) -> np.ndarray:
+        return np.c_[rows, np.sqrt(2 / size) * np.cos(rows @ frequencies + phases)]
+
+    inputs = features(parts)
+    moments = inputs.T @ inputs / len(inputs)
+    variances = np.diag(moments)
+    ridge = np.r_[np.full(dim, 0.03 * variances[:dim].mean()), np.full(size, 3 * variances[dim:].mean())]
+    weights = np.linalg.solve(moments + np.diag(ridge), inputs.T @ targets / len(inputs))
+    length = np.sqrt(np.square(inputs @ weights).sum(axis=1).mean())
+    return queries + features(queries) @ weights / length
+
+
 def of_all(of: Collection) -> Statistics:
     """Statistics that take all sentences for one document."""
     return Statistics.of(Block(of.block.parts, np.zeros(len(of.block.owner), np.int64)))
@@ -187,10 +257,12 @@ def interval(arm: np.ndarray, start: np.ndarray, name: str) -> tuple[float, floa
     return difference_interval(Score(arm, None), Score(start, None), generator_for(0, "bench", name), resamples=5000)
 
 
-def measured(of: Collection, curve: bool) -> dict:
+def measured(of: Collection, curve: bool, tried: bool) -> dict:
     """All figures of a collection."""
     arms = {name: of.ndcg(scores) for name, scores in arms_of(of)}
     start = arms["start"]
+    others = {name: of.ndcg(scores) for name, scores in trials(of)} if tried else {}
+    defaults = arms["whitening s = 0.6, predictor ridge 0.03"]
     statistics = Statistics.of(of.block)
     return {
         "documents": len(of.documents),
@@ -202,6 +274,10 @@ def measured(of: Collection, curve: bool) -> dict:
         "arms": {
             name: [float(items.mean()), *(items.mean() - start.mean(),), *interval(items, start, name)]
             for name, items in arms.items()
+        },
+        "trials": {
+            name: [float(items.mean()), items.mean() - defaults.mean(), *interval(items, defaults, name)]
+            for name, items in others.items()
         },
         "curve": curve_of(of) if curve else {},
     }
@@ -217,8 +293,14 @@ def as_markdown(found: dict[str, dict]) -> str:
         if arm == "start":
             cells = [f"{value[0]:.3f}" for value in values]
         lines.append(f"| {arm} | " + " | ".join(cells) + f" | {np.mean([value[1] for value in values]):+.3f} |")
+    if tried := next(iter(found.values()))["trials"]:
+        lines += ["", "| trial, against the defaults | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+        for trial in tried:
+            values = [found[name]["trials"][trial] for name in names]
+            cells = ["{:.3f}, {:+.3f} ({:+.3f} to {:+.3f})".format(*value) for value in values]
+            lines.append(f"| {trial} | " + " | ".join(cells) + " |")
     for name, of in found.items():
-        facts = {key: value for key, value in of.items() if key not in ("arms", "curve")}
+        facts = {key: value for key, value in of.items() if key not in ("arms", "trials", "curve")}
         lines += ["", f"{name}: {json.dumps(facts)}"]
         if of["curve"]:
             lines.append(f"gain of whitening and of the defaults by documents fitted to: {json.dumps(of['curve'])}")
@@ -230,13 +312,14 @@ def main(argv: Sequence[str] | None = None, show: Callable[[str], None] = print)
     parser.add_argument("collections", nargs="+", type=Path, help="folders in BEIR's layout")
     parser.add_argument("--base", required=True, help="a sentence-transformers or transformers folder or hub id")
     parser.add_argument("--curve", action="store_true", help="also fit to 50, 100, ... documents, three draws each")
+    parser.add_argument("--trials", action="store_true", help="also other predictors, compared with the defaults")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for collection in options.collections:
             of = Collection.read(collection, options.base, Path(folder) / collection.resolve().name)
-            found[of.name] = measured(of, options.curve)
+            found[of.name] = measured(of, options.curve, options.trials)
     show(json.dumps(found, indent=2) if options.json else as_markdown(found))
     return 0
 

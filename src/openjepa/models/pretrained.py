@@ -207,7 +207,7 @@ def _require_repository(name: str, setting: str) -> None:
 def _ways_on(setting: str) -> str:
     return (
         f"give a local folder with config.json and model.safetensors, a hub id that can be reached (HF_ENDPOINT names "
-        f"a mirror), or leave {setting} empty for OpenJEPA's own encoder"
+        f"a mirror), or leave {setting} empty for a network of OpenJEPA's own"
     )
 
 

@@ -23,6 +23,7 @@ from openjepa.data.loading.loader import train_batches
 from openjepa.data.questions.batches import QuestionBatch
 from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.data.worlds.arithmetic import Arithmetic
+from openjepa.export.twins import stock_model
 from openjepa.models.lora import LoraConfig
 from openjepa.models.pretrained_decoder import PretrainedDecoder
 from openjepa.preflight.checks import check_experiment, failed
@@ -229,6 +230,7 @@ def test_adapters_learn_and_the_base_stays(folders: dict[str, Path], tmp_path: P
     base = PretrainedDecoder(str(tmp_path / "assets" / "decoder"), True, 96)
     with evaluating(made.method), evaluating(base):  # B is 0 at the start
         assert torch.equal(made.method.decoder(batch.ids, batch.valid), base(batch.ids, batch.valid))
+    assert list(failed(check_experiment(made))) == []
     made.method.train()(batch).loss.backward()
     learning = {name for name, parameter in made.method.named_parameters() if parameter.grad is not None}
     assert learning == {name for name, _ in made.method.named_parameters() if "lora_" in name}
@@ -243,6 +245,24 @@ def test_adapters_learn_and_the_base_stays(folders: dict[str, Path], tmp_path: P
     assert all(after[name].any() for name in after if "lora_B" in name)
     mine = weights(resumed(run, tmp_path / "copy"))
     assert [name for name in mine if not torch.equal(mine[name], after[name])] == []
+
+
+def test_exports_have_the_adapters_in_their_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A plain model of the same class says the same, and what was adapted stays adapted."""
+    pytest.importorskip("peft", reason="the extra lora is not installed")
+    made = build(tmp_path, folders["gpt2"], "decoder.lora=2")
+    batch, decoder = next(train_batches(made, 0)), made.method.decoder
+    for name, parameter in decoder.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    with evaluating(decoder):
+        said = decoder(batch.ids, batch.valid)
+        plain = stock_model(decoder, causal=True)
+        exported = plain(input_ids=batch.ids, attention_mask=batch.valid.long()).last_hidden_state
+        assert torch.allclose(exported[batch.valid], said[batch.valid], atol=1e-5)
+        assert torch.equal(decoder(batch.ids, batch.valid), said)
+    assert type(plain).__name__ == "GPT2Model"
+    assert not [name for name in plain.state_dict() if "lora" in name or "base_layer" in name]
 
 
 def test_without_peft_the_extra_is_named(

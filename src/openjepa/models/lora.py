@@ -6,6 +6,7 @@ starts at 0, so an adapted model starts as the model it adapts. Source: Hu et al
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
 from typing import Any
@@ -60,3 +61,13 @@ def add_adapters(model: Any, config: LoraConfig, setting: str) -> None:
             f"{setting}.target_modules={config.target_modules!r} fits no layer of {type(model).__name__} ({reason}); "
             "all-linear takes every linear layer but the head"
         ) from error
+
+
+def merged(model: Any) -> Any:
+    """A copy of a transformers model with its adapters, if any, added to the weights: W + (alpha / rank) B A."""
+    whole = copy.deepcopy(model)
+    for name, layer in list(whole.named_modules()):
+        if hasattr(layer, "get_base_layer"):  # a layer of peft
+            layer.merge()
+            whole.set_submodule(name, layer.get_base_layer())
+    return whole

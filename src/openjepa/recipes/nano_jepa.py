@@ -70,7 +70,7 @@ class Config(BaseConfig):
     weight: float = Field(3.0, ge=0)
     """lambda: weight of the latent prediction beside the token cross-entropy; 0 = a plain language model"""
     loss_dropout: float = Field(0.0, ge=0, lt=1)
-    """share of the steps without the latent prediction (LLM-JEPA: up to 0.75 costs no quality)"""
+    """share of the batches without the latent prediction (LLM-JEPA: up to 0.75 costs no quality)"""
     token_loss: Literal["parts", "row", "answer"] = "parts"
     """which next tokens are learned: parts = those of question and answer, each read by itself, in the same pass as the
     prediction; row = all of the row in a plain causal pass of its own, where the answer reads its question; answer =
@@ -152,7 +152,7 @@ class NanoJEPA(Method[QuestionBatch]):
         return self.encode_answers(*batch.answers())
 
     def weight_of(self, draw: int) -> float:
-        """lambda, or 0 in the steps without the prediction; equal on all ranks."""
+        """lambda, or 0 in the batches without the prediction; equal on all ranks."""
         share = self.config.loss_dropout if self.training else 0.0
         dropped = share > 0 and float(torch.rand((), generator=generator_for(0, "loss dropout", draw))) < share
         return 0.0 if dropped else self.config.weight

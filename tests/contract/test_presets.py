@@ -35,17 +35,21 @@ CLOSE = 0.02  # of the loss in fp32
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BERT with its vocabulary, and a tiny ViT."""
-    from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+    """A tiny BERT and a tiny GPT-2 with their vocabulary, and a tiny ViT."""
+    from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, ViTConfig, ViTModel
 
     folder = tmp_path_factory.mktemp("pretrained")
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     torch.manual_seed(0)
     ViTModel(ViTConfig(**sizes, image_size=24, patch_size=4)).save_pretrained(folder / "vit")
     BertModel(BertConfig(**sizes, vocab_size=400, max_position_embeddings=256)).save_pretrained(folder / "bert")
+    marks = {"bos_token_id": 0, "eos_token_id": 0}
+    gpt2 = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=128, vocab_size=400, **marks)
+    GPT2LMHeadModel(gpt2).save_pretrained(folder / "gpt2")
     texts = [Stories("train", 200)[i].text for i in range(200)]
     texts += [caption for i in range(100) for caption in Scenes("train", 100).captions(i)]
-    train_tokenizer(TokenizerConfig(vocab_size=400), texts).save(folder / "bert" / "tokenizer.json")
+    for name in ("bert", "gpt2"):
+        train_tokenizer(TokenizerConfig(vocab_size=400), texts).save(folder / name / "tokenizer.json")
     return folder
 
 
@@ -59,6 +63,9 @@ def tiny_settings(recipe: str, preset: str, pretrained: Path) -> list[str]:
         if vision:
             settings = (*without(settings, "text_encoder.", "encoder.name"), f"encoder.name={pretrained / 'vit'}",
                         f"text_encoder.name={pretrained / 'bert'}", "text_encoder.max_len=24")  # fmt: skip
+    elif getattr(getattr(shipped, "decoder", None), "name", None):
+        sizes = ("decoder.max_len=96", f"decoder.name={pretrained / 'gpt2'}")
+        settings = (*without(settings, "decoder.", "tokenizer."), *sizes)
     elif getattr(getattr(shipped, "tokenizer", None), "kind", None):
         settings = (*settings, "tokenizer.kind=null")
     world = module.Config().data.source

@@ -29,7 +29,9 @@ import openjepa
 from openjepa import api
 from openjepa.cli import main
 from openjepa.core.configure import configure
+from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.data.worlds import scenes, stories
+from openjepa.data.worlds.arithmetic import Arithmetic
 from openjepa.training import checkpoint
 from tests.docs.pages import OUTSIDE, ROOT, SITE, Step, steps
 from tests.opened import in_process
@@ -210,6 +212,20 @@ def pretrained_model() -> None:
     config.save_pretrained("path/to/config-folder")
 
 
+def pretrained_decoder() -> None:
+    """A GPT-2 of this moment with byte pairs of the arithmetic world, and problems of that world."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    problems = [Arithmetic("train", 200)[number] for number in range(200)]
+    write_lines(Path("problems.jsonl"), [{"question": one.question, "answer": one.answer} for one in problems])
+    pairs = train_tokenizer(TokenizerConfig(kind="bpe", vocab_size=400), [one.question for one in problems])
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}
+    torch.manual_seed(0)
+    gpt2 = GPT2Config(vocab_size=pairs.vocab_size, bos_token_id=0, eos_token_id=0, **sizes)
+    GPT2LMHeadModel(gpt2).save_pretrained("path/to/decoder")
+    pairs.save(Path("path/to/decoder/tokenizer.json"))
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every file that a page names, and the run that guides begin with."""
@@ -220,6 +236,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         suite_of_the_page()
         pictures_of_the_pages()
         pretrained_model()
+        pretrained_decoder()
         shutil.copy(ROOT / "examples" / "my_method.py", "my_method.py")
         shutil.copytree(ROOT / "tests" / "collapses", "tests/collapses")
         assert main(small("train t_jepa data=corpus.jsonl data.label=topic --out runs/mine")) == 0
@@ -264,6 +281,8 @@ def settings_for(recipes: Sequence[str], given: Set[str]) -> tuple[str, ...]:
     if "encoder.name" in given:
         settings = without(settings, "encoder.")
         settings = settings if "encoder.weights" in given else without(settings, "tokenizer.")
+    if "decoder.name" in given:
+        settings = without(settings, "decoder.", "tokenizer.")
     return (*settings, *STEPS)
 
 

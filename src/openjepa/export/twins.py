@@ -6,6 +6,7 @@
 | `TextEncoder` and `Decoder`, causal | GPT-2 | pre-norm, learned positions, causal, a final norm |
 | `ViT`, linear stem | SigLIP's vision tower without its head | pre-norm, no [CLS], fixed positions, a final norm |
 | `PretrainedEncoder`, `PretrainedViT` | their own class | they wrap it |
+| `PretrainedDecoder` | its own class without the output head, adapters merged | it wraps it |
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 
 from openjepa.core.encoder import Encoder
 from openjepa.core.errors import UserError
+from openjepa.models.lora import merged
 from openjepa.models.pretrained import ATTENTION, PretrainedEncoder
+from openjepa.models.pretrained_decoder import PretrainedDecoder
 from openjepa.models.pretrained_vision import PretrainedViT
 from openjepa.models.quiet import quiet_transformers
 from openjepa.models.transformer import Block, TextEncoder, Trunk
@@ -42,6 +45,8 @@ def stock_model(encoder: Encoder | nn.Module, pad_id: int | None = None, causal:
         match encoder:
             case PretrainedEncoder() | PretrainedViT():
                 return _plain_attention(encoder.model)
+            case PretrainedDecoder():
+                return _plain_attention(merged(encoder.model).base_model)
             case TextEncoder() if causal:
                 return _filled(_gpt2(encoder), _gpt2_tensors(encoder))
             case TextEncoder() if pad_id is not None:

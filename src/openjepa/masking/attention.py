@@ -42,6 +42,14 @@ def question_answer_mask(segments: Tensor) -> Tensor:
     return within | ((query == PRED) & (key == QUESTION)) | itself
 
 
+def row_mask(valid: Tensor) -> Tensor:
+    """valid [B, T] -> [B, T, T] bool as above for the row as one text: causal, the answer reads its question."""
+    position = torch.arange(valid.shape[1], device=valid.device)  # [T]
+    past = position[:, None] >= position[None, :]  # [T, T]
+    itself = position[:, None] == position[None, :]  # [T, T]
+    return (past & valid[:, None, :]) | itself
+
+
 def question_answer_positions(segments: Tensor) -> Tensor:
     """segments [B, T] -> [B, T] int64 positions: the answer restarts at 0, [PRED] continues after the question."""
     question, answer = segments == QUESTION, segments == ANSWER

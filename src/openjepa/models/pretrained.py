@@ -1,8 +1,8 @@
 """Any `transformers` text encoder, by hub id or local folder, behind the interface of `TextEncoder`.
 
-The only file that imports transformers models. Encoders that take `position_ids` can read visible tokens only, at their
-true positions. Where there is no such argument, the difference of position embeddings is added to the word embeddings,
-which the model's own layer then completes to the true position.
+Decoders (`pretrained_decoder`) are loaded here as well. Encoders that take `position_ids` can read visible tokens only,
+at their true positions. Where there is no such argument, the difference of position embeddings is added to the word
+embeddings, which the model's own layer then completes to the true position.
 
 Where transformers would choose its "sdpa" attention, the same attention is computed by `attend`, which avoids the CPU's
 fused kernel where it is slower. Where rows are mostly padding, texts share rows. Neither changes weights, configs or
@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -163,24 +163,34 @@ def _setting(name: str, file: str, key: str) -> Any:
     return None if found is None else found.get(key)
 
 
-def load_model(name: str, weights: bool, vocab: Vocabulary | None = None, setting: str = "encoder.name") -> nn.Module:
-    """The encoder `name` without heads, with an embedding for `vocab`. Raises UserError naming `setting` and fixes."""
+def load_model(
+    name: str,
+    weights: bool,
+    vocab: Vocabulary | None = None,
+    setting: str = "encoder.name",
+    kind: Literal["AutoModel", "AutoModelForCausalLM"] = "AutoModel",
+) -> nn.Module:
+    """The model `name` with an embedding for `vocab`. Raises UserError naming `setting` and fixes.
+
+    `kind` is the class of transformers that chooses its class: an encoder without heads, or a decoder with its head.
+    """
     folder = Path(name).expanduser()
     if not folder.is_dir():
         _require_repository(name, setting)
-    from transformers import AutoConfig, AutoModel
+    import transformers
 
+    automatic = getattr(transformers, kind)
     location = str(folder) if folder.is_dir() else name
     try:
         with hub.reaching(), quiet_transformers():
             if weights:
-                model, loaded = AutoModel.from_pretrained(location, dtype=torch.float32, output_loading_info=True)
+                model, loaded = automatic.from_pretrained(location, dtype=torch.float32, output_loading_info=True)
                 _require_all(model, loaded["missing_keys"], f"{setting}={name!r}")
                 return with_fast_attention(_grown(model, vocab))
-            config = AutoConfig.from_pretrained(location)
+            config = transformers.AutoConfig.from_pretrained(location)
             if vocab is not None:
                 config.vocab_size, config.pad_token_id = vocab
-            return with_fast_attention(AutoModel.from_config(config, dtype=torch.float32))
+            return with_fast_attention(automatic.from_config(config, dtype=torch.float32))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{setting}={name!r} cannot be loaded ({reason}); {_ways_on(setting)}") from error
@@ -197,7 +207,7 @@ def _require_repository(name: str, setting: str) -> None:
 def _ways_on(setting: str) -> str:
     return (
         f"give a local folder with config.json and model.safetensors, a hub id that can be reached (HF_ENDPOINT names "
-        f"a mirror), or leave {setting} empty for OpenJEPA's own encoder"
+        f"a mirror), or leave {setting} empty for a network of OpenJEPA's own"
     )
 
 

@@ -10,6 +10,9 @@ With these losses only (preset `paper`), the cosine rises and the rank of the ri
 (docs/lab-log): no loss constrains an answer's last token, so all answers collapse onto one line. Three remedies, all
 on in `tiny`: VICReg on the answers' latents (`regularizer`), targets relative to what all answers share
 (`target_space`), and an EMA copy of the decoder as their source, so that targets change slowly (`target_encoder`).
+
+Preset `llm` is LLM-JEPA itself on a pretrained decoder: tokens are learned in a plain causal pass, in which the answer
+reads its question (`token_loss`), and the masked pass is left out in a share of the steps (`loss_dropout`).
 """
 
 from __future__ import annotations
@@ -30,12 +33,14 @@ from openjepa.core.method import Inspection, Method, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.reading import ReadoutSource, TextLatents
 from openjepa.core.seeding import generator_for
+from openjepa.core.vocabulary import Vocabulary
 from openjepa.data.questions.batches import QuestionBatch, QuestionCollator, TokenizedQuestions, texts_of
 from openjepa.data.questions.dataset import QuestionConfig, held_out_splits, questions
 from openjepa.data.questions.numbers import same_answer
 from openjepa.data.tokenizers.choice import TokenizerConfig, load_or_learn
-from openjepa.masking.attention import question_answer_mask, question_answer_positions, segment_ids
-from openjepa.models.decoder import Decoder, DecoderConfig
+from openjepa.masking.attention import question_answer_mask, question_answer_positions, row_mask, segment_ids
+from openjepa.models.decoder import DecoderConfig
+from openjepa.models.decoders import build_decoder
 from openjepa.models.target import EMATarget, MomentumConfig
 from openjepa.models.transformer import gather_positions
 from openjepa.objectives.latent import build_objective
@@ -65,7 +70,11 @@ class Config(BaseConfig):
     weight: float = Field(3.0, ge=0)
     """lambda: weight of the latent prediction beside the token cross-entropy; 0 = a plain language model"""
     loss_dropout: float = Field(0.0, ge=0, lt=1)
-    """share of the steps without the latent prediction (LLM-JEPA: up to 0.75 costs no quality)"""
+    """share of the batches without the latent prediction (LLM-JEPA: up to 0.75 costs no quality)"""
+    token_loss: Literal["parts", "row", "answer"] = "parts"
+    """which next tokens are learned: parts = those of question and answer, each read by itself, in the same pass as the
+    prediction; row = all of the row in a plain causal pass of its own, where the answer reads its question; answer =
+    only the answer's tokens, in that pass"""
     objective: str = "cosine"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
     target_encoder: Literal["ema", "self"] = "ema"
@@ -95,12 +104,12 @@ class Config(BaseConfig):
 class NanoJEPA(Method[QuestionBatch]):
     """One decoder, its mask and its losses."""
 
-    def __init__(self, config: Config, vocab: int) -> None:
+    def __init__(self, config: Config, vocab: Vocabulary, context: BuildContext) -> None:
         super().__init__()
         self.config = config
-        self.decoder = Decoder(config.decoder, vocab)
+        self.decoder = build_decoder(config.decoder, vocab, context)
         self.teacher = EMATarget(self.decoder, config.momentum.schedule()) if config.target_encoder == "ema" else None
-        self.space = RunningSpace(config.decoder.dim, config.target_space)
+        self.space = RunningSpace(self.decoder.dim, config.target_space)
         self.distance = build_objective(config.objective)
         self.regularizer = build_regularizer(config.regularizer)
 
@@ -115,16 +124,26 @@ class NanoJEPA(Method[QuestionBatch]):
         return self.predict_from_context(batch)
 
     def forward(self, batch: QuestionBatch) -> StepOutput:
-        states = self.read(batch)  # [B, T, D]
+        if self.config.token_loss == "parts":
+            states = self.read(batch)  # [B, T, D]
+            return self.with_prediction(self.token_loss(states, batch), states, batch)
+        tokens = self.token_loss(self.read_row(batch), batch)
+        if self.training and self.weight_of(batch.draw) == 0 and self.config.regularizer.name == "none":
+            return StepOutput({"tokens": tokens})  # nothing else would need the masked pass
+        return self.with_prediction(tokens, self.read(batch), batch)
+
+    def with_prediction(self, tokens: Tensor, states: Tensor, batch: QuestionBatch) -> StepOutput:
+        """All terms of the loss, from the token loss and the states of the masked pass [B, T, D]."""
         predicted = at(states, batch.pred_at)  # [B, D]
         answers = at(states, batch.answer_at)  # [B, D]
         target = self.targets(batch, answers)  # [B, D]
-        terms = {
-            "tokens": self.token_loss(states, batch),
-            "prediction": self.weight_of(batch.draw) * self.distance(predicted, target),
-        }
+        terms = {"tokens": tokens, "prediction": self.weight_of(batch.draw) * self.distance(predicted, target)}
         terms |= self.regularizer(answers, batch.draw)
         return StepOutput(terms, self.distance.latents(predicted, target))
+
+    def read_row(self, batch: QuestionBatch) -> Tensor:
+        """The plain causal pass of a language model over whole rows: the states [B, T, D]."""
+        return self.decoder(batch.ids, row_mask(batch.valid))
 
     def targets(self, batch: QuestionBatch, answers: Tensor) -> Tensor:
         """[B, D], without gradient: the answers' latents [B, D] of this very pass, or the teacher's."""
@@ -133,15 +152,21 @@ class NanoJEPA(Method[QuestionBatch]):
         return self.encode_answers(*batch.answers())
 
     def weight_of(self, draw: int) -> float:
-        """lambda, or 0 in the steps without the prediction; equal on all ranks."""
+        """lambda, or 0 in the batches without the prediction; equal on all ranks."""
         share = self.config.loss_dropout if self.training else 0.0
         dropped = share > 0 and float(torch.rand((), generator=generator_for(0, "loss dropout", draw))) < share
         return 0.0 if dropped else self.config.weight
 
     def token_loss(self, states: Tensor, batch: QuestionBatch) -> Tensor:
-        """Cross-entropy in nats of all tokens but the first of each block, mean over tokens."""
-        before = batch.pick(states, batch.followed)  # [N, D]
-        following = batch.pick(batch.ids.roll(-1, 1), batch.followed)  # [N]
+        """Cross-entropy in nats of the tokens that `token_loss` names, mean over tokens; no first token of a text."""
+        starts_or_goes_on = batch.hidden.roll(-1, 1)  # [B, T], where the next token is the answer's
+        asked = {
+            "parts": batch.followed,
+            "row": batch.followed | starts_or_goes_on,
+            "answer": starts_or_goes_on,
+        }[self.config.token_loss]  # [B, T]
+        before = batch.pick(states, asked)  # [N, D]
+        following = batch.pick(batch.ids.roll(-1, 1), asked)  # [N]
         return mean_over_ranks(-self.decoder.log_probabilities(before, following))
 
     def question_log_likelihood(self, batch: QuestionBatch) -> Tensor:
@@ -193,9 +218,11 @@ def readout_latents(method: NanoJEPA, batch: QuestionBatch) -> TextLatents:
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
     train = cache(lambda: questions(config.data, "train"))
-    tokenizer = load_or_learn(config.tokenizer, lambda: texts_of(train()), context.assets / "tokenizer.json")
+    kept = context.assets / "tokenizer.json"
+    tokenizer = load_or_learn(config.tokenizer, lambda: texts_of(train()), kept, config.decoder.named_in("decoder"))
     collate = QuestionCollator.of(tokenizer)
-    vocab, max_len = collate.tokenizer.vocab_size, config.decoder.max_len
+    method = NanoJEPA(config, collate.tokenizer.vocabulary, context)
+    vocab, max_len = collate.tokenizer.vocab_size, method.decoder.max_len
     train_data = TokenizedQuestions(train, collate.tokenizer, max_len)
     eval_data = TokenizedQuestions(lambda: questions(config.data, "eval"), collate.tokenizer, max_len)
 
@@ -210,7 +237,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
         vocab=vocab,
     )
     return Experiment(
-        method=NanoJEPA(config, vocab),
+        method=method,
         train_data=train_data,
         eval_data=eval_data,
         collate=collate,

@@ -178,7 +178,7 @@ def _ways_on(setting: str) -> str:
         return f"give a folder with {LAYOUTS}, one of {', '.join(OWN_KINDS)}, or set HF_ENDPOINT to a mirror"
     return (
         f"give a folder with config.json, model.safetensors and a tokenizer ({LAYOUTS}), set HF_ENDPOINT to a mirror, "
-        f"or leave {setting} empty for OpenJEPA's own encoder"
+        f"or leave {setting} empty for a network of OpenJEPA's own"
     )
 
 

@@ -24,7 +24,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.memory import PeakMemory, peak_memory
 from openjepa.core.published import folder_of
-from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_json, read_jsonl, write_json
+from openjepa.core.rundir import PEAK_MEMORY, RunDir, write_json
 from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
 from openjepa.core.trust import trust, trusts_everything
@@ -241,7 +241,7 @@ class Run:
         file = self.folder.evals / "sweep.json"
         if not file.exists():
             raise UserError(f"{self.path} has no sweep; openjepa eval {self.path} --sweep finds the best latents")
-        return best_vectors(read_json(file))
+        return best_vectors(file)
 
     def embed_file(
         self,
@@ -405,7 +405,7 @@ class Run:
 
     def peak_memory(self) -> dict[str, float]:
         """Largest memory in use, in GB: of "training" and of the newest "evaluation", as far as they are over."""
-        return dict(read_json(self.folder.summary).get(PEAK_MEMORY, {})) if self.folder.summary.exists() else {}
+        return dict(self.folder.read_summary().get(PEAK_MEMORY, {}))
 
     def draw(self) -> list[Path]:
         """The recipe's figures of what the run predicts, kept as `evals/<name>.png`.
@@ -549,9 +549,10 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """The run's summary.json. Raises UserError if training did not end yet."""
-        if not self.folder.summary.exists():
+        summary = self.folder.read_summary()
+        if not summary:
             raise UserError(f"{self.path} has no summary: its training did not end; go on with --resume {self.path}")
-        return read_json(self.folder.summary)
+        return summary
 
     def add_to_summary(self, parts: Mapping[str, Any]) -> dict[str, Any]:
         """Add results that came after training to summary.json, and return it."""
@@ -561,13 +562,14 @@ class Run:
 
     def adaptation(self) -> dict[str, Any]:
         """What `openjepa adapt` measured and decided when it made this run. Raises UserError for another run."""
-        if not self.folder.adaptation.exists():
+        found = self.folder.read_adaptation()
+        if not found:
             raise UserError(f"{self.path} was not made by openjepa adapt")
-        return read_json(self.folder.adaptation)
+        return found
 
     def health(self) -> list[dict[str, Any]]:
         """All records of the health monitor, oldest first."""
-        return list(read_jsonl(self.folder.health))
+        return list(self.folder.health_records())
 
     def suggested_overrides(self) -> list[str]:
         """What would treat the newest verdict, as "key=value" of this run's recipe; nothing for a healthy run."""

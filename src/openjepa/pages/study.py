@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import RunDir, read_json, read_jsonl
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import RunDir
 from openjepa.core.values import as_yaml
 from openjepa.pages.parts.axis import Axis, axis
 from openjepa.pages.parts.chart import Dot, Limit, Line, interval, line_chart, scatter
@@ -168,7 +169,7 @@ def skill_curves(found: Mapping[str, Any], folder: Path) -> str:
         by_step: dict[float, list[float]] = {}
         for seed in found["seeds"]:
             cell = RunDir(cell_folder(folder, arm["label"], seed))
-            for step, value in series(list(read_jsonl(cell.health)), SKILL):
+            for step, value in series(list(cell.health_records()), SKILL):
                 by_step.setdefault(step, []).append(value)
         if by_step:
             lines.append(Line(arm["label"], [(step, fmean(values)) for step, values in sorted(by_step.items())], i))
@@ -201,8 +202,7 @@ def every_measure(found: Mapping[str, Any]) -> str:
 
 def _reproduce(found: Mapping[str, Any], folder: Path) -> str:
     about = {key: value for key, value in found.items() if key not in ("arms", "differences", "baselines", "headlines")}
-    first = cell_folder(folder, found["base"], found["seeds"][0]) / "env.json"
-    environment = read_json(first) if first.is_file() else {}
+    environment = RunDir(cell_folder(folder, found["base"], found["seeds"][0])).environment()
     settings = details("The study", f"<pre>{escape(as_yaml(about))}</pre>")
     return commands(environment) + versions(environment) + settings
 

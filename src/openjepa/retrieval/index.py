@@ -26,7 +26,8 @@ import numpy as np
 from openjepa.adaptation.documents import PartRule, Text, texts
 from openjepa.core.atomic import writing
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json, write_json
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import write_json
 from openjepa.data.files.records import Counts
 from openjepa.data.loading.held_out import normalised_words, word_digest
 from openjepa.data.text.sources import DataConfig

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json
+from openjepa.core.json_files import read_json
 from openjepa.evals.features import unit_rows
 from openjepa.retrieval.index import STATE
 from openjepa.retrieval.words import WordSearch

@@ -82,9 +82,8 @@ def _of_training(logs: Logs, run: api.Run) -> list[Section]:
     """What its logs say; of an adapted encoder, which was not trained, what was measured."""
     if not logs.folder.adaptation.exists():
         return _from_logs(logs, run)
-    found = run.adaptation()
     return [
-        ("adaptation", "Adaptation", lambda: adaptation(found)),
+        ("adaptation", "Adaptation", lambda: adaptation(run.adaptation())),
         ("scorecard", "Did adaptation help?", lambda: scorecards(logs)),
     ]
 
@@ -133,11 +132,10 @@ def header(logs: Logs) -> str:
         ("steps", f"{logs.step:,} of {logs.total_steps:,}"),
         ("seed", str(train.get("seed", "-"))),
     ]
-    if summary:
-        facts += [
-            ("training", f"{_clock(summary['train_s'])}, {summary['tokens_per_s']:,.0f} tokens/s"),
-            ("loss at the end", f"{summary['loss']:.4f}"),
-        ]
+    if (seconds := summary.get("train_s")) is not None:
+        facts.append(("training", f"{_clock(seconds)}, {summary.get('tokens_per_s') or 0:,.0f} tokens/s"))
+    if (loss := summary.get("loss")) is not None:
+        facts.append(("loss at the end", f"{loss:.4f}"))
     facts.append(("started", str(logs.environment.get("started", "-"))[:19].replace("T", " ")))
     made = time.strftime("%Y-%m-%d %H:%M")
     is_adapted = logs.folder.adaptation.exists()

@@ -49,7 +49,7 @@ def inputs(factors: tuple[Factor, ...] = (), count: int = 60) -> Samples:
 
 
 def record(step: int, **metrics: Any) -> dict[str, Any]:
-    base = {"step": step, "status": "healthy", "kind": None, "evidence": "skill 0.5", "advice": "", "override": {}}
+    base = {"step": step, "status": "healthy", "kind": None, "evidence": "skill 0.5", "advice": "", "also": []}
     return {**base, "score": 0.1, "skill": 0.5, "rank": 30.0, "rank_cap": 64.0, "spread": 0.9, **metrics}
 
 

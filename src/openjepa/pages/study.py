@@ -20,6 +20,7 @@ from openjepa.pages.run.page import Section, assemble, commands, fact_list, vers
 from openjepa.pages.run.scorecard import COLOURS
 from openjepa.studies.cells import cell_folder
 from openjepa.studies.results import RESULTS, SKILL
+from openjepa.studies.schema import StudyFile
 from openjepa.studies.table import (
     COSTS,
     amount,
@@ -37,8 +38,8 @@ COST_PLOTS = 4  # headlines that are drawn against cost
 
 
 def study_page(folder: Path) -> str:
-    """The whole page of a finished study."""
-    found = read_json(folder / RESULTS)
+    """The whole page of a finished study. Raises UserError if its results are damaged."""
+    found = read_json(folder / RESULTS, StudyFile)
     sections: list[Section] = [
         ("reached", "What each arm reached", lambda: overview(found)),
         ("differences", f"Differences to {found['base']}", lambda: differences(found)),

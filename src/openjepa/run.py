@@ -19,7 +19,7 @@ import torch
 from openjepa.core.atomic import writing
 from openjepa.core.compute import Compute, compute_for, cpu_multiplies_bf16
 from openjepa.core.config import names_files
-from openjepa.core.describe import settings_in_use
+from openjepa.core.describe import lower_settings, settings_in_use
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
 from openjepa.core.memory import PeakMemory, peak_memory
@@ -48,6 +48,7 @@ from openjepa.evals.suite_file import Suite
 from openjepa.evals.sweep import Sweep, best_vectors, sweep
 from openjepa.export.inputs import proof_texts
 from openjepa.health.treatment import treat
+from openjepa.models.room import built
 from openjepa.tasks.examples import GENERAL, semantic_trio
 from openjepa.training import checkpoint
 
@@ -121,8 +122,12 @@ class Run:
     def untrained(self, random_init: bool = False, seed: int | None = None) -> Experiment:
         """`fresh`, on the CPU: what training begins with, and moves. Raises UserError if an asset is damaged."""
         _ = self._whole
-        seed_global(self.config.train.seed if seed is None else seed, "init")
-        return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
+
+        def build() -> Experiment:
+            seed_global(self.config.train.seed if seed is None else seed, "init")
+            return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
+
+        return built(build, lower_settings(self.config))
 
     @cached_property
     def _whole(self) -> bool:

@@ -17,8 +17,9 @@ from openjepa.core.errors import UserError
 PER_MINUTE = 60  # questions
 FETCHING = ("file=http", "file/http", "proxy=")  # in a path: it names an address elsewhere
 POLICY = (  # Gradio's page has inline scripts and styles, and makes functions of its templates
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: "
-    "blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src "
+    "'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self'"
 )
 MOST_CLIENTS = 10_000  # that are remembered; full buckets are forgotten first
 

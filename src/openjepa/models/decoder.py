@@ -22,7 +22,7 @@ class DecoderConfig(BaseConfig):
 
     dim: int = Field(128, ge=8)
     """width of the latents"""
-    depth: int = Field(3, ge=1)
+    depth: int = Field(3, ge=1, le=512)
     """transformer blocks"""
     heads: int = Field(4, ge=1)
     """attention heads; must divide dim"""

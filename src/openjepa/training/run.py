@@ -31,6 +31,7 @@ from openjepa.evals.alignment import curve_point
 from openjepa.health.monitor import HealthMonitor, enough_batches
 from openjepa.training import checkpoint
 from openjepa.training.hooks import HealthObserver, Hooks, default_hooks
+from openjepa.training.room import require_room
 
 LOGGED = {"step", "loss", "tokens", "tokens_per_s", "samples"}  # what a summary is made of
 MOST_ROLLBACKS = 5  # each halves the learning rate
@@ -111,6 +112,7 @@ def _trained(
     fabric.barrier()
     if rate is None:
         rate = 1.0 if start_from is None else checkpoint.load_rate(start_from)
+    require_room(experiment, fabric.device, fabric.world_size)
     with _observers(folder, experiment, hooks, progress) if main else _no_observers() as observers:
         monitor = _health_monitor(experiment, folder, settings, observers.on_health)
         try:

@@ -22,6 +22,7 @@ from openjepa.core.config import names_files
 from openjepa.core.describe import lower_settings, settings_in_use
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.inside import say_outside
 from openjepa.core.memory import PeakMemory, peak_memory
 from openjepa.core.published import folder_of
 from openjepa.core.rundir import PEAK_MEMORY, RunDir, write_json
@@ -29,7 +30,7 @@ from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
 from openjepa.core.trust import trust, trusts_everything
 from openjepa.core.values import as_overrides
-from openjepa.data.files.records import TxtRule
+from openjepa.data.files.records import MAX_LINE_MB, TxtRule
 from openjepa.data.text.inputs import LongTexts, ReadingReport, TextInputs
 from openjepa.data.text.sources import DataConfig, held_out_texts
 from openjepa.data.tokenizers.unknown_tokens import share_of_unknown_words
@@ -122,10 +123,11 @@ class Run:
     def untrained(self, random_init: bool = False, seed: int | None = None) -> Experiment:
         """`fresh`, on the CPU: what training begins with, and moves. Raises UserError if an asset is damaged."""
         _ = self._whole
+        finished = bool(checkpoint.finished(self.folder.checkpoints))
 
         def build() -> Experiment:
             seed_global(self.config.train.seed if seed is None else seed, "init")
-            return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
+            return self.module.build(self.config, BuildContext(self.folder.assets, random_init, finished))
 
         return built(build, lower_settings(self.config))
 
@@ -262,6 +264,7 @@ class Run:
         dims: int | None = None,
         quantization: Quantization = "none",
         processes: int = 1,
+        max_line_mb: int | None = None,
     ) -> dict[str, Any]:
         """Vectors of the texts in a file, row by row, into `out`; see `encode` and `encoding.files.embed_file`.
 
@@ -276,6 +279,7 @@ class Run:
             quantization: "int8" or "binary" instead of float32; see `encoding.compact.Compaction`.
             processes: how many have a copy of the encoder, each a device or a part of the cores. With more than one,
                 a script must guard its main part with `if __name__ == "__main__":`.
+            max_line_mb: a line or text of more MiB is a row without a text; None = the run's data.max_line_mb.
 
         A call that was interrupted is gone on with by the same call. The result also holds `reading`: how many texts
         were long, and which share of tokens was left out or unknown.
@@ -292,7 +296,9 @@ class Run:
                 _encoder_of_process, self.path, self.compute, self.precision, self.trust_code, batch_tokens, at, long
             )
             encoding = partial(several_processes, processes, make)
-        texts = TextFiles(str(source), column, id_column, txt)
+        data = vars(self.config).get("data")
+        longest = data.max_line_mb if isinstance(data, DataConfig) else MAX_LINE_MB
+        texts = TextFiles(str(source), column, id_column, txt, max_line_mb or longest)
         result = embed_file(encoding, texts, Path(out), compaction, self._identity(at, long), on_rows)
         report.add_counted(result["reading"])
         report.warn()
@@ -449,10 +455,11 @@ class Run:
         return self.experiment.tasks()
 
     def require_data(self) -> None:
-        """Raises UserError if files that the run was trained on are not where they were."""
-        for key in self.config.location_keys():
+        """Raises UserError if files that the run was trained on are not where they were; else says what is read."""
+        for key, value in self.config.locations().items():
             if key.startswith("data."):
                 require_there(self.config, key, f"if it has moved: openjepa config move {self.path} {key}=NEW")
+                say_outside(self.path, key, value)
 
     def train_readout(
         self, overrides: Sequence[str] = (), on_step: Callable[[int, float], None] | None = None

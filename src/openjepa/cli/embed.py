@@ -40,6 +40,10 @@ def embed(
     processes: Annotated[
         int, typer.Option("--processes", min=1, help="Processes that embed, each a device or a part of the cores.")
     ] = 1,
+    max_line_mb: Annotated[
+        int | None,
+        typer.Option("--max-line-mb", min=1, help="Longest line or text in MiB; default: the run's data.max_line_mb."),
+    ] = None,
     long: Long = "windows",
     device: Device = "auto",
     precision: ModelPrecision = "auto",
@@ -87,6 +91,7 @@ def embed(
                 dims,
                 quantize,
                 processes,
+                max_line_mb,
             )
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; the same command goes on behind the rows that are kept beside {out}") from None

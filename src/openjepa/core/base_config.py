@@ -220,6 +220,16 @@ class BaseConfig(BaseModel):
         ]
         return [*cls.LOCATIONS, *inner]
 
+    def locations(self) -> dict[str, str]:
+        """The settings that name a file, or a model or data set of the hub, by dotted name."""
+        found: dict[str, str] = {}
+        for name, value in self:
+            if isinstance(value, BaseConfig):
+                found |= {f"{name}.{key}": inner for key, inner in value.locations().items()}
+            elif name in self.LOCATIONS and isinstance(value, str) and value.strip() not in self.LOCATIONS[name]:
+                found[name] = value
+        return found
+
     def setting(self, dotted: str) -> Any:
         """The value behind a dotted name, such as "data.source"."""
         return reduce(getattr, dotted.split("."), self)

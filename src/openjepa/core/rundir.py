@@ -33,6 +33,7 @@ from typing import Any
 from openjepa.core.atomic import replaced_file, writing
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import DamageError, UserError
+from openjepa.core.inside import require_inside
 from openjepa.core.json_files import Adaptation, Environment, HealthRecord, LogRow, Summary, read_jsonl, read_object
 from openjepa.core.locate import locate_recipe
 from openjepa.core.manifest import MANIFEST, read_manifest, replace_listed, require_whole, write_manifest
@@ -40,6 +41,11 @@ from openjepa.core.trust import distrust, names_in
 from openjepa.core.values import as_yaml, plain, read_yaml
 
 PEAK_MEMORY = "peak_memory_gb"  # in summary.json: of training and of evaluation
+# what is read of a run folder; trackers keep other things there
+PARTS = (
+    "config.yaml", "manifest.json", "env.json", "summary.json", "metrics.jsonl", "metrics.csv", "health.jsonl",
+    "nonfinite.jsonl", "trackers.json", "adaptation.json", "checkpoints", "assets", "evals", "readout", "latents",
+)  # fmt: skip
 STAMPED = ("openjepa", "torch", "numpy", "transformers", "tokenizers", "lightning-fabric", "scikit-learn")
 
 
@@ -73,12 +79,13 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
-        """An existing run. Raises UserError naming the folder if it is none."""
+        """An existing run. Raises UserError naming the folder if it is none, or has links that lead out of it."""
         run = cls(Path(path))
         if not run.config_file.is_file():
             raise UserError(
                 f"{path} is not a run folder (no config.yaml in it); `openjepa train` prints the one it made"
             )
+        require_inside(run.path, PARTS)
         return run
 
     @property

@@ -174,10 +174,12 @@ def load_model(name: str, weights: bool, vocab: Vocabulary | None = None, settin
     try:
         with hub.reaching(), quiet_transformers():
             if weights:
-                model, loaded = AutoModel.from_pretrained(location, dtype=torch.float32, output_loading_info=True)
+                model, loaded = AutoModel.from_pretrained(
+                    location, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+                )
                 _require_all(model, loaded["missing_keys"], f"{setting}={name!r}")
                 return with_fast_attention(_grown(model, vocab))
-            config = AutoConfig.from_pretrained(location)
+            config = AutoConfig.from_pretrained(location, trust_remote_code=False)
             if vocab is not None:
                 config.vocab_size, config.pad_token_id = vocab
             return with_fast_attention(AutoModel.from_config(config, dtype=torch.float32))

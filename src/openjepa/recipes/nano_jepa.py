@@ -193,7 +193,7 @@ def readout_latents(method: NanoJEPA, batch: QuestionBatch) -> TextLatents:
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
     train = cache(lambda: questions(config.data, "train"))
-    tokenizer = load_or_learn(config.tokenizer, lambda: texts_of(train()), context.assets / "tokenizer.json")
+    tokenizer = load_or_learn(config.tokenizer, lambda: texts_of(train()), context.asset("tokenizer.json"))
     collate = QuestionCollator.of(tokenizer)
     vocab, max_len = collate.tokenizer.vocab_size, config.decoder.max_len
     train_data = TokenizedQuestions(train, collate.tokenizer, max_len)

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from openjepa.core.errors import UserError
+from openjepa.core.inside import say_outside
 from openjepa.core.json_files import read_json
 from openjepa.evals.features import unit_rows
-from openjepa.retrieval.index import STATE
+from openjepa.retrieval.index import STATE, IndexState
 from openjepa.retrieval.words import WordSearch
 from openjepa.run import Run, load
 
@@ -57,7 +58,7 @@ class Index:
         self.path, self._device, self._precision = path, device, precision
         if not (path / STATE).is_file():
             raise UserError(f"{path} is no search index; openjepa index RUN data=... --out {path} makes one")
-        self.state = read_json(path / STATE)
+        self.state = read_json(path / STATE, IndexState)
 
     def __len__(self) -> int:
         return self.state["documents"]
@@ -65,7 +66,9 @@ class Index:
     @cached_property
     def run(self) -> Run:
         """The run that made the index."""
-        return load(self.state["run"]["path"], self._device, self._precision)
+        path = self.state["run"]["path"]
+        say_outside(self.path, "run", path)
+        return load(path, self._device, self._precision)
 
     @cached_property
     def documents(self) -> np.ndarray:

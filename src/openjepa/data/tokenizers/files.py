@@ -135,7 +135,7 @@ def _with_transformers(path: Path) -> TextTokenizer:
 
     folder = path if path.is_dir() else path.parent
     try:
-        pretrained: Any = AutoTokenizer.from_pretrained(str(folder))
+        pretrained: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         return TextTokenizer(Tokenizer.from_str(pretrained.backend_tokenizer.to_str()))
     except Exception as error:  # transformers, sentencepiece and protobuf share no base class
         reason = " ".join(str(error).split())[:150]

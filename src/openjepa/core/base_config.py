@@ -266,7 +266,7 @@ def override_key(item: str) -> str:
 
 def names_files(value: str) -> bool:
     """Whether a value is a path, or a glob pattern, of something that exists, relative to the working directory."""
-    return bool(value.strip()) and (Path(value).exists() or next(iglob(value, recursive=True), None) is not None)
+    return bool(value.strip()) and (os.path.exists(value) or next(iglob(value, recursive=True), None) is not None)
 
 
 def _given(value: Any) -> str:

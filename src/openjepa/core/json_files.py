@@ -49,13 +49,22 @@ class HealthRecord(LogRow):
     score: Number = 0.0
 
 
+class Notes(Written):
+    """Counts of the data, and facts on the method."""
+
+    data: dict[str, Whole] = {}
+    unknown_share: Number = 0.0
+    predictor_alone_after_step: Whole | None = None
+    __pydantic_extra__: dict[str, JsonValue] = Field(init=False)  # ty: ignore[incompatible-mutable-override]
+
+
 class Environment(Written):
     """env.json: where and how a run was made, and notes on its data and method."""
 
     command: str = ""
     started: str = ""
     versions: dict[str, str | None] = {}
-    notes: dict[str, JsonValue] = {}
+    notes: Notes = Notes()
     changes: list[JsonValue] = []
 
 
@@ -138,7 +147,7 @@ class Summary(Written):
     skill: Number | None = None
     verdict: str | None = None
     health: HealthRecord | None = None
-    notes: dict[str, JsonValue] = {}
+    notes: Notes = Notes()
     peak_memory_gb: dict[str, FiniteFloat] = {}
     semantic: Similar | None = None
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -166,11 +167,11 @@ def _setting(name: str, file: str, key: str) -> Any:
 def load_model(name: str, weights: bool, vocab: Vocabulary | None = None, setting: str = "encoder.name") -> nn.Module:
     """The encoder `name` without heads, with an embedding for `vocab`. Raises UserError naming `setting` and fixes."""
     folder = Path(name).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         _require_repository(name, setting)
     from transformers import AutoConfig, AutoModel
 
-    location = str(folder) if folder.is_dir() else name
+    location = str(folder) if os.path.isdir(folder) else name
     try:
         with hub.reaching(), quiet_transformers():
             if weights:

@@ -17,6 +17,7 @@ from openjepa.cli import main
 from openjepa.core.errors import UserError
 from openjepa.core.json_files import Environment, HealthRecord, Summary, read_json, read_jsonl, read_object
 from openjepa.core.rundir import RunDir
+from openjepa.core.values import as_yaml
 from openjepa.pages.study import study_page
 from openjepa.training import checkpoint
 
@@ -129,7 +130,7 @@ def test_an_evaluation_that_is_damaged_leaves_the_others_on_the_page(run: Path) 
     (run / "evals" / "sweep.json").write_text('{"points": []}')
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    assert "other.json is damaged: m.run: input should be a valid integer" in page
+    assert "other.json is damaged: m.run: input should be a valid number" in page
     assert "sweep.json is damaged: chosen: field required" in page
     assert "Did training help?" in page
     assert "scorecard default" in page
@@ -168,6 +169,15 @@ def test_no_value_of_any_file_is_markup_on_a_page(run: Path, change: Any) -> Non
             page = (own / "report.html").read_text()
             assert "<img src=x" not in page
             assert "&lt;img src=x" in page
+
+
+def test_the_page_of_a_run_that_is_not_trusted_shows_its_settings_as_text(run: Path) -> None:
+    (run / "config.yaml").write_text(as_yaml({"recipe": f"evil.{BAD}", "train": BAD, "data": [BAD], BAD: 1}))
+    RunDir(run).seal()
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "names code of its own" in page
+    assert "<img src=x" not in page
 
 
 def test_a_page_forbids_all_that_it_does_not_need(run: Path) -> None:

@@ -57,10 +57,10 @@ def _header(found: Mapping[str, Any], folder: Path) -> str:
         ("kind", {"ablate": "ablation: settings of one recipe", "compare": "comparison of methods"}[found["kind"]]),
         ("arms", str(arms)),
         ("seeds of each", str(seeds)),
-        ("compared with", escape(found["base"])),
+        ("compared with", found["base"]),
     ]
     if budget := found.get("budget"):
-        facts.append(("budget of each", f"{amount(budget['amount'])} {escape(budget['unit'])}"))
+        facts.append(("budget of each", f"{amount(budget['amount'])} {budget['unit']}"))
     return f"<h1>{escape(folder.resolve().name)}</h1>{fact_list(facts)}"
 
 

@@ -29,7 +29,14 @@ class Logs:
 
     @property
     def total_steps(self) -> int:
-        return int(self.config.get("train", {}).get("steps", 0)) or self.step
+        steps = self.train.get("steps")
+        return steps if isinstance(steps, int) and steps > 0 else self.step
+
+    @property
+    def train(self) -> dict[str, Any]:
+        """The section `train` of the configuration, which nobody has validated if the run's recipe is not trusted."""
+        section = self.config.get("train")
+        return section if isinstance(section, dict) else {}
 
     @property
     def step(self) -> int:

@@ -123,14 +123,13 @@ def _section(name: str, heading: str, make: Callable[[], str]) -> str:
 def header(logs: Logs) -> str:
     """Name, recipe, data and the time of training."""
     summary = logs.summary
-    train = logs.config.get("train", {})
     data = logs.config.get("data", {})
     source = data.get("source") if isinstance(data, dict) else data
     facts = [
         ("recipe", _recipe(logs.recipe)),
         ("data", _source(source)),
         ("steps", f"{logs.step:,} of {logs.total_steps:,}"),
-        ("seed", str(train.get("seed", "-"))),
+        ("seed", str(logs.train.get("seed", "-"))),
     ]
     if (seconds := summary.get("train_s")) is not None:
         facts.append(("training", f"{_clock(seconds)}, {summary.get('tokens_per_s') or 0:,.0f} tokens/s"))
@@ -145,19 +144,19 @@ def header(logs: Logs) -> str:
 
 
 def fact_list(facts: Sequence[tuple[str, str]]) -> str:
-    """Names and values (HTML) below the title of a page."""
-    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    """Names and values below the title of a page."""
+    listed = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">{listed}</dl>'
 
 
 def _recipe(name: str) -> str:
     about = f": {recipe_summary(name)}" if name in built_in_recipes() else ""
-    return f"<b>{escape(name)}</b>{escape(about)}"
+    return f"{name}{about}"
 
 
 def _source(source: Any) -> str:
     synthetic = " (synthetic, made from known factors)" if source in ("stories", "scenes", "arithmetic") else ""
-    return f"{escape(str(source))}{synthetic}"
+    return f"{source}{synthetic}"
 
 
 def once(make: Callable[[], Samples]) -> Callable[[], Samples]:

@@ -91,7 +91,8 @@ def settings_of_a_recipe(draw: st.DrawFn) -> tuple[str, list[str]]:
     return recipe, [f"{key}={draw(VALUES)}" for key in chosen]
 
 
-@drawn(2000, 120)
+@pytest.mark.timeout(1800)
+@drawn(2000, 100)
 @given(settings_of_a_recipe(), st.booleans())
 def test_settings_build_something_or_are_one_line(
     tmp_path_factory: pytest.TempPathFactory, given: tuple[str, list[str]], in_a_file: bool
@@ -178,6 +179,7 @@ def damaged(raw: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
 SUFFIXES = [*STREAMS.items(), *TABLES.items(), *((f"{suffix}.gz", kind) for suffix, kind in STREAMS.items())]
 
 
+@pytest.mark.timeout(1800)
 @drawn(500, 80)
 @given(st.sampled_from(SUFFIXES), CHANGES, st.booleans())
 def test_data_files_are_read_or_are_one_line(
@@ -304,6 +306,7 @@ VERBS = {
 TOGETHER = [("similar", "diagnose", "report"), ("embed", "eval", "masks", "resume")]
 
 
+@pytest.mark.timeout(1800)
 @drawn(200, 8)
 @given(st.lists(HARM, min_size=1, max_size=3), st.booleans(), st.sampled_from(TOGETHER))
 def test_damaged_runs_open_or_are_one_line(

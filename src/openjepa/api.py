@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from openjepa.core.config import override_key
 from openjepa.core.configure import configure, recipe_with
 from openjepa.core.errors import UserError
+from openjepa.core.inside import named_by_user
 from openjepa.core.method import Hook
 from openjepa.core.published import folder_of
 from openjepa.core.rundir import RunDir, default_folder
@@ -90,6 +91,7 @@ def train(
             if overrides or settings:
                 _relocated(out, overrides, settings, trust_code, force)
             run = load(out, "cpu", trust_code=trust_code)
+            named_by_user(run.config.locations().values())
             fabric = make_fabric(run.config.train)
             fabric.launch()
             train_into(run.folder, fabric, run.untrained, run.config, hooks, resume, progress)
@@ -116,6 +118,7 @@ def _created(path: Path, fabric: Any, recipe: str, config: Any, module: ModuleTy
     fabric.barrier()
     folder = RunDir.open(path)
     trust(folder.code_names(recipe, config.model_dump(mode="json")))  # the caller has named it
+    named_by_user(config.locations().values())
     return Run(folder, recipe, config, module, trust_code=True)
 
 

@@ -20,17 +20,18 @@ import torch
 from openjepa.core.atomic import writing
 from openjepa.core.compute import Compute, compute_for, cpu_multiplies_bf16
 from openjepa.core.config import names_files
-from openjepa.core.describe import settings_in_use
+from openjepa.core.describe import lower_settings, settings_in_use
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment
+from openjepa.core.inside import say_outside
 from openjepa.core.memory import PeakMemory, peak_memory
 from openjepa.core.published import folder_of
-from openjepa.core.rundir import PEAK_MEMORY, RunDir, read_json, read_jsonl, write_json
+from openjepa.core.rundir import PEAK_MEMORY, RunDir, write_json
 from openjepa.core.seeding import seed_global
 from openjepa.core.tasks import Task
 from openjepa.core.trust import trust, trusts_everything
 from openjepa.core.values import as_overrides
-from openjepa.data.files.records import TxtRule
+from openjepa.data.files.records import MAX_LINE_MB, TxtRule
 from openjepa.data.text.inputs import LongTexts, ReadingReport, TextInputs
 from openjepa.data.text.sources import DataConfig, held_out_texts
 from openjepa.data.tokenizers.unknown_tokens import share_of_unknown_words
@@ -50,6 +51,7 @@ from openjepa.evals.suite_file import Suite
 from openjepa.evals.sweep import Sweep, best_vectors, sweep
 from openjepa.export.inputs import proof_texts
 from openjepa.health.treatment import treat
+from openjepa.models.room import built
 from openjepa.tasks.examples import GENERAL, semantic_trio
 from openjepa.training import checkpoint
 
@@ -123,8 +125,13 @@ class Run:
     def untrained(self, random_init: bool = False, seed: int | None = None) -> Experiment:
         """`fresh`, on the CPU: what training begins with, and moves. Raises UserError if an asset is damaged."""
         _ = self._whole
-        seed_global(self.config.train.seed if seed is None else seed, "init")
-        return self.module.build(self.config, BuildContext(self.folder.assets, random_init))
+        finished = bool(checkpoint.finished(self.folder.checkpoints))
+
+        def build() -> Experiment:
+            seed_global(self.config.train.seed if seed is None else seed, "init")
+            return self.module.build(self.config, BuildContext(self.folder.assets, random_init, finished))
+
+        return built(build, lower_settings(self.config))
 
     @cached_property
     def _whole(self) -> bool:
@@ -243,7 +250,7 @@ class Run:
         file = self.folder.evals / "sweep.json"
         if not file.exists():
             raise UserError(f"{self.path} has no sweep; openjepa eval {self.path} --sweep finds the best latents")
-        return best_vectors(read_json(file))
+        return best_vectors(file)
 
     def embed_file(
         self,
@@ -259,6 +266,7 @@ class Run:
         dims: int | None = None,
         quantization: Quantization = "none",
         processes: int = 1,
+        max_line_mb: int | None = None,
     ) -> dict[str, Any]:
         """Vectors of the texts in a file, row by row, into `out`; see `encode` and `encoding.files.embed_file`.
 
@@ -273,6 +281,7 @@ class Run:
             quantization: "int8" or "binary" instead of float32; see `encoding.compact.Compaction`.
             processes: how many have a copy of the encoder, each a device or a part of the cores. With more than one,
                 a script must guard its main part with `if __name__ == "__main__":`.
+            max_line_mb: a line or text of more MiB is a row without a text; None = the run's data.max_line_mb.
 
         A call that was interrupted is gone on with by the same call. The result also holds `reading`: how many texts
         were long, and which share of tokens was left out or unknown.
@@ -283,7 +292,9 @@ class Run:
         inputs = report.inputs
         compaction = Compaction(self.vector_dim(at), dims, quantization, inputs.unit_length and at == EMBEDDING)
         encoding = partial(self.encoding, processes, batch_tokens, at, long)
-        texts = TextFiles(str(source), column, id_column, txt)
+        data = vars(self.config).get("data")
+        longest = data.max_line_mb if isinstance(data, DataConfig) else MAX_LINE_MB
+        texts = TextFiles(str(source), column, id_column, txt, max_line_mb or longest)
         result = embed_file(encoding, texts, Path(out), compaction, self._identity(at, long), on_rows)
         report.add_counted(result["reading"])
         report.warn()
@@ -425,7 +436,7 @@ class Run:
 
     def peak_memory(self) -> dict[str, float]:
         """Largest memory in use, in GB: of "training" and of the newest "evaluation", as far as they are over."""
-        return dict(read_json(self.folder.summary).get(PEAK_MEMORY, {})) if self.folder.summary.exists() else {}
+        return dict(self.folder.read_summary().get(PEAK_MEMORY, {}))
 
     def draw(self) -> list[Path]:
         """The recipe's figures of what the run predicts, kept as `evals/<name>.png`.
@@ -464,10 +475,11 @@ class Run:
         return self.experiment.tasks()
 
     def require_data(self) -> None:
-        """Raises UserError if files that the run was trained on are not where they were."""
-        for key in self.config.location_keys():
+        """Raises UserError if files that the run was trained on are not where they were; else says what is read."""
+        for key, value in self.config.locations().items():
             if key.startswith("data."):
                 require_there(self.config, key, f"if it has moved: openjepa config move {self.path} {key}=NEW")
+                say_outside(self.path, key, value)
 
     def train_readout(
         self, overrides: Sequence[str] = (), on_step: Callable[[int, float], None] | None = None
@@ -569,9 +581,10 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """The run's summary.json. Raises UserError if training did not end yet."""
-        if not self.folder.summary.exists():
+        summary = self.folder.read_summary()
+        if not summary:
             raise UserError(f"{self.path} has no summary: its training did not end; go on with --resume {self.path}")
-        return read_json(self.folder.summary)
+        return summary
 
     def add_to_summary(self, parts: Mapping[str, Any]) -> dict[str, Any]:
         """Add results that came after training to summary.json, and return it."""
@@ -581,13 +594,14 @@ class Run:
 
     def adaptation(self) -> dict[str, Any]:
         """What `openjepa adapt` measured and decided when it made this run. Raises UserError for another run."""
-        if not self.folder.adaptation.exists():
+        found = self.folder.read_adaptation()
+        if not found:
             raise UserError(f"{self.path} was not made by openjepa adapt")
-        return read_json(self.folder.adaptation)
+        return found
 
     def health(self) -> list[dict[str, Any]]:
         """All records of the health monitor, oldest first."""
-        return list(read_jsonl(self.folder.health))
+        return list(self.folder.health_records())
 
     def suggested_overrides(self) -> list[str]:
         """What would treat the newest verdict, as "key=value" of this run's recipe; nothing for a healthy run."""

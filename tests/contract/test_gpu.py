@@ -13,7 +13,7 @@ from openjepa import api
 from openjepa.cli import main
 from openjepa.core.compute import ON_CPU, Compute, compute_for
 from openjepa.core.errors import TrainingStopped
-from openjepa.core.rundir import read_jsonl
+from openjepa.core.json_files import read_jsonl
 from openjepa.data.loading.loader import train_batches
 from openjepa.evals.features import cosine_rows, embedder_of
 from openjepa.evals.layers import pooled_features

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from openjepa import api
 from openjepa.cli import main
-from openjepa.core.rundir import read_jsonl
+from openjepa.core.json_files import read_jsonl
 from openjepa.training import checkpoint
 from tests.tiny import TINY
 

@@ -14,7 +14,7 @@ import pytest
 
 from openjepa import api
 from openjepa.core.errors import StoppedBySignal
-from openjepa.core.rundir import read_jsonl
+from openjepa.core.json_files import read_jsonl
 from openjepa.training import checkpoint
 from openjepa.training.stopping import SIGNALS
 from tests.contract.test_resume import PATIENCE_S, SETTINGS, STEPS, assert_same_run

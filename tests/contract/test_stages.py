@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from openjepa import api
 from openjepa.cli import main
 from openjepa.core.config import TrainConfig
+from openjepa.core.json_files import read_jsonl
 from openjepa.core.progress import Progress
-from openjepa.core.rundir import read_jsonl
 from openjepa.core.schedules import warmup_cosine
 from openjepa.data.loading.loader import train_batches
 from openjepa.objectives.contrast import LateContrast

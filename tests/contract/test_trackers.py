@@ -20,8 +20,9 @@ import pytest
 
 from openjepa import api
 from openjepa.core.errors import UserError
+from openjepa.core.json_files import read_json, read_jsonl
 from openjepa.core.method import Hook
-from openjepa.core.rundir import RunDir, read_json, read_jsonl
+from openjepa.core.rundir import RunDir
 from openjepa.recipes import t_jepa
 from openjepa.training import checkpoint
 from openjepa.training.hooks import default_hooks

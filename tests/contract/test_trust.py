@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -12,10 +14,18 @@ import pytest
 import yaml
 
 import openjepa
+from openjepa.core.manifest import write_manifest
 from openjepa.core.rundir import RunDir
 
 EVIL = "import pathlib, os\npathlib.Path(os.environ['TRACE']).write_text('was run')\n"
 PLAIN = EVIL + "from openjepa.recipes.t_jepa import Config, build\n"
+
+
+class Evil:
+    """Unpickling it runs code."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch trace",)
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +59,39 @@ def hostile(run: Path, folder: Path, way: str) -> Path:
             values["target"]["norm"] = "evil:f"
         case "regularizer":
             values["regularizer"]["name"] = "evil:f"
+        case "pickled state":  # what torch and numpy load could run code
+            (copy / "checkpoints" / "step-000002" / "state.pt").write_bytes(pickle.dumps(Evil()))
+            (copy / "checkpoints" / "step-000002" / "model.safetensors").write_bytes(pickle.dumps(Evil()))
+            write_manifest(copy / "checkpoints" / "step-000002", (copy / "checkpoints" / "step-000002").iterdir())
+        case "code of an encoder":
+            values["encoder"] |= {"name": str(folder / "evil"), "weights": False}
+            base = copy / "assets" / "encoder"
+            base.mkdir()
+            code = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+            (base / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": code}))
+            (base / "evil.py").write_text(EVIL)
+        case "yaml":
+            values["objective"] = "!!python/object/apply:os.system [touch trace]"
         case _:
             values["objective"] = "evil:f"
-    file.write_text(yaml.safe_dump(values))
+    file.write_text(yaml.safe_dump(values).replace("'!!python", "!!python").replace("trace]'", "trace]"))
     RunDir(copy).seal()  # as its stranger would: checksums guard against damage, not against strangers
     return copy
 
 
-WAYS = ["recipe file", "copied recipe file", "module", "objective", "optimizer", "target", "regularizer"]
+WAYS = [
+    "recipe file",
+    "copied recipe file",
+    "module",
+    "objective",
+    "optimizer",
+    "target",
+    "regularizer",
+    "pickled state",
+    "code of an encoder",
+    "yaml",
+]
+NAMED = ("recipe file", "copied recipe file", "module", "objective", "regularizer")  # what is built has them
 VERBS = {
     "similar": ["similar", "{run}", "a story", "another"],
     "embed": ["embed", "{run}", "{texts}", "--out", "{out}.npy"],
@@ -92,9 +127,10 @@ def test_no_verb_runs_what_a_folder_names(run: Path, tmp_path: Path, way: str) -
         assert code == 0
         return
     assert code == 2
-    assert "names code of its own" in said
-    assert "--trust-code" in said
     assert said.count("\n") == 1
+    if way in NAMED:
+        assert "names code of its own" in said
+        assert "--trust-code" in said
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ import pytest
 from openjepa import api
 from openjepa.cli import main
 from openjepa.core.errors import TrainingStopped, UserError
-from openjepa.core.rundir import read_json, read_jsonl, write_json
+from openjepa.core.json_files import read_json, read_jsonl
+from openjepa.core.rundir import write_json
 from openjepa.studies import comparison, costs, running, worker
 from openjepa.studies.cells import Cell, stop_reason
 from openjepa.studies.comparison import Budget, comparison_arms, read_arm, within_budget

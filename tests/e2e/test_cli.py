@@ -24,8 +24,8 @@ from openjepa.cli import main
 from openjepa.core.compute import ON_CPU
 from openjepa.core.configure import configure
 from openjepa.core.describe import describe
+from openjepa.core.json_files import read_jsonl
 from openjepa.core.locate import built_in_recipes
-from openjepa.core.rundir import read_jsonl
 from openjepa.evals.scorecard import Measure, Scorecard
 from openjepa.training import checkpoint
 from openjepa.training.checkpoint import WEIGHTS

@@ -115,6 +115,7 @@ def opened(browser: Any, address: str, width: int) -> Iterator[Any]:
     asked, failed = [], []
     shown.on("request", lambda request: asked.append(request.url))
     shown.on("pageerror", lambda error: failed.append(str(error)))
+    shown.on("console", lambda said: failed.extend([said.text] if "Content Security Policy" in said.text else []))
     shown.goto(address)
     shown.get_by_role("tab").first.wait_for()
     yield shown

@@ -96,9 +96,12 @@ def browser() -> Iterator[Any]:
 def test_nothing_sticks_out_and_nothing_is_fetched(run: Path, browser: Any, width: int, scheme: str) -> None:
     shown = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     asked: list[str] = []
+    said: list[str] = []
     shown.on("request", lambda request: asked.append(request.url))
+    shown.on("console", lambda message: said.append(message.text))
     shown.goto((run / "report.html").as_uri())
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert said == [], "nothing of the page is against its own policy"
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
     paper = shown.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", paper)[:3])) > 380) == (scheme == "light")

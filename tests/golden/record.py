@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from openjepa import api
-from openjepa.core.rundir import read_jsonl, write_json
+from openjepa.core.json_files import read_jsonl
+from openjepa.core.rundir import write_json
 from tests.tiny import TINY
 
 GOLDEN = Path(__file__).with_name("t_jepa.json")

@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 
 from openjepa.core.errors import UserError
+from openjepa.encoding import files
 from openjepa.encoding.compact import Compaction, neighbours_kept
 from openjepa.encoding.files import CHUNK, TextFiles, embed_file
 from openjepa.encoding.workers import Encoded, Pass, one_process, several_processes
@@ -90,6 +91,19 @@ def test_npy_parquet_and_faiss_hold_the_same_rows(source: TextFiles, tmp_path: P
         assert (result["rows"], result["without_text"], result["first_without_text"]) == (ROWS, 5, "a-7")
     made = {"in.jsonl", "v.npy", "v.ids.jsonl", "v.parquet", "v.faiss"}
     assert {file.name for file in tmp_path.iterdir()} == made  # nothing else stays
+
+
+def test_a_chunk_of_long_texts_has_fewer_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "CHUNK_CHARS", 100)
+    (tmp_path / "in.txt").write_text("".join(f"{number} {'x' * 58}\n" for number in range(5)))
+    together: list[int] = []
+
+    def counted(texts: Sequence[str]) -> Encoded:
+        together.append(len(texts))
+        return encode(texts)
+
+    assert write(TextFiles(str(tmp_path / "in.txt")), tmp_path / "v.npy", counted)["rows"] == 5
+    assert together == [2, 2, 1]
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])

@@ -14,7 +14,7 @@ from torch import nn
 from openjepa import api
 from openjepa.cli import main
 from openjepa.core.errors import TrainingStopped, UserError
-from openjepa.core.rundir import read_json, read_jsonl
+from openjepa.core.json_files import read_json, read_jsonl
 from openjepa.data.loading.loader import train_batches
 from openjepa.recipes.t_jepa import Config
 from openjepa.training import checkpoint, loop

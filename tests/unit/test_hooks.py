@@ -8,9 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from openjepa.core.json_files import read_jsonl
 from openjepa.core.method import StepOutput
 from openjepa.core.progress import Progress
-from openjepa.core.rundir import RunDir, read_jsonl
+from openjepa.core.rundir import RunDir
 from openjepa.training.hooks import ConsoleHook, CsvHook, JsonlHook, clock, default_hooks
 
 OUTPUT = StepOutput({"prediction": torch.zeros(())})

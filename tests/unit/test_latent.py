@@ -88,7 +88,7 @@ def test_unknown_objectives_say_what_is_wrong(name: str, message: str) -> None:
 
 
 def test_locate_function_refuses_what_is_not_callable() -> None:
-    with pytest.raises(UserError, match="no function 'OBJECTIVES'"):
+    with pytest.raises(UserError, match="is no function but a dict"):
         locate_function("openjepa.objectives.latent:OBJECTIVES")
 
 

@@ -101,7 +101,7 @@ def test_a_file_that_lacks_build_is_named(tmp_path: Path) -> None:
         (":sqrt", "package.module:function"),
         ("no_such_module:f", "no module named 'no_such_module'"),
         ("math:sqrd", "did you mean 'sqrt'"),
-        ("math:pi", "no function 'pi'"),
+        ("math:pi", "is no function but a float"),
         (".losses:mse", "full name is needed"),
     ],
 )

@@ -10,8 +10,8 @@ import torch
 from openjepa import api
 from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
+from openjepa.core.json_files import read_jsonl
 from openjepa.core.method import StepOutput
-from openjepa.core.rundir import read_jsonl
 from openjepa.data.loading.loader import train_batches
 from openjepa.training.loop import make_fabric
 from openjepa.training.window import LogWindow

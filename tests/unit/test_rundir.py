@@ -11,8 +11,9 @@ import pytest
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import UserError
+from openjepa.core.json_files import read_json, read_jsonl
 from openjepa.core.manifest import MANIFEST
-from openjepa.core.rundir import RunDir, append_jsonl, default_folder, read_json, read_jsonl, write_csv, write_json
+from openjepa.core.rundir import RunDir, append_jsonl, default_folder, write_csv, write_json
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from openjepa import api
-from openjepa.core.rundir import read_json
+from openjepa.core.json_files import read_json
 from openjepa.training.run import compute_threads
 from tests.tiny import IMAGE
 

@@ -37,6 +37,7 @@ from openjepa.core.atomic import write_failure
 from openjepa.core.errors import ReadingWarning, UserError
 from openjepa.core.remarks import is_main_process, remark
 
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # in what torch raises, on the CPU and on a GPU
 CLICK_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy
 
 app = typer.Typer(
@@ -132,7 +133,10 @@ def _run(argv: list[str]) -> int:
 
 
 def _line_of(error: Exception) -> str | None:
-    """What a user can mend although nobody expected it: a file that cannot be opened, or a disk that takes no more."""
+    """What a user can mend although nobody expected it: a file that cannot be opened, or no disk or memory left."""
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+        said = " ".join(str(error).split())[:200]
+        return f"out of memory ({said}); lower train.batch_size, train.batch_tokens or the sizes of the networks"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     reason = write_failure(error)

@@ -38,6 +38,10 @@ def embed(
         typer.Option("--quantize", help="Smaller numbers: none, int8, or binary (one bit a dimension)."),
     ] = "none",
     processes: Processes = 1,
+    max_line_mb: Annotated[
+        int | None,
+        typer.Option("--max-line-mb", min=1, help="Longest line or text in MiB; default: the run's data.max_line_mb."),
+    ] = None,
     long: Long = "windows",
     device: Device = "auto",
     precision: ModelPrecision = "auto",
@@ -85,6 +89,7 @@ def embed(
                 dims,
                 quantize,
                 processes,
+                max_line_mb,
             )
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; the same command goes on behind the rows that are kept beside {out}") from None

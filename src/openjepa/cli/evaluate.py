@@ -14,7 +14,7 @@ from openjepa.cli.compute import Device, ModelPrecision, TrustCode
 from openjepa.cli.output import FAILED, AsJson, Long, print_json, remark, stderr, stdout
 from openjepa.cli.progress import ProbeProgress
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import RunDir, read_jsonl
+from openjepa.core.rundir import RunDir
 from openjepa.core.tables import folding_table
 from openjepa.core.trust import UntrustedCode
 
@@ -215,7 +215,7 @@ def diagnose(run: RunFolder, trust_code: TrustCode = False, as_json: AsJson = Fa
     from openjepa.cli.printing import print_trend, print_verdict
 
     folder = RunDir.open(run)
-    records = list(read_jsonl(folder.health))
+    records = list(folder.health_records())
     if not records:
         raise UserError(f"{run} has no health record yet; training writes the first one at step 0")
     recipe, _ = folder.recipe_and_values()

@@ -70,6 +70,8 @@ def print_sweep(sweep: Sweep) -> None:
 
 def print_similar(result: Mapping[str, Any]) -> None:
     """Print every pair of texts with its cosine, relative to random pairs."""
+    from rich.text import Text
+
     texts: Sequence[str] = result["texts"]
     labels = result.get("labels") or [str(number) for number in range(1, len(texts) + 1)]
     console = stdout()
@@ -81,9 +83,9 @@ def print_similar(result: Mapping[str, Any]) -> None:
         cells = [f"{result['cosine'][i][j]:.3f}", f"{result['z'][i][j]:+.1f}"]
         if not few:
             cells.append(f"{result['percentile'][i][j]:.0f} %")
-        table.add_row(f"{labels[i]} - {labels[j]}", *cells)
+        table.add_row(Text(f"{labels[i]} - {labels[j]}"), *cells)
     console.print(table)
-    console.print(_random_pairs(result["random_pairs"], few), soft_wrap=True)
+    console.print(_random_pairs(result["random_pairs"], few), soft_wrap=True, markup=False)
 
 
 def _random_pairs(random: Mapping[str, Any], few: bool) -> str:
@@ -100,10 +102,12 @@ def _random_pairs(random: Mapping[str, Any], few: bool) -> str:
 
 def print_trend(records: Sequence[Mapping[str, Any]]) -> None:
     """Print skill, rank and spread at every health check."""
+    from rich.text import Text
+
     table = folding_table([], ["step", *TREND], ["verdict"])
     for record in records:
         cells = [f"{value:.3g}" if (value := record.get(name)) is not None else "-" for name in TREND]
-        table.add_row(str(record["step"]), *cells, record["status"])
+        table.add_row(str(record["step"]), *cells, Text(record["status"]))
     stdout().print(table)
 
 

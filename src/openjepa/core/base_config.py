@@ -220,6 +220,16 @@ class BaseConfig(BaseModel):
         ]
         return [*cls.LOCATIONS, *inner]
 
+    def locations(self) -> dict[str, str]:
+        """The settings that name a file, or a model or data set of the hub, by dotted name."""
+        found: dict[str, str] = {}
+        for name, value in self:
+            if isinstance(value, BaseConfig):
+                found |= {f"{name}.{key}": inner for key, inner in value.locations().items()}
+            elif name in self.LOCATIONS and isinstance(value, str) and value.strip() not in self.LOCATIONS[name]:
+                found[name] = value
+        return found
+
     def setting(self, dotted: str) -> Any:
         """The value behind a dotted name, such as "data.source"."""
         return reduce(getattr, dotted.split("."), self)
@@ -256,7 +266,7 @@ def override_key(item: str) -> str:
 
 def names_files(value: str) -> bool:
     """Whether a value is a path, or a glob pattern, of something that exists, relative to the working directory."""
-    return bool(value.strip()) and (Path(value).exists() or next(iglob(value, recursive=True), None) is not None)
+    return bool(value.strip()) and (os.path.exists(value) or next(iglob(value, recursive=True), None) is not None)
 
 
 def _given(value: Any) -> str:

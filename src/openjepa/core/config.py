@@ -67,7 +67,7 @@ class TrainConfig(BaseConfig):
     """processes, one a device; more than 1 trains under DDP"""
     threads: int = Field(0, ge=0)
     """most CPU threads a process computes with; 0 = torch's choice, 1 is faster for models of tiny width"""
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=256)
     """data loading processes per rank; changes nothing but speed"""
     seed: int = 0
     """of weights, order, masks and dropout"""

@@ -50,6 +50,19 @@ def describe(config: BaseConfig, defaults: BaseConfig | None = None) -> Iterator
             yield Setting(name, _type_name(field), _plain(default), _plain(value), _doc(field))
 
 
+def lower_settings(config: BaseConfig) -> str:
+    """A hint at the settings, beside those of data and training, that are largest beside their defaults."""
+    sizes = {
+        f"{setting.key}={setting.value}": setting.value / setting.default
+        for setting in describe(config)
+        if type(setting.value) is type(setting.default) is int
+        and setting.default > 0
+        and not setting.key.startswith(("data.", "train."))
+    }
+    largest = sorted((name for name, times in sizes.items() if times > 1), key=lambda name: -sizes[name])[:3]
+    return f"lower {', '.join(largest)}" if largest else "choose smaller networks"
+
+
 def first_keys(config: type[BaseConfig]) -> Iterator[str]:
     """Dotted names of the settings in an overview: those in `FIRST` of each section, of sections in `FIRST`."""
     for name, field in config.model_fields.items():

@@ -15,6 +15,7 @@ from openjepa.core.batch import Batch
 from openjepa.core.compute import ON_CPU, Compute
 from openjepa.core.config import TrainConfig
 from openjepa.core.embedding import Embedding
+from openjepa.core.errors import UserError
 from openjepa.core.method import Method, predictor_of
 from openjepa.core.picture import Picture
 from openjepa.core.reading import ReadoutSource
@@ -57,12 +58,29 @@ class BuildContext:
 
     assets: Path  # folder of files that belong to the model (tokenizer, base encoder); filled on the first build
     random_init: bool = False  # True: ignore pretrained weights, for the scorecard's random baseline
+    finished: bool = False  # True: the run has a checkpoint, so all it needs is in the assets, and nothing is fetched
+
+    def asset(self, name: str) -> Path:
+        """The path of a file that the first build puts into the assets. Raises UserError if a finished run lacks it."""
+        path = self.assets / name
+        if self.finished and not path.exists():
+            raise self._missing(path)
+        return path
 
     def kept(self, name: str, weights: bool) -> str | None:
-        """The folder of a base model that an earlier build saved in the assets; None if a needed file is missing."""
+        """The folder of a base model that an earlier build saved in the assets; None if a needed file is missing.
+
+        Raises UserError if it is missing in a finished run: what its settings name is not fetched again.
+        """
         folder = self.assets / name
         needed = ["config.json", *(["model.safetensors"] if weights else [])]
-        return str(folder) if all((folder / file).is_file() for file in needed) else None
+        missing = [folder / file for file in needed if not (folder / file).is_file()]
+        if missing and self.finished:
+            raise self._missing(missing[0])
+        return None if missing else str(folder)
+
+    def _missing(self, path: Path) -> UserError:
+        return UserError(f"{path} is gone, and is not made or fetched again for a run that is trained; restore a copy")
 
 
 def no_tasks() -> list[Task]:

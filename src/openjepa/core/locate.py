@@ -11,13 +11,15 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from openjepa.core.errors import UserError, did_you_mean
 from openjepa.core.trust import require_trusted
@@ -93,16 +95,62 @@ def locate_recipe(name: str) -> ModuleType:
     return module
 
 
-def named_function(what: str, name: str, known: Mapping[str, Any]) -> Any:
-    """`known[name]`, or the function behind "package.module:function". Raises UserError for an unknown name."""
+class Wanted(NamedTuple):
+    """How named functions of a kind are called, and what they return; in words, for whom has written another."""
+
+    arguments: tuple[str, ...]
+    returns: str
+    is_right: Callable[..., bool]  # (result, *arguments) -> whether it is one
+
+    def __str__(self) -> str:
+        return f"f({', '.join(self.arguments)}) -> {self.returns}"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A user's function whose results are looked at."""
+
+    what: str  # the kind of function, and its name
+    function: Callable[..., Any]
+    wanted: Wanted
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Raises UserError if the result is not what is wanted."""
+        found = self.function(*arguments)
+        if not self.wanted.is_right(found, *arguments):
+            shape = f" of shape {list(found.shape)}" if hasattr(found, "shape") else ""
+            raise UserError(f"{self.what} returned a {type(found).__name__}{shape}; wanted is {self.wanted}")
+        return found
+
+
+def named_function(what: str, name: str, known: Mapping[str, Any], wanted: Wanted) -> Any:
+    """`known[name]`, or the function behind "package.module:function".
+
+    Raises UserError for an unknown name, and for a function that cannot be called as `wanted`.
+    """
     if name in known:
         return known[name]
     if ":" in name:
-        return locate_function(name)
+        function = locate_function(name)
+        if function in known.values():
+            return function
+        _require_callable_as(wanted, f"{what} {name!r}", function)
+        return Named(f"{what} {name!r}", function, wanted)
     raise UserError(
         f"unknown {what} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}; "
         "or give package.module:function"
     )
+
+
+def _require_callable_as(wanted: Wanted, what: str, function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some functions written in C
+        return
+    try:
+        signature.bind(*wanted.arguments)
+    except TypeError as error:
+        raise UserError(f"{what} takes {signature} ({error}); wanted is {wanted}") from None
 
 
 def locate_function(name: str) -> Callable[..., Any]:
@@ -113,8 +161,10 @@ def locate_function(name: str) -> Callable[..., Any]:
     require_trusted(name)
     module = _import(module_name, repr(name))
     function = getattr(module, function_name, None)
-    if not callable(function):
+    if function is None:
         raise UserError(f"{name!r}: no function {function_name!r} in it{did_you_mean(function_name, vars(module))}")
+    if not callable(function):
+        raise UserError(f"{name!r} is no function but a {type(function).__name__}")
     return function
 
 

@@ -5,6 +5,7 @@ A repository that `openjepa push` made is a model of another library at its top,
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from openjepa.core import hub
@@ -19,7 +20,7 @@ def folder_of(name: str | Path) -> Path:
     Raises UserError if neither is there.
     """
     path = Path(name)
-    if path.exists() or path.is_absolute() or len(path.parts) != 2 or not hub.is_repository(path.as_posix()):
+    if os.path.exists(path) or path.is_absolute() or len(path.parts) != 2 or not hub.is_repository(path.as_posix()):
         return path
     return _downloaded(path.as_posix())
 

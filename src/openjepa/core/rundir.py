@@ -33,12 +33,19 @@ from typing import Any
 from openjepa.core.atomic import replaced_file, writing
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import DamageError, UserError
+from openjepa.core.inside import require_inside
+from openjepa.core.json_files import Adaptation, Environment, HealthRecord, LogRow, Summary, read_jsonl, read_object
 from openjepa.core.locate import locate_recipe
 from openjepa.core.manifest import MANIFEST, read_manifest, replace_listed, require_whole, write_manifest
 from openjepa.core.trust import distrust, names_in
 from openjepa.core.values import as_yaml, plain, read_yaml
 
 PEAK_MEMORY = "peak_memory_gb"  # in summary.json: of training and of evaluation
+# what is read of a run folder; trackers keep other things there
+PARTS = (
+    "config.yaml", "manifest.json", "env.json", "summary.json", "metrics.jsonl", "metrics.csv", "health.jsonl",
+    "nonfinite.jsonl", "trackers.json", "adaptation.json", "checkpoints", "assets", "evals", "readout", "latents",
+)  # fmt: skip
 STAMPED = ("openjepa", "torch", "numpy", "transformers", "tokenizers", "lightning-fabric", "scikit-learn")
 
 
@@ -67,17 +74,18 @@ class RunDir:
             if recipe.endswith(".py"):
                 shutil.copyfile(recipe, run.recipe_file)
             run.seal()
-            write_json(run.path / "env.json", environment())
+            write_json(run.environment_file, environment())
         return run
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
-        """An existing run. Raises UserError naming the folder if it is none."""
+        """An existing run. Raises UserError naming the folder if it is none, or has links that lead out of it."""
         run = cls(Path(path))
         if not run.config_file.is_file():
             raise UserError(
                 f"{path} is not a run folder (no config.yaml in it); `openjepa train` prints the one it made"
             )
+        require_inside(run.path, PARTS)
         return run
 
     @property
@@ -102,6 +110,12 @@ class RunDir:
         return self.path / "evals"
 
     @property
+    def evaluations(self) -> list[Path]:
+        """Scorecards in `evals/`, the default one first, and the sweep; the scores of a study have pages of its own."""
+        files = [file for file in self.evals.glob("*.json") if file.stem.partition("-")[0] != "study"]
+        return sorted(files, key=lambda file: (file.stem != "default", file.stem))
+
+    @property
     def readout(self) -> Path:
         return self.path / "readout"
 
@@ -113,6 +127,10 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def environment_file(self) -> Path:
+        return self.path / "env.json"
 
     @property
     def nonfinite(self) -> Path:
@@ -157,28 +175,25 @@ class RunDir:
 
     def has_begun(self) -> bool:
         """Whether it holds anything that training wrote."""
-        return any(self.checkpoints.glob("step-*")) or any(True for _ in read_jsonl(self.metrics))
+        return any(self.checkpoints.glob("step-[0-9]*")) or any(True for _ in self.log_rows())
 
     def forget_after(self, step: int) -> None:
         """Drop log lines of steps beyond `step`: a resumed run writes them again."""
-        for log in (self.metrics, self.health):
-            rows = [row for row in read_jsonl(log) if row["step"] <= step]
+        for log, schema in ((self.metrics, LogRow), (self.health, HealthRecord)):
+            rows = [row for row in read_jsonl(log, schema) if row["step"] <= step]
             with replaced_file(log) as temporary:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         if self.metrics_csv.exists():
-            write_csv(self.metrics_csv, list(read_jsonl(self.metrics)))
+            write_csv(self.metrics_csv, list(self.log_rows()))
 
     def add_notes(self, notes: Mapping[str, Any]) -> None:
         """Save notes in env.json from the start, so that an unfinished run has them too."""
-        file = self.path / "env.json"
-        known = read_json(file) if file.is_file() else {}
-        write_json(file, {**known, "notes": dict(notes)})
+        write_json(self.environment_file, {**self.environment(), "notes": dict(notes)})
 
     def add_change(self, change: Mapping[str, Any]) -> None:
         """Note in env.json that settings were changed after the run began."""
-        file = self.path / "env.json"
-        known = read_json(file) if file.is_file() else {}
-        write_json(file, {**known, "changes": [*known.get("changes", []), dict(change)]})
+        known = self.environment()
+        write_json(self.environment_file, {**known, "changes": [*known.get("changes", []), dict(change)]})
 
     def recipe_module(self, recipe: str) -> ModuleType:
         """The module of this run's `recipe`: of a recipe file the copy that was made when the run began.
@@ -192,8 +207,27 @@ class RunDir:
 
     def notes(self) -> dict[str, Any]:
         """The notes saved by `add_notes`."""
-        file = self.path / "env.json"
-        return read_json(file).get("notes", {}) if file.is_file() else {}
+        return self.environment().get("notes", {})
+
+    def environment(self) -> dict[str, Any]:
+        """env.json; empty if there is none. Raises UserError if it is damaged."""
+        return read_object(self.environment_file, Environment)
+
+    def log_rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of metrics.jsonl, oldest first; damaged ones are left out, and said."""
+        return read_jsonl(self.metrics, LogRow)
+
+    def health_records(self) -> Iterator[dict[str, Any]]:
+        """The records of health.jsonl, oldest first; damaged ones are left out, and said."""
+        return read_jsonl(self.health, HealthRecord)
+
+    def read_adaptation(self) -> dict[str, Any]:
+        """adaptation.json; empty for a run that `openjepa adapt` did not make. Raises UserError if it is damaged."""
+        return read_object(self.adaptation, Adaptation)
+
+    def read_summary(self) -> dict[str, Any]:
+        """summary.json; empty before the end of training. Raises UserError if it is damaged."""
+        return read_object(self.summary, Summary)
 
     def recipe_and_values(self) -> tuple[str, dict[str, Any]]:
         """The recipe's name, as it was trained, and the config values of this run.
@@ -227,16 +261,6 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, default=float) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file that we wrote. Raises UserError if it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(
-            f"{path} is damaged: it is not the JSON that was written; remove it, and make it anew"
-        ) from None
-
-
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows under a header of all their keys, in order of first appearance; atomic, as `write_json`."""
     with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -249,18 +273,6 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Add a line. Raises WriteError if the disk does not take it; `read_jsonl` skips the part that it took."""
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(dict(row), default=float) + "\n")
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file that we wrote; lines that are not whole (yet), or damaged by a crash, are skipped."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
 
 
 def environment() -> dict[str, Any]:

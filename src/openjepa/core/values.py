@@ -24,6 +24,7 @@ UNSET = ("", "null", "~", "none")  # written without quotes, in any case: nothin
 BOOLEANS = {"true": True, "false": False}
 NOT_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 QUOTES = "'\""
+LARGEST = 2**63 - 1  # of whole numbers
 SCALARS = ("null", "bool", "int", "float", "timestamp", "str")  # YAML's types of scalars
 
 
@@ -192,6 +193,8 @@ def _object(value: Any, kinds: Sequence[Any]) -> Any:
         return os.fspath(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("give a finite number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"give a number between -{LARGEST:.1e} and {LARGEST:.1e}")
     if bool in kinds and not isinstance(value, bool) and not _any_of(kinds, Any, int, float, str):
         if value is None and None in kinds:
             return None

@@ -1,4 +1,4 @@
-"""How often a client may ask and upload, and what no client may ask.
+"""How often a client may ask and upload, what no client may ask, and what a browser may do with the page.
 
 A token bucket a client: so many questions at once, and as many a minute from then on. A client is an address; those
 behind one proxy share a bucket. Headers that name another address are not believed: anyone can send them.
@@ -16,6 +16,11 @@ from openjepa.core.errors import UserError
 
 PER_MINUTE = 60  # questions
 FETCHING = ("file=http", "file/http", "proxy=")  # in a path: it names an address elsewhere
+POLICY = (  # Gradio's page has inline scripts and styles, and makes functions of its templates
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src "
+    "'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
 MOST_CLIENTS = 10_000  # that are remembered; full buckets are forgotten first
 
 
@@ -60,7 +65,8 @@ class RateLimit:
 class Guard:
     """ASGI middleware: uploads count as questions and are refused unread; no address is fetched for a client.
 
-    Gradio's routes for files would also fetch and pass on what a public web address holds.
+    Gradio's routes for files would also fetch and pass on what a public web address holds. Every answer has a
+    Content-Security-Policy: nothing from elsewhere is loaded, and no other page may hold this one.
     """
 
     def __init__(self, app: Any, limit: RateLimit) -> None:
@@ -77,7 +83,17 @@ class Guard:
             except UserError as error:
                 await _refuse(send, 429, str(error))
                 return
-        await self.app(scope, receive, send)
+        await self.app(scope, receive, _with_policy(send))
+
+
+def _with_policy(send: Any) -> Any:
+    async def sent(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            policy = (b"content-security-policy", POLICY.encode())
+            message = {**message, "headers": [*message.get("headers", ()), policy]}
+        await send(message)
+
+    return sent
 
 
 async def _refuse(send: Any, status: int, reason: str) -> None:

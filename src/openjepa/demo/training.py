@@ -64,7 +64,7 @@ def speed_of(rows: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | N
     checks and checkpoints are left out of both.
     """
     recent = rows[-RECENT - 1 :]
-    counted = [row for row in recent[1:] or recent if row.get("tokens_per_s")]
+    counted = [row for row in recent[1:] or recent if "tokens" in row and row.get("tokens_per_s", 0) > 0]
     span_s = sum(row["tokens"] / row["tokens_per_s"] for row in counted)
     if not span_s:
         return None, None

@@ -10,14 +10,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from openjepa.core.errors import UserError
-from openjepa.data.files.records import Counts, TxtRule, counts_line
+from openjepa.data.files.records import MAX_LINE_MB, Counts, TxtRule, counts_line
 from openjepa.encoding.compact import Compaction, neighbours_kept
 from openjepa.encoding.outputs import check_output, write_output
 from openjepa.encoding.partial import PartialVectors
@@ -25,6 +24,7 @@ from openjepa.encoding.rows import TextRow, text_rows
 from openjepa.encoding.workers import Chunk, Encoded, Pass
 
 CHUNK = 2048  # texts that are read, sorted by length and embedded together
+CHUNK_CHARS = 2**23  # of them, from which a chunk is full
 MEASURED = 1000  # texts of the first chunk on which the cost of compact vectors is measured
 
 
@@ -36,10 +36,11 @@ class TextFiles:
     column: str = "text"
     id_column: str | None = None  # whose value names a row; None = where it stands
     txt: TxtRule = "lines"
+    max_line_mb: int = MAX_LINE_MB
 
     def rows(self, counts: Counts) -> Iterator[TextRow]:
         """The rows in order, counting on the way."""
-        return text_rows(self.files, self.column, self.txt, counts, self.id_column)
+        return text_rows(self.files, self.column, self.txt, counts, self.id_column, self.max_line_mb)
 
 
 @dataclass
@@ -119,12 +120,20 @@ def embed_file(
 def _chunks(rows: Iterator[TextRow]) -> Iterator[Chunk]:
     """Up to CHUNK rows each: their texts, and beside them the rows and the digest of everything up to here."""
     digest = ""
-    while chunk := list(islice(rows, CHUNK)):
+    while chunk := _next_rows(rows):
         state = hashlib.blake2b(digest.encode(), digest_size=16)
         for row in chunk:
             state.update(repr((row.id, row.text)).encode("utf-8", "surrogatepass"))
         digest = state.hexdigest()
         yield Chunk([row.text for row in chunk if row.text is not None], (chunk, digest))
+
+
+def _next_rows(rows: Iterator[TextRow]) -> list[TextRow]:
+    chunk, chars = [], 0
+    while len(chunk) < CHUNK and chars < CHUNK_CHARS and (row := next(rows, None)) is not None:
+        chunk.append(row)
+        chars += len(row.text or "")
+    return chunk
 
 
 def _skip(chunks: Iterator[Chunk], rows: int, digest: str, source: str, kept: Path) -> int:

@@ -22,7 +22,8 @@ import numpy as np
 
 from openjepa.core.atomic import writing
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json, write_json
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import write_json
 from openjepa.encoding.exclusive import only_writer
 from openjepa.encoding.growing import GrowingArray
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from openjepa.data.files.discovery import COMPRESSED, find_files, head_of, kind_of
 from openjepa.data.files.json_values import is_a_value_a_line
 from openjepa.data.files.readers import read_files
-from openjepa.data.files.records import UNUSABLE, Counts, Hints, ReaderOptions, Record, TxtRule
+from openjepa.data.files.records import MAX_LINE_MB, UNUSABLE, Counts, Hints, ReaderOptions, Record, TxtRule
 from openjepa.data.files.texts import lines
 from openjepa.data.text.sources import clean_text
 
@@ -36,22 +36,26 @@ def text_rows(
     txt: TxtRule = "lines",
     counts: Counts | None = None,
     id_column: str | None = None,
+    max_line_mb: int = MAX_LINE_MB,
 ) -> Iterator[TextRow]:
     """The records of what `data.source` takes as files, or lines of standard input if `source` is "-".
 
     Blank lines of JSON and CSV files are no records. A row whose `id_column` is empty is named by its origin.
+    A line or text of more than `max_line_mb` MiB is a record without a usable text.
     `counts` is filled on the way: texts, and all that is mended or holds no text, by reason. Raises UserError if a file
     cannot be read or has no such column.
     """
     counts = Counts() if counts is None else counts
-    for record in _records(source, column, txt, counts, id_column):
+    for record in _records(source, column, txt, counts, id_column, max_line_mb):
         yield _row(record, counts)
 
 
-def _records(source: str, column: str, txt: TxtRule, counts: Counts, id_column: str | None) -> Iterator[Record]:
+def _records(
+    source: str, column: str, txt: TxtRule, counts: Counts, id_column: str | None, max_line_mb: int
+) -> Iterator[Record]:
     root = Path(source).expanduser()
     folder = root if root.is_dir() else None
-    reading = ReaderOptions(column, id_column, txt=txt, hints=HINTS, root=folder, every_record=True)
+    reading = ReaderOptions(column, id_column, txt, max_line_mb, HINTS, folder, every_record=True)
     if source == STDIN:
         return lines(sys.stdin.buffer, "stdin", reading, counts)
     return read_files(find_files(source, counts, HINTS), reading, counts)

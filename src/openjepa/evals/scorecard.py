@@ -11,9 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from openjepa.core.errors import UserError
+from openjepa.core.json_files import Number, Written, read_json
 from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
@@ -52,6 +56,21 @@ class Measure:
         return "better" if low >= SHOWN_AS_ZERO else "worse" if high <= -SHOWN_AS_ZERO else "unclear"
 
 
+class ScorecardRow(Written):
+    """A row of a scorecard in JSON; all others of its values are those of baselines, by name."""
+
+    __pydantic_extra__: dict[str, Number] = Field(init=False)  # ty: ignore[incompatible-mutable-override]
+    run: Number
+    init: Number
+    random: Number
+    chance: Number | None
+    interval: Annotated[list[Number], Field(min_length=2, max_length=2)] | None
+    control: bool
+
+
+ScorecardFile = dict[str, ScorecardRow]
+
+
 @dataclass(frozen=True)
 class Scorecard:
     """All measures of one run, in the order of its tasks."""
@@ -76,8 +95,13 @@ class Scorecard:
         }
 
     @classmethod
+    def read(cls, file: Path) -> Scorecard:
+        """The scorecard in a JSON file of `evals/`. Raises UserError if it is damaged, or none."""
+        return cls.from_json(read_json(file, ScorecardFile))
+
+    @classmethod
     def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> Scorecard:
-        """The inverse of `to_json`, so that a report can show a finished run's scorecard."""
+        """The inverse of `to_json`."""
         other = ("chance", "run_minus_init", "interval", "control")
         measures = {}
         for name, row in data.items():
@@ -143,6 +167,8 @@ class Scorecard:
 
     def table(self) -> Table:
         """A table for the terminal: the best network of a row in bold, the difference with interval and verdict."""
+        from rich.text import Text
+
         caption = "gain = run - init, with its 95 % paired bootstrap interval over test items (or their documents)"
         if any(measure.control for measure in self.measures.values()):
             caption += "; control: what other measures are read against, no gain or loss"
@@ -161,7 +187,7 @@ class Scorecard:
             interval = "-" if measure.interval is None else "{:+.3f} {:+.3f}".format(*measure.interval)
             word = f"[{colour}]{measure.verdict}[/]"
             chance = _shown(measure.chance, 3)
-            table.add_row(name.removeprefix(prefix), *cells, chance, difference, interval, word)
+            table.add_row(Text(name.removeprefix(prefix)), *cells, chance, difference, interval, word)
         return table
 
     def _with(self, verdict: str) -> list[str]:

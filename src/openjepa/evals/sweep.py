@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field, FiniteFloat
 
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import Experiment
+from openjepa.core.json_files import Whole, Written, read_json
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Classification, Task
 from openjepa.evals.attentive import Positions, fit_probe
@@ -24,7 +27,7 @@ from openjepa.evals.baselines import majority
 from openjepa.evals.features import input_key
 from openjepa.evals.layers import EMBEDDING, Point, point_features, pooled_features, position_features
 from openjepa.evals.probes import HELD_OUT
-from openjepa.evals.scorecard import LEVEL, Measure, Scorecard
+from openjepa.evals.scorecard import LEVEL, Measure, Scorecard, ScorecardFile
 from openjepa.evals.scores import Score, difference_interval
 
 Features = Callable[[Sequence[Any]], Positions]
@@ -52,12 +55,32 @@ class Sweep:
         return {"chosen": chosen, "points": rows, "test": self.test.to_json()}
 
 
-def best_vectors(data: Mapping[str, Any]) -> Point:
-    """The best point on validation, in the JSON of `Sweep.to_json`, without attentive pooling.
+class SweptPoint(Written):
+    """A point in JSON, with its mean accuracy on validation."""
 
-    Attentive pooling has no vectors: it ends in a probe for the labels of the sweep.
+    encoder: str
+    layer: Whole
+    pooling: str
+    validation: FiniteFloat
+
+
+class SweepFile(Written):
+    """The JSON of a sweep."""
+
+    chosen: SweptPoint
+    points: Annotated[list[SweptPoint], Field(min_length=1)]
+    test: ScorecardFile
+
+
+def best_vectors(file: Path) -> Point:
+    """The best point on validation, in the JSON file of a sweep, without attentive pooling.
+
+    Attentive pooling has no vectors: it ends in a probe for the labels of the sweep. Raises UserError if the file is
+    damaged.
     """
-    rows = [row for row in data["points"] if row["pooling"] != "attentive"]
+    rows = [row for row in read_json(file, SweepFile)["points"] if row["pooling"] != "attentive"]
+    if not rows:
+        raise UserError(f"{file} has no point but those of attentive pooling, which has no vectors; sweep again")
     best = max(rows, key=lambda row: row["validation"])
     return Point(best["encoder"], best["layer"], best["pooling"])
 

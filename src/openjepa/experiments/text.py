@@ -42,7 +42,7 @@ class TextConfig(Protocol):
 
 def tokenizer_for(config: TextConfig, encoder: NamedEncoder, context: BuildContext) -> TextTokenizer:
     """The tokenizer of a run, for an encoder: from the assets; on the first build trained, or the encoder's own."""
-    return load_or_train(config.tokenizer, config.data, context.assets / "tokenizer.json", encoder)
+    return load_or_train(config.tokenizer, config.data, context.asset("tokenizer.json"), encoder)
 
 
 def student_embedding(method: Method, inputs: TextInputs) -> Embedding:

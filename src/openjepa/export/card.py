@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.rundir import RunDir, read_json, read_jsonl
+from openjepa.core.rundir import RunDir
 from openjepa.core.values import as_yaml
 from openjepa.evals.scorecard import Scorecard
 
@@ -32,10 +32,10 @@ def model_card(
 
     `objective` is one sentence on what the recipe does; `licence` is an identifier of the hub's list.
     """
-    environment = _json(folder.path / "env.json")
-    summary = _json(folder.summary)
-    health = list(read_jsonl(folder.health)) if folder.health.exists() else []
-    adapted = {"Adaptation": _adaptation(read_json(folder.adaptation))} if folder.adaptation.exists() else {}
+    environment = folder.environment()
+    summary = folder.read_summary()
+    health = list(folder.health_records())
+    adapted = {"Adaptation": _adaptation(found)} if (found := folder.read_adaptation()) else {}
     sections = adapted | {
         "Data": _data(config, summary),
         "Training": _training(recipe, objective, config, summary),
@@ -103,7 +103,7 @@ def _adaptation(found: Mapping[str, Any]) -> str:
         f"- {found['documents']:,} documents, {found['parts']:,} parts; effective rank within documents "
         f"{found['effective_rank']} of {found['dim']}, cohesion {found['cohesion']}",
     ]
-    if found["guard"] is not None:
+    if found.get("guard") is not None:
         lines += [f"- guarded: {line}" for line in found["guard"]["lines"]]
     else:
         lines.append("- no measure judged by people guarded it; ratings of general similarity (STS) may lose a little")
@@ -119,8 +119,8 @@ def _health(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _results(folder: RunDir) -> str:
     """Every kept evaluation, each measure beside the initialisation, a random network and the baselines."""
-    files = sorted(file for file in folder.evals.glob("*.json") if file.stem not in ("sweep", "study"))
-    tables = [_table(file.stem, Scorecard.from_json(read_json(file))) for file in files]
+    files = [file for file in folder.evaluations if file.stem != "sweep"]
+    tables = [_table(file.stem, Scorecard.read(file)) for file in files]
     return "\n\n".join(tables) if tables else "Not evaluated: `openjepa eval RUN` compares it with its initialisation."
 
 
@@ -196,10 +196,6 @@ def without_folders(value: Any) -> Any:
 
 def _row(cells: list[Any]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def _json(file: Any) -> dict[str, Any]:
-    return dict(read_json(file)) if file.exists() else {}
 
 
 def _rounded(value: float | None, digits: int = 0) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json, write_json
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import write_json
 from openjepa.data.text import sentence_rules, sentence_spans
 from openjepa.export.source import Source
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from openjepa.core import hub
 from openjepa.core.errors import UserError
+from openjepa.core.json_files import read_json
 from openjepa.core.manifest import write_manifest
 from openjepa.core.published import RUN_FOLDER
-from openjepa.core.rundir import RunDir, read_json, write_json
+from openjepa.core.rundir import RunDir, write_json
 from openjepa.core.values import as_yaml
 from openjepa.export.bundle import Format, export
 from openjepa.export.card import without_folders

@@ -31,7 +31,7 @@ def treat(
     if metrics is not None and "teacher_distance" not in metrics:
         settings = {key: value for key, value in settings.items() if not key.startswith("momentum.")}
     patch: dict[str, Any] = {}
-    for change in (change for one in (kind, *also) for change in REMEDIES[one]):
+    for change in (change for one in (kind, *also) for change in REMEDIES.get(one, REMEDIES[None])):
         patch |= change({**settings, **patch})
     patch = {key: value for key, value in patch.items() if value != settings.get(key)}
     return patch or slower(settings)

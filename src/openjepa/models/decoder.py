@@ -31,7 +31,7 @@ class DecoderConfig(BaseConfig):
     """start a named decoder from its pretrained weights; false = only its architecture, from its config"""
     dim: int = Field(128, ge=8)
     """width of the latents"""
-    depth: int = Field(3, ge=1)
+    depth: int = Field(3, ge=1, le=512)
     """transformer blocks"""
     heads: int = Field(4, ge=1)
     """attention heads; must divide dim"""

@@ -30,7 +30,7 @@ class PredictorConfig(BaseConfig):
     """attention over the context and mask tokens, or the original three-layer MLP"""
     width: int = Field(128, ge=8)
     """of the attention predictor, or of the MLP's bottleneck"""
-    depth: int = Field(1, ge=1)
+    depth: int = Field(1, ge=1, le=512)
     """blocks of the attention predictor"""
     heads: int = Field(4, ge=1)
     """heads of the attention predictor"""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -175,19 +176,21 @@ def load_model(
     `kind` is the class of transformers that chooses its class: an encoder without heads, or a decoder with its head.
     """
     folder = Path(name).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         _require_repository(name, setting)
     import transformers
 
     automatic = getattr(transformers, kind)
-    location = str(folder) if folder.is_dir() else name
+    location = str(folder) if os.path.isdir(folder) else name
     try:
         with hub.reaching(), quiet_transformers():
             if weights:
-                model, loaded = automatic.from_pretrained(location, dtype=torch.float32, output_loading_info=True)
+                model, loaded = automatic.from_pretrained(
+                    location, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+                )
                 _require_all(model, loaded["missing_keys"], f"{setting}={name!r}")
                 return with_fast_attention(_grown(model, vocab))
-            config = transformers.AutoConfig.from_pretrained(location)
+            config = transformers.AutoConfig.from_pretrained(location, trust_remote_code=False)
             if vocab is not None:
                 config.vocab_size, config.pad_token_id = vocab
             return with_fast_attention(automatic.from_config(config, dtype=torch.float32))

@@ -34,7 +34,7 @@ class ViTConfig(BaseConfig):
     """side of a patch in pixels; must divide data.size"""
     dim: int = Field(192, ge=8)
     """width of the latents"""
-    depth: int = Field(4, ge=1)
+    depth: int = Field(4, ge=1, le=512)
     """transformer blocks"""
     heads: int = Field(3, ge=1)
     """attention heads; must divide dim"""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openjepa.core.distributed import mean_over_ranks
-from openjepa.core.locate import named_function
+from openjepa.core.locate import Wanted, named_function
 from openjepa.core.method import Latents, Objective
 
 LEAST_LENGTH = 1e-3  # of predictions under a cosine: its square is the most that skill can lose by it
@@ -70,6 +70,11 @@ def on_the_sphere(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return (p * t).sum(-1).mean().clamp(min=LEAST_LENGTH) * p, t
 
 
+WANTED = Wanted(
+    ("predicted [M, D]", "target [M, D]"),
+    "a tensor [M], the distance of each row",
+    lambda found, predicted, target: isinstance(found, Tensor) and found.shape == predicted.shape[:1],
+)
 OBJECTIVES: dict[str, Objective] = {"mse": mse, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}
 
 
@@ -101,4 +106,4 @@ def build_objective(name: str) -> Distance:
 
 def named_objective(name: str) -> Objective:
     """The function behind `build_objective`: distances of rows."""
-    return named_function("objective", name, OBJECTIVES)
+    return named_function("objective", name, OBJECTIVES, WANTED)

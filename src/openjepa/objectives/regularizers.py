@@ -24,7 +24,7 @@ from torch import Tensor
 from openjepa.core.config import BaseConfig
 from openjepa.core.distributed import gather_rows
 from openjepa.core.errors import UserError
-from openjepa.core.locate import named_function
+from openjepa.core.locate import Wanted, named_function
 from openjepa.core.seeding import generator_for
 
 Regularizer = Callable[[Tensor, int], dict[str, Tensor]]  # z [N, D], draw -> terms, each a scalar with a graph
@@ -138,12 +138,17 @@ def sigreg_ratio(value: float, rows: int) -> float:
     return value * rows / GAUSSIAN_FLOOR
 
 
+WANTED = Wanted(
+    ("z [N, D]", "draw"),
+    "a dict of names to tensors of one number",
+    lambda found, *_: isinstance(found, dict) and all(isinstance(t, Tensor) and t.ndim == 0 for t in found.values()),
+)
 REGULARIZERS: dict[str, Regularizer] = {"none": no_regularizer, "vicreg": vicreg, "sigreg": sigreg}
 
 
 def named_regularizer(name: str) -> Regularizer:
     """The regulariser called `name` above, or any "package.module:function". Raises UserError for an unknown name."""
-    return named_function("regularizer", name, REGULARIZERS)
+    return named_function("regularizer", name, REGULARIZERS, WANTED)
 
 
 def _zero(rows: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from openjepa.core.config import BaseConfig
 from openjepa.core.distributed import sum_over_ranks
 from openjepa.core.errors import UserError
-from openjepa.core.locate import named_function
+from openjepa.core.locate import Wanted, named_function
 
 TargetNorm = Callable[[Tensor, Tensor | None], Tensor]  # latents [..., D], valid [...] -> targets [..., D]
 
@@ -108,9 +108,14 @@ def mean_of_layers(states: Sequence[Tensor]) -> Tensor:
     return torch.stack([layer_norm(state) for state in states]).mean(dim=0)
 
 
+WANTED = Wanted(
+    ("latents [..., D]", "valid [...] or None"),
+    "a tensor [..., D] without a gradient",
+    lambda found, latents, _: isinstance(found, Tensor) and found.shape == latents.shape and not found.requires_grad,
+)
 TARGET_NORMS: dict[str, TargetNorm] = {"none": none, "layer_norm": layer_norm, "standardize": standardize}
 
 
 def named_target_norm(name: str) -> TargetNorm:
     """The normalisation called `name` above, or any "package.module:function". Raises UserError for an unknown name."""
-    return named_function("target normalisation", name, TARGET_NORMS)
+    return named_function("target normalisation", name, TARGET_NORMS, WANTED)

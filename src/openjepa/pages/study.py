@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import RunDir, read_json, read_jsonl
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import RunDir
 from openjepa.core.values import as_yaml
 from openjepa.pages.parts.axis import Axis, axis
 from openjepa.pages.parts.chart import Dot, Limit, Line, interval, line_chart, scatter
@@ -19,6 +20,7 @@ from openjepa.pages.run.page import Section, assemble, commands, fact_list, vers
 from openjepa.pages.run.scorecard import COLOURS
 from openjepa.studies.cells import cell_folder
 from openjepa.studies.results import RESULTS, SKILL
+from openjepa.studies.schema import StudyFile
 from openjepa.studies.table import (
     COSTS,
     amount,
@@ -36,8 +38,8 @@ COST_PLOTS = 4  # headlines that are drawn against cost
 
 
 def study_page(folder: Path) -> str:
-    """The whole page of a finished study."""
-    found = read_json(folder / RESULTS)
+    """The whole page of a finished study. Raises UserError if its results are damaged."""
+    found = read_json(folder / RESULTS, StudyFile)
     sections: list[Section] = [
         ("reached", "What each arm reached", lambda: overview(found)),
         ("differences", f"Differences to {found['base']}", lambda: differences(found)),
@@ -55,10 +57,10 @@ def _header(found: Mapping[str, Any], folder: Path) -> str:
         ("kind", {"ablate": "ablation: settings of one recipe", "compare": "comparison of methods"}[found["kind"]]),
         ("arms", str(arms)),
         ("seeds of each", str(seeds)),
-        ("compared with", escape(found["base"])),
+        ("compared with", found["base"]),
     ]
     if budget := found.get("budget"):
-        facts.append(("budget of each", f"{amount(budget['amount'])} {escape(budget['unit'])}"))
+        facts.append(("budget of each", f"{amount(budget['amount'])} {budget['unit']}"))
     return f"<h1>{escape(folder.resolve().name)}</h1>{fact_list(facts)}"
 
 
@@ -168,7 +170,7 @@ def skill_curves(found: Mapping[str, Any], folder: Path) -> str:
         by_step: dict[float, list[float]] = {}
         for seed in found["seeds"]:
             cell = RunDir(cell_folder(folder, arm["label"], seed))
-            for step, value in series(list(read_jsonl(cell.health)), SKILL):
+            for step, value in series(list(cell.health_records()), SKILL):
                 by_step.setdefault(step, []).append(value)
         if by_step:
             lines.append(Line(arm["label"], [(step, fmean(values)) for step, values in sorted(by_step.items())], i))
@@ -201,8 +203,7 @@ def every_measure(found: Mapping[str, Any]) -> str:
 
 def _reproduce(found: Mapping[str, Any], folder: Path) -> str:
     about = {key: value for key, value in found.items() if key not in ("arms", "differences", "baselines", "headlines")}
-    first = cell_folder(folder, found["base"], found["seeds"][0]) / "env.json"
-    environment = read_json(first) if first.is_file() else {}
+    environment = RunDir(cell_folder(folder, found["base"], found["seeds"][0])).environment()
     settings = details("The study", f"<pre>{escape(as_yaml(about))}</pre>")
     return commands(environment) + versions(environment) + settings
 

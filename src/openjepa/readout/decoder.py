@@ -28,7 +28,7 @@ class ReadoutConfig(BaseConfig):
 
     dim: int = Field(128, ge=8)
     """width"""
-    depth: int = Field(2, ge=1)
+    depth: int = Field(2, ge=1, le=512)
     """transformer blocks"""
     heads: int = Field(4, ge=1)
     """attention heads; must divide dim"""

@@ -218,7 +218,7 @@ def readout_latents(method: NanoJEPA, batch: QuestionBatch) -> TextLatents:
 def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Trains or loads the tokenizer; reads no other data yet."""
     train = cache(lambda: questions(config.data, "train"))
-    kept = context.assets / "tokenizer.json"
+    kept = context.asset("tokenizer.json")
     tokenizer = load_or_learn(config.tokenizer, lambda: texts_of(train()), kept, config.decoder.named_in("decoder"))
     collate = QuestionCollator.of(tokenizer)
     method = NanoJEPA(config, collate.tokenizer.vocabulary, context)

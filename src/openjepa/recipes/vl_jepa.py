@@ -244,7 +244,7 @@ def build(config: Config, context: BuildContext) -> Experiment:
     train_data, eval_data = (CaptionedImages(config.data, split, config.text) for split in ("train", "eval"))
     vision = build_vision(config.encoder, config.data.size, context)
     inputs = ImageInputs(config.data.size, vision.grid)
-    saved = context.assets / "tokenizer.json"
+    saved = context.asset("tokenizer.json")
     tokenizer = load_or_learn(config.tokenizer, train_data.texts, saved, config.text_encoder.named_in("text_encoder"))
     reader = None
     if config.text != "none":

@@ -19,14 +19,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from openjepa.adaptation.documents import PartRule, Text, texts
 from openjepa.core.atomic import writing
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json, write_json
+from openjepa.core.json_files import LARGEST, Written, read_json
+from openjepa.core.rundir import write_json
 from openjepa.data.files.records import Counts
 from openjepa.data.loading.held_out import normalised_words, word_digest
 from openjepa.data.text.sources import DataConfig
@@ -122,7 +124,7 @@ class _Writer:
         empty = {"documents": 0, "sentences": 0, "dim": 0, "word_entries": 0, "words": 0, "text_bytes": 0}
         if not file.exists():
             return empty
-        state = read_json(file)
+        state = read_json(file, IndexState)
         if state["run"] != self.identity:
             raise UserError(
                 f"{self.path} was made by {state['run']['path']} ({state['run']['checkpoint']}), which gives other "
@@ -185,6 +187,28 @@ class _Writer:
             part.abandon()
         with suppress(OSError):
             self.texts.close()
+
+
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
+class RunOfIndex(Written):
+    """The run that made an index."""
+
+    path: str
+    checkpoint: str
+
+
+class IndexState(Written):
+    """What an index counts of its files; what is behind that is left of a process that was killed."""
+
+    run: RunOfIndex
+    documents: Count
+    sentences: Count
+    dim: Count
+    word_entries: Count
+    words: Count
+    text_bytes: Count
 
 
 def identity_of(run: Run) -> dict[str, str]:

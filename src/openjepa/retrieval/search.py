@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json, write_json
+from openjepa.core.inside import say_outside
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import write_json
 from openjepa.evals.features import unit_rows
-from openjepa.retrieval.index import STATE
+from openjepa.retrieval.index import STATE, IndexState
 from openjepa.retrieval.words import WordSearch
 from openjepa.run import Run, load
 
@@ -80,7 +82,7 @@ class Index:
         self.path, self._device, self._precision = path, device, precision
         if not (path / STATE).is_file():
             raise UserError(f"{path} is no search index; openjepa index RUN data=... --out {path} makes one")
-        self.state = read_json(path / STATE)
+        self.state = read_json(path / STATE, IndexState)
 
     def __len__(self) -> int:
         return self.state["documents"]
@@ -88,7 +90,9 @@ class Index:
     @cached_property
     def run(self) -> Run:
         """The run that made the index."""
-        return load(self.state["run"]["path"], self._device, self._precision)
+        path = self.state["run"]["path"]
+        say_outside(self.path, "run", path)
+        return load(path, self._device, self._precision)
 
     @cached_property
     def documents(self) -> np.ndarray:
@@ -114,7 +118,8 @@ class Index:
     def weights(self) -> Weights:
         """Those that were chosen by judged queries, else the defaults."""
         file = self.path / WEIGHTS
-        return Weights(**read_json(file)) if file.exists() else Weights()
+        kept = read_json(file, Weights) if file.exists() else {}
+        return Weights(**{name: kept[name] for name in asdict(Weights()) if name in kept})
 
     def keep_weights(self, weights: Weights) -> None:
         """Make these the weights of searches that name none."""

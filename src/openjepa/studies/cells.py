@@ -17,7 +17,8 @@ from typing import Any
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import RunDir, read_json, read_jsonl
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import RunDir
 from openjepa.evals.suite_file import Suite
 
 LONGEST_NAME = 80  # characters of a folder
@@ -58,7 +59,7 @@ class Cell:
     @property
     def done_steps(self) -> int:
         """Steps logged so far."""
-        return max((row["step"] for row in read_jsonl(self.folder.metrics)), default=0)
+        return max((row["step"] for row in self.folder.log_rows()), default=0)
 
     @property
     def stopped(self) -> str | None:

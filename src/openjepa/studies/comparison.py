@@ -19,7 +19,8 @@ from rich.console import Console
 
 from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import default_folder, read_json, write_json
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import default_folder, write_json
 from openjepa.evals.suite_file import Suite
 from openjepa.studies import costs
 from openjepa.studies.cells import Arm, cells_of, processes_for, threads_of, trains_on_gpu

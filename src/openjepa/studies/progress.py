@@ -9,7 +9,7 @@ from rich import progress as bars
 from rich.console import Console
 from rich.text import Text
 
-from openjepa.core.rundir import read_json
+from openjepa.core.json_files import read_json
 from openjepa.studies.cells import Cell
 
 

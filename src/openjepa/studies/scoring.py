@@ -15,7 +15,8 @@ import numpy as np
 
 from openjepa.api import Run, load
 from openjepa.core.experiment import Experiment
-from openjepa.core.rundir import read_json, read_jsonl, write_json
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import write_json
 from openjepa.core.tasks import Task
 from openjepa.evals.baselines import baselines_for
 from openjepa.evals.features import embedder_of
@@ -121,7 +122,7 @@ def _values(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
 
 def _facts(run: Run, start: Experiment) -> dict[str, Any]:
     summary = run.summary()
-    tokens = sum(row["tokens"] for row in read_jsonl(run.folder.metrics))
+    tokens = sum(row["tokens"] for row in run.folder.log_rows())
     facts = {name: summary[name] for name in ("steps", "train_s", "skill", "verdict")}
     flops_per_token = costs.measure(start, costs.COUNTED).flops_per_token
     return facts | {"kind": summary["health"].get("kind"), "tokens": tokens, "flops": flops_per_token * tokens}

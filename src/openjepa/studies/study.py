@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from openjepa.core.errors import UserError
-from openjepa.core.rundir import read_json, write_json
+from openjepa.core.json_files import read_json
+from openjepa.core.rundir import write_json
 from openjepa.data.files.discovery import files_behind
 from openjepa.data.loading.cache import file_versions
 from openjepa.evals.suite import require_texts

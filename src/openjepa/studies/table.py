@@ -35,11 +35,13 @@ def overview(found: Mapping[str, Any]) -> Table:
     for arm in found["arms"]:
         values = [mean(arm, name) for name in headlines]
         cost = (_seconds(arm["train_s"]), amount(arm["tokens"]), amount(arm["flops"]))
-        table.add_row(_escaped(arm["label"]), arm["verdict"], *map(_number, values), *cost)
+        table.add_row(_escaped(arm["label"]), _escaped(arm["verdict"]), *map(_number, values), *cost)
     starts = [of_base(found, name, "init") for name in headlines]
     table.add_row(f"{_escaped(found['base'])}, untrained", "", *map(_number, starts), "", "", "", style="dim")
     for name, values in found["baselines"].items():
-        table.add_row(name, "", *(_number(values.get(headline)) for headline in headlines), "", "", "", style="dim")
+        table.add_row(
+            _escaped(name), "", *(_number(values.get(headline)) for headline in headlines), "", "", "", style="dim"
+        )
     chances = [of_base(found, name, "chance") for name in headlines]
     table.add_row("chance", "", *map(_number, chances), "", "", "", style="dim")
     return table
@@ -58,7 +60,7 @@ def differences(found: Mapping[str, Any]) -> Table:
         colour = {"better": "green", "worse": "red"}.get(word, "default")
         table.add_row(
             "" if row["arm"] == last else _escaped(row["arm"]),
-            row["measure"],
+            _escaped(row["measure"]),
             f"[{colour}]{row['value']:+.3f}[/]",
             shown,
             f"{row['agreeing']}/{row['seeds']}",
@@ -82,7 +84,7 @@ def every_measure(found: Mapping[str, Any], names: Sequence[str]) -> Table:
         cells = [_number(mean(arm, name)) + star for arm, star in zip(arms, stars, strict=True)]
         others = [_number(values.get(name)) for values in found["baselines"].values()]
         shown = f"{name} (control)" if name in found.get("controls", ()) else name
-        table.add_row(shown, *cells, *others, _number(of_base(found, name, "chance")))
+        table.add_row(_escaped(shown), *cells, *others, _number(of_base(found, name, "chance")))
     return table
 
 

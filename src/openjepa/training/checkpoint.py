@@ -13,6 +13,7 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
 from openjepa.core.atomic import replaced_file, replaced_folder
 from openjepa.core.errors import DamageError, UserError
+from openjepa.core.json_files import Number, Whole, Written, read_json
 from openjepa.core.manifest import require_whole, write_manifest
 from openjepa.core.remarks import remark
 from openjepa.data.loading.loader import Bookmark
@@ -34,10 +37,28 @@ from openjepa.training.finite import require_finite_weights
 WEIGHTS, STATE, BOOKMARK, BEST = "model.safetensors", "state.pt", "bookmark.json", "best.json"
 WINDOW = "window.json"  # sums for the next log line
 RATE = "rate.json"  # factor of the learning rate, of a run that was rolled back
+NAME = re.compile(r"step-\d+", re.ASCII)  # of a checkpoint; other names are none of ours
 DAMAGED = "damaged-"  # before the name of a checkpoint that was passed over when its run was resumed
 
+
+class BookmarkFile(Written):
+    """A `Bookmark` in JSON."""
+
+    draw: Whole
+    epoch: Whole
+    offset: list[Whole] | None
+
+
+class WindowFile(Written):
+    """What a window keeps, in JSON; see `training.window`."""
+
+    totals: dict[str, Number]
+    norm_max: Number
+    span_s: FiniteFloat
+
+
 _known_whole: dict[Path, tuple[int, int]] = {}  # weights that were verified: modification time (ns) and size
-_reported: set[Path] = set()  # damaged checkpoints that were warned of in this process
+_reported: set[Path] = set()  # damaged checkpoints, and what is none, that were warned of in this process
 
 
 def save(
@@ -83,7 +104,7 @@ def load(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) 
     try:
         state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{checkpoint / STATE} cannot be loaded into this optimizer: {reason}") from error
     return int(state["step"])
@@ -94,20 +115,20 @@ def load_bookmark(checkpoint: Path) -> Bookmark | None:
     file = checkpoint / BOOKMARK
     if not file.exists():
         return None
-    values = json.loads(file.read_text())
+    values = read_json(file, BookmarkFile)
     return Bookmark(values["draw"], values["epoch"], values["offset"] and tuple(values["offset"]))
 
 
 def load_window(checkpoint: Path) -> dict[str, Any]:
     """The run's sums for its next log line (`training.window`); empty if it had just written one."""
     file = checkpoint / WINDOW
-    return json.loads(file.read_text()) if file.exists() else {}
+    return read_json(file, WindowFile) if file.exists() else {}
 
 
 def load_rate(checkpoint: Path) -> float:
     """The factor of the learning rate that the run was at; 1 if it was never rolled back."""
     file = checkpoint / RATE
-    return float(json.loads(file.read_text())) if file.exists() else 1.0
+    return float(read_json(file, FiniteFloat)) if file.exists() else 1.0
 
 
 def load_weights(checkpoint: Path, method: nn.Module) -> None:
@@ -120,8 +141,12 @@ def load_weights(checkpoint: Path, method: nn.Module) -> None:
 
 
 def finished(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"), key=step_of)
+    """Complete checkpoints, oldest first. What else has a name like theirs is left out, and said."""
+    found = [path for path in folder.glob("step-*") if NAME.fullmatch(path.name) and path.is_dir()]
+    for other in {*folder.glob("step-*")} - {*found, *_reported}:
+        remark(f"{other} is no checkpoint, and left out")
+        _reported.add(other)
+    return sorted(found, key=step_of)
 
 
 def newest(folder: Path) -> Path:
@@ -211,7 +236,7 @@ def _marked(folder: Path) -> tuple[int, float] | None:
     try:
         values = json.loads((folder / BEST).read_text(encoding="utf-8"))
         return int(values["step"]), float(values["score"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

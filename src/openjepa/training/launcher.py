@@ -9,6 +9,7 @@ import os
 
 from openjepa.core.errors import UserError
 
+FEWEST_PROCESSES = 8  # that any machine may start, to try DDP on a CPU
 # the variable with the number of processes, and one that is set with it in each of them
 LAUNCHERS = {
     "torchrun": ("WORLD_SIZE", "RANK"),
@@ -23,6 +24,19 @@ def launched_processes() -> tuple[str, int] | None:
         if size in os.environ and rank in os.environ:
             return launcher, int(os.environ[size])
     return None
+
+
+def require_devices(accelerator: str, devices: int) -> None:
+    """Raises UserError if one machine cannot have so many processes, unless a launcher started them."""
+    import torch
+
+    if launched_processes() is not None or accelerator == "mps":
+        return
+    on_gpus = accelerator == "cuda" or (accelerator == "auto" and torch.cuda.is_available())
+    most = torch.cuda.device_count() if on_gpus else max(FEWEST_PROCESSES, os.cpu_count() or 1)
+    if devices > most:
+        there = f"{most} GPUs" if on_gpus else f"{os.cpu_count()} cores, for at most {most} processes"
+        raise UserError(f"train.devices={devices}: this machine has {there}; lower it")
 
 
 def require_launched(devices: int) -> None:

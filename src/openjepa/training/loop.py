@@ -33,7 +33,7 @@ from openjepa.core.seeding import seed_global
 from openjepa.data.loading.loader import TrainBatches, train_batches
 from openjepa.training import checkpoint
 from openjepa.training.finite import FiniteGuard, require_finite_weights
-from openjepa.training.launcher import require_launched
+from openjepa.training.launcher import require_devices, require_launched
 from openjepa.training.nested import Draw, nested_dimensions
 from openjepa.training.optim import build_optimizer, set_rates, weight_decay_schedule
 from openjepa.training.stages import freeze_all_but_predictor, learning_rate
@@ -73,6 +73,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     require_launched(config.devices)
+    require_devices(config.accelerator, config.devices)
     strategy = "ddp" if config.devices > 1 else "auto"
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
 

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.describe import settings_in_use
-from openjepa.core.errors import NonFinite, StoppedBySignal, WriteError
+from openjepa.core.errors import NonFinite, StoppedBySignal, UserError, WriteError
 from openjepa.core.experiment import Experiment, StreamedData
 from openjepa.core.memory import peak_memory
 from openjepa.core.method import Hook
 from openjepa.core.remarks import remark
-from openjepa.core.rundir import PEAK_MEMORY, RunDir, append_jsonl, read_jsonl, write_json
+from openjepa.core.rundir import PEAK_MEMORY, RunDir, append_jsonl, write_json
 from openjepa.data.files.records import counts_line
 from openjepa.data.loading.loader import eval_batches
 from openjepa.data.text.token_cache import UNKNOWN
@@ -31,7 +31,9 @@ from openjepa.evals.alignment import curve_point
 from openjepa.health.monitor import HealthMonitor, enough_batches
 from openjepa.training import checkpoint
 from openjepa.training.hooks import HealthObserver, Hooks, default_hooks
+from openjepa.training.room import require_room
 
+LOGGED = {"step", "loss", "tokens", "tokens_per_s", "samples"}  # what a summary is made of
 MOST_ROLLBACKS = 5  # each halves the learning rate
 
 
@@ -110,6 +112,7 @@ def _trained(
     fabric.barrier()
     if rate is None:
         rate = 1.0 if start_from is None else checkpoint.load_rate(start_from)
+    require_room(experiment, fabric.device, fabric.world_size)
     with _observers(folder, experiment, hooks, progress) if main else _no_observers() as observers:
         monitor = _health_monitor(experiment, folder, settings, observers.on_health)
         try:
@@ -186,10 +189,20 @@ def compute_threads(count: int) -> Generator[None]:
 
 
 def _summary(folder: RunDir) -> dict[str, Any]:
-    """A summary of the whole run from its logs, the same for a resumed run as for an uninterrupted one."""
+    """A summary of the whole run from its logs, the same for a resumed run as for an uninterrupted one.
+
+    Raises UserError if nothing is left of a log.
+    """
     recipe, _ = folder.recipe_and_values()
-    rows = list(read_jsonl(folder.metrics))
-    health = list(read_jsonl(folder.health))[-1]
+    rows = [row for row in folder.log_rows() if row.keys() >= LOGGED and row["tokens_per_s"] > 0]
+    records = list(folder.health_records())
+    if not rows or not records:
+        lost = folder.health if rows else folder.metrics
+        raise UserError(
+            f"{lost} holds no whole record of the run any more, so it gets no {folder.summary.name}; its weights are "
+            f"as they were: openjepa eval {folder.path}"
+        )
+    health = records[-1]
     tokens, samples = (sum(row[name] for row in rows) for name in ("tokens", "samples"))
     train_s = sum(row["tokens"] / row["tokens_per_s"] for row in rows)  # without health checks and checkpoints
     return {
@@ -227,5 +240,5 @@ def _health_monitor(
     batches = enough_batches(eval_batches(experiment), experiment.train.health_samples)
     watch = None if experiment.watch is None else partial(curve_point, experiment.watch())
     monitor = HealthMonitor(batches, write, watch, settings)
-    monitor.restore(read_jsonl(folder.health))
+    monitor.restore(folder.health_records())
     return monitor

@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from openjepa.core.errors import UserError
+from openjepa.core.json_files import read_json
 from openjepa.core.method import StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.remarks import remark
-from openjepa.core.rundir import RunDir, read_json, read_jsonl, write_json
+from openjepa.core.rundir import RunDir, write_json
 from openjepa.core.values import plain, read_yaml
 from openjepa.training.trackers import PACKAGES, TRACKERS, Held, Tracker
 
@@ -45,7 +46,7 @@ class Tracking:
         self._held = started.held or self._held
         self._id = started.run
         self._keep()
-        rows = [*read_jsonl(self._run.metrics), *read_jsonl(self._run.health)]
+        rows = [*self._run.log_rows(), *self._run.health_records()]
         for row in sorted(rows, key=lambda row: row["step"]):  # log lines first where steps are equal
             self._send(tracker, row)
 

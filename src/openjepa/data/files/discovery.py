@@ -6,6 +6,7 @@ import codecs
 import gzip
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from glob import glob
@@ -72,11 +73,11 @@ def find_files(pattern: str, counts: Counts, hints: Hints = TEXT_HINTS, split: s
     of `split`. Other files of a folder are counted by extension. Raises UserError if there is nothing to read.
     """
     path = Path(pattern).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):
         if kind_of(path) is None:
             raise UserError(f"{hints.source}{pattern}: {_way_on(path)}")
         return [path]
-    if path.is_dir() and (saved := _saved_data_set(path, split)) is not None:
+    if os.path.isdir(path) and (saved := _saved_data_set(path, split)) is not None:
         return saved
     files = files_behind(path)
     readable = [file for file in files if kind_of(file) and not _is_bookkeeping(file)]
@@ -93,13 +94,13 @@ def files_behind(path: Path) -> list[Path]:
 
     Hidden files, and what hidden folders within the folder hold, are not among them.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         found = (file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)))
-    elif path.exists():
+    elif os.path.exists(path):
         found = iter([path])
     else:
         found = (file for file in map(Path, glob(str(path), recursive=True)) if not file.name.startswith("."))
-    return sorted(file for file in found if file.is_file())
+    return sorted(file for file in found if os.path.isfile(file))
 
 
 def _is_hidden(relative: Path) -> bool:
@@ -114,7 +115,7 @@ def extension(file: Path) -> str:
 
 def nothing_readable(pattern: str, files: Sequence[Path], extensions: Iterable[str], hints: Hints) -> UserError:
     """The error for a source without a file of these kinds; it holds `files`."""
-    if not files and not Path(pattern).expanduser().is_dir():
+    if not files and not os.path.isdir(os.path.expanduser(pattern)):
         what = "matches no file or folder; check the path"
     else:
         held = Counter(extension(file) for file in files).most_common(10)

@@ -61,7 +61,10 @@ def parsed(text: str) -> Any:
     except (json.JSONDecodeError, RecursionError):
         return NOT_JSON
     except ValueError:  # a number of more than 4300 digits
-        return json.loads(text, parse_int=float)
+        try:
+            return json.loads(text, parse_int=float)
+        except (json.JSONDecodeError, RecursionError):
+            return NOT_JSON
 
 
 class _Rows:

@@ -48,7 +48,7 @@ def read_files(files: Iterable[Path], reading: ReaderOptions, counts: Counts) ->
     for file in files:
         name = name_of(file, reading)
         try:
-            for record in _records(file, name, reading, counts):
+            for record in _bounded(_records(file, name, reading, counts), reading, counts):
                 if record.value is not UNUSABLE or reading.every_record:
                     yield record
         except NoColumnError as error:
@@ -57,6 +57,15 @@ def read_files(files: Iterable[Path], reading: ReaderOptions, counts: Counts) ->
             counts.add(f"file without column {reading.column!r}", f"{name}, which has {error.known}")
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{file} cannot be read ({first_line(error)}); repair or remove it") from error
+
+
+def _bounded(records: Iterator[Record], reading: ReaderOptions, counts: Counts) -> Iterator[Record]:
+    """The records; a text that is longer than a line may be becomes UNUSABLE, and is counted."""
+    for record in records:
+        if isinstance(record.value, str | bytes) and len(record.value) > reading.max_bytes:
+            counts.add(reading.too_long("text"), record.origin)
+            record = record._replace(value=UNUSABLE)
+        yield record
 
 
 def name_of(file: Path, reading: ReaderOptions) -> str:

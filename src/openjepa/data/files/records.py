@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from openjepa.core.errors import UserError
 
 TxtRule = Literal["auto", "paragraphs", "lines", "files"]
-MAX_LINE_MB = 64  # default of `data.max_line_mb`
+MAX_LINE_MB = 8  # default of `data.max_line_mb`: a long book; tokenising it takes 2 GB
 LEFT_OUT = "left out: "  # begins the reason under which a file that cannot be read is counted; its extension follows
 KEPT = ("documents", "texts", "questions", "images")  # what a reader counts its usable records as
 COPIES = "copies of an earlier document"  # among those kept

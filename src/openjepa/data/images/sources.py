@@ -25,6 +25,7 @@ from openjepa.data.text.sources import source_kind
 
 HINTS = Hints(world="scenes")
 WORLD = "scenes"
+LARGEST_MB = 1024  # of an image file in a table
 READABLE = (*SUFFIXES, ".parquet")
 
 
@@ -81,7 +82,7 @@ def records(cfg: ImageDataConfig, source: str, counts: Counts) -> Iterator[Recor
         tables = [file for file in files if file.suffix.lower() == ".parquet"]
         for file, label in zip(pictures, folder_labels(pictures, source_root(location), cfg.label_level), strict=True):
             yield Record(file, label, str(file))
-        yield from read_files(tables, ReaderOptions(cfg.column, cfg.label, hints=HINTS), counts)
+        yield from read_files(tables, ReaderOptions(cfg.column, cfg.label, max_line_mb=LARGEST_MB, hints=HINTS), counts)
     else:
         name, _, config = location.partition(":")
         for read in hub_shards(

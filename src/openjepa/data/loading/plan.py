@@ -37,6 +37,7 @@ def plan_epoch(
     spare (only then is a batch larger than it should be, with less than twice that minimum).
     Raises ConfigError if a batch of the longest rows would not give every rank two.
     """
+    batch_size = min(batch_size, max(n, world))  # any larger one is the same, and may not fit into an array
     floor = min(2 * world, batch_size)
     if batch_size < world:
         raise ConfigError(f"train.batch_size={batch_size} leaves some of {world} devices without rows; raise it")
@@ -47,7 +48,7 @@ def plan_epoch(
         return _borrow([order[start : start + batch_size] for start in range(0, n, batch_size)], floor)
     if lengths is None:
         raise ConfigError("train.batch_tokens needs a data set with `lengths`; set it to 0 and use train.batch_size")
-    lengths = round_up(lengths, multiple)
+    lengths = round_up(lengths.astype(np.int64), multiple)
     if batch_tokens < floor * (longest := int(lengths.max(initial=0))):
         raise ConfigError(
             f"train.batch_tokens={batch_tokens} holds fewer than {floor} rows of {longest} tokens (the longest); "
@@ -56,7 +57,7 @@ def plan_epoch(
     rows_per_batch = min(batch_size, batch_tokens / max(1.0, float(lengths.mean())))
     window_rows = max(1, round(rows_per_batch * WINDOW_BATCHES))
     window = np.minimum(np.arange(n) // window_rows, max(1, n // window_rows) - 1)  # [n], the last takes the remainder
-    order = order[np.lexsort((-lengths[order].astype(np.int64), window))]  # longest first within each window
+    order = order[np.lexsort((-lengths[order], window))]  # longest first within each window
     bounds = np.searchsorted(window, np.arange(window[-1] + 2))
     batches: list[np.ndarray] = []
     for start, end in pairwise(bounds.tolist()):

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from openjepa.core.config import BaseConfig
 from openjepa.core.errors import UserError
-from openjepa.core.locate import named_function
+from openjepa.core.locate import Wanted, named_function
 from openjepa.data.text.sentence_spans import Span, fitted, rule_spans, spans_from
 from openjepa.data.text.transforms import ViewsConfig
 
@@ -55,6 +55,13 @@ def split_sentences(text: str, config: SentencesConfig) -> list[Span]:
     return fitted(text, named_splitter(config.splitter)(text), config.min_chars, config.max_chars)
 
 
+WANTED = Wanted(
+    ("text",),
+    "its sentences, or their spans (start, end), as a list",
+    lambda found, text: isinstance(found, Iterable) and not isinstance(found, str),
+)
+
+
 @functools.cache
 def named_splitter(name: str) -> Splitter:
     """The splitter behind "rules", "pysbd" or "package.module:function". Raises UserError.
@@ -65,7 +72,7 @@ def named_splitter(name: str) -> Splitter:
     if name == "rules":
         return rule_spans
     known = {"rules": rule_spans, "pysbd": _load_pysbd}
-    split = _load_pysbd() if name == "pysbd" else named_function("sentence splitter", name, known)
+    split = _load_pysbd() if name == "pysbd" else named_function("sentence splitter", name, known, WANTED)
     return lambda text: spans_from(text, _starts(text, split(text), name))
 
 

@@ -12,6 +12,7 @@ Copies of an earlier document are counted, and dropped on request; `held_out` de
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -223,7 +224,7 @@ def source_kind(
         return "world", source
     if source.startswith("hub:"):
         return "hub", source.removeprefix("hub:")
-    is_path = Path(source).expanduser().exists() or source.lower().endswith(suffixes)
+    is_path = os.path.exists(os.path.expanduser(source)) or source.lower().endswith(suffixes)
     return ("hub", source) if not is_path and HUB_NAME.fullmatch(source) and source[0] != "." else ("files", source)
 
 
@@ -252,7 +253,7 @@ def _shards(cfg: DataConfig, counts: Counts) -> Sequence[Callable[[int], Iterato
         return hub_shards(name, config or None, cfg.split, cfg.streaming, cfg.column, cfg.label)
 
     root = Path(location).expanduser()
-    reading = ReaderOptions(cfg.column, cfg.label, cfg.txt, cfg.max_line_mb, root=root if root.is_dir() else None)
+    reading = ReaderOptions(cfg.column, cfg.label, cfg.txt, cfg.max_line_mb, root=root if os.path.isdir(root) else None)
 
     def read_file(file: Path, skip: int) -> Iterator[Record]:
         return islice(read_files([file], reading, counts), skip, None)

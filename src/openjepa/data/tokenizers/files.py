@@ -43,7 +43,7 @@ def pretrained_tokenizer(name: str, setting: str = "tokenizer.kind") -> TextToke
     Raises UserError, naming the setting and what would work, if there is none or its vocabulary is almost empty.
     """
     path = Path(name).expanduser()
-    found = _read(path) if path.exists() else _from_hub(name, setting)
+    found = _read(path) if os.path.exists(path) else _from_hub(name, setting)
     if found is None:
         raise UserError(f"{setting}={name}: no tokenizer files in it; put there {LAYOUTS}")
     _require_vocabulary(found, f"{setting}={name}")
@@ -53,7 +53,7 @@ def pretrained_tokenizer(name: str, setting: str = "tokenizer.kind") -> TextToke
 def own_tokenizer(name: str, setting: str) -> TextTokenizer | None:
     """The tokenizer of the folder or hub model `name`; None if it has none. Raises UserError if it cannot be read."""
     path = Path(name).expanduser()
-    if path.exists():
+    if os.path.exists(path):
         return None if _layout(path) is None else pretrained_tokenizer(name, setting)
     found = _from_hub(name, setting)
     return found if found is not None and vocabulary_size(found) >= FEWEST_TOKENS else None
@@ -135,7 +135,7 @@ def _with_transformers(path: Path) -> TextTokenizer:
 
     folder = path if path.is_dir() else path.parent
     try:
-        pretrained: Any = AutoTokenizer.from_pretrained(str(folder))
+        pretrained: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         return TextTokenizer(Tokenizer.from_str(pretrained.backend_tokenizer.to_str()))
     except Exception as error:  # transformers, sentencepiece and protobuf share no base class
         reason = " ".join(str(error).split())[:150]

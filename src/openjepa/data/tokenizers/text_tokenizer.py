@@ -58,7 +58,7 @@ class TokenizerConfig(BaseConfig):
     @classmethod
     def _not_misspelt(cls, kind: str | None) -> str | None:
         near = difflib.get_close_matches(kind or "", OWN_KINDS, n=1, cutoff=0.7)
-        if kind is not None and near and kind not in OWN_KINDS and not Path(kind).exists():
+        if kind is not None and near and kind not in OWN_KINDS and not os.path.exists(kind):
             raise ValueError(f"unknown kind; did you mean {near[0]!r}?")
         return kind
 

@@ -14,8 +14,10 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from openjepa.core.room import require_memory
 from openjepa.data.tokenizers.text_tokenizer import SPECIALS, TextTokenizer, TokenizerConfig
 
+BYTES_A_TOKEN = 72  # that the library reserves while it trains
 FORMAT = 2  # of cached tokenizers; raise it when training changes
 LARGEST_ALPHABET = 1000  # rarer characters become [UNK] in WordPiece
 # control characters, but not those that separate words, nor the joiners that tell words of Persian and Sinhala apart
@@ -27,7 +29,10 @@ SPACELESS_RUN = Regex(rf"(?:[{SPACELESS}]\p{{M}}*){{1,25}}")
 
 
 def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> TextTokenizer:
-    """Train a vocabulary of one of OWN_KINDS; `cfg.kind` unset is wordpiece."""
+    """Train a vocabulary of one of OWN_KINDS; `cfg.kind` unset is wordpiece. Raises UserError if it is too large."""
+    if cfg.kind != "bytes":
+        what = f"training a vocabulary of tokenizer.vocab_size={cfg.vocab_size}"
+        require_memory(cfg.vocab_size * BYTES_A_TOKEN, what, "lower it; usual are 4,000 to 250,000")
     if cfg.kind in (None, "wordpiece"):
         return TextTokenizer(_train_wordpiece(cfg, list(texts)))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -37,7 +37,8 @@ def _mark(kind: str, text: str) -> str:
 
 def image_panel(picture: Patches, keep: np.ndarray | None, label: str) -> str:
     """Only the patches `keep` [N] of an image (None: all of it), with a line below."""
-    return f'<figure><img alt="{escape(label)}" src="{_png(picture, keep)}"><figcaption>{label}</figcaption></figure>'
+    said = escape(label)
+    return f'<figure><img alt="{said}" src="{_png(picture, keep)}"><figcaption>{said}</figcaption></figure>'
 
 
 def _png(picture: Patches, keep: np.ndarray | None) -> str:

@@ -89,7 +89,7 @@ def _image_row(sampled: Sampled, row: int) -> str:
         picture = pictures[row]
         assert isinstance(picture, Patches)
         if number == 1:
-            panels.append(draw.image_panel(picture, None, escape(picture.caption) or "the sample"))
+            panels.append(draw.image_panel(picture, None, picture.caption or "the sample"))
         panels.append(draw.image_panel(picture, masks.shown[row], f"epoch {number}: context"))
         panels.append(draw.image_panel(picture, masks.hidden[row], f"epoch {number}: to be predicted"))
     return f'<div class="row">{"".join(panels)}</div>'

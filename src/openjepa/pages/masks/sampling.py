@@ -17,9 +17,11 @@ from openjepa.core.batch import Batch
 from openjepa.core.configure import configure, recipe_with
 from openjepa.core.errors import UserError
 from openjepa.core.experiment import BuildContext, Experiment, Sample, StreamedData
+from openjepa.core.inside import named_by_user, say_outside
 from openjepa.core.picture import Patches, Picture
 from openjepa.core.rundir import RunDir
 from openjepa.core.seeding import generator_for, seed_global
+from openjepa.training import checkpoint
 
 EPOCHS = 2
 ROWS = 512  # that figures are made from
@@ -66,12 +68,17 @@ def built(
             recipe, values = folder.recipe_and_values()
             module, assets = folder.recipe_module(recipe), folder.assets
             settings = module.Config.load(values, overrides)
+            finished = bool(checkpoint.finished(folder.checkpoints))
+            named_by_user(item.partition("=")[2] for item in overrides)
+            for key, value in settings.locations().items():
+                if key.startswith("data."):
+                    say_outside(folder.path, key, value)
         else:
-            assets = Path(new)
+            assets, finished = Path(new), False
             module, settings = configure(target, preset, config, overrides)
             recipe = recipe_with(preset, target)
         seed_global(settings.train.seed, "init")
-        yield recipe, settings, module.build(settings, BuildContext(assets, random_init=True))
+        yield recipe, settings, module.build(settings, BuildContext(assets, random_init=True, finished=finished))
 
 
 def sample(experiment: Experiment, pictured: int, rows: int = ROWS) -> Sampled:

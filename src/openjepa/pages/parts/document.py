@@ -1,7 +1,14 @@
-"""The frame of a page, and tables and lists in it."""
+"""The frame of a page, and tables and lists in it.
+
+A page is one file that loads nothing and runs nothing. A browser holds it to that by its Content-Security-Policy: no
+script, no connection, pictures only within the page, and one style sheet, which is named by its hash. So there are no
+`style` attributes: what varies is a class.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from html import escape
@@ -13,12 +20,20 @@ DEEPEST = 36  # % of the strongest colour in a cell: the number on it stays read
 def document(title: str, sections: Sequence[str], styles: Sequence[str], refresh_s: int | None = None) -> str:
     """A whole page. `styles` are style sheets as text; with `refresh_s` a browser reloads the page that often."""
     refresh = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">'
+    style = "".join(styles)
     head = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">',
         f'<meta name="viewport" content="width=device-width">{refresh}<title>{escape(title)}</title>',
-        f"<style>{''.join(styles)}</style></head><body>",
+        f"<style>{style}</style></head><body>",
     ]
     return "\n".join([*head, *sections, "</body></html>\n"])
+
+
+def policy(style: str) -> str:
+    """The Content-Security-Policy of a page whose only style sheet is `style`."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def style_sheet(package: str, name: str) -> str:
@@ -27,8 +42,9 @@ def style_sheet(package: str, name: str) -> str:
 
 
 def base_styles() -> list[str]:
-    """Colours and type, and the parts of charts."""
-    return [style_sheet("openjepa.pages.parts", name) for name in ("base.css", "chart.css")]
+    """Colours and type, the parts of charts, and the strengths of `heat_cell`."""
+    strengths = "".join(f".s{number} {{ --s: {number}%; }}" for number in range(DEEPEST + 1))
+    return [*(style_sheet("openjepa.pages.parts", name) for name in ("base.css", "chart.css")), strengths]
 
 
 def colours() -> tuple[str, str]:
@@ -55,7 +71,7 @@ def breakable(label: str) -> str:
 
 def heat_cell(shown: str, strength: float) -> str:
     """A cell's content on a background whose colour grows with `strength`, in [0, 1]."""
-    return f'<span class="heat-cell" style="--s:{DEEPEST * strength:.0f}%">{shown}</span>'
+    return f'<span class="heat-cell s{DEEPEST * min(1.0, max(0.0, strength)):.0f}">{shown}</span>'
 
 
 def details(summary: str, inside: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from openjepa.health import signs
@@ -194,7 +195,7 @@ def _range(panel: Panel, last: Mapping[str, Any], values: Sequence[float]) -> Ax
 def _table(health: Sequence[Mapping[str, Any]]) -> str:
     names = [name for name in TABLED if any(name in record for record in health)]
     rows = [
-        [str(record["step"]), *(number(record.get(name)) for name in names), record.get("status", "-")]
+        [str(record["step"]), *(number(record.get(name)) for name in names), escape(record["status"])]
         for record in spaced(health, MOST_ROWS)
     ]
     return table(["step", *(name.replace("_", " ") for name in names), "verdict"], rows, "health checks")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openjepa.core.rundir import RunDir, read_json, read_jsonl
+from openjepa.core.rundir import RunDir
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,14 @@ class Logs:
 
     @property
     def total_steps(self) -> int:
-        return int(self.config.get("train", {}).get("steps", 0)) or self.step
+        steps = self.train.get("steps")
+        return steps if isinstance(steps, int) and steps > 0 else self.step
+
+    @property
+    def train(self) -> dict[str, Any]:
+        """The section `train` of the configuration, which nobody has validated if the run's recipe is not trusted."""
+        section = self.config.get("train")
+        return section if isinstance(section, dict) else {}
 
     @property
     def step(self) -> int:
@@ -45,26 +52,19 @@ class Logs:
         """Counts and notes on the data and the method."""
         return self.summary.get("notes") or self.environment.get("notes") or {}
 
-    @property
-    def evaluations(self) -> dict[str, Any]:
-        """The content of `evals/`, by name; the default one first."""
-        files = sorted(self.folder.evals.glob("*.json"), key=lambda file: (file.stem != "default", file.stem))
-        return {file.stem: read_json(file) for file in files}
-
 
 def read_logs(path: Path) -> Logs:
     """The logs of a run folder. Raises UserError if it is none."""
     folder = RunDir.open(path)
     recipe, config = folder.recipe_and_values()
-    environment = folder.path / "env.json"
     return Logs(
         folder,
         recipe,
         config,
-        read_json(environment) if environment.is_file() else {},
-        list(read_jsonl(folder.metrics)),
-        list(read_jsonl(folder.health)),
-        read_json(folder.summary) if folder.summary.is_file() else {},
+        folder.environment(),
+        list(folder.log_rows()),
+        list(folder.health_records()),
+        folder.read_summary(),
     )
 
 

@@ -82,9 +82,8 @@ def _of_training(logs: Logs, run: api.Run) -> list[Section]:
     """What its logs say; of an adapted encoder, which was not trained, what was measured."""
     if not logs.folder.adaptation.exists():
         return _from_logs(logs, run)
-    found = run.adaptation()
     return [
-        ("adaptation", "Adaptation", lambda: adaptation(found)),
+        ("adaptation", "Adaptation", lambda: adaptation(run.adaptation())),
         ("scorecard", "Did adaptation help?", lambda: scorecards(logs)),
     ]
 
@@ -124,20 +123,18 @@ def _section(name: str, heading: str, make: Callable[[], str]) -> str:
 def header(logs: Logs) -> str:
     """Name, recipe, data and the time of training."""
     summary = logs.summary
-    train = logs.config.get("train", {})
     data = logs.config.get("data", {})
     source = data.get("source") if isinstance(data, dict) else data
     facts = [
         ("recipe", _recipe(logs.recipe)),
         ("data", _source(source)),
         ("steps", f"{logs.step:,} of {logs.total_steps:,}"),
-        ("seed", str(train.get("seed", "-"))),
+        ("seed", str(logs.train.get("seed", "-"))),
     ]
-    if summary:
-        facts += [
-            ("training", f"{_clock(summary['train_s'])}, {summary['tokens_per_s']:,.0f} tokens/s"),
-            ("loss at the end", f"{summary['loss']:.4f}"),
-        ]
+    if (seconds := summary.get("train_s")) is not None:
+        facts.append(("training", f"{_clock(seconds)}, {summary.get('tokens_per_s') or 0:,.0f} tokens/s"))
+    if (loss := summary.get("loss")) is not None:
+        facts.append(("loss at the end", f"{loss:.4f}"))
     facts.append(("started", str(logs.environment.get("started", "-"))[:19].replace("T", " ")))
     made = time.strftime("%Y-%m-%d %H:%M")
     is_adapted = logs.folder.adaptation.exists()
@@ -147,19 +144,19 @@ def header(logs: Logs) -> str:
 
 
 def fact_list(facts: Sequence[tuple[str, str]]) -> str:
-    """Names and values (HTML) below the title of a page."""
-    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    """Names and values below the title of a page."""
+    listed = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">{listed}</dl>'
 
 
 def _recipe(name: str) -> str:
     about = f": {recipe_summary(name)}" if name in built_in_recipes() else ""
-    return f"<b>{escape(name)}</b>{escape(about)}"
+    return f"{name}{about}"
 
 
 def _source(source: Any) -> str:
     synthetic = " (synthetic, made from known factors)" if source in ("stories", "scenes", "arithmetic") else ""
-    return f"{escape(str(source))}{synthetic}"
+    return f"{source}{synthetic}"
 
 
 def once(make: Callable[[], Samples]) -> Callable[[], Samples]:

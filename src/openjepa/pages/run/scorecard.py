@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from openjepa.core.errors import UserError
+from openjepa.core.json_files import read_json
 from openjepa.evals.scorecard import NETWORKS, Scorecard
+from openjepa.evals.sweep import SweepFile
 from openjepa.pages.parts.chart import interval
 from openjepa.pages.parts.document import heat_cell, left_out, table
 from openjepa.pages.run.logs import Logs
@@ -18,27 +21,20 @@ NAMES = {"run": "run", "init": "initialisation", "random": "random"}
 
 def scorecards(logs: Logs) -> str:
     """Every evaluation in the run folder. Raises UserError if there is none."""
-    parts = []
-    for name, found in logs.evaluations.items():
-        if is_scorecard(found):
-            parts.append(scorecard_table(Scorecard.from_json(found), name))
-        elif isinstance(found, Mapping) and {"chosen", "points", "test"} <= set(found):
-            parts.append(_sweep(found))
+    parts = [_evaluation(file) for file in logs.folder.evaluations]
     if not parts:
         raise UserError(f"this run is not evaluated; do so with: openjepa eval {logs.folder.path}")
     return "".join(parts)
 
 
-def is_scorecard(found: Any) -> bool:
-    """Whether the content of a JSON file in `evals/` is that of `Scorecard.to_json`."""
-    return (
-        isinstance(found, Mapping)
-        and bool(found)
-        and all(
-            isinstance(row, Mapping) and {*NETWORKS, "chance", "interval", "control"} <= set(row)
-            for row in found.values()
-        )
-    )
+def _evaluation(file: Path) -> str:
+    """A scorecard or a sweep, or why it is left out."""
+    try:
+        if file.stem == "sweep":
+            return _sweep(read_json(file, SweepFile))
+        return scorecard_table(Scorecard.read(file), file.stem)
+    except UserError as error:
+        return left_out(str(error))
 
 
 def scorecard_table(scorecard: Scorecard, name: str) -> str:
@@ -87,8 +83,6 @@ def _cell(value: float | None, network: bool, best: float) -> str:
 def _sweep(found: Mapping[str, Any]) -> str:
     """Validation accuracy of every encoder and layer (rows) and pooling (columns)."""
     points = found["points"]
-    if not points:
-        return left_out("the sweep has no points")
     poolings = list(dict.fromkeys(point["pooling"] for point in points))
     chosen = tuple(found["chosen"][key] for key in ("encoder", "layer", "pooling"))
     values = {(p["encoder"], p["layer"], p["pooling"]): p["validation"] for p in points}

@@ -99,8 +99,8 @@ def neighbours(samples: Samples) -> str:
             f'<div class="query"><p class="asked">{shown}</p><div class="sides">{"".join(columns)}</div></div>'
         )
     note = (
-        f'<p class="note">The {NEIGHBOURS} nearest of {samples.origin}, by cosine; z counts standard deviations above '
-        "the mean of random pairs of the same network.</p>"
+        f'<p class="note">The {NEIGHBOURS} nearest of {escape(samples.origin)}, by cosine; z counts standard '
+        "deviations above the mean of random pairs of the same network.</p>"
     )
     return note + "".join(blocks)
 

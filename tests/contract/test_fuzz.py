@@ -92,7 +92,7 @@ def settings_of_a_recipe(draw: st.DrawFn) -> tuple[str, list[str]]:
 
 
 @pytest.mark.timeout(1800)
-@drawn(2000, 100)
+@drawn(2000, 80)
 @given(settings_of_a_recipe(), st.booleans())
 def test_settings_build_something_or_are_one_line(
     tmp_path_factory: pytest.TempPathFactory, given: tuple[str, list[str]], in_a_file: bool
@@ -180,7 +180,7 @@ SUFFIXES = [*STREAMS.items(), *TABLES.items(), *((f"{suffix}.gz", kind) for suff
 
 
 @pytest.mark.timeout(1800)
-@drawn(500, 80)
+@drawn(500, 60)
 @given(st.sampled_from(SUFFIXES), CHANGES, st.booleans())
 def test_data_files_are_read_or_are_one_line(
     tmp_path_factory: pytest.TempPathFactory, kind: tuple[str, str], changes: list, after: bool
@@ -307,7 +307,7 @@ TOGETHER = [("similar", "diagnose", "report"), ("embed", "eval", "masks", "resum
 
 
 @pytest.mark.timeout(1800)
-@drawn(200, 8)
+@drawn(200, 6)
 @given(st.lists(HARM, min_size=1, max_size=3), st.booleans(), st.sampled_from(TOGETHER))
 def test_damaged_runs_open_or_are_one_line(
     tmp_path_factory: pytest.TempPathFactory,

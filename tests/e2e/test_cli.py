@@ -410,7 +410,7 @@ def test_masks_of_a_run_and_of_a_recipe_are_one_page_each(
     assert result["figures"]["hidden_share"]["mean"] == pytest.approx(0.25, abs=0.02)
     page = (run / "masks.html").read_text()
     assert page.count('class="text"') == 2 * 2  # samples, epochs
-    assert "http" not in page.replace("http://www.w3.org", "")  # nothing from elsewhere
+    assert "://" not in page.replace("http://www.w3.org", "")  # nothing from elsewhere
     words = ["i_jepa", "data.images=60", "data.size=24", "encoder.patch=4", "--out", str(tmp_path / "page.html")]
     assert main(["masks", *words]) == 0
     shown = capsys.readouterr().out

@@ -59,7 +59,7 @@ class Config(BaseConfig):
     predictor: SequencePredictorConfig = SequencePredictorConfig(width=256, depth=2, alibi=True)
     objective: str = "mse"
     """mse | l1 | smooth_l1 | cosine | package.module:function"""
-    contrast: ContrastConfig = ContrastConfig(weight=0.1, start=0.0)
+    contrast: ContrastConfig = ContrastConfig(weight=0.1, similarity="product", start=0.0)
     """distinguishing each hidden sentence from the others of its document"""
     cached: int = Field(1_000_000, ge=0)
     """sentences whose latents are kept in memory; of more, the others are encoded each time they are read"""
@@ -67,7 +67,7 @@ class Config(BaseConfig):
         steps=1000,
         batch_tokens=0,
         batch_size=16,
-        lr=1e-3,
+        lr=2e-3,
         precision="bf16-mixed",
         threads=2,
         health_every=250,
@@ -85,7 +85,7 @@ class ConceptJEPA(Method[MaskedText]):
         dim = self.latents.dim
         self.mean = NeighbourMean()
         self.predictor = build_predictor(config.predictor, dim, dim, config.sentences.passages * self.student.max_len)
-        self.scale = nn.Parameter(torch.zeros(dim))  # of what it adds: training begins at the mean
+        self.scale = nn.Parameter(torch.full((dim,), 0.1))  # of what it adds: training begins near the mean
         self.distance = build_objective(config.objective)
         self.contrast = LateContrast(config.contrast)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import openjepa
@@ -30,6 +32,7 @@ from openjepa.masking.sentences import SentenceMasker
 from openjepa.models.neighbour_mean import NeighbourMean, distance_weights
 from openjepa.models.sentence_head import embedded
 from openjepa.models.sentence_latents import SentenceLatents
+from openjepa.training import checkpoint
 from tests.tiny import TINY, build_recipe
 from tests.unit.test_sentence_tasks import Words
 
@@ -199,3 +202,22 @@ def embedded_by(experiment: Experiment, text: str) -> np.ndarray:
     from openjepa.evals.features import embedder_of
 
     return embedder_of(replace(experiment))([text])[0]
+
+
+def test_a_run_that_is_resumed_is_the_run_that_was_not(tmp_path: Path) -> None:
+    """Its vectors are computed anew, with other documents around them than the first time."""
+    few = (
+        "train.steps=8",
+        "train.checkpoint_every=4",
+        "train.health_every=8",
+        "train.batch_size=6",
+        "predictor.depth=2",
+    )
+    run = openjepa.train("concept_jepa", data=TEXTS, overrides=[*TINY, *few], out=tmp_path / "run", progress=False)
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    shutil.rmtree(checkpoint.newest(copy / "checkpoints"))  # of the last step; the one before is of step 4
+    openjepa.train("", out=copy, resume=True, progress=False)
+    mine, theirs = (load_file(checkpoint.newest(at / "checkpoints") / checkpoint.WEIGHTS) for at in (copy, run.path))
+    assert checkpoint.newest_step(copy / "checkpoints") == 8
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []

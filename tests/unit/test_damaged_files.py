@@ -16,6 +16,7 @@ import openjepa
 from openjepa.cli import main
 from openjepa.core.errors import UserError
 from openjepa.core.json_files import Environment, HealthRecord, Summary, read_json, read_jsonl, read_object
+from openjepa.core.manifest import write_manifest
 from openjepa.core.rundir import RunDir
 from openjepa.core.values import as_yaml
 from openjepa.pages.study import study_page
@@ -202,3 +203,11 @@ def test_results_of_a_study_are_checked_before_they_are_shown(tmp_path: Path) ->
 def test_any_json_value_may_be_read_where_any_is_meant(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[1, {"a": null}]')
     assert read_json(tmp_path / "a.json") == [1, {"a": None}]
+
+
+def test_an_empty_state_that_is_sealed_is_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    newest = run / "checkpoints" / "step-000002"
+    (newest / checkpoint.STATE).write_bytes(b"")
+    write_manifest(newest, [newest / checkpoint.STATE, newest / checkpoint.WEIGHTS])
+    assert main(["train", "--resume", str(run), "--no-eval"]) == 2
+    assert f"{newest / checkpoint.STATE} cannot be loaded into this optimizer: " in capsys.readouterr().err

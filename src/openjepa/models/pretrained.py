@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from openjepa.core import hub
 from openjepa.core.atomic import replaced_folder
 from openjepa.core.encoder import Modality
-from openjepa.core.errors import UserError
+from openjepa.core.errors import UserError, first_line
 from openjepa.core.vocabulary import Vocabulary
 from openjepa.models.attention import attend
 from openjepa.models.packing import packs
@@ -195,7 +195,7 @@ def load_model(
                 config.vocab_size, config.pad_token_id = vocab
             return with_fast_attention(automatic.from_config(config, dtype=torch.float32))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{setting}={name!r} cannot be loaded ({reason}); {_ways_on(setting)}") from error
 
 

@@ -27,7 +27,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from openjepa.core.atomic import replaced_file, replaced_folder
-from openjepa.core.errors import DamageError, UserError
+from openjepa.core.errors import DamageError, UserError, first_line
 from openjepa.core.json_files import Number, Whole, Written, read_json
 from openjepa.core.manifest import require_whole, write_manifest
 from openjepa.core.remarks import remark
@@ -105,7 +105,7 @@ def load(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) 
         state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{checkpoint / STATE} cannot be loaded into this optimizer: {reason}") from error
     return int(state["step"])
 
@@ -136,7 +136,7 @@ def load_weights(checkpoint: Path, method: nn.Module) -> None:
     try:
         load_model(method, str(checkpoint / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{checkpoint / WEIGHTS} cannot be loaded into this method: {reason}") from error
 
 

@@ -6,8 +6,7 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import yaml
 import openjepa
 from openjepa.core.manifest import write_manifest
 from openjepa.core.rundir import RunDir
+from tests.forked import Forking, forking
 
 EVIL = "import pathlib, os\npathlib.Path(os.environ['TRACE']).write_text('was run')\n"
 PLAIN = EVIL + "from openjepa.recipes.t_jepa import Config, build\n"
@@ -105,23 +105,25 @@ VERBS = {
 }
 
 
-def cli(folder: Path, run: Path, verb: str, *more: str) -> tuple[int, str, bool]:
+@pytest.fixture(scope="module")
+def command() -> Iterator[Forking]:
+    with forking() as ready:
+        yield ready
+
+
+def cli(command: Forking, folder: Path, run: Path, verb: str, *more: str) -> tuple[int, str, bool]:
     """Exit code, stderr, and whether the code of the folder was run."""
     (folder / "texts.txt").write_text("a story\nanother\n")
     names = {"run": run, "texts": folder / "texts.txt", "out": folder / "out"}
     words = [word.format(**names) for word in VERBS[verb]]
-    code = "import sys; from openjepa.cli import main; sys.exit(main(sys.argv[1:]))"
-    env = {**os.environ, "TRACE": str(folder / "trace"), "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words, *more], capture_output=True, text=True, env=env, cwd=folder, check=False
-    )
-    return done.returncode, done.stderr, (folder / "trace").exists()
+    done = command([*words, *more], folder, {**os.environ, "TRACE": str(folder / "trace")}, path=[str(folder)])
+    return done.code, done.err, (folder / "trace").exists()
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_no_verb_runs_what_a_folder_names(run: Path, tmp_path: Path, way: str) -> None:
+def test_no_verb_runs_what_a_folder_names(command: Forking, run: Path, tmp_path: Path, way: str) -> None:
     copy = hostile(run, tmp_path, way)
-    code, said, was_run = cli(tmp_path, copy, "similar")
+    code, said, was_run = cli(command, tmp_path, copy, "similar")
     assert not was_run
     if way in ("optimizer", "target"):  # nothing is trained
         assert code == 0
@@ -136,15 +138,15 @@ def test_no_verb_runs_what_a_folder_names(run: Path, tmp_path: Path, way: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "similar"])
 @pytest.mark.parametrize("way", ["copied recipe file", "objective"])
-def test_no_other_verb_does_either(run: Path, tmp_path: Path, verb: str, way: str) -> None:
-    code, said, was_run = cli(tmp_path, hostile(run, tmp_path, way), verb)
+def test_no_other_verb_does_either(command: Forking, run: Path, tmp_path: Path, verb: str, way: str) -> None:
+    code, said, was_run = cli(command, tmp_path, hostile(run, tmp_path, way), verb)
     assert not was_run
     assert code == (0 if verb in ("report", "diagnose") else 2)  # these two read files only
     assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("way", ["copied recipe file", "objective"])
-def test_with_trust_the_code_is_run(run: Path, tmp_path: Path, way: str) -> None:
-    _, said, was_run = cli(tmp_path, hostile(run, tmp_path, way), "similar", "--trust-code")
+def test_with_trust_the_code_is_run(command: Forking, run: Path, tmp_path: Path, way: str) -> None:
+    _, said, was_run = cli(command, tmp_path, hostile(run, tmp_path, way), "similar", "--trust-code")
     assert was_run
     assert "names code of its own" not in said

@@ -13,7 +13,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from openjepa.core.rundir import RunDir, read_json, read_jsonl
+from openjepa.core.json_files import read_json, read_jsonl
+from openjepa.core.rundir import RunDir
 
 COLUMNS = {"run": "#1f4e9c", "init": "#9aa5b1", "random": "#cfd6de", "tfidf": "#d98b2b"}
 

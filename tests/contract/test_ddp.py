@@ -35,7 +35,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("predict=spans", "regularizer.name=sigreg", "mlm_weight=0.1", "predictor.kind=mlp"),
     ),
     "lang_jepa, contrast": ("lang_jepa", ("contrast.weight=0.5", "contrast.start=0")),
-    "concept_jepa": ("concept_jepa", ("contrast.weight=0.5",)),
+    "concept_jepa": ("concept_jepa", ("contrast.weight=0.5", "sentences.passages=1")),
     "nano_jepa, vicreg": ("nano_jepa", ()),
     "nano_jepa, dropped step": (
         "nano_jepa",

@@ -345,7 +345,9 @@ def test_the_best_vectors_of_a_sweep_can_be_exported(
     best = {"encoder": "teacher", "layer": 0, "pooling": "max", "validation": 0.9}
     learned = best | {"layer": 1, "pooling": "attentive", "validation": 1.0}
     plain = {"encoder": "embedding", "layer": 0, "pooling": "mean", "validation": 0.5}
-    (run / "evals" / "sweep.json").write_text(json.dumps({"points": [plain, learned, best]}))
+    scorecard = json.loads((run / "evals" / "default.json").read_text())
+    sweep = {"chosen": best, "points": [plain, learned, best], "test": scorecard}
+    (run / "evals" / "sweep.json").write_text(json.dumps(sweep))
     (tmp_path / "texts.txt").write_text("soup and bread\nthe wind\n")
     command = ["embed", run, tmp_path / "texts.txt", "--out", tmp_path / "v.npy"]
     assert answer(capsys, *command)["latents"] == "embedding"

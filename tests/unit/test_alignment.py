@@ -69,7 +69,7 @@ def test_chance_is_what_blind_guesses_get() -> None:
     pools = np.array([rng.permutation(50)[:20] for _ in range(4000)])
     pools[::2, 10:] = -1
     found = retrieved(rng.normal(size=(4000, 64)), rng.normal(size=(50, 64)), pools)
-    for name, (items, chance, _) in found.measures().items():
+    for name, (items, chance, *_) in found.measures().items():
         assert items.mean() == pytest.approx(chance, abs=4 * items.std() / math.sqrt(4000)), name
 
 

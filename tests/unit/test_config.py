@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from openjepa.core.config import BaseConfig, TrainConfig
-from openjepa.core.configure import configure
+from openjepa.core.configure import configure, recipe_with
 from openjepa.core.describe import describe
 from openjepa.core.errors import ConfigError
 from openjepa.core.locate import built_in_recipes, locate_recipe, presets
@@ -381,8 +381,8 @@ def test_the_preset_tiny_the_defaults_and_a_file_with_nothing_but_the_recipe_are
 
 @pytest.mark.parametrize("recipe", built_in_recipes())
 def test_every_setting_of_the_other_presets_says_something(recipe: str) -> None:
-    default = settings_of(locate_recipe(recipe).Config())
     for name in set(presets(recipe)) - {"tiny"}:
+        default = settings_of(locate_recipe(recipe_with(name, recipe)).Config())
         preset = settings_of(configure(recipe, preset=name)[1])
         said = set(flat({key: value for key, value in read_yaml(presets(recipe)[name]).items() if key != "recipe"}))
         assert said == {key for key in preset if preset[key] != default[key]}, name

@@ -388,7 +388,10 @@ def test_what_a_user_can_mend_is_one_line(run: Path, tmp_path: Path, capsys: pyt
     plain = tmp_path / "plain"
     assert main(["train", "t_jepa", *TINY, *BRIEF, "--out", str(plain)]) == 0
     for words, hint in (
-        ([str(plain)], "t_jepa has no latents of texts for a readout; recipes that have some: lang_jepa, nano_jepa"),
+        (
+            [str(plain)],
+            "t_jepa has no latents of texts for a readout; recipes that have some: concept_jepa, lang_jepa, nano_jepa",
+        ),
         ([str(run), "stps=3"], "did you mean 'steps'"),
         ([str(run), "heads=3"], "a width of 128 cannot be split into 3 heads"),
         ([str(tmp_path)], "is not a run folder"),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import numpy as np
 import pytest
 
 import openjepa
+from tests.forked import Done, forking
 from tests.hub import serving
 
 pytest.importorskip("sentence_transformers")
 
 NAME = "someone/stories"
 TEXTS = ["the ferry left at nine .", "boxes were counted in spring .", ""]
-PUSH = "import sys; from openjepa.cli import main; sys.exit(main(sys.argv[1:]))"
 OPEN = """
 import json, sys, openjepa
 from sentence_transformers import SentenceTransformer
@@ -44,20 +45,28 @@ def environment(hub: dict[str, str], cache: Path, **more: str) -> dict[str, str]
     return {**os.environ, **hub, "HF_HOME": str(cache), "HF_TOKEN": "writes", "PYTHONWARNINGS": "ignore", **more}
 
 
-def python(code: str, *words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *words]
-    return subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, check=False)
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Done]]:
+    """Command lines in processes of their own, by the words and the environment."""
+    folder = tmp_path_factory.mktemp("commands")
+    with forking() as ready:
+        yield lambda *words, env: ready(words, folder, env)
 
 
-def test_a_pushed_run_opens_from_the_hub(run: openjepa.Run, tmp_path: Path) -> None:
+def opened_elsewhere(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", OPEN, NAME, json.dumps(TEXTS)]
+    return subprocess.run(words, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, check=False)
+
+
+def test_a_pushed_run_opens_from_the_hub(command: Callable[..., Done], run: openjepa.Run, tmp_path: Path) -> None:
     files: dict[str, bytes] = {}
     received: list[Any] = []
     with serving(NAME, files, "models", received) as hub:
-        command = ["push", str(run.path), NAME, "--licence", "mit", "--yes", "--json"]
-        pushed = python(PUSH, *command, env=environment(hub, tmp_path / "a"))
-        assert pushed.returncode == 0, pushed.stderr
-        assert set(json.loads(pushed.stdout)["files"]) == set(files)
-        opened = python(OPEN, NAME, json.dumps(TEXTS), env=environment(hub, tmp_path / "b"))
+        words = ["push", str(run.path), NAME, "--licence", "mit", "--yes", "--json"]
+        pushed = command(*words, env=environment(hub, tmp_path / "a"))
+        assert pushed.code == 0, pushed.err
+        assert set(json.loads(pushed.out)["files"]) == set(files)
+        opened = opened_elsewhere(environment(hub, tmp_path / "b"))
         assert opened.returncode == 0, opened.stderr
     assert received == [{"name": "stories", "organization": "someone", "visibility": "private"}]
     ours, theirs, shown, path, step = json.loads(opened.stdout)
@@ -72,28 +81,30 @@ def test_a_pushed_run_opens_from_the_hub(run: openjepa.Run, tmp_path: Path) -> N
     assert b"license: mit" in files["README.md"]
 
 
-def test_nothing_is_sent_without_being_asked_for(run: openjepa.Run, tmp_path: Path) -> None:
+def test_nothing_is_sent_without_being_asked_for(
+    command: Callable[..., Done], run: openjepa.Run, tmp_path: Path
+) -> None:
     received: list[Any] = []
     with serving(NAME, {}, "models", received) as hub:
         env = environment(hub, tmp_path)
-        unasked = python(PUSH, "push", str(run.path), NAME, env=env)
-        stranger = python(PUSH, "push", str(run.path), NAME, "--yes", env={**env, "HF_TOKEN": "reads"})
-    assert (unasked.returncode, stranger.returncode, received) == (2, 2, [])
-    assert "add --yes" in unasked.stderr
-    assert "hf auth login" in stranger.stderr
-    assert stranger.stderr.count("\n") == 1
-    offline = python(PUSH, "push", str(run.path), NAME, "--yes", env={**env, "HF_HUB_OFFLINE": "1"})
-    assert (offline.returncode, "nothing was published" in offline.stderr) == (2, True)
-    unnamed = python(PUSH, "push", str(run.path), "stories", "--yes", env=env)
-    assert (unnamed.returncode, "give owner/name" in unnamed.stderr) == (2, True)
+        unasked = command("push", str(run.path), NAME, env=env)
+        stranger = command("push", str(run.path), NAME, "--yes", env={**env, "HF_TOKEN": "reads"})
+    assert (unasked.code, stranger.code, received) == (2, 2, [])
+    assert "add --yes" in unasked.err
+    assert "hf auth login" in stranger.err
+    assert stranger.err.count("\n") == 1
+    offline = command("push", str(run.path), NAME, "--yes", env={**env, "HF_HUB_OFFLINE": "1"})
+    assert (offline.code, "nothing was published" in offline.err) == (2, True)
+    unnamed = command("push", str(run.path), "stories", "--yes", env=env)
+    assert (unnamed.code, "give owner/name" in unnamed.err) == (2, True)
 
 
-def test_what_is_no_run_on_the_hub_is_told(tmp_path: Path) -> None:
+def test_what_is_no_run_on_the_hub_is_told(command: Callable[..., Done], tmp_path: Path) -> None:
     with serving(NAME, {"config.json": b"{}"}, "models") as hub:
         env = environment(hub, tmp_path)
-        other = python(PUSH, "similar", NAME, "a", "b", env=env)
-        absent = python(PUSH, "similar", "someone/else", "a", "b", env=env)
-    assert (other.returncode, absent.returncode) == (2, 2)
-    assert "holds no run of OpenJEPA" in other.stderr
-    assert "someone/else is not a run folder here, and the hub" in absent.stderr
-    assert absent.stderr.count("\n") == 1
+        other = command("similar", NAME, "a", "b", env=env)
+        absent = command("similar", "someone/else", "a", "b", env=env)
+    assert (other.code, absent.code) == (2, 2)
+    assert "holds no run of OpenJEPA" in other.err
+    assert "someone/else is not a run folder here, and the hub" in absent.err
+    assert absent.err.count("\n") == 1

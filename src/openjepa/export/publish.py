@@ -49,6 +49,9 @@ def publish(run: RunDir, source: Source, to: Format, name: str, private: bool) -
     """
     if not hub.is_repository(name) or "/" not in name:
         raise UserError(f"{name!r} is no name of a model; give owner/name")
+    reason = hub.absence()
+    if reason is not None:
+        raise UserError(f"the hub ({hub.endpoint()}) cannot be reached ({reason}); nothing was published")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         export(source, to, folder)
@@ -84,9 +87,6 @@ def write_run(run: RunDir, out: Path) -> None:
 def _upload(folder: Path, name: str, private: bool) -> str:
     from huggingface_hub import HfApi
 
-    reason = hub.absence()
-    if reason is not None:
-        raise UserError(f"the hub ({hub.endpoint()}) cannot be reached ({reason}); nothing was published")
     api = HfApi(library_name="openjepa")
     try:
         api.create_repo(name, private=private, exist_ok=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from openjepa.core.atomic import writing
+from openjepa.core.atomic import require_writable, writing
 from openjepa.core.compute import Compute, compute_for, cpu_multiplies_bf16
 from openjepa.core.config import names_files
 from openjepa.core.describe import lower_settings, settings_in_use
@@ -421,6 +421,7 @@ class Run:
 
     def _scored(self, groups: Callable[[], Iterable[Sequence[Task]]], name: str, long: LongTexts) -> Scorecard:
         """The scorecard of all tasks of these groups, which is kept; says what a user has to know of what was read."""
+        require_writable(self.folder.evals)
         networks, report = self.networks(), self.reading(long)
         with peak_memory() as peak:
             scorecard = Scorecard.joined(scorecard_of(tasks, networks, report) for tasks in groups())
@@ -463,6 +464,7 @@ class Run:
         `on_probe` is called before each probe with (probes done, probes in all, what is probed).
         Raises UserError if the data has no labels, or if the recipe does not say which encoders it has.
         """
+        require_writable(self.folder.evals)
         with peak_memory() as peak:
             found = sweep(self.tasks(), self.networks(), on_probe=on_probe)
         self._keep_peak(peak)

@@ -20,7 +20,7 @@ VERBS = {  # the words, and the size in bytes that no file may exceed
     "embed to Parquet": (["embed", "{run}", "{texts}", "--out", "{out}/vectors.parquet"], 20_000),
     "export": (["export", "{run}", "--to", "transformers", "--out", "{out}/exported"], 20_000),
     "report": (["report", "{run}", "--out", "{out}/report.html"], 20_000),
-    "eval": (["eval", "{run}"], 100),
+    "eval": (["eval", "{run}", "--sts", "pairs={pairs}"], 100),
     "masks": (["masks", "{run}", "--out", "{out}/masks.html"], 2_000),
     "config copy": (["config", "copy", "t_jepa", "{out}/mine.yaml"], 100),
     "config move": (["config", "move", "{run}", "data.source={texts}"], 100),
@@ -37,6 +37,8 @@ def folder(straight: api.Run, tmp_path: Path) -> Path:
     """A run, texts, and a folder that outputs go to, with something in it."""
     shutil.copytree(straight.path, tmp_path / "run")
     (tmp_path / "texts.txt").write_text("".join(f"text {number} of some words\n" for number in range(400)))
+    pairs = "".join(f"text {n} of words,text {n + n % 3} of words,{n % 5}\n" for n in range(40))
+    (tmp_path / "pairs.csv").write_text(f"sentence1,sentence2,score\n{pairs}")
     (tmp_path / "out").mkdir()
     np.save(tmp_path / "out" / "vectors.npy", np.zeros((2, 2)))
     (tmp_path / "out" / "report.html").write_text("<p>an earlier one</p>")
@@ -44,7 +46,7 @@ def folder(straight: api.Run, tmp_path: Path) -> Path:
 
 
 def words_of(verb: str, folder: Path) -> list[str]:
-    names = {"run": folder / "run", "texts": folder / "texts.txt", "out": folder / "out"}
+    names = {"run": folder / "run", "texts": folder / "texts.txt", "out": folder / "out", "pairs": folder / "pairs.csv"}
     return [word.format(**names) for word in VERBS[verb][0]]
 
 
@@ -72,7 +74,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 ) -> None:
     before = visible(folder)
     place = folder / "run" if "{run}" in VERBS[verb][0][-1] or verb == "config move" else folder / "out"
-    place = place / "evals" if verb == "eval" else place
+    place = folder / "run" / "evals" if verb == "eval" else place
     capsys.readouterr()
     with read_only(place):
         code = main(words_of(verb, folder))

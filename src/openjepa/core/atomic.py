@@ -46,6 +46,18 @@ def writing(path: Path) -> Generator[None]:
         raise WriteError(f"cannot write {name}: {reason}") from error
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder, and see that files can be made in it, before work is done whose result goes there.
+
+    Raises WriteError if not.
+    """
+    probe = folder / f".{os.getpid()}.tmp"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+
+
 def write_failure(error: Exception) -> str | None:
     """Why something could not be written, and what to do; None if `error` is no error of the disk."""
     number = getattr(error, "errno", None)

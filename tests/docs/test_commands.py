@@ -70,7 +70,7 @@ SKIPPED = {
         "of a pretrained encoder; tests/docs/test_adapt_guide.py runs these verbs on a small one",
     ),
     "openjepa train lang_jepa --preset concepts data=docs.jsonl encoder.name=all-MiniLM-L6-v2/ data.eval_fraction=0.2 "
-    "sentences.min_chars=20 --out runs/concepts": "of a pretrained encoder; tests/unit/test_concepts.py trains the preset",
+    "sentences.min_chars=20 --out runs/concepts": "tests/unit/test_concepts.py trains the preset",
     "make docs": "tests/docs/test_site.py builds the site",
     'import ray\n\nrows = ray.data.read_json("documents.jsonl")\nrows.map_batches(Encode, '
     'fn_constructor_args=["runs/mine"], batch_size=1000, concurrency=2).write_parquet("vectors")\n': "Ray is a quarter "

@@ -55,8 +55,8 @@ SKIPPED = {
     "openjepa report runs/stories": "of the study that is skipped; other pages report runs",
     "python benchmarks/bench_embed.py --model FOLDER --short titles.txt --paragraphs abstracts.txt": "of a pretrained "
     "model; tests/unit/test_bench.py runs the benchmark",
-    "python benchmarks/bench_adapt.py --base all-MiniLM-L6-v2/ cranfield/ cisi/ cacm/ --curve": "of a pretrained "
-    "model; tests/unit/test_bench.py runs the benchmark",
+    "python benchmarks/bench_adapt.py --base all-MiniLM-L6-v2/ cranfield/ cisi/ cacm/ --curve --trials": "of a "
+    "pretrained model; tests/unit/test_bench.py runs the benchmark",
     "python benchmarks/soak.py --events 50": "takes minutes; tests/contract/test_soak.py runs it with ten events",
     "python examples/minimal_jepa.py": "tests/contract/test_examples.py runs it",
     "python examples/plot_run.py runs/first first.png": "tests/contract/test_examples.py runs it",

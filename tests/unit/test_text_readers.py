@@ -19,6 +19,7 @@ import pytest
 
 from openjepa.core.errors import UserError
 from openjepa.data.files import json_values
+from openjepa.data.files.discovery import find_files
 from openjepa.data.files.readers import read_files
 from openjepa.data.files.records import Counts, ReaderOptions, counts_line
 from openjepa.data.files.texts import html_text, markdown_text
@@ -460,3 +461,9 @@ def test_reading_on_from_any_record_of_any_kind_of_file(tmp_path: Path) -> None:
     assert len(whole) == 3 * len(CONTENTS) + 4
     for number, document in enumerate(whole):
         assert list(documents(cfg, start=document.position)) == whole[number:]
+
+
+def test_the_whole_file_system_is_no_folder_of_data(tmp_path: Path) -> None:
+    for source in ("/", f"{tmp_path}{'/..' * len(tmp_path.parts)}"):
+        with pytest.raises(UserError, match="is the whole file system; name the folder in it"):
+            find_files(source, Counts())

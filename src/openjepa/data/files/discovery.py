@@ -92,9 +92,12 @@ def find_files(pattern: str, counts: Counts, hints: Hints = TEXT_HINTS, split: s
 def files_behind(path: Path) -> list[Path]:
     """Files of any kind behind a file, a folder (searched recursively) or a glob pattern, sorted.
 
-    Hidden files, and what hidden folders within the folder hold, are not among them.
+    Hidden files, and what hidden folders within the folder hold, are not among them. Raises UserError for the root of
+    the file system, which nobody means.
     """
     if os.path.isdir(path):
+        if path.resolve() == Path(path.resolve().anchor):
+            raise UserError(f"{path} is the whole file system; name the folder in it that holds the data")
         found = (file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)))
     elif os.path.exists(path):
         found = iter([path])

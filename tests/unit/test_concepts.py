@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +26,7 @@ from openjepa.data.text.masked_sentences import MaskedSentencesCollator
 from openjepa.data.text.rows import SentenceRows
 from openjepa.data.text.sentences import SentencesConfig
 from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
+from openjepa.evals.features import embedder_of
 from openjepa.evals.next_sentence import next_sentences
 from openjepa.masking.sentences import SentenceMasker
 from openjepa.models.neighbour_mean import NeighbourMean, distance_weights
@@ -190,18 +190,12 @@ def test_the_preset_and_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert f"of 120 sentences; two random ones have a cosine of {found['random_pairs']:.2f}" in shown
     one = run.encode(TEXTS[0])
-    start = embedded_by(run.fresh(), TEXTS[0])
+    start = embedder_of(run.fresh())([TEXTS[0]])[0]
     np.testing.assert_allclose(one, start, atol=1e-5)  # the encoder is as it was
 
 
 def sentences(text: str) -> list[str]:
     return [part if part.endswith(".") else f"{part}." for part in text.split(". ")]
-
-
-def embedded_by(experiment: Experiment, text: str) -> np.ndarray:
-    from openjepa.evals.features import embedder_of
-
-    return embedder_of(replace(experiment))([text])[0]
 
 
 def test_a_run_that_is_resumed_is_the_run_that_was_not(tmp_path: Path) -> None:

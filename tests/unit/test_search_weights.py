@@ -10,7 +10,7 @@ import pytest
 
 from openjepa.core.errors import UserError
 from openjepa.core.tasks import Search
-from openjepa.data.loading.held_out import normalised_words, word_digest
+from openjepa.data.loading.held_out import word_digest
 from openjepa.retrieval.search import Cosines, Weights
 from openjepa.retrieval.weights import choose_weights
 
@@ -25,9 +25,7 @@ class StubIndex:
     def __init__(self, words_know: bool) -> None:
         self.words_know = words_know
         self.kept: Weights | None = None
-        self.digests = np.stack(
-            [np.frombuffer(word_digest(normalised_words(f"text {n}")), np.uint8) for n in range(COUNT)]
-        )
+        self.digests = np.stack([np.frombuffer(word_digest(f"text {n}"), np.uint8) for n in range(COUNT)])
 
     def __len__(self) -> int:
         return COUNT

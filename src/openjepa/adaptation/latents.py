@@ -24,7 +24,7 @@ from openjepa.adaptation.documents import Text
 from openjepa.adaptation.statistics import Block
 from openjepa.core.atomic import replaced_folder
 from openjepa.core.errors import UserError
-from openjepa.data.loading.held_out import is_held_out, normalised_words, word_digest
+from openjepa.data.loading.held_out import is_held_out, word_digest
 from openjepa.encoding.growing import GrowingArray
 from openjepa.encoding.workers import Chunk, Pass
 from openjepa.evals.features import require_finite, unit_rows
@@ -129,7 +129,7 @@ class _Writer:
         """New documents that are encoded together: they themselves, and then their parts."""
         incoming = iter(source)
         while chunk := list(islice(incoming, AT_ONCE)):
-            new = [text for text in chunk if _digest(text) not in self._known]
+            new = [text for text in chunk if word_digest(text.whole) not in self._known]
             self.left_out += len(chunk) - len(new)
             if new:
                 yield Chunk([*(text.whole for text in new), *(part for text in new for part in text.parts)], new)
@@ -143,7 +143,7 @@ class _Writer:
         numbers = np.arange(self.documents, self.documents + len(texts))
         self._append("owner", "<i8", np.repeat(numbers, [len(text.parts) for text in texts]))
         self._append("held_out", "|b1", np.array([is_held_out(text.whole, self._held_out_share) for text in texts]))
-        self._append("digests", "|u1", np.stack([np.frombuffer(_digest(text), np.uint8) for text in texts]))
+        self._append("digests", "|u1", np.stack([np.frombuffer(word_digest(text.whole), np.uint8) for text in texts]))
         self.documents += len(texts)
 
     def _append(self, name: str, dtype: str, rows: np.ndarray) -> None:
@@ -154,7 +154,3 @@ class _Writer:
     def close(self) -> None:
         for file in self._files.values():
             file.close()
-
-
-def _digest(text: Text) -> bytes:
-    return word_digest(normalised_words(text.whole))

@@ -7,7 +7,6 @@ rows by length, so that a batch has little padding, and returns vectors in the c
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, overload
@@ -24,7 +23,7 @@ from openjepa.core.experiment import Experiment
 from openjepa.core.method import Method
 from openjepa.data.text.inputs import ReadingReport
 from openjepa.evals.input_rows import BATCH_TOKENS, InputRows
-from openjepa.models.sentence_head import SentenceHead
+from openjepa.models.sentence_head import in_bf16
 
 Vectors = np.ndarray | sparse.csr_array  # [N, D]
 Labels = Sequence[int] | np.ndarray  # [N]
@@ -64,11 +63,7 @@ def with_bf16_weights(experiment: Experiment) -> Experiment:
 
     Heads behind the pooling stay in fp32, as the pooling is. Only for inputs of token ids.
     """
-    method = copy.deepcopy(experiment.method).to(torch.bfloat16)
-    for module in method.modules():
-        if isinstance(module, SentenceHead):
-            module.float()
-    return replace(experiment, method=method, compute=ON_CPU)
+    return replace(experiment, method=in_bf16(experiment.method), compute=ON_CPU)
 
 
 def embedder_of(

@@ -43,10 +43,10 @@ def next_sentences(experiment: Experiment, recipe: str, text: str, corpus: Seque
         raise UserError(f"next needs a run that predicts sentences, such as lang_jepa's; this one is of {recipe}")
     device = experiment.compute.device
     latents: list[np.ndarray] = []
-    known: dict[str, int] = {}  # each sentence once, at its first place
+    known: dict[str, int] = {}  # each sentence once, where it is first
     count = 0
     with evaluating(method, experiment.compute):
-        asked = method.predict_from_context(collate.continued(text).to(device)).float().cpu().numpy()  # [1, D]
+        predicted = method.predict_from_context(collate.continued(text).to(device)).float().cpu().numpy()  # [1, D]
         for start in range(0, len(corpus), AT_ONCE):
             batch, sentences = collate.documents(corpus[start : start + AT_ONCE])
             if not sentences:
@@ -58,7 +58,7 @@ def next_sentences(experiment: Experiment, recipe: str, text: str, corpus: Seque
     if len(known) < 3:
         raise UserError(f"the corpus has {len(known)} sentences in documents of two or more; give more documents")
     candidates = np.concatenate(latents)[list(known.values())]  # [C, D]
-    cosines = inner_products(unit_rows(asked), unit_rows(candidates))[0]  # [C]
+    cosines = inner_products(unit_rows(predicted), unit_rows(candidates))[0]  # [C]
     order = np.argsort(-cosines, kind="stable")[:top]
     names = list(known)
     return NextSentences(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openjepa.core import hub
-from openjepa.core.errors import UserError
+from openjepa.core.errors import UserError, first_line
 from openjepa.core.json_files import read_json
 from openjepa.core.manifest import write_manifest
 from openjepa.core.published import RUN_FOLDER
@@ -99,6 +99,5 @@ def _upload(folder: Path, name: str, private: bool) -> str:
 def _reason(error: Exception) -> str:
     """The first line of an error, and what to do about a missing right."""
     code = getattr(getattr(error, "response", None), "status_code", None)
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     way = "; log in with: hf auth login, or set HF_TOKEN to a token that may write" if code in (401, 403) else ""
-    return f"{' '.join(lines[:1])[:200]}{way}"
+    return f"{first_line(error)[:200]}{way}"

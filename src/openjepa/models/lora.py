@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from openjepa.core.config import BaseConfig
-from openjepa.core.errors import UserError
+from openjepa.core.errors import UserError, first_line
 
 
 class LoraConfig(BaseConfig):
@@ -56,10 +56,9 @@ def add_adapters(model: Any, config: LoraConfig, setting: str) -> None:
             warnings.simplefilter("ignore")  # that GPT-2 stores its matrices transposed, which peft handles
             peft.inject_adapter_in_model(adapters, model)
     except ValueError as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{setting}.target_modules={config.target_modules!r} fits no layer of {type(model).__name__} ({reason}); "
-            "all-linear takes every linear layer but the head"
+            f"{setting}.target_modules={config.target_modules!r} fits no layer of {type(model).__name__} "
+            f"({first_line(error)}); all-linear takes every linear layer but the head"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from openjepa.core.compute import cpu_multiplies_bf16, device_of
 from openjepa.core.sizes import round_up
-from openjepa.models.sentence_head import SentenceHead, embedded
+from openjepa.models.sentence_head import embedded, in_bf16
 
 PAD_TO = 8  # tokens
 
@@ -88,11 +87,7 @@ class SentenceLatents(nn.Module):
         if device_of(encoder).type != "cpu" or not torch.is_autocast_enabled("cpu") or not cpu_multiplies_bf16():
             return encoder, False
         if len(self._encoders) == 1:  # made at the first use, when the weights are those of the run
-            cast = copy.deepcopy(encoder).to(torch.bfloat16)
-            for module in cast.modules():
-                if isinstance(module, SentenceHead):
-                    module.float()
-            self._encoders.append(cast)
+            self._encoders.append(in_bf16(encoder))
         return self._encoders[1], True
 
 

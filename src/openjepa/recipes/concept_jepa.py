@@ -1,8 +1,8 @@
 """LANG-JEPA on frozen latents: predict the vectors of hidden sentences from those of the others.
 
 A pretrained sentence encoder reads each sentence alone, and stays as it is. What is learned is how the sentences of a
-document follow from each other: a predictor reads the vectors of the visible sentences, in their places, and estimates
-that of each hidden one. The target is the frozen vector itself, so nothing can collapse.
+document follow from each other: a predictor reads the vectors of the visible sentences at their positions, and
+estimates that of each hidden one. The target is the frozen vector itself, so nothing can collapse.
 
 Most of what is predictable is continuity: the mean of the visible vectors, the near ones weighted more
 (`NeighbourMean`). The prediction is that mean, learned with it, plus what a small transformer adds. Documents of many
@@ -92,10 +92,10 @@ class ConceptJEPA(Method[MaskedText]):
     def predict(self, batch: MaskedText, latents: Tensor) -> Tensor:
         """The estimated vectors of the hidden sentences [M, D]; of `latents` [N, D] only the visible ones are read."""
         visible, hidden = batch.visible_by_document, batch.hidden_by_document
-        places, asked = batch.position[visible.number], batch.position[hidden.number]  # [G, Z], [G, A]
-        context = latents[visible.number]  # [G, Z, D]
-        mean = self.mean(context, places, visible.valid, asked)  # [G, A, D]
-        beyond = self.predictor(context, places, visible.valid, mean, asked, hidden.valid)  # [G, A, D]
+        context, positions = latents[visible.number], batch.position[visible.number]  # [G, Z, D], [G, Z]
+        hidden_positions = batch.position[hidden.number]  # [G, A]
+        mean = self.mean(context, positions, visible.valid, hidden_positions)  # [G, A, D]
+        beyond = self.predictor(context, positions, visible.valid, mean, hidden_positions, hidden.valid)  # [G, A, D]
         return batch.pick(mean + self.scale * beyond, hidden.valid)
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:

@@ -30,7 +30,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.json_files import LARGEST, Written, read_json
 from openjepa.core.rundir import write_json
 from openjepa.data.files.records import Counts
-from openjepa.data.loading.held_out import normalised_words, word_digest
+from openjepa.data.loading.held_out import word_digest
 from openjepa.data.text.sources import DataConfig
 from openjepa.encoding.exclusive import only_writer
 from openjepa.encoding.growing import GrowingArray
@@ -136,7 +136,7 @@ class _Writer:
         """Those of whose words there is no document yet, the first of each, by the digest of their words."""
         found: dict[bytes, Text] = {}
         for text in texts:
-            digest = word_digest(normalised_words(text.whole))
+            digest = word_digest(text.whole)
             if digest not in self.known:
                 found.setdefault(digest, text)
         return found

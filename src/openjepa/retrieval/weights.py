@@ -12,7 +12,7 @@ import numpy as np
 from openjepa.core.errors import UserError
 from openjepa.core.seeding import generator_for
 from openjepa.core.tasks import Search
-from openjepa.data.loading.held_out import normalised_words, word_digest
+from openjepa.data.loading.held_out import word_digest
 from openjepa.evals.scores import Score, difference_interval
 from openjepa.evals.search import answers_in, ndcg
 from openjepa.retrieval.search import Index, Weights
@@ -48,10 +48,10 @@ def choose_weights(index: Index, judged: Search) -> ChosenWeights:
     Documents are found in the index by their words. Raises UserError if fewer than 20 queries have an answer there.
     """
     number = {row.tobytes(): n for n, row in enumerate(index.digests)}
-    place = [number.get(word_digest(normalised_words(text))) for text in judged.documents]
+    rows = [number.get(word_digest(text)) for text in judged.documents]
     answers: list[tuple[str, dict[int, float]]] = []
     for query, gains in zip(judged.queries, judged.gains, strict=True):
-        there = {row: gain for document, gain in gains.items() if (row := place[document]) is not None}
+        there = {row: gain for document, gain in gains.items() if (row := rows[document]) is not None}
         if there:
             answers.append((query, there))
     if len(answers) < FEWEST_QUERIES:

@@ -20,7 +20,6 @@ knowledge; `avoid` does only this, and is the baseline that a run has to beat.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -42,11 +41,12 @@ from openjepa.data.text.corpus import TokenRow
 from openjepa.data.text.masked import MaskedText
 from openjepa.data.text.masked_sentences import MaskedSentencesCollator
 from openjepa.data.text.rows import SentenceRows
+from openjepa.models.neighbour_mean import REACHES
 
 ELSEWHERE = 99  # sentences of other documents in a pool
 ROWS_AT_ONCE, DOCUMENTS_AT_ONCE = 64, 16
 MOST_PASSAGES = 64  # of a whole document
-MEAN_REACH, REACHES = 5.0, (0.5, 1.0, 2.0, 5.0, 15.0, math.inf)  # sentences over which a weight falls by e
+MEAN_REACH = 5.0  # sentences over which a weight of `mean` falls by e
 LEAST = 20  # sentences below which a score means nothing
 
 

@@ -21,9 +21,9 @@ def normalised_words(text: str) -> bytes:
     return " ".join(text.casefold().split()).encode()
 
 
-def word_digest(words: bytes) -> bytes:
-    """A hash of normalised words, in 16 bytes."""
-    return hashlib.blake2b(words, digest_size=16).digest()
+def word_digest(text: str) -> bytes:
+    """A hash of a text's normalised words, in 16 bytes."""
+    return hashlib.blake2b(normalised_words(text), digest_size=16).digest()
 
 
 def is_held_out(text: str, eval_fraction: float) -> bool:

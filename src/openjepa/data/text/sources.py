@@ -30,7 +30,7 @@ from openjepa.data.files.readers import hub_shards, read_files, read_stories
 from openjepa.data.files.records import COPIES, MAX_LINE_MB, Counts, ReaderOptions, Record, TxtRule, chat_text
 from openjepa.data.files.texts import decoded
 from openjepa.data.loading.cache import code_version, file_versions
-from openjepa.data.loading.held_out import is_held_out, normalised_words, nothing_held_out, word_digest
+from openjepa.data.loading.held_out import is_held_out, nothing_held_out, word_digest
 from openjepa.data.text.joining import joined_by_headings
 
 Split = Literal["all", "train", "eval"]
@@ -177,7 +177,7 @@ def documents(
 
 def _is_dropped_copy(document: Document, seen: set[bytes], drop: bool, counts: Counts) -> bool:
     """Whether to drop a document as a copy of one in `seen`, to which it is added; a copy is counted."""
-    digest = word_digest(normalised_words(document.text))
+    digest = word_digest(document.text)
     if digest not in seen:
         seen.add(digest)
         return False

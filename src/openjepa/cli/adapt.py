@@ -121,6 +121,8 @@ def print_adaptation(result: dict[str, Any], folder: Path, exported: str | None)
         say(f"  {reason}")
     one = result["documents_of_one_part"]
     left_out = f", of which {one:,} have one part and are left out" if one else ""
+    if again := result["documents_again"]:
+        say(f"{again:,} documents of the same words as one of before are left out")
     say(f"{result['documents']:,} documents{left_out}; {result['parts']:,} parts; {result['seconds']:.0f} s")
     if result["held_out"]:
         table = folding_table(["on held-out documents"], ["part finds the rest", "first part does", "neighbours kept"])

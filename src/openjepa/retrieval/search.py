@@ -132,19 +132,23 @@ class Index:
         `weights` are those of the index if none are given.
         """
         weights = weights or self.weights
-        cosines = self.cosines(query)
+        cosines = self.cosines(query, words=weights.words > 0)
         scores = cosines.scores(weights)
         order = np.argsort(-scores, kind="stable")[:top]
         return list(self._hits(order, scores, cosines.shares(weights), cosines.nearest))
 
-    def cosines(self, query: str) -> Cosines:
-        """What the query has in common with every document. Raises UserError for an empty query."""
+    def cosines(self, query: str, words: bool = True) -> Cosines:
+        """What the query has in common with every document; without `words`, none of those is looked up.
+
+        Raises UserError for an empty query.
+        """
         if not query.strip():
             raise UserError("the query is empty; ask something")
         asked = unit_rows(self.run.encode_query([query]))[0]
         vector = unit_rows(self.run.encode_document([query]))[0]
         sentence, nearest = self._best_sentences(vector)
-        return Cosines(self.documents @ asked.astype(np.float32), sentence, self._words(query), nearest)
+        shared = self._words(query) if words else np.zeros(len(self))  # [N]
+        return Cosines(self.documents @ asked.astype(np.float32), sentence, shared, nearest)
 
     def _best_sentences(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The highest cosine of each document's sentences [N], and which sentence that is [N], -1 = it has none."""

@@ -29,7 +29,7 @@ from openjepa.data.files.records import Counts
 from openjepa.data.text.sources import DataConfig, documents
 from openjepa.encoding.rows import text_rows
 from openjepa.evals.features import cosine_rows
-from openjepa.run import Run
+from openjepa.run.opened import Run
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 BASE = "sentence-transformers, fp32"

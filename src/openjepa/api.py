@@ -27,7 +27,8 @@ from openjepa.core.trust import trust
 from openjepa.core.values import as_overrides
 from openjepa.data.objects import with_objects, without_objects
 from openjepa.encoding.rows import text_rows
-from openjepa.run import BACKGROUND_TEXTS, Run, load, require_there
+from openjepa.run.opened import Run, load
+from openjepa.run.weights import BACKGROUND_TEXTS, require_there
 from openjepa.training import checkpoint
 from openjepa.training.lock import training_lock
 from openjepa.training.optim import build_optimizer

@@ -20,7 +20,8 @@ from sklearn.utils import Tags
 from openjepa.core.errors import UserError
 from openjepa.encoding.compact import Compaction
 from openjepa.evals.input_rows import BATCH_TOKENS
-from openjepa.run import DEFAULT_PROMPT, Run, load
+from openjepa.run.opened import Run, load
+from openjepa.run.vectors import DEFAULT_PROMPT
 
 __all__ = ["Embedder"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa import run as run_module
 from openjepa.api import Run, load
 from openjepa.cli import main
 from openjepa.evals.features import cosine_rows, with_bf16_weights
+from openjepa.run import vectors as run_vectors
 from tests.tiny import TINY
 
 TEXTS = ["the chef cooked a soup", "a train was late", "word " * 300, "x"]
@@ -34,14 +34,14 @@ def test_bf16_vectors_are_nearly_those_of_fp32_and_weights_are_left_alone(run: R
 
 
 def test_bulk_is_bf16_only_where_it_is_fast_and_holds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "cpu_multiplies_bf16", lambda: False)
+    monkeypatch.setattr(run_vectors, "cpu_multiplies_bf16", lambda: False)
     assert run.for_bulk() == (run, None)
-    monkeypatch.setattr(run_module, "cpu_multiplies_bf16", lambda: True)
+    monkeypatch.setattr(run_vectors, "cpu_multiplies_bf16", lambda: True)
     fast, cosine = run.for_bulk()
     assert fast.precision == "bf16"
     assert cosine is not None
     assert 0.999 <= cosine < 1
-    monkeypatch.setattr(run_module, "BF16_COSINE", 1.1)
+    monkeypatch.setattr(run_vectors, "BF16_COSINE", 1.1)
     assert run.for_bulk() == (run, None)
     exact = run.to(precision="32")
     assert exact.for_bulk() == (exact, None)
@@ -50,7 +50,7 @@ def test_bulk_is_bf16_only_where_it_is_fast_and_holds(run: Run, monkeypatch: pyt
 def test_the_verb_says_how_near_bf16_is(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_module, "cpu_multiplies_bf16", lambda: True)
+    monkeypatch.setattr(run_vectors, "cpu_multiplies_bf16", lambda: True)
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     for precision, said in (("auto", True), ("32", False)):
         out = tmp_path / f"{precision}.npy"

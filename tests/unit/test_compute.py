@@ -12,7 +12,6 @@ from torch import nn
 
 import openjepa
 from openjepa import api
-from openjepa import run as run_module
 from openjepa.cli import main
 from openjepa.core.compute import ON_CPU, Compute, compute_for, device_of
 from openjepa.core.errors import UserError
@@ -20,6 +19,7 @@ from openjepa.core.evaluating import evaluating
 from openjepa.core.experiment import Experiment
 from openjepa.evals.features import cosine_rows, embedder_of
 from openjepa.evals.layers import pooled_features
+from openjepa.run import vectors as run_vectors
 from tests.tiny import NANO, TINY
 
 CPU = torch.device("cpu")
@@ -126,7 +126,7 @@ def test_evaluating_is_in_the_precision_of_its_compute() -> None:
 def in_bf16(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each network that was run, whether it was in bf16: by autocast, or with its weights in bf16 (on the CPU)."""
     seen: list[bool] = []
-    autocast, with_bf16_weights = Compute.autocast, run_module.with_bf16_weights
+    autocast, with_bf16_weights = Compute.autocast, run_vectors.with_bf16_weights
 
     def noting(compute: Compute) -> Any:
         if compute is not ON_CPU:  # the compute of a network with bf16 weights, which is noted below
@@ -138,7 +138,7 @@ def in_bf16(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return with_bf16_weights(experiment)
 
     monkeypatch.setattr(Compute, "autocast", noting)
-    monkeypatch.setattr(run_module, "with_bf16_weights", noting_weights)
+    monkeypatch.setattr(run_vectors, "with_bf16_weights", noting_weights)
     return seen
 
 

@@ -31,7 +31,7 @@ from openjepa.core.rundir import RunDir, write_json
 from openjepa.data.files.records import Counts
 from openjepa.data.objects import with_objects
 from openjepa.evals.features import unit_rows
-from openjepa.run import Run, load
+from openjepa.run.opened import Run, load
 from openjepa.training import checkpoint
 
 RECIPE = "openjepa.adaptation.adapted"

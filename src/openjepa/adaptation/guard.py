@@ -12,7 +12,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.values import as_yaml, read_yaml
 from openjepa.evals.scorecard import Scorecard
 from openjepa.evals.suite_file import Suite
-from openjepa.run import Run
+from openjepa.run.opened import Run
 
 NAME = "guard"
 RATED = (".csv", ".tsv", ".jsonl")

@@ -15,7 +15,7 @@ from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
 
 if TYPE_CHECKING:
-    from openjepa.run import Run
+    from openjepa.run.opened import Run
 
 
 def adapt(

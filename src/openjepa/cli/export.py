@@ -13,7 +13,7 @@ from openjepa.core.errors import UserError
 
 if TYPE_CHECKING:
     from openjepa.export.bundle import Exported, Format
-    from openjepa.run import Run
+    from openjepa.run.opened import Run
 
 Target = Literal["sentence-transformers", "transformers", "onnx", "model2vec", "all"]
 

@@ -36,7 +36,7 @@ from openjepa.encoding.exclusive import only_writer
 from openjepa.encoding.growing import GrowingArray
 from openjepa.evals.features import require_finite, unit_rows
 from openjepa.retrieval.words import WordCounts
-from openjepa.run import Run
+from openjepa.run.opened import Run
 from openjepa.training import checkpoint
 
 STATE = "index.json"

@@ -24,7 +24,7 @@ from openjepa.core.rundir import write_json
 from openjepa.evals.features import unit_rows
 from openjepa.retrieval.index import STATE, IndexState
 from openjepa.retrieval.words import WordSearch
-from openjepa.run import Run, load
+from openjepa.run.opened import Run, load
 
 WEIGHTS = "weights.json"
 BLOCK = 65_536  # sentences compared at a time

@@ -12,47 +12,31 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
 
-from openjepa.core.batch import Batch
 from openjepa.core.config import TrainConfig
-from openjepa.core.errors import TrainingStopped
 from openjepa.core.experiment import Experiment
-from openjepa.core.method import Hook, Method, StepOutput
+from openjepa.core.method import Hook, StepOutput
 from openjepa.core.progress import Progress
 from openjepa.core.rundir import RunDir
 from openjepa.core.seeding import seed_global
-from openjepa.data.loading.loader import TrainBatches, train_batches
+from openjepa.data.loading.loader import train_batches
 from openjepa.training import checkpoint
-from openjepa.training.finite import FiniteGuard, require_finite_weights
+from openjepa.training.checkpointer import Checkpointer, Health
+from openjepa.training.finite import FiniteGuard
 from openjepa.training.launcher import require_devices, require_launched
 from openjepa.training.nested import Draw, nested_dimensions
 from openjepa.training.optim import build_optimizer, set_rates, weight_decay_schedule
 from openjepa.training.stages import freeze_all_but_predictor, learning_rate
 from openjepa.training.stopping import StopRequests, stopped_by
 from openjepa.training.window import LogWindow
-
-
-class Health(Protocol):
-    """The interface of a health monitor for the loop."""
-
-    def check(
-        self,
-        method: Method,
-        progress: Progress,
-        to_device: Callable[[Batch], Batch],
-        autocast: Callable[[], AbstractContextManager[None]],
-    ) -> dict[str, Any]:
-        """Judge the method now: a record with at least `status`, `score`, `evidence` and `advice`."""
-        ...
 
 
 @dataclass
@@ -94,90 +78,133 @@ def fit(
     with contextlib.ExitStack() as stack:
         draw_dimensions = stack.enter_context(nested_dimensions(experiment))
         stopping = stack.enter_context(StopRequests(experiment.train.checkpoint_seconds))
-        return _fit(fabric, experiment, run, hooks, health, start_from, rate, draw_dimensions, stopping, stack)
+        loop = _Loop(fabric, experiment, run, hooks, health, start_from, rate, stopping)
+        stack.callback(loop.batches.close)
+        return loop.steps(draw_dimensions)
 
 
-def _fit(
-    fabric: Fabric,
-    experiment: Experiment,
-    run: RunDir,
-    hooks: Sequence[Hook],
-    health: Health | None,
-    start_from: Path | None,
-    rate: float,
-    draw_dimensions: Draw,
-    stopping: StopRequests,
-    stack: contextlib.ExitStack,
-) -> TrainResult:
-    config = experiment.train
-    # a checkpoint of the last joint step still has the optimiser of all parts
-    predictor_only = start_from is not None and checkpoint.step_of(start_from) > config.joint_steps
-    method, optimizer = _set_up(fabric, experiment, predictor_only)
-    start, bookmark = 0, None
-    if start_from is not None:
-        start = checkpoint.load(start_from, experiment.method, optimizer)
-        bookmark = checkpoint.load_bookmark(start_from)
-    rates = learning_rate(config), weight_decay_schedule(config)
-    pin = fabric.device.type == "cuda"  # copies to the device overlap with computation
-    batches = train_batches(experiment, start, fabric.global_rank, fabric.world_size, bookmark, pin)
-    stack.callback(batches.close)
-    window = LogWindow(fabric)
-    guard = FiniteGuard(fabric.device)
-    checkpointer = _Checkpointer(fabric, experiment, run, health, optimizer, batches, window, rate)
-    if start == 0:
-        checkpointer.check(Progress(0, config.steps))
-    result = TrainResult(start, 0.0, 0)
-    window.restart()  # its clock
-    if start_from is not None:
-        window.restore(checkpoint.load_window(start_from))
-    began = time.perf_counter()
-    for step in range(start, config.steps):
-        draw_dimensions(step)
-        progress = Progress(step, config.steps)
-        if step == config.joint_steps:
-            method, optimizer = _set_up(fabric, experiment, predictor_only=True)
-            checkpointer.optimizer = optimizer
-        lr, weight_decay = rate * rates[0](progress), rates[1](progress)
-        set_rates(optimizer, lr, weight_decay)
-        seed_global(config.seed, "step", step, fabric.global_rank)
-        output = _forward_backward(fabric, method, batches, config.accumulate, progress, window, guard)
-        norm = fabric.clip_gradients(method, optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
+class _Loop:
+    """The steps of a run from its start or from a checkpoint on, and what is done after each of them."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        experiment: Experiment,
+        run: RunDir,
+        hooks: Sequence[Hook],
+        health: Health | None,
+        start_from: Path | None,
+        rate: float,
+        stopping: StopRequests,
+    ) -> None:
+        self.fabric = fabric
+        self.experiment = experiment
+        self.run = run
+        self.hooks = hooks
+        self.start_from = start_from
+        self.rate = rate
+        self.stopping = stopping
+        self.config = experiment.train
+        self.lr = learning_rate(self.config)
+        self.weight_decay = weight_decay_schedule(self.config)
+        # a checkpoint of the last joint step still has the optimiser of all parts
+        alone = start_from is not None and checkpoint.step_of(start_from) > self.config.joint_steps
+        self.method, self.optimizer = _set_up(fabric, experiment, predictor_only=alone)
+        self.start, bookmark = 0, None
+        if start_from is not None:
+            self.start = checkpoint.load(start_from, experiment.method, self.optimizer)
+            bookmark = checkpoint.load_bookmark(start_from)
+        pin = fabric.device.type == "cuda"  # copies to the device overlap with computation
+        self.batches = train_batches(experiment, self.start, fabric.global_rank, fabric.world_size, bookmark, pin)
+        self.window = LogWindow(fabric)
+        self.guard = FiniteGuard(fabric.device)
+        self.checkpointer = Checkpointer(
+            fabric, experiment, run, health, self.optimizer, self.batches, self.window, rate
+        )
+        self.result = TrainResult(self.start, 0.0, 0)
+
+    def steps(self, draw_dimensions: Draw) -> TrainResult:
+        """Train to the end."""
+        steps = self.config.steps
+        if self.start == 0:
+            self.checkpointer.check(Progress(0, steps))
+        self.window.restart()  # its clock
+        if self.start_from is not None:
+            self.window.restore(checkpoint.load_window(self.start_from))
+        began = time.perf_counter()
+        for step in range(self.start, steps):
+            draw_dimensions(step)
+            if step == self.config.joint_steps:
+                self._train_predictor_alone()
+            output = self._step(Progress(step, steps))
+            self._after_step(Progress(step + 1, steps), output)
+        self.result.steps = steps
+        self.result.health = self.checkpointer.record
+        self.result.train_s = time.perf_counter() - began - self.checkpointer.overhead_s
+        return self.result
+
+    def _train_predictor_alone(self) -> None:
+        self.method, self.optimizer = _set_up(self.fabric, self.experiment, predictor_only=True)
+        self.checkpointer.optimizer = self.optimizer
+
+    def _step(self, progress: Progress) -> StepOutput:
+        """One step of the optimiser; the output of its last batch."""
+        set_rates(self.optimizer, self.rate * self.lr(progress), self.weight_decay(progress))
+        seed_global(self.config.seed, "step", progress.step, self.fabric.global_rank)
+        output = self._forward_backward(progress)
+        norm = self.fabric.clip_gradients(
+            self.method, self.optimizer, max_norm=self.config.grad_clip, error_if_nonfinite=False
+        )
         assert norm is not None  # it is None for clipping by value only
-        guard.check(norm, experiment.method, step)
-        window.add_step(norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        experiment.method.after_step(progress)
+        self.guard.check(norm, self.experiment.method, progress.step)
+        self.window.add_step(norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.experiment.method.after_step(progress)
+        return output
 
-        done = Progress(step + 1, config.steps)
-        last = done.step == config.steps
-        logs, judged = (last or done.step % every == 0 for every in (config.log_every, config.health_every))
-        saved = last or (config.checkpoint_every > 0 and done.step % config.checkpoint_every == 0)
-        stop_signal, due = stopping.agreed()
+    def _forward_backward(self, progress: Progress) -> StepOutput:
+        """Gradients of the mean loss of the next `accumulate` batches; ranks are synchronised on the last one only."""
+        accumulate = self.config.accumulate
+        for micro in range(accumulate):
+            batch = replace(next(self.batches), progress=progress)
+            is_last = micro == accumulate - 1
+            with contextlib.nullcontext() if is_last else self.fabric.no_backward_sync(self.method):
+                output: StepOutput = self.method(batch.to(self.fabric.device))
+                self.fabric.backward(output.loss / accumulate)
+            self.window.add_batch(batch, output)
+            self.guard.add_batch(progress.step, batch.keys, output.loss)
+        return output
+
+    def _after_step(self, done: Progress, output: StepOutput) -> None:
+        """Log line, health check and checkpoint, where they are due; raises if the run has to stop here."""
+        config, checkpointer = self.config, self.checkpointer
+        is_last = done.step == config.steps
+        logs, judged = (is_last or done.step % every == 0 for every in (config.log_every, config.health_every))
+        saved = is_last or (config.checkpoint_every > 0 and done.step % config.checkpoint_every == 0)
+        stop_signal, due = self.stopping.agreed()
         if logs or judged or saved or due or stop_signal:
-            guard.require()
+            self.guard.require()
         if logs:
-            stats = window.close(lr, weight_decay)
-            result.tokens += int(stats["tokens"])
-            result.loss = stats["loss"]
-            for hook in hooks:
-                hook(done, output, stats)
+            self._log(done, output)
         overhead_s = checkpointer.overhead_s
-        if judged:
-            checkpointer.check(done)
-        if saved:
+        if judged or saved:
             checkpointer.check(done)
         if saved or due or stop_signal:  # the latter two are not judged: health is logged at the same steps in any case
             checkpointer.save(done)
-            stopping.saved()
-        window.skip(checkpointer.overhead_s - overhead_s)
+            self.stopping.saved()
+        self.window.skip(checkpointer.overhead_s - overhead_s)
         checkpointer.stop_if_collapsed(done)
-        if stop_signal and not last:
-            raise stopped_by(stop_signal, done.step, run.path)
-    result.steps = config.steps
-    result.health = checkpointer.record
-    result.train_s = time.perf_counter() - began - checkpointer.overhead_s
-    return result
+        if stop_signal and not is_last:
+            raise stopped_by(stop_signal, done.step, self.run.path)
+
+    def _log(self, done: Progress, output: StepOutput) -> None:
+        before = Progress(done.step - 1, done.total_steps)  # the rates that this step was taken with
+        stats = self.window.close(self.rate * self.lr(before), self.weight_decay(before))
+        self.result.tokens += int(stats["tokens"])
+        self.result.loss = stats["loss"]
+        for hook in self.hooks:
+            hook(done, output, stats)
 
 
 def _set_up(
@@ -189,82 +216,3 @@ def _set_up(
     method, optimizer = fabric.setup(experiment.method, build_optimizer(experiment.method, experiment.train))
     method.train()
     return method, optimizer
-
-
-def _forward_backward(
-    fabric: Fabric,
-    method: _FabricModule,
-    batches: Iterator[Batch],
-    accumulate: int,
-    progress: Progress,
-    window: LogWindow,
-    guard: FiniteGuard,
-) -> StepOutput:
-    """Gradients of the mean loss of the next `accumulate` batches; ranks are synchronised on the last one only."""
-    for micro in range(accumulate):
-        batch = replace(next(batches), progress=progress)
-        without_sync = fabric.no_backward_sync(method) if micro < accumulate - 1 else contextlib.nullcontext()
-        with without_sync:
-            output: StepOutput = method(batch.to(fabric.device))
-            fabric.backward(output.loss / accumulate)
-        window.add_batch(batch, output)
-        guard.add_batch(progress.step, batch.keys, output.loss)
-    return output
-
-
-class _Checkpointer:
-    """Makes health checks and checkpoints, and measures the time they take."""
-
-    def __init__(
-        self,
-        fabric: Fabric,
-        experiment: Experiment,
-        run: RunDir,
-        health: Health | None,
-        optimizer: torch.optim.Optimizer,
-        batches: TrainBatches,
-        window: LogWindow,
-        rate: float,
-    ) -> None:
-        self.fabric, self.experiment, self.run, self.health, self.optimizer = fabric, experiment, run, health, optimizer
-        self.batches, self.window, self.rate = batches, window, rate
-        self.record: dict[str, Any] = {}
-        self.checked_step = -1
-        self.best_score = checkpoint.best_score(run.checkpoints)
-        self.overhead_s = 0.0
-
-    def check(self, progress: Progress) -> None:
-        if self.health is None or self.checked_step == progress.step:
-            return
-        began = time.perf_counter()
-        device = self.fabric.device
-        self.record = self.health.check(
-            self.experiment.method, progress, lambda batch: batch.to(device), self.fabric.autocast
-        )
-        self.checked_step = progress.step
-        self.overhead_s += time.perf_counter() - began
-
-    def save(self, progress: Progress) -> None:
-        """Raises NonFinite, on every rank, if the weights are not to be saved."""
-        began = time.perf_counter()
-        require_finite_weights(self.experiment.method, progress.step)
-        window = self.window.state()
-        if self.fabric.is_global_zero:
-            folder, config = self.run.checkpoints, self.experiment.train
-            bookmark = self.batches.bookmark(progress.step)
-            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark, window, self.rate)
-            if self.checked_step == progress.step and self.record["score"] >= self.best_score:
-                self.best_score = self.record["score"]
-                checkpoint.mark_best(folder, progress.step, self.best_score)
-            checkpoint.prune(folder, config.keep_checkpoints)
-        self.fabric.barrier()
-        self.overhead_s += time.perf_counter() - began
-
-    def stop_if_collapsed(self, progress: Progress) -> None:
-        stopping = self.experiment.train.on_collapse == "stop" and self.checked_step == progress.step
-        if stopping and self.record.get("status") == "collapsed":
-            self.save(progress)
-            raise TrainingStopped(
-                f"collapsed at step {progress.step} ({self.record['evidence']}); {self.record['advice']} "
-                f"The run so far is in {self.run.path}"
-            )

@@ -187,7 +187,7 @@ def build_index(
     *,
     out: str | Path,
     overrides: Sequence[str] = (),
-    on_documents: Callable[[int], None] | None = None,
+    on_documents: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> Added:
     """Add documents to a search index in the folder `out`, which is made if there is none.
@@ -196,7 +196,7 @@ def build_index(
         run: the run that makes the vectors, or its folder; an index belongs to one run.
         out: the folder of the index.
         overrides: "key=value" strings, spelled as on the command line.
-        on_documents: called with numbers of documents on the way.
+        on_documents: called with (documents, texts encoded) on the way.
         **settings: `data` as for `train`; `title` (a column), `parts` ("sentences" or "paragraphs").
 
     Documents of the same words as one in the index are not added again, so that new ones are added by the same call.

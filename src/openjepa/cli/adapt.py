@@ -11,6 +11,7 @@ import typer
 from openjepa.cli.arguments import words_of
 from openjepa.cli.compute import Device, ModelPrecision, Processes, TrustCode
 from openjepa.cli.output import FAILED, AsJson, print_json, remark, stderr, stdout
+from openjepa.cli.progress import documents_in, row_progress
 from openjepa.core.errors import UserError
 from openjepa.core.tables import folding_table
 
@@ -66,14 +67,7 @@ def adapt(
     base, overrides = words_of(context, words)
     if base is None:
         raise UserError("give an encoder: a folder or hub id (openjepa adapt MODEL data=my_docs/ --out runs/adapted)")
-    with stderr().status("reading the encoder") as status:
-        done = {"documents": 0, "texts": 0}
-
-        def advance(documents: int, encoded: int) -> None:
-            done["documents"] += documents
-            done["texts"] += encoded
-            status.update(f"encoding: {done['documents']:,} documents, {done['texts']:,} texts")
-
+    with row_progress(stderr(), "documents", documents_in(overrides)) as progress:
         run = api.adapt(
             base,
             out=out,
@@ -85,8 +79,9 @@ def adapt(
             precision=precision,
             processes=processes,
             update=update,
-            on_documents=advance,
+            on_documents=progress.add,
         )
+    with stderr().status("exporting the encoder"):
         exported = _exported(run)
     result = run.adaptation()
     if as_json:

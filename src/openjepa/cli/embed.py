@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from openjepa.cli.compute import Device, ModelPrecision, Processes, TrustCode
 from openjepa.cli.output import AsJson, Interrupted, Long, print_json, remark, stderr
+from openjepa.cli.progress import row_progress
 
 
 def embed(
@@ -70,26 +68,31 @@ def embed(
     from openjepa.evals.layers import EMBEDDING
 
     rule = txt_rule(txt)
-    console = stderr()
     opened, cosine = api.load(run, device, precision).for_bulk()
     point = opened.best_point() if best else EMBEDDING
     began = time.perf_counter()
-    with progress_bar(console, count_rows(source, rule)) as advance:
+    with row_progress(stderr(), "texts", count_rows(source, rule)) as progress:
+
+        def advance(rows: int, are_old: bool) -> None:
+            progress.add(rows)
+            if are_old:
+                progress.restart()
+
         try:
             result = opened.embed_file(
                 source,
                 out,
-                column,
-                id_column,
-                batch_tokens,
-                advance,
-                point,
-                long,
-                rule,
-                dims,
-                quantize,
-                processes,
-                max_line_mb,
+                column=column,
+                id_column=id_column,
+                batch_tokens=batch_tokens,
+                on_rows=advance,
+                at=point,
+                long=long,
+                txt=rule,
+                dims=dims,
+                quantization=quantize,
+                processes=processes,
+                max_line_mb=max_line_mb,
             )
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; the same command goes on behind the rows that are kept beside {out}") from None
@@ -100,10 +103,15 @@ def embed(
     if as_json:
         print_json(result)
     else:
-        latents = f" ({point.name})" if best else ""
-        dimensions = f"{result['dim']} dimensions{'' if quantize == 'none' else ' as ' + quantize}"
-        speed = f"{result['texts_per_s']:,.0f} texts/s"
-        print(f"{result['rows']} vectors{latents} of {dimensions} in {' and '.join(result['files'])} ({speed})")
+        _print_result(result, point.name if best else "", quantize)
+
+
+def _print_result(result: dict[str, Any], latents: str, quantize: str) -> None:
+    """How many vectors were written, of which latents and numbers, where to and how fast."""
+    of_latents = f" ({latents})" if latents else ""
+    dimensions = f"{result['dim']} dimensions{'' if quantize == 'none' else ' as ' + quantize}"
+    speed = f"{result['texts_per_s']:,.0f} texts/s"
+    print(f"{result['rows']} vectors{of_latents} of {dimensions} in {' and '.join(result['files'])} ({speed})")
 
 
 def _say(result: dict[str, Any], cosine: float | None, trained_for: bool) -> None:
@@ -123,30 +131,3 @@ def _say(result: dict[str, Any], cosine: float | None, trained_for: bool) -> Non
         remark(f"smaller vectors: {kept}{'; the run was trained for this cut' if trained_for else ''}")
     if result["clipped"]:
         remark(f"int8: {result['clipped']} numbers were beyond those of the first texts, and clipped")
-
-
-@contextmanager
-def progress_bar(console: Console, total: int | None) -> Generator[Callable[[int, bool], None]]:
-    """A bar of texts, texts a second and time left; yields what is called with rows, and whether they are old."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(None),
-        MofNCompleteColumn(),
-        TextColumn("texts, {task.fields[rate]:,.0f} a second"),
-        TimeRemainingColumn(),
-    )
-    began = time.perf_counter()
-    new = 0
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("embedding", total=total, rate=0.0)
-
-        def advance(rows: int, are_old: bool) -> None:
-            nonlocal new, began
-            if are_old:
-                began = time.perf_counter()
-            else:
-                new += rows
-            bar.update(task, advance=rows, rate=new / (time.perf_counter() - began))
-
-        yield advance

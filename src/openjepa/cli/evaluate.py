@@ -105,9 +105,15 @@ def evaluate(
         print_peak_memory(opened.peak_memory())
         for file in drawn:
             stdout().print(f"figure: {file}", markup=False, soft_wrap=True)
-    if fail_if_worse and (untested := scorecard.untested()):
+    if fail_if_worse:
+        _exit_if_worse(scorecard)
+
+
+def _exit_if_worse(scorecard: Scorecard) -> None:
+    """Exit code 1 if training made a task worse; says also what could not be judged."""
+    if untested := scorecard.untested():
         remark(f"not judged, as they have no test items, or of too few documents: {', '.join(untested)}")
-    if fail_if_worse and (worse := scorecard.worse()):
+    if worse := scorecard.worse():
         remark(f"worse than its own initialisation: {', '.join(worse)}")
         raise typer.Exit(FAILED)
 

@@ -1,14 +1,64 @@
-"""Progress of a sweep: a bar with the time left in a terminal, else occasional lines."""
+"""Progress of what takes long beside training: bars with the time left in a terminal."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
+
+from openjepa.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_LINES = 10  # approximate number of lines without a terminal
+
+
+class RowProgress:
+    """Counts rows for the bar of `row_progress`; a speed is of the rows that were made since it was last restarted."""
+
+    def __init__(self, bar: Any, task: Any) -> None:
+        self._bar = bar
+        self._task = task
+        self.restart()
+
+    def restart(self) -> None:
+        """What was counted so far was there before: it says nothing of the speed."""
+        self._began = time.perf_counter()
+        self._encoded = 0
+
+    def add(self, rows: int, encoded: int | None = None) -> None:
+        """Count rows, and how many texts were encoded for them (default: one a row)."""
+        self._encoded += rows if encoded is None else encoded
+        rate = self._encoded / max(time.perf_counter() - self._began, 1e-9)
+        self._bar.update(self._task, advance=rows, rate=rate)
+
+
+@contextmanager
+def row_progress(console: Console, what: str, total: int | None) -> Generator[RowProgress]:
+    """A bar of `what` ("documents"), with texts a second and, for a known total, the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    speed = TextColumn(what + ", {task.fields[rate]:,.0f} texts a second")
+    columns = (BarColumn(None), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield RowProgress(bar, bar.add_task("", total=total, rate=0.0))
+
+
+def documents_in(overrides: Sequence[str]) -> int | None:
+    """About how many documents `adapt` and `index` will read; None where only reading would tell."""
+    from openjepa.adaptation.adapt import source_of
+    from openjepa.adaptation.adapted import Config
+    from openjepa.core.base_config import names_files
+    from openjepa.encoding.rows import count_rows
+
+    try:
+        data = source_of(Config.load({}, overrides)).data
+        is_counted = names_files(data.source) and data.join == "none"
+        return count_rows(data.source, data.txt) if is_counted else None
+    except UserError:  # what is wrong is said by the verb that reads them
+        return None
 
 
 class ProbeProgress:

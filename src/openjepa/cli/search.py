@@ -11,6 +11,7 @@ import typer
 from openjepa.cli.arguments import words_of
 from openjepa.cli.compute import Device, ModelPrecision, TrustCode
 from openjepa.cli.output import AsJson, print_json, remark, stderr, stdout
+from openjepa.cli.progress import documents_in, row_progress
 from openjepa.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ def index(
       openjepa index runs/adapted data=my_docs/ --out my.index
       openjepa search my.index "Where is my parcel?"
     """
-    from rich.progress import Progress, TextColumn
-
     from openjepa import api
     from openjepa.data.files.records import counts_line
 
@@ -51,13 +50,8 @@ def index(
     if run is None:
         raise UserError("give a run folder (openjepa index runs/adapted data=my_docs/ --out my.index)")
     opened = api.load(run, device, precision).for_bulk()[0]
-    columns = (TextColumn("{task.completed:,.0f} documents, {task.speed:,.0f} a second"),)
-    console = stderr()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("indexing", total=None)
-        added = api.build_index(
-            opened, out=out, overrides=overrides, on_documents=lambda count: bar.advance(task, count)
-        )
+    with row_progress(stderr(), "documents", documents_in(overrides)) as progress:
+        added = api.build_index(opened, out=out, overrides=overrides, on_documents=progress.add)
     remark("data: " + counts_line(added.counts))
     chosen = None if judged is None else api.choose_weights(api.open_index(out, device, precision), judged)
     if as_json:

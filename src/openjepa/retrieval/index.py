@@ -65,11 +65,11 @@ def add_documents(
     path: Path,
     title: str | None = None,
     parts: PartRule = "sentences",
-    on_documents: Callable[[int], None] | None = None,
+    on_documents: Callable[[int, int], None] | None = None,
 ) -> Added:
     """Add the documents of `data` that are not in the index at `path` yet; it is made if there is none.
 
-    `on_documents` is called with the number of documents of each block. Raises UserError if the index was made by
+    `on_documents` is called with (documents, texts encoded) of each block. Raises UserError if the index was made by
     another run, another process writes it, or the documents cannot be read.
     """
     with only_writer(path, path), writing(path):
@@ -82,7 +82,7 @@ def _add(
     path: Path,
     title: str | None,
     parts: PartRule,
-    on_documents: Callable[[int], None] | None,
+    on_documents: Callable[[int, int], None] | None,
 ) -> Added:
     writer = _Writer(run, path)
     counts = Counts()
@@ -92,10 +92,11 @@ def _add(
         while chunk := list(islice(incoming, AT_ONCE)):
             new = writer.new_ones(chunk)
             there += len(chunk) - len(new)
+            sentences = writer.sentences
             if new:
                 writer.append(run, new)
             if on_documents is not None:
-                on_documents(len(chunk))
+                on_documents(len(chunk), len(new) + writer.sentences - sentences)
     return Added(path, writer.rows, writer.sentences, writer.rows - before, there, dict(counts))
 
 

@@ -160,6 +160,7 @@ class RunVectors(RunWeights):
         self,
         source: str | Path,
         out: str | Path,
+        *,
         column: str = "text",
         id_column: str | None = None,
         batch_tokens: int = BATCH_TOKENS,

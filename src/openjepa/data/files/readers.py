@@ -32,7 +32,7 @@ from openjepa.data.files.records import (
     ReaderOptions,
     Record,
     column_names,
-    first_line,
+    in_one_line,
     pick,
 )
 from openjepa.data.files.tables import read_arrow, read_parquet, read_xlsx
@@ -56,7 +56,7 @@ def read_files(files: Iterable[Path], reading: ReaderOptions, counts: Counts) ->
                 raise
             counts.add(f"file without column {reading.column!r}", f"{name}, which has {error.known}")
         except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{file} cannot be read ({first_line(error)}); repair or remove it") from error
+            raise UserError(f"{file} cannot be read ({in_one_line(error)}); repair or remove it") from error
 
 
 def _bounded(records: Iterator[Record], reading: ReaderOptions, counts: Counts) -> Iterator[Record]:

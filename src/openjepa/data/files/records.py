@@ -176,6 +176,6 @@ def counts_line(counts: Mapping[str, int]) -> str:
     return "; ".join(part for part in (", ".join(listed), LEFT_OUT + ", ".join(left_out) if left_out else "") if part)
 
 
-def first_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
     """An error's message in one line."""
     return re.sub(r"\s+", " ", str(error)).strip()[:200]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openjepa.core.errors import UserError
-from openjepa.data.files.records import Counts, NoColumnError, ReaderOptions, Record, dotted, first_line
+from openjepa.data.files.records import Counts, NoColumnError, ReaderOptions, Record, dotted, in_one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +29,7 @@ def read_parquet(file: Path, name: str, reading: ReaderOptions) -> Iterator[Reco
             for number, row in enumerate(columns.rows(table.iter_batches(batch_size=ROWS, columns=wanted))):
                 yield Record(*row, f"{name}:{number}")
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not a readable Parquet file ({first_line(error)}); repair or remove it") from error
+        raise UserError(f"{file} is not a readable Parquet file ({in_one_line(error)}); repair or remove it") from error
 
 
 def read_arrow(file: Path, name: str, reading: ReaderOptions) -> Iterator[Record]:
@@ -49,7 +49,7 @@ def read_arrow(file: Path, name: str, reading: ReaderOptions) -> Iterator[Record
             for number, row in enumerate(columns.rows(_slices(batches))):
                 yield Record(*row, f"{name}:{number}")
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not a readable Arrow file ({first_line(error)}); repair or remove it") from error
+        raise UserError(f"{file} is not a readable Arrow file ({in_one_line(error)}); repair or remove it") from error
 
 
 def _file_batches(content: Any, options: Any) -> Iterator[pa.RecordBatch]:
@@ -173,7 +173,7 @@ def read_xlsx(file: Path, name: str, reading: ReaderOptions, counts: Counts) -> 
     except UserError:
         raise
     except Exception as error:  # openpyxl raises whatever its parsers do: KeyError, ValueError, ParseError ...
-        raise UserError(f"{file} is not a readable .xlsx file ({first_line(error)}); save it again") from error
+        raise UserError(f"{file} is not a readable .xlsx file ({in_one_line(error)}); save it again") from error
     if without is not None and not found:
         raise without
 

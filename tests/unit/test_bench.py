@@ -241,3 +241,31 @@ def test_adaptation_is_measured_arm_by_arm(tmp_path: Path) -> None:
     table = bench_adapt.as_markdown(json.loads(shown[0]))
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     assert len(rows) == len(found["arms"]) + 1 + len(found["trials"]) + 1
+
+
+@pytest.mark.parametrize("objective", ["document", "views", "ema"])
+def test_the_last_blocks_alone_are_trained_and_a_tether_holds_them(objective: str, tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    import train_last_blocks
+    from sentence_transformers import SentenceTransformer
+
+    from tests.docs.test_adapt_guide import judged
+    from tests.e2e.test_adapt import corpus
+    from tests.unit.test_sentence_head import SHAPES, sentence_model
+
+    base, data = tmp_path / "base", tmp_path / "judged"
+    judged(data, corpus(30, 4))
+    sentence_model(SHAPES["mean of unit length"]).save_pretrained(str(base), create_model_card=False)
+    common = ["--base", str(base), "--data", str(data), "--objective", objective, "--blocks", "1", "--batch", "8"]
+    difference = {}
+    for tether in ("0", "1000"):
+        shown: list[str] = []
+        out = tmp_path / tether
+        options = ["--out", str(out), "--tether", tether, "--steps", "5", "--lr", "1e-2"]
+        assert train_last_blocks.main([*common, *options], shown.append) == 0
+        difference[tether] = float(shown[-1].split("tether ")[1].split(",")[0])
+        before, after = (dict(SentenceTransformer(str(one)).named_parameters()) for one in (base, out))
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert changed
+        assert all("layer.1." in name for name in changed), changed
+    assert difference["1000"] < difference["0"]

@@ -54,10 +54,8 @@ def run_page(path: Path, device: str = "auto", precision: str = "auto") -> str:
 
 def _page_of_logs(logs: Logs, reason: str) -> str:
     """The page of a run whose own code is not trusted: what its files say, and why there is no more."""
-    sections: list[Section] = [
-        ("verdict", "Verdict", lambda: verdict(logs)),
-        ("curves", "Curves", lambda: curves(logs)),
-        ("scorecard", "Did training help?", lambda: scorecards(logs)),
+    sections = [
+        *_from_logs(logs, None),
         ("reproduce", "Environment and how to repeat it", lambda: reproduce(logs)),
     ]
     note = f'<p class="note">Only what its files say: {escape(reason)}</p>'
@@ -88,9 +86,9 @@ def _of_training(logs: Logs, run: api.Run) -> list[Section]:
     ]
 
 
-def _from_logs(logs: Logs, run: api.Run) -> list[Section]:
+def _from_logs(logs: Logs, run: api.Run | None) -> list[Section]:
     return [
-        ("verdict", "Verdict", lambda: verdict(logs, run.suggested_overrides())),
+        ("verdict", "Verdict", lambda: verdict(logs, run.suggested_overrides() if run else ())),
         ("curves", "Curves", lambda: curves(logs)),
         ("scorecard", "Did training help?", lambda: scorecards(logs)),
     ]

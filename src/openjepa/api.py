@@ -61,7 +61,8 @@ def train(
     """Train a recipe and return its run.
 
     Args:
-        recipe: a built-in name ("t_jepa"), a dotted module path, or a recipe file ("./my_method.py").
+        recipe: a built-in name ("t_jepa"), a dotted module path, or a recipe file ("./my_method.py"); with `resume`,
+            that of the run, or "".
         preset: a shipped size ("tiny", "small", ...); "tiny" if nothing is given.
         config: a YAML file, used instead of a preset.
         out: the run folder; default `runs/<recipe>-<time>`.
@@ -88,10 +89,16 @@ def train(
     if resume:
         if out is None:
             raise UserError("resume needs the run folder: out=RUN")
+        if preset is not None or config is not None:
+            raise UserError("resume goes on with the run's own config: leave preset and config out")
         with training_lock(RunDir.open(folder_of(out)).path):
             if overrides or settings:
                 _relocated(out, overrides, settings, trust_code, force)
             run = load(out, "cpu", trust_code=trust_code)
+            if recipe and Path(recipe).stem != Path(run.recipe).stem:
+                raise UserError(
+                    f"{out} is a run of {run.recipe}, not of {recipe}; resume it as train({run.recipe!r}, ...)"
+                )
             named_by_user(run.config.locations().values())
             fabric = make_fabric(run.config.train)
             fabric.launch()
@@ -212,14 +219,15 @@ def build_index(
     return add_documents(opened, documents.data, Path(out), documents.title, documents.parts, on_documents)
 
 
-def open_index(path: str | Path, device: str = "auto", precision: str = "auto") -> Index:
+def open_index(path: str | Path, device: str = "auto", precision: str = "auto", trust_code: bool = False) -> Index:
     """A search index: `openjepa.open_index("my.index").search("a question")`.
 
-    `device` and `precision` are those of the run that encodes the queries. Raises UserError if there is none.
+    `device`, `precision` and `trust_code` are for the run that encodes the queries, as for `load`. Raises UserError if
+    there is no index.
     """
     from openjepa.retrieval.search import Index
 
-    return Index(Path(path), device, precision)
+    return Index(Path(path), device, precision, trust_code)
 
 
 class Moved(NamedTuple):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from openjepa import api
 from openjepa.cli import main
+from openjepa.core.errors import UserError
 from openjepa.core.json_files import read_jsonl
 from openjepa.training import checkpoint
 from tests.tiny import TINY
@@ -72,6 +73,15 @@ def assert_same_run(resumed: Path, straight: Path) -> None:
         assert [row["step"] for row in rows] == [row["step"] for row in expected]
     losses = [[row["loss"] for row in read_jsonl(run / "metrics.jsonl")] for run in (resumed, straight)]
     assert losses[0] == losses[1]
+
+
+def test_a_resume_says_what_it_would_not_heed(tmp_path: Path) -> None:
+    run = api.train("t_jepa", out=tmp_path / "run", overrides=[*SETTINGS, "train.steps=2"], progress=False)
+    with pytest.raises(UserError, match="is a run of t_jepa, not of i_jepa"):
+        api.train("i_jepa", out=run.path, resume=True, progress=False)
+    with pytest.raises(UserError, match="leave preset and config out"):
+        api.train("t_jepa", preset="tiny", out=run.path, resume=True, progress=False)
+    assert api.train("t_jepa", out=run.path, resume=True, progress=False).path == run.path
 
 
 @pytest.mark.parametrize(

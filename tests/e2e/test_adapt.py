@@ -17,6 +17,7 @@ from openjepa.adaptation.statistics import Block, Statistics
 from openjepa.cli import main
 from openjepa.core.errors import UserError
 from openjepa.evals.features import cosine_rows, unit_rows
+from openjepa.evals.layers import Point
 from openjepa.export.bundle import export
 from tests.opened import in_process
 from tests.unit.test_sentence_head import SHAPES, sentence_model
@@ -96,6 +97,12 @@ def test_an_update_gives_what_all_documents_give(base: Path, adapted: openjepa.R
     ):
         with pytest.raises(UserError, match=reason):
             openjepa.adapt(**given, data=rows, update=True, out=tmp_path / "third", **options)
+
+
+def test_queries_are_mapped_in_the_space_of_the_embedding_alone(adapted: openjepa.Run) -> None:
+    other = Point("student", 1, "mean")
+    np.testing.assert_array_equal(adapted.encode_query(TEXTS, at=other), adapted.encode(TEXTS, at=other))
+    assert not np.array_equal(adapted.encode_query(TEXTS), adapted.encode(TEXTS))
 
 
 @pytest.mark.parametrize("to", ["sentence-transformers", "onnx"])

@@ -138,3 +138,20 @@ def test_the_commands(run: openjepa.Run, tmp_path: Path, capsys: pytest.CaptureF
     for words in (["search", str(out), "  "], ["search", str(tmp_path / "none"), "a"], ["index", "--out", str(out)]):
         assert main(words) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_index_is_searched_by_the_weights_that_made_it_alone(run: openjepa.Run, tmp_path: Path) -> None:
+    mine = tmp_path / "run"
+    shutil.copytree(run.path, mine)
+    openjepa.build_index(openjepa.load(mine), data=ROWS[:20], title="title", out=tmp_path / "index")
+    moved = tmp_path / "moved"
+    mine.rename(moved)
+    added = openjepa.build_index(openjepa.load(moved), data=ROWS[20:30], title="title", out=tmp_path / "index")
+    assert added.documents == 30  # the same weights in another place
+    shutil.rmtree(moved)
+    texts = [row["text"] for row in ROWS]
+    openjepa.train("t_jepa", data=texts, steps=2, health_every=2, seed=1, out=moved, progress=False)
+    with pytest.raises(UserError, match="whose newest weights are others"):
+        opened(tmp_path / "index").search(QUERY)
+    with pytest.raises(UserError, match="with other weights, which give other vectors"):
+        openjepa.build_index(openjepa.load(moved), data=ROWS[30:], title="title", out=tmp_path / "index")

@@ -26,6 +26,7 @@ from openjepa.data.text.masked_sentences import MaskedSentencesCollator
 from openjepa.data.text.rows import SentenceRows
 from openjepa.data.text.sentences import SentencesConfig
 from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
+from openjepa.evals import next_sentence
 from openjepa.evals.features import embedder_of
 from openjepa.evals.next_sentence import next_sentences
 from openjepa.masking.sentences import SentenceMasker
@@ -33,6 +34,7 @@ from openjepa.models.neighbour_mean import NeighbourMean, distance_weights
 from openjepa.models.sentence_head import embedded
 from openjepa.models.sentence_latents import SentenceLatents
 from openjepa.training import checkpoint
+from openjepa.training.stages import freeze_all_but_predictor
 from tests.tiny import TINY, build_recipe
 from tests.unit.test_sentence_tasks import Words
 
@@ -116,15 +118,15 @@ def test_training_begins_at_the_mean_and_moves_the_predictor_alone(experiment: E
     method: Any = experiment.method
     visible, hidden = batch.visible_by_document, batch.hidden_by_document
     with torch.no_grad():
-        mean = method.mean(
+        mean = method.predictor.mean(
             latents_of(method, batch)[visible.number],
             batch.position[visible.number],
             visible.valid,
             batch.position[hidden.number],
         )
-        method.scale.zero_()
+        method.predictor.scale.zero_()
         torch.testing.assert_close(method.predict_from_context(batch), mean[hidden.valid])
-        method.scale.fill_(0.1)
+        method.predictor.scale.fill_(0.1)
         assert not torch.equal(method.predict_from_context(batch), mean[hidden.valid])
     method.train()
     assert not method.student.training
@@ -170,6 +172,32 @@ def test_what_cannot_be_ranked_is_refused() -> None:
     other = SimpleNamespace(collate=None, method=None, compute=ON_CPU)
     with pytest.raises(UserError, match=r"next needs a run that predicts sentences.*of t_jepa"):
         next_sentences(other, "t_jepa", "A text.", TEXTS, 3)  # ty: ignore[invalid-argument-type]
+
+
+def test_documents_of_one_sentence_are_passed_over_wherever_they_stand() -> None:
+    stub = words(lambda method, batch: method.all_targets(batch)[[-1]])
+    alone = [f"A single sentence {n}." for n in range(2 * next_sentence.AT_ONCE)]
+    assert next_sentences(stub, "stub", "A text.", [*alone, *TEXTS], 1).candidates == 120
+
+
+def test_targets_that_are_standardised_have_the_moments_of_the_whole_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many documents are read at once changes no cosine."""
+    experiment = build_recipe("lang_jepa", tmp_path, "target.norm=standardize")
+    found = []
+    for at_once in (2, 40):
+        monkeypatch.setattr(next_sentence, "AT_ONCE", at_once)
+        found.append(next_sentences(experiment, "lang_jepa", "The cat slept. It was late.", TEXTS, 5))
+    assert found[0].sentences == found[1].sentences
+    np.testing.assert_allclose(found[0].cosines, found[1].cosines, atol=1e-4)
+
+
+def test_alone_the_predictor_still_learns_all_that_predicts(tmp_path: Path) -> None:
+    method = build_recipe("concept_jepa", tmp_path).method
+    freeze_all_but_predictor(method)
+    learned = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
+    assert learned == {name for name, _ in method.named_parameters() if not name.startswith("student.")}
 
 
 def test_the_preset_and_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

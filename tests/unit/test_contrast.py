@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from torch import Tensor
 
 from openjepa.core.progress import Progress
 from openjepa.core.seeding import generator_for
-from openjepa.objectives.contrast import ContrastConfig, LateContrast, Similarity, candidate_info_nce, similarities
+from openjepa.objectives.contrast import (
+    ContrastConfig,
+    LateContrast,
+    Similarity,
+    candidate_info_nce,
+    info_nce,
+    nt_xent,
+    similarities,
+)
 
 M, N, D = 4, 7, 8
 ANSWER = torch.tensor([1, 2, 5, 6])
@@ -138,3 +147,19 @@ def test_a_document_that_hides_nothing_plays_no_part() -> None:
     assert pool.grad is not None
     assert (pool.grad[:N].abs().sum(1) > 0).all()
     assert not pool.grad[N:].any()
+
+
+@pytest.mark.parametrize("loss", [info_nce, nt_xent, None], ids=["info_nce", "nt_xent", "similarities"])
+def test_products_stay_in_fp32_under_autocast(loss: Any) -> None:
+    first, second = F.normalize(normal(6, 16), dim=-1).requires_grad_(), F.normalize(normal(6, 16, draw=1), dim=-1)
+
+    def value() -> Tensor:
+        return similarities(first, second, "cosine").sum() if loss is None else loss(first, second, 0.05)
+
+    exact = value()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = value()
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, exact)
+    (gradient,) = torch.autograd.grad(mixed, first)
+    torch.testing.assert_close(gradient, torch.autograd.grad(exact, first)[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import torch
 from openjepa.core.errors import UserError
 from openjepa.data.captions import latent_cache
 from openjepa.data.captions.latent_cache import CHUNK, LatentCache, weights_hash
+from tests.tiny import build_vl
 
 N, D = 3 * CHUNK + 5, 6
 LENGTHS = [number % 4 for number in range(N)]
@@ -99,3 +100,17 @@ def test_a_hash_of_weights_sees_every_number_and_buffer() -> None:
     with torch.no_grad():
         network[1].running_mean[1] += 1
     assert weights_hash(network) != before
+
+
+def test_an_encoder_of_other_settings_has_other_latents(tmp_path: Path) -> None:
+    """The number of heads leaves no trace in the weights."""
+    weights, found = [], []
+    for heads in ("1", "2"):
+        overrides = ("train_vision=false", "train_text=false", f"encoder.heads={heads}", f"text_encoder.heads={heads}")
+        experiment = build_vl(tmp_path / heads, *overrides)
+        data: Any = experiment.train_data
+        found.append((data[0].latents, np.concatenate(data[0].words)))
+        weights.append(weights_hash(experiment.method))
+    assert weights[0] == weights[1]
+    for first, second in zip(*found, strict=True):
+        assert not np.array_equal(first, second)

@@ -46,12 +46,14 @@ def test_a_training_step_reads_the_drawn_dimensions_and_an_evaluation_all(run: o
             nonzero = latents.abs().amax((0, 1)) > 0
             size = int(nonzero.sum())
             assert nonzero[:size].all()
+            assert torch.equal(student.states(ids, valid)[-1], latents)  # what LANG-JEPA reads
             assert torch.allclose(latents[..., :size], whole[..., :size])  # no dropout in this recipe
             kept.append(size)
             draw(step)
             assert int((student(ids, valid).abs().amax((0, 1)) > 0).sum()) == size  # a function of the step
     assert set(kept) == {4, 8, 32}
     assert torch.equal(student.train()(ids, valid), whole)  # the hook is gone
+    assert torch.equal(student.states(ids, valid)[-1], whole)
 
 
 def test_dimensions_that_are_left_out_have_no_gradient(run: openjepa.Run) -> None:
@@ -89,3 +91,6 @@ def test_without_sizes_nothing_changes_and_impossible_ones_are_told(tmp_path: Pa
         nested_dimensions(predicted),
     ):
         pytest.fail("a predictor's output was taken for an encoder's")
+    experiment.method.encoders()["student"].requires_grad_(False)
+    with pytest.raises(UserError, match="the encoder of the embedding is frozen"), nested_dimensions(experiment):
+        pytest.fail("a frozen encoder was taken for one that learns")

@@ -39,6 +39,12 @@ class Words(nn.Module):
         self.words = nn.Parameter(torch.randn(300, D, generator=generator_for(0, "words")))
         self.shift = shift * torch.randn(D, generator=generator_for(0, "shift"))
 
+    def sentence_latents(self, batch: MaskedText) -> Tensor:
+        return self.all_targets(batch)
+
+    def as_targets(self, latents: Tensor) -> Tensor:
+        return latents
+
     def all_targets(self, batch: MaskedText) -> Tensor:
         words = [self.words[batch.ids[batch.segment == number]] for number in range(len(batch.row))]  # each [L, D]
         return (torch.stack([own.mean(0) for own in words]) + self.shift).detach()

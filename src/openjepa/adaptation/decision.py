@@ -43,19 +43,17 @@ def decided(statistics: Statistics, predictable: int, choice: Choice = "auto") -
         found = f"{statistics.documents} documents have two or more parts"
         return Decision("start", (f"{found}; the covariance within documents needs at least {FEWEST_DOCUMENTS}",))
     share = statistics.effective_rank / len(statistics.mean)
-    rank = (
-        f"the differences within documents have an effective rank of {share:.3f} of the dimensions, and above "
-        f"{LARGEST_RANK} whitening gained nothing"
-    )
+    rank = f"the differences within documents have an effective rank of {share:.3f} of the dimensions"
+    no_gain = f"{rank}, and above {LARGEST_RANK} whitening gained nothing"
     if choice == "auto" and statistics.cohesion < LEAST_COHESION:
         found = f"parts of one document are hardly more alike than any parts (correlation {statistics.cohesion:.3f})"
         return Decision("start", (f"{found}; at least {LEAST_COHESION} is needed to learn from documents",))
     if choice == "auto" and share > LARGEST_RANK:
-        return Decision("start", (f"no gain is expected: {rank}",))
+        return Decision("start", (f"no gain is expected: {no_gain}",))
     reasons = [
-        f"a gain is expected: {rank.replace(', and above', '; up to').replace('gained nothing', 'gained')}"
+        f"a gain is expected: {rank}, and up to {LARGEST_RANK} whitening gained"
         if share <= LARGEST_RANK
-        else f"it was asked for, though {rank}"
+        else f"it was asked for, though {no_gain}"
     ]
     if choice == "whitening":
         return Decision("whitening", tuple(reasons))

@@ -53,7 +53,7 @@ def index(
     with row_progress(stderr(), "documents", documents_in(overrides)) as progress:
         added = api.build_index(opened, out=out, overrides=overrides, on_documents=progress.add)
     remark("data: " + counts_line(added.counts))
-    chosen = None if judged is None else api.choose_weights(api.open_index(out, device, precision), judged)
+    chosen = None if judged is None else api.choose_weights(api.open_index(out, device, precision, trust_code), judged)
     if as_json:
         print_json(added.to_json() | ({} if chosen is None else {"weights": chosen.to_json()}))
         return
@@ -98,7 +98,7 @@ def search(
     """
     from openjepa import api
 
-    opened = api.open_index(path, device, precision)
+    opened = api.open_index(path, device, precision, trust_code)
     given = {"document": document, "sentence": sentence, "words": words}
     weights = replace(opened.weights, **{name: value for name, value in given.items() if value is not None})
     hits = opened.search(query, top, weights)

@@ -51,6 +51,11 @@ def cpu_multiplies_bf16() -> bool:
     return bool(supported()) if supported is not None else False
 
 
+def in_fp32(device: torch.device) -> AbstractContextManager[object]:
+    """A context without autocast on `device`, for the products of losses and statistics, which stay in fp32."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def device_of(module: nn.Module) -> torch.device:
     """The device of a module's parameters; the CPU if it has none."""
     parameter = next(module.parameters(), None)

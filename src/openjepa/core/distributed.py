@@ -7,15 +7,31 @@ then holds the whole loss and its backward pass sums the ranks' shares) or be a 
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Generator[None, None, None]:
+    """Within the block this rank is the only one: for what every rank computes on the same rows, as evaluations do."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """How many ranks there are; 1 without a process group, and within `alone`."""
+    return dist.get_world_size() if not _alone.get() and dist.is_available() and dist.is_initialized() else 1
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:

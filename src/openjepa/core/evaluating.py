@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from openjepa.core.compute import Compute
+from openjepa.core.distributed import alone
 from openjepa.core.seeding import seed_global
 
 Answer = TypeVar("Answer")
@@ -20,13 +21,13 @@ Answer = TypeVar("Answer")
 def evaluating(method: nn.Module, compute: Compute | None = None) -> Generator[None, None, None]:
     """Eval mode without gradients, torch's generators at a fixed address; the state before is restored afterwards.
 
-    `compute` is the method's device and precision. The mode is restored module by module: a teacher that is always in
-    eval mode stays so.
+    Every rank evaluates the same rows, so collectives are the identity. `compute` is the method's device and precision.
+    The mode is restored module by module: a teacher that is always in eval mode stays so.
     """
     modes = [(module, module.training) for module in method.modules()]
     devices = {p.device.index for p in method.parameters() if p.device.type == "cuda"}
     precision = nullcontext() if compute is None else compute.autocast()
-    with torch.random.fork_rng(devices=[d for d in devices if d is not None]), torch.no_grad(), precision:
+    with torch.random.fork_rng(devices=[d for d in devices if d is not None]), torch.no_grad(), precision, alone():
         seed_global(0, "evaluating")
         method.eval()
         try:

@@ -94,7 +94,10 @@ class Method(nn.Module, ABC, Generic[B]):
         return Inspection()
 
     def after_step(self, progress: Progress) -> None:
-        """Called by the loop after each optimiser step. EMA targets move here. Default: nothing."""
+        """Called by the loop after each optimiser step. EMA targets move here. Default: nothing.
+
+        `progress` is that of the step just taken, numbered from 0: the last one is total_steps - 1.
+        """
 
 
 def latents_of(method: nn.Module, output: StepOutput) -> Latents:

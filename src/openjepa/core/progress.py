@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """Steps done and steps in total. A tuple, as Fabric takes frozen dataclasses apart."""
+    """Where a run is: the number of the step that is taken, from 0, and of steps in total.
+
+    Hooks and health checks come after a step: for them `step` is how many are done. A tuple, as Fabric takes frozen
+    dataclasses apart.
+    """
 
     step: int
     total_steps: int

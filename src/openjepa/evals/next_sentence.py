@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from openjepa.core.errors import UserError
 from openjepa.core.evaluating import evaluating
@@ -42,22 +44,23 @@ def next_sentences(experiment: Experiment, recipe: str, text: str, corpus: Seque
     if not isinstance(collate, MaskedSentencesCollator):
         raise UserError(f"next needs a run that predicts sentences, such as lang_jepa's; this one is of {recipe}")
     device = experiment.compute.device
-    latents: list[np.ndarray] = []
+    latents: list[Tensor] = []
     known: dict[str, int] = {}  # each sentence once, where it is first
     count = 0
     with evaluating(method, experiment.compute):
         predicted = method.predict_from_context(collate.continued(text).to(device)).float().cpu().numpy()  # [1, D]
         for start in range(0, len(corpus), AT_ONCE):
             batch, sentences = collate.documents(corpus[start : start + AT_ONCE])
-            if not sentences:
+            if batch is None:
                 continue
-            latents.append(method.all_targets(batch.to(device)).float().cpu().numpy())
+            latents.append(method.sentence_latents(batch.to(device)).float().cpu())
             for number, sentence in enumerate(sentences):
                 known.setdefault(sentence, count + number)
             count += len(sentences)
     if len(known) < 3:
         raise UserError(f"the corpus has {len(known)} sentences in documents of two or more; give more documents")
-    candidates = np.concatenate(latents)[list(known.values())]  # [C, D]
+    targets = method.as_targets(torch.cat(latents)).numpy()  # [N, D], normed over the whole corpus
+    candidates = targets[list(known.values())]  # [C, D]
     cosines = inner_products(unit_rows(predicted), unit_rows(candidates))[0]  # [C]
     order = np.argsort(-cosines, kind="stable")[:top]
     names = list(known)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from openjepa.core.compute import in_fp32
 from openjepa.models.attention import LOWEST
 
 REACHES = (0.5, 1.0, 2.0, 5.0, 15.0, math.inf)  # positions over which a weight falls by a factor of e
@@ -39,4 +40,5 @@ class NeighbourMean(nn.Module):
             mix * distance_weights(context_positions, context_valid, hidden_positions, reach)
             for mix, reach in zip(self.mix, self.reaches, strict=True)
         )  # [B, H, V]
-        return weights @ context.float()
+        with in_fp32(context.device):
+            return weights @ context.float()

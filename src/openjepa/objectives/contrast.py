@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from openjepa.core.compute import in_fp32
 from openjepa.core.config import BaseConfig
 from openjepa.core.distributed import mean_over_ranks
 from openjepa.core.progress import Progress
@@ -27,7 +28,8 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
     Source: Gao et al. 2021, eq. 4; van den Oord et al. 2018.
     """
-    similar = first @ second.T / temperature  # [B, B]
+    with in_fp32(first.device):
+        similar = first.float() @ second.float().T / temperature  # [B, B]
     return F.cross_entropy(similar, torch.arange(len(first), device=first.device))
 
 
@@ -38,9 +40,10 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
     Source: Chen et al. 2020, eq. 1.
     """
-    views = torch.cat([first, second])  # [2 B, D]
+    views = torch.cat([first, second]).float()  # [2 B, D]
     itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
-    similar = (views @ views.T / temperature).masked_fill(itself, -torch.inf)  # [2 B, 2 B]
+    with in_fp32(views.device):
+        similar = (views @ views.T / temperature).masked_fill(itself, -torch.inf)  # [2 B, 2 B]
     return F.cross_entropy(similar, torch.arange(len(views), device=views.device).roll(len(first)))
 
 
@@ -50,9 +53,11 @@ def similarities(predicted: Tensor, pool: Tensor, kind: Similarity) -> Tensor:
     What all candidates of a prediction share adds the same product to each, so a softmax is invariant to it; in a
     cosine it takes a share of the prediction's length from what distinguishes them.
     """
-    if kind == "product":
-        return predicted.float() @ pool.float().T / pool.shape[1]
-    return F.normalize(predicted.float(), dim=-1) @ F.normalize(pool.float(), dim=-1).T
+    predicted, pool = predicted.float(), pool.float()
+    with in_fp32(predicted.device):
+        if kind == "product":
+            return predicted @ pool.T / pool.shape[1]
+        return F.normalize(predicted, dim=-1) @ F.normalize(pool, dim=-1).T
 
 
 def candidate_info_nce(similar: Tensor, answer: Tensor, candidates: Tensor, temperature: float) -> Tensor:

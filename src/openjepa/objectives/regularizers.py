@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from openjepa.core.compute import in_fp32
 from openjepa.core.config import BaseConfig
 from openjepa.core.distributed import gather_rows
 from openjepa.core.errors import UserError
@@ -95,7 +96,7 @@ def vicreg(
     names = ("variance", "covariance", "mean") if mean_weight else ("variance", "covariance")
     if n < 2:
         return {name: _zero(rows) for name in names}
-    with torch.autocast(rows.device.type, enabled=False):
+    with in_fp32(rows.device):
         mean = rows.mean(dim=0)  # [D]
         centered = rows - mean
         covariances = centered.T @ centered / (n - 1)  # [D, D]
@@ -127,7 +128,7 @@ def sigreg(z: Tensor, draw: int = 0, *, directions: int = 256) -> dict[str, Tens
     axes = torch.randn(rows.shape[1], directions, generator=generator_for(0, "sigreg", draw)).to(rows.device)  # [D, A]
     knots = torch.linspace(0, LAST_KNOT, KNOTS, device=rows.device)  # [K]
     phi = torch.exp(-knots.square() / 2)  # [K], the characteristic function of N(0, 1)
-    with torch.autocast(rows.device.type, enabled=False):
+    with in_fp32(rows.device):
         angles = (rows @ (axes / axes.norm(dim=0)))[:, :, None] * knots  # [N, A, K]
     gap = (angles.cos().mean(dim=0) - phi).square() + angles.sin().mean(dim=0).square()  # [A, K] = |ecf - phi|^2
     return {"sigreg": 2 * torch.trapezoid(gap * phi, knots, dim=-1).mean()}

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openjepa.core.compute import in_fp32
 from openjepa.core.distributed import rank_weight
 
 
@@ -30,7 +31,8 @@ class TokenHead(nn.Module):
         distribution is the same for every position (skill 0), and all where it is certain and right (skill 1).
         """
         probabilities = self.vocabulary(self.transform(latents)).float().softmax(-1)  # [M, V]
-        return probabilities @ self.vocabulary.weight.float()
+        with in_fp32(probabilities.device):
+            return probabilities @ self.vocabulary.weight.float()
 
     @torch.no_grad()
     def embeddings(self, ids: Tensor) -> Tensor:

@@ -75,6 +75,24 @@ class Config(BaseConfig):
     )
 
 
+class Predictor(nn.Module):
+    """The mean of the visible vectors, the near ones weighted more, plus what a transformer adds to it."""
+
+    def __init__(self, transformer: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.mean = NeighbourMean()
+        self.transformer = transformer
+        self.scale = nn.Parameter(torch.full((dim,), 0.1))  # of what it adds: training begins near the mean
+
+    def forward(
+        self, context: Tensor, positions: Tensor, valid: Tensor, hidden_positions: Tensor, hidden_valid: Tensor
+    ) -> Tensor:
+        """context [G, Z, D] at `positions` [G, Z], where `valid`, and the hidden positions [G, A] -> [G, A, D]."""
+        mean = self.mean(context, positions, valid, hidden_positions)  # [G, A, D]
+        beyond = self.transformer(context, positions, valid, mean, hidden_positions, hidden_valid)  # [G, A, D]
+        return mean + self.scale * beyond
+
+
 class ConceptJEPA(Method[MaskedText]):
     """A frozen encoder, and a predictor of sentence vectors. N sentences in a batch, M of them hidden."""
 
@@ -83,30 +101,40 @@ class ConceptJEPA(Method[MaskedText]):
         self.student = build_encoder(config.encoder, tokenizer.vocabulary, context).requires_grad_(False)
         self.latents = SentenceLatents(self.student, tokenizer.prefix, config.cached)
         dim = self.latents.dim
-        self.mean = NeighbourMean()
-        self.predictor = build_predictor(config.predictor, dim, dim, config.sentences.passages * self.student.max_len)
-        self.scale = nn.Parameter(torch.full((dim,), 0.1))  # of what it adds: training begins near the mean
+        most_sentences = config.sentences.passages * self.student.max_len
+        self.predictor = Predictor(build_predictor(config.predictor, dim, dim, most_sentences), dim)
         self.distance = build_objective(config.objective)
         self.contrast = LateContrast(config.contrast)
 
     def predict(self, batch: MaskedText, latents: Tensor) -> Tensor:
         """The estimated vectors of the hidden sentences [M, D]; of `latents` [N, D] only the visible ones are read."""
         visible, hidden = batch.visible_by_document, batch.hidden_by_document
-        context, positions = latents[visible.number], batch.position[visible.number]  # [G, Z, D], [G, Z]
-        hidden_positions = batch.position[hidden.number]  # [G, A]
-        mean = self.mean(context, positions, visible.valid, hidden_positions)  # [G, A, D]
-        beyond = self.predictor(context, positions, visible.valid, mean, hidden_positions, hidden.valid)  # [G, A, D]
-        return batch.pick(mean + self.scale * beyond, hidden.valid)
+        predicted = self.predictor(
+            latents[visible.number],  # [G, Z, D]
+            batch.position[visible.number],
+            visible.valid,
+            batch.position[hidden.number],
+            hidden.valid,
+        )  # [G, A, D]
+        return batch.pick(predicted, hidden.valid)
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
-        return self.predict(batch, self.latents(batch.ids, batch.segment, batch.keys))
+        return self.predict(batch, self.all_targets(batch))
 
-    def all_targets(self, batch: MaskedText) -> Tensor:
+    def sentence_latents(self, batch: MaskedText) -> Tensor:
         """The vectors of all sentences [N, D]."""
         return self.latents(batch.ids, batch.segment, batch.keys)
 
+    def as_targets(self, latents: Tensor) -> Tensor:
+        """Vectors of sentences [N, D] as they are predicted: unchanged."""
+        return latents
+
+    def all_targets(self, batch: MaskedText) -> Tensor:
+        """The targets of all sentences [N, D]."""
+        return self.as_targets(self.sentence_latents(batch))
+
     def forward(self, batch: MaskedText) -> StepOutput:
-        latents = self.latents(batch.ids, batch.segment, batch.keys)  # [N, D]
+        latents = self.all_targets(batch)  # [N, D]
         predicted, target = self.predict(batch, latents), latents[batch.hidden_segments]  # [M, D]
         terms = {"prediction": self.distance(predicted, target)}
         if self.contrast.weight(batch.progress) > 0:
@@ -114,7 +142,7 @@ class ConceptJEPA(Method[MaskedText]):
         return StepOutput(terms, self.distance.latents(predicted, target))
 
     def inspect(self, batch: MaskedText) -> Inspection:
-        latents = self.latents(batch.ids, batch.segment, batch.keys)  # [N, D]
+        latents = self.all_targets(batch)  # [N, D]
         return Inspection(
             rows=batch.row[batch.hidden_segments],
             positions=batch.position[batch.hidden_segments],

@@ -50,7 +50,7 @@ from openjepa.models.transformer import gather_positions, mean_pool, segment_mea
 from openjepa.objectives.contrast import ContrastConfig, LateContrast
 from openjepa.objectives.latent import build_objective
 from openjepa.objectives.regularizers import RegularizerConfig
-from openjepa.objectives.targets import TargetConfig, make_targets, target_layers
+from openjepa.objectives.targets import TargetConfig, make_targets, merged, target_layers
 from openjepa.objectives.two_views import TwoViews
 from openjepa.tasks.sentences import sentence_tasks
 from openjepa.tasks.texts import text_tasks
@@ -171,9 +171,22 @@ class LangJEPA(Method[MaskedText]):
 
     def all_targets(self, batch: MaskedText) -> Tensor:
         """The targets of all sentences [N, D]."""
-        return self.targets(batch, batch.all_tokens, torch.arange(len(batch.row), device=batch.row.device))
+        return self.as_targets(self.sentence_latents(batch))
+
+    def sentence_latents(self, batch: MaskedText) -> Tensor:
+        """What the targets of all sentences are made of [N, D]."""
+        every = torch.arange(len(batch.row), device=batch.row.device)
+        return self.latents_of(batch, batch.all_tokens, every)
+
+    def as_targets(self, latents: Tensor) -> Tensor:
+        """Latents of sentences [S, D], normed as targets; `standardize` takes its moments from these S."""
+        return make_targets(self.config.target, [latents])
 
     def targets(self, batch: MaskedText, tokens: Tokens, sentences: Tensor) -> Tensor:
+        """The targets of these `sentences` [S], read from `tokens` -> [S, D]."""
+        return self.as_targets(self.latents_of(batch, tokens, sentences))
+
+    def latents_of(self, batch: MaskedText, tokens: Tokens, sentences: Tensor) -> Tensor:
         """The mean of the teacher's latents of `tokens` over each of these `sentences` [S] -> [S, D]."""
         top = self.config.target.skip_top  # layers that are not computed
         if self.config.teacher_reads == "alone":
@@ -186,7 +199,7 @@ class LangJEPA(Method[MaskedText]):
             ]
         used = target_layers(self.config.target, layers, top)
         means = [segment_mean(layer, *tokens.as_texts, len(batch.row))[sentences] for layer in used]  # each [S, D]
-        return make_targets(self.config.target, means)
+        return merged(means)
 
     def inspect(self, batch: MaskedText) -> Inspection:
         copied = self.targets(batch, batch.all_tokens, batch.nearest_visible_segments())  # [M, D]

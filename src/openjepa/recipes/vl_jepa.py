@@ -278,9 +278,9 @@ def frozen_parts(config: Config, method: VLJEPA) -> FrozenParts:
     """The encoders whose latents of the training data can be kept on disk."""
     vision = text = None
     if not config.vision_learns:
-        vision = FrozenPart(method.student, method.encode_whole, method.student.dim, config.target)
+        vision = FrozenPart(method.student, method.encode_whole, method.student.dim, (config.encoder, config.target))
     if method.reader is not None and not config.text_learns:
-        text = FrozenPart(method.reader.encoder, method.reader.encoder, method.reader.width)
+        text = FrozenPart(method.reader.encoder, method.reader.encoder, method.reader.width, (config.text_encoder,))
     return FrozenParts(vision, text)
 
 

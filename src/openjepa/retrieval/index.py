@@ -126,10 +126,10 @@ class _Writer:
         if not file.exists():
             return empty
         state = read_json(file, IndexState)
-        if state["run"] != self.identity:
+        if state["run"]["weights"] != self.identity["weights"]:
             raise UserError(
-                f"{self.path} was made by {state['run']['path']} ({state['run']['checkpoint']}), which gives other "
-                "vectors; choose another --out"
+                f"{self.path} was made by {state['run']['path']} ({state['run']['checkpoint']}) with other weights, "
+                "which give other vectors; choose another --out"
             )
         return state
 
@@ -198,6 +198,7 @@ class RunOfIndex(Written):
 
     path: str
     checkpoint: str
+    weights: str  # their checksum
 
 
 class IndexState(Written):
@@ -213,5 +214,10 @@ class IndexState(Written):
 
 
 def identity_of(run: Run) -> dict[str, str]:
-    """Which vectors a run gives."""
-    return {"path": str(run.path.resolve()), "checkpoint": checkpoint.newest(run.folder.checkpoints).name}
+    """Which vectors a run gives: those of the weights of its newest checkpoint."""
+    newest = checkpoint.newest(run.folder.checkpoints)
+    return {
+        "path": str(run.path.resolve()),
+        "checkpoint": newest.name,
+        "weights": checkpoint.weights_digest(newest),
+    }

@@ -22,7 +22,7 @@ from openjepa.core.inside import say_outside
 from openjepa.core.json_files import read_json
 from openjepa.core.rundir import write_json
 from openjepa.evals.features import unit_rows
-from openjepa.retrieval.index import STATE, IndexState
+from openjepa.retrieval.index import STATE, IndexState, identity_of
 from openjepa.retrieval.words import WordSearch
 from openjepa.run.opened import Run, load
 
@@ -78,8 +78,11 @@ class Hit:
 class Index:
     """An index opened for search. The run that made it encodes the queries, and is opened by the first."""
 
-    def __init__(self, path: Path, device: str = "auto", precision: str = "auto") -> None:
-        self.path, self._device, self._precision = path, device, precision
+    def __init__(self, path: Path, device: str = "auto", precision: str = "auto", trust_code: bool = False) -> None:
+        self.path = path
+        self._device = device
+        self._precision = precision
+        self._trust_code = trust_code
         if not (path / STATE).is_file():
             raise UserError(f"{path} is no search index; openjepa index RUN data=... --out {path} makes one")
         self.state = read_json(path / STATE, IndexState)
@@ -89,10 +92,18 @@ class Index:
 
     @cached_property
     def run(self) -> Run:
-        """The run that made the index."""
-        path = self.state["run"]["path"]
-        say_outside(self.path, "run", path)
-        return load(path, self._device, self._precision)
+        """The run that made the index. Raises UserError if it has other weights now."""
+        made_by = self.state["run"]
+        say_outside(self.path, "run", made_by["path"])
+        run = load(made_by["path"], self._device, self._precision, self._trust_code)
+        now = identity_of(run)
+        if now["weights"] != made_by["weights"]:
+            raise UserError(
+                f"{self.path} holds vectors of {made_by['checkpoint']} of {made_by['path']}, whose newest weights are "
+                f"others ({now['checkpoint']}); index the documents again: openjepa index {made_by['path']} "
+                "data=... --out another.index"
+            )
+        return run
 
     @cached_property
     def documents(self) -> np.ndarray:

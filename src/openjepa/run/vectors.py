@@ -92,6 +92,8 @@ class RunVectors(RunWeights):
         A run that `openjepa adapt` made may map queries otherwise than documents; for others there is no difference.
         """
         vectors = self.encode(texts, **self._with_role("query", options))
+        if options.get("at", EMBEDDING) != EMBEDDING:  # the map of queries belongs to the embedding
+            return vectors
         return query_vectors(self.experiment.method, np.atleast_2d(vectors)).reshape(vectors.shape)
 
     def _with_role(self, role: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +240,7 @@ class RunVectors(RunWeights):
         return {
             "run": str(self.path.resolve()),
             "checkpoint": newest.name,
-            "saved_at": newest.stat().st_mtime,
+            "weights": checkpoint.weights_digest(newest),
             "latents": at.name,
             "long": long,
             "bf16": self.compute.bf16,

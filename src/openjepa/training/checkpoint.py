@@ -29,7 +29,7 @@ from torch import nn
 from openjepa.core.atomic import replaced_file, replaced_folder
 from openjepa.core.errors import DamageError, UserError, first_line
 from openjepa.core.json_files import Number, Whole, Written, read_json
-from openjepa.core.manifest import require_whole, write_manifest
+from openjepa.core.manifest import read_manifest, require_whole, write_manifest
 from openjepa.core.remarks import remark
 from openjepa.data.loading.loader import Bookmark
 from openjepa.training.finite import require_finite_weights
@@ -138,6 +138,11 @@ def load_weights(checkpoint: Path, method: nn.Module) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = first_line(error)
         raise UserError(f"{checkpoint / WEIGHTS} cannot be loaded into this method: {reason}") from error
+
+
+def weights_digest(path: Path) -> str:
+    """The checksum of a checkpoint's weights: two runs in one folder, one after the other, differ in it."""
+    return read_manifest(path)[WEIGHTS][0]
 
 
 def finished(folder: Path) -> list[Path]:

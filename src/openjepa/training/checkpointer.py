@@ -60,6 +60,7 @@ class Checkpointer:
         self.rate = rate
         self.record: dict[str, Any] = {}
         self.checked_step = -1
+        self.saved_step = -1
         self.best_score = checkpoint.best_score(run.checkpoints)
         self.overhead_s = 0.0
 
@@ -88,12 +89,14 @@ class Checkpointer:
                 checkpoint.mark_best(folder, progress.step, self.best_score)
             checkpoint.prune(folder, config.keep_checkpoints)
         self.fabric.barrier()
+        self.saved_step = progress.step
         self.overhead_s += time.perf_counter() - began
 
     def stop_if_collapsed(self, progress: Progress) -> None:
         stopping = self.experiment.train.on_collapse == "stop" and self.checked_step == progress.step
         if stopping and self.record.get("status") == "collapsed":
-            self.save(progress)
+            if self.saved_step != progress.step:
+                self.save(progress)
             raise TrainingStopped(
                 f"collapsed at step {progress.step} ({self.record['evidence']}); {self.record['advice']} "
                 f"The run so far is in {self.run.path}"

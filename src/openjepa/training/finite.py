@@ -32,7 +32,7 @@ class FiniteGuard:
         self._batches.setdefault(step, []).append((keys, loss.detach()))
 
     def check(self, norm: Tensor, method: nn.Module, step: int) -> None:
-        """`norm` is that of the gradients of `method` before clipping. Raises NonFinite unless deferred."""
+        """`norm` is that of the gradients of `method`, which are not clipped yet. Raises NonFinite unless deferred."""
         if self.deferred:
             bad = ~norm.isfinite()
             for parameter in method.parameters():

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from openjepa.core.config import TrainConfig
 from openjepa.core.experiment import Experiment
@@ -37,17 +36,6 @@ from openjepa.training.optim import build_optimizer, set_rates, weight_decay_sch
 from openjepa.training.stages import freeze_all_but_predictor, learning_rate
 from openjepa.training.stopping import StopRequests, stopped_by
 from openjepa.training.window import LogWindow
-
-
-@dataclass
-class TrainResult:
-    """The result of training: steps, time, tokens, last loss and last health record."""
-
-    steps: int
-    train_s: float
-    tokens: int
-    loss: float = math.nan  # mean of the last log line
-    health: dict[str, Any] = field(default_factory=dict)
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -70,7 +58,7 @@ def fit(
     health: Health | None = None,
     start_from: Path | None = None,
     rate: float = 1.0,
-) -> TrainResult:
+) -> None:
     """Train `experiment` into `run`, from the checkpoint `start_from` on, with `rate` times the learning rate.
 
     Raises NonFinite, TrainingStopped on a collapse if so configured, and StoppedBySignal.
@@ -80,7 +68,7 @@ def fit(
         stopping = stack.enter_context(StopRequests(experiment.train.checkpoint_seconds))
         loop = _Loop(fabric, experiment, run, hooks, health, start_from, rate, stopping)
         stack.callback(loop.batches.close)
-        return loop.steps(draw_dimensions)
+        loop.steps(draw_dimensions)
 
 
 class _Loop:
@@ -110,7 +98,8 @@ class _Loop:
         # a checkpoint of the last joint step still has the optimiser of all parts
         alone = start_from is not None and checkpoint.step_of(start_from) > self.config.joint_steps
         self.method, self.optimizer = _set_up(fabric, experiment, predictor_only=alone)
-        self.start, bookmark = 0, None
+        self.start = 0
+        bookmark = None
         if start_from is not None:
             self.start = checkpoint.load(start_from, experiment.method, self.optimizer)
             bookmark = checkpoint.load_bookmark(start_from)
@@ -121,9 +110,8 @@ class _Loop:
         self.checkpointer = Checkpointer(
             fabric, experiment, run, health, self.optimizer, self.batches, self.window, rate
         )
-        self.result = TrainResult(self.start, 0.0, 0)
 
-    def steps(self, draw_dimensions: Draw) -> TrainResult:
+    def steps(self, draw_dimensions: Draw) -> None:
         """Train to the end."""
         steps = self.config.steps
         if self.start == 0:
@@ -131,17 +119,12 @@ class _Loop:
         self.window.restart()  # its clock
         if self.start_from is not None:
             self.window.restore(checkpoint.load_window(self.start_from))
-        began = time.perf_counter()
         for step in range(self.start, steps):
             draw_dimensions(step)
             if step == self.config.joint_steps:
                 self._train_predictor_alone()
             output = self._step(Progress(step, steps))
             self._after_step(Progress(step + 1, steps), output)
-        self.result.steps = steps
-        self.result.health = self.checkpointer.record
-        self.result.train_s = time.perf_counter() - began - self.checkpointer.overhead_s
-        return self.result
 
     def _train_predictor_alone(self) -> None:
         self.method, self.optimizer = _set_up(self.fabric, self.experiment, predictor_only=True)
@@ -152,16 +135,20 @@ class _Loop:
         set_rates(self.optimizer, self.rate * self.lr(progress), self.weight_decay(progress))
         seed_global(self.config.seed, "step", progress.step, self.fabric.global_rank)
         output = self._forward_backward(progress)
-        norm = self.fabric.clip_gradients(
-            self.method, self.optimizer, max_norm=self.config.grad_clip, error_if_nonfinite=False
-        )
-        assert norm is not None  # it is None for clipping by value only
-        self.guard.check(norm, self.experiment.method, progress.step)
+        norm = self._clip_gradients(progress.step)
         self.window.add_step(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.experiment.method.after_step(progress)
         return output
+
+    def _clip_gradients(self, step: int) -> Tensor:
+        """Clip to `train.grad_clip`, and return the norm before it; a non-finite one is found first."""
+        learned = [parameter for parameter in self.experiment.method.parameters() if parameter.grad is not None]
+        norm = get_total_norm([parameter.grad for parameter in learned if parameter.grad is not None])
+        self.guard.check(norm, self.experiment.method, step)
+        clip_grads_with_norm_(learned, self.config.grad_clip, norm.nan_to_num(posinf=1.0))  # where deferred: zeros
+        return norm
 
     def _forward_backward(self, progress: Progress) -> StepOutput:
         """Gradients of the mean loss of the next `accumulate` batches; ranks are synchronised on the last one only."""
@@ -180,7 +167,8 @@ class _Loop:
         """Log line, health check and checkpoint, where they are due; raises if the run has to stop here."""
         config, checkpointer = self.config, self.checkpointer
         is_last = done.step == config.steps
-        logs, judged = (is_last or done.step % every == 0 for every in (config.log_every, config.health_every))
+        logs = is_last or done.step % config.log_every == 0
+        judged = is_last or done.step % config.health_every == 0
         saved = is_last or (config.checkpoint_every > 0 and done.step % config.checkpoint_every == 0)
         stop_signal, due = self.stopping.agreed()
         if logs or judged or saved or due or stop_signal:
@@ -201,8 +189,6 @@ class _Loop:
     def _log(self, done: Progress, output: StepOutput) -> None:
         before = Progress(done.step - 1, done.total_steps)  # the rates that this step was taken with
         stats = self.window.close(self.rate * self.lr(before), self.weight_decay(before))
-        self.result.tokens += int(stats["tokens"])
-        self.result.loss = stats["loss"]
         for hook in self.hooks:
             hook(done, output, stats)
 

@@ -24,12 +24,12 @@ from openjepa.data.images.batches import to_float
 
 
 class FrozenPart(NamedTuple):
-    """A frozen network and how it encodes. `details` is the section of the config that also determines its latents."""
+    """A frozen network and how it encodes. `details` are the sections of the config that also determine its latents."""
 
     network: nn.Module
     encode: Callable[..., Tensor]  # images [B, 3, S, S], or ids and valid [B, T] -> [B, N or T, D]
     dim: int
-    details: BaseConfig | None = None
+    details: tuple[BaseConfig, ...]
 
 
 class FrozenParts(NamedTuple):
@@ -87,7 +87,7 @@ class WithLatents(Dataset[Captioned]):
         return LatentCache("targets", lambda: self._key(part), lengths, part.dim, compute)
 
     def _key(self, part: FrozenPart) -> list[Any]:
-        details = None if part.details is None else part.details.model_dump()
+        details = [section.model_dump(mode="json") for section in part.details]
         return [self.data.images.key, self.data.split, weights_hash(part.network), details]
 
     def _of_captions(self, part: FrozenPart) -> LatentCache:

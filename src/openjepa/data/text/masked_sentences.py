@@ -50,8 +50,11 @@ class MaskedSentencesCollator:
         hidden = [torch.zeros(_count(row), dtype=torch.bool) for row in numbers]
         return self._batch(each, each, rows, numbers, hidden)
 
-    def documents(self, texts: Sequence[str]) -> tuple[MaskedText, list[str]]:
-        """Documents with nothing hidden, and their N sentences; a document of one sentence has none."""
+    def documents(self, texts: Sequence[str]) -> tuple[MaskedText | None, list[str]]:
+        """Documents with nothing hidden, and their N sentences; a document of one sentence has none.
+
+        No batch (None) if there is no sentence at all.
+        """
         rows: list[np.ndarray] = []
         owner: list[int] = []
         sentences: list[str] = []
@@ -61,6 +64,8 @@ class MaskedSentencesCollator:
             rows += [self.rows.join(passage) for passage in packed]
             owner += [number] * len(packed)
             sentences += [sentence for sentence, _ in pieces[: sum(map(len, packed))]]
+        if not rows:
+            return None, []
         numbers = [self._numbers(row) for row in rows]
         hidden = [torch.zeros(_count(row), dtype=torch.bool) for row in numbers]
         return self._batch(range(len(texts)), owner, rows, numbers, hidden), sentences

@@ -354,6 +354,18 @@ def test_images_and_captions_find_each_other_by_what_the_method_predicts(tmp_pat
     assert not any(isinstance(task, Retrieval) for task in build_vl(tmp_path).tasks())
 
 
+def test_pairs_read_the_top_layer_whatever_is_predicted(tmp_path: Path) -> None:
+    """The projection of the targets follows one that is learned on the student's top layer."""
+    for settings in (("target.skip_top=1",), ("target.layers=2",)):
+        experiment = build_vl(tmp_path / settings[0], "directions=both", "encoder.depth=2", *settings)
+        plain = build_vl(tmp_path / f"plain {settings[0]}", "directions=both", "encoder.depth=2")
+        plain.method.load_state_dict(experiment.method.state_dict())
+        batch = next(train_batches(experiment, 0))
+        with torch.no_grad():
+            found, expected = (one.method.eval().pairs(batch) for one in (experiment, plain))
+        torch.testing.assert_close(found.image_target, expected.image_target)
+
+
 @pytest.mark.parametrize("text_learns", [True, False])
 def test_targets_of_both_directions_come_from_slow_copies(text_learns: bool, tmp_path: Path) -> None:
     """After a step only the copies' old weights still give the targets that were there before; no gradient in them."""

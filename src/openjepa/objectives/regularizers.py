@@ -63,7 +63,10 @@ def build_regularizer(config: RegularizerConfig) -> Regularizer:
 
 
 def regularize_views(regularizer: Regularizer, views: Sequence[Tensor], draw: int) -> dict[str, Tensor]:
-    """The mean of each term over views [N, D] of the same rows, each regularised by itself."""
+    """The mean of each term over views [N, D] of the same rows, each regularised by itself.
+
+    VICReg adds its two views' terms (Bardes et al. 2022, eq. 6): that is `weight=2` here.
+    """
     terms = [regularizer(view, draw) for view in views]
     return {name: torch.stack([term[name] for term in terms]).mean() for name in terms[0]}
 
@@ -89,7 +92,7 @@ def vicreg(
     Weights 1 and 0.04 are the paper's 25 : 1, with its 25 for invariance scaled to 1. The paper's penalty ignores the
     mean vector, so it treats collapse and redundancy but not anisotropy (SIGReg does). With a `mean_weight` there is a
     third term, ours: "mean" = mean_j (mean of z_j)^2, about Var / N for centered rows. `draw` is unused.
-    Source: VICReg, Bardes et al. 2022, eq. 1-4 (per branch: call it once per view and add).
+    Source: VICReg, Bardes et al. 2022, eq. 1-4 (per branch; `regularize_views` averages them).
     """
     rows = gather_rows(z).float()  # [N, D] of all ranks
     n, d = rows.shape

@@ -36,6 +36,11 @@ class TargetConfig(BaseConfig):
     skip_top: int = Field(0, ge=0)
     """layers left out from the top: the lowest of all are the word embeddings, which distinguish parts of a text"""
 
+    @property
+    def is_top_layer(self) -> bool:
+        """Whether targets are made of the top layer alone."""
+        return self.layers == 1 and self.skip_top == 0
+
 
 def target_layers(config: TargetConfig, states: Sequence[Tensor], cut: int = 0) -> Sequence[Tensor]:
     """The teacher's layers, lowest first, that targets are made of; the top `cut` are not in `states`.

@@ -4,7 +4,8 @@
 
 The views are two parts of an input (its visible and its hidden part) or two augmentations of it. Without a regulariser
 the pull would make all rows equal, so there is no pull then.
-Source: VICReg, Bardes et al. 2022, eq. 6: invariance, variance and covariance.
+Source: VICReg, Bardes et al. 2022, eq. 6 (invariance, variance and covariance), where terms of the views are added;
+here they are averaged.
 """
 
 from __future__ import annotations

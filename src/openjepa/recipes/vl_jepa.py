@@ -194,7 +194,11 @@ class VLJEPA(Method[CaptionedBatch]):
         assert self.cross_modal is not None
         assert self.reader is not None
         whole = self.whole_latents(batch) if whole is None else whole  # [B, N, D]
-        images = whole if self.teacher is None else self.student(batch.images)  # [B, N, D]
+        images = whole  # [B, N, D]
+        if self.teacher is not None:
+            images = self.student(batch.images)
+            if not self.config.target.is_top_layer:  # the projection of the targets is learned on the top layer
+                whole = self.teacher(batch.images)
         return self.cross_modal(images.float().mean(1), whole.float().mean(1), batch.captions, self.reader)
 
     def predict_from_context(self, batch: CaptionedBatch) -> Tensor:

@@ -119,7 +119,8 @@ def t_jepa(method: Any) -> tuple[Networks, Loss]:
 def by_sentence(batch: Any) -> tuple[Tensor, Tensor, Tensor]:
     """ids [B, S, L], which of them are real, and which sentences are hidden [B, S]."""
     assert torch.equal(batch.segment >= 0, batch.valid)
-    number, within = (x[batch.valid] for x in batch.all_tokens.as_texts)  # [tokens]
+    tokens = batch.all_tokens
+    number, within = tokens.segment[batch.valid], tokens.place[batch.valid]  # [tokens]
     at = batch.document[number], batch.position[number], within
     ids = torch.zeros([int(axis.max()) + 1 for axis in at], dtype=torch.int64)
     ids[at] = batch.ids[batch.valid]

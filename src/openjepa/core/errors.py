@@ -34,10 +34,12 @@ class TrainingStopped(UserError):
 class NonFinite(TrainingStopped):
     """A gradient or a weight is NaN or infinite. `batches` are those of that step: {"keys": [...], "loss": ...}."""
 
-    def __init__(self, message: str, step: int, batches: Sequence[Mapping[str, Any]] = (), rate: float = 1.0) -> None:
+    def __init__(
+        self, message: str, step: int, batches: Sequence[Mapping[str, Any]] = (), lr_factor: float = 1.0
+    ) -> None:
         super().__init__(message)
         self.step, self.batches = step, list(batches)
-        self.rate = rate  # factor of the learning rate that it happened with
+        self.lr_factor = lr_factor  # factor of the learning rate that it happened with
 
 
 class StoppedBySignal(KeyboardInterrupt):

@@ -17,7 +17,7 @@ from openjepa.data.text.inputs import TextInputs
 from openjepa.data.tokenizers.text_tokenizer import TextTokenizer
 from openjepa.models.pretrained_vision import PretrainedViT
 from openjepa.models.sentence_head import SentenceHead
-from openjepa.models.target import Untrained
+from openjepa.models.target import WithoutGradient
 
 TWO_WORDS = "one two"  # a text whose row shows what stands before and after its tokens
 
@@ -60,7 +60,7 @@ class Source:
     @property
     def network(self) -> Encoder:
         """The encoder, without what keeps a copy of it from being trained."""
-        return self.encoder.encoder if isinstance(self.encoder, Untrained) else self.encoder
+        return self.encoder.encoder if isinstance(self.encoder, WithoutGradient) else self.encoder
 
     @property
     def skips_cls(self) -> bool:

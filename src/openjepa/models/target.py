@@ -32,7 +32,7 @@ class MomentumConfig(BaseConfig):
         return linear(self.start, self.final)
 
 
-class Untrained(nn.Module):
+class WithoutGradient(nn.Module):
     """A network without gradient, always in eval mode, so that dropout cannot perturb targets.
 
     If it wraps an encoder, it is an encoder.
@@ -77,11 +77,11 @@ class Untrained(nn.Module):
         return self.encoder.states(*inputs, **options)
 
 
-class Frozen(Untrained):
+class Frozen(WithoutGradient):
     """A network that never changes, not even by averaging."""
 
 
-class EMATarget(Untrained):
+class EMATarget(WithoutGradient):
     """A copy of `online` that trails it: theta <- m * theta + (1 - m) * theta_online after every step.
 
     Buffers are copied. The update is one fused call over all parameters. Source: Tarvainen & Valpola 2017; as a JEPA

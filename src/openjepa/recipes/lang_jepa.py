@@ -128,7 +128,8 @@ class LangJEPA(Method[MaskedText]):
             lower = target_layers(self.config.target, context)[-1]
             layers.append(F.layer_norm(lower, lower.shape[-1:]))
         tokens = torch.cat(layers, -1)  # [B, V, D or 2D]
-        concepts = segment_mean(tokens, *batch.visible_tokens.as_texts, len(batch.row))  # [N, D or 2D]
+        seen = batch.visible_tokens
+        concepts = segment_mean(tokens, seen.segment, seen.place, len(batch.row))  # [N, D or 2D]
 
         visible, hidden = batch.visible_by_document, batch.hidden_by_document
         predicted = self.predictor(
@@ -163,7 +164,8 @@ class LangJEPA(Method[MaskedText]):
     def encode_hidden(self, batch: MaskedText) -> Tensor:
         """The student's mean latent of each row's hidden tokens [B, D], each sentence read separately."""
         hidden = batch.hidden_tokens
-        return mean_pool(self.student(gather_positions(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
+        latents = self.student(gather_positions(batch.ids, hidden.at), hidden.segment, hidden.place)  # [B, H, D]
+        return mean_pool(latents, hidden.valid)
 
     def hidden_targets(self, batch: MaskedText) -> Tensor:
         """The targets of the hidden sentences [M, D], without those of the others."""
@@ -191,14 +193,15 @@ class LangJEPA(Method[MaskedText]):
         top = self.config.target.skip_top  # layers that are not computed
         if self.config.teacher_reads == "alone":
             layers = self.teacher.states(
-                gather_positions(batch.ids, tokens.at), *tokens.as_texts, top
+                gather_positions(batch.ids, tokens.at), tokens.segment, tokens.place, top
             )  # each [B, K, D]
         else:
             layers = [
                 gather_positions(state, tokens.at) for state in self.teacher.states(batch.ids, batch.valid, None, top)
             ]
         used = target_layers(self.config.target, layers, top)
-        means = [segment_mean(layer, *tokens.as_texts, len(batch.row))[sentences] for layer in used]  # each [S, D]
+        count = len(batch.row)
+        means = [segment_mean(layer, tokens.segment, tokens.place, count)[sentences] for layer in used]  # each [S, D]
         return merged(means)
 
     def inspect(self, batch: MaskedText) -> Inspection:

@@ -136,7 +136,8 @@ class TJEPA(Method[MaskedText]):
     def encode_hidden(self, batch: MaskedText) -> Tensor:
         """The student's mean latent of each text's hidden tokens [B, D], each span read as a separate text."""
         hidden = batch.hidden_tokens
-        return mean_pool(self.student(gather_positions(batch.ids, hidden.at), *hidden.as_texts), hidden.valid)
+        latents = self.student(gather_positions(batch.ids, hidden.at), hidden.segment, hidden.place)  # [B, H, D]
+        return mean_pool(latents, hidden.valid)
 
     def targets(self, batch: MaskedText) -> Tensor:
         """The teacher's latents of the hidden tokens, or the mean of each hidden span [M, D]."""
@@ -144,7 +145,8 @@ class TJEPA(Method[MaskedText]):
         if self.config.teacher_reads == "text":
             layers = [gather_positions(state, hidden.at) for state in self.teacher.states(batch.ids, batch.valid)]
         else:
-            layers = self.teacher.states(gather_positions(batch.ids, hidden.at), *hidden.as_texts)  # each [B, H, D]
+            ids = gather_positions(batch.ids, hidden.at)  # [B, H]
+            layers = self.teacher.states(ids, hidden.segment, hidden.place)  # each [B, H, D]
         return self.as_targets(layers, batch)
 
     def as_targets(self, layers: Sequence[Tensor], batch: MaskedText) -> Tensor:
@@ -157,7 +159,7 @@ class TJEPA(Method[MaskedText]):
         hidden = batch.hidden_tokens
         if self.config.predict == "tokens":
             return batch.pick(tokens, hidden.valid)
-        return segment_mean(tokens, *hidden.as_texts, len(batch.row))
+        return segment_mean(tokens, hidden.segment, hidden.place, len(batch.row))
 
     def inspect(self, batch: MaskedText) -> Inspection:
         hidden = batch.hidden_tokens

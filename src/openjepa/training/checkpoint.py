@@ -36,7 +36,7 @@ from openjepa.training.finite import require_finite_weights
 
 WEIGHTS, STATE, BOOKMARK, BEST = "model.safetensors", "state.pt", "bookmark.json", "best.json"
 WINDOW = "window.json"  # sums for the next log line
-RATE = "rate.json"  # factor of the learning rate, of a run that was rolled back
+LR_FACTOR = "lr_factor.json"  # factor of the learning rate, of a run that was rolled back
 NAME = re.compile(r"step-\d+", re.ASCII)  # of a checkpoint; other names are none of ours
 DAMAGED = "damaged-"  # before the name of a checkpoint that was passed over when its run was resumed
 
@@ -68,7 +68,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     bookmark: Bookmark | None = None,
     window: Mapping[str, Any] | None = None,
-    rate: float = 1.0,
+    lr_factor: float = 1.0,
 ) -> Path:
     """Write `folder/step-<step>` atomically and return it."""
     final = folder / f"step-{step:06d}"  # exists only after a crash between the rename and the next log line
@@ -79,8 +79,8 @@ def save(
             (temporary / BOOKMARK).write_text(json.dumps(asdict(bookmark)) + "\n")
         if window:
             (temporary / WINDOW).write_text(json.dumps(window) + "\n")
-        if rate != 1.0:
-            (temporary / RATE).write_text(json.dumps(rate) + "\n")
+        if lr_factor != 1.0:
+            (temporary / LR_FACTOR).write_text(json.dumps(lr_factor) + "\n")
         write_manifest(temporary, temporary.iterdir())
     return final
 
@@ -125,9 +125,9 @@ def load_window(checkpoint: Path) -> dict[str, Any]:
     return read_json(file, WindowFile) if file.exists() else {}
 
 
-def load_rate(checkpoint: Path) -> float:
+def load_lr_factor(checkpoint: Path) -> float:
     """The factor of the learning rate that the run was at; 1 if it was never rolled back."""
-    file = checkpoint / RATE
+    file = checkpoint / LR_FACTOR
     return float(read_json(file, FiniteFloat)) if file.exists() else 1.0
 
 

@@ -48,7 +48,7 @@ class Checkpointer:
         optimizer: torch.optim.Optimizer,
         batches: TrainBatches,
         window: LogWindow,
-        rate: float,
+        lr_factor: float,
     ) -> None:
         self.fabric = fabric
         self.experiment = experiment
@@ -57,7 +57,7 @@ class Checkpointer:
         self.optimizer = optimizer
         self.batches = batches
         self.window = window
-        self.rate = rate
+        self.lr_factor = lr_factor
         self.record: dict[str, Any] = {}
         self.checked_step = -1
         self.saved_step = -1
@@ -83,7 +83,8 @@ class Checkpointer:
         if self.fabric.is_global_zero:
             folder, config = self.run.checkpoints, self.experiment.train
             bookmark = self.batches.bookmark(progress.step)
-            checkpoint.save(folder, progress.step, self.experiment.method, self.optimizer, bookmark, window, self.rate)
+            method = self.experiment.method
+            checkpoint.save(folder, progress.step, method, self.optimizer, bookmark, window, self.lr_factor)
             if self.checked_step == progress.step and self.record["score"] >= self.best_score:
                 self.best_score = self.record["score"]
                 checkpoint.mark_best(folder, progress.step, self.best_score)

@@ -57,16 +57,16 @@ def fit(
     hooks: Sequence[Hook] = (),
     health: Health | None = None,
     start_from: Path | None = None,
-    rate: float = 1.0,
+    lr_factor: float = 1.0,
 ) -> None:
-    """Train `experiment` into `run`, from the checkpoint `start_from` on, with `rate` times the learning rate.
+    """Train `experiment` into `run`, from the checkpoint `start_from` on, at `lr_factor` times `train.lr`.
 
     Raises NonFinite, TrainingStopped on a collapse if so configured, and StoppedBySignal.
     """
     with contextlib.ExitStack() as stack:
         draw_dimensions = stack.enter_context(nested_dimensions(experiment))
         stopping = stack.enter_context(StopRequests(experiment.train.checkpoint_seconds))
-        loop = _Loop(fabric, experiment, run, hooks, health, start_from, rate, stopping)
+        loop = _Loop(fabric, experiment, run, hooks, health, start_from, lr_factor, stopping)
         stack.callback(loop.batches.close)
         loop.steps(draw_dimensions)
 
@@ -82,7 +82,7 @@ class _Loop:
         hooks: Sequence[Hook],
         health: Health | None,
         start_from: Path | None,
-        rate: float,
+        lr_factor: float,
         stopping: StopRequests,
     ) -> None:
         self.fabric = fabric
@@ -90,7 +90,7 @@ class _Loop:
         self.run = run
         self.hooks = hooks
         self.start_from = start_from
-        self.rate = rate
+        self.lr_factor = lr_factor
         self.stopping = stopping
         self.config = experiment.train
         self.lr = learning_rate(self.config)
@@ -108,7 +108,7 @@ class _Loop:
         self.window = LogWindow(fabric)
         self.guard = FiniteGuard(fabric.device)
         self.checkpointer = Checkpointer(
-            fabric, experiment, run, health, self.optimizer, self.batches, self.window, rate
+            fabric, experiment, run, health, self.optimizer, self.batches, self.window, lr_factor
         )
 
     def steps(self, draw_dimensions: Draw) -> None:
@@ -132,7 +132,7 @@ class _Loop:
 
     def _step(self, progress: Progress) -> StepOutput:
         """One step of the optimiser; the output of its last batch."""
-        set_rates(self.optimizer, self.rate * self.lr(progress), self.weight_decay(progress))
+        set_rates(self.optimizer, self.lr_factor * self.lr(progress), self.weight_decay(progress))
         seed_global(self.config.seed, "step", progress.step, self.fabric.global_rank)
         output = self._forward_backward(progress)
         norm = self._clip_gradients(progress.step)
@@ -188,7 +188,7 @@ class _Loop:
 
     def _log(self, done: Progress, output: StepOutput) -> None:
         before = Progress(done.step - 1, done.total_steps)  # the rates that this step was taken with
-        stats = self.window.close(self.rate * self.lr(before), self.weight_decay(before))
+        stats = self.window.close(self.lr_factor * self.lr(before), self.weight_decay(before))
         for hook in self.hooks:
             hook(done, output, stats)
 

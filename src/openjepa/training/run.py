@@ -7,7 +7,7 @@ checks.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -48,21 +48,21 @@ def train_into(
 ) -> None:
     """Train the experiment that `build` makes of `config`, from the newest checkpoint if `resume`.
 
-    With `train.on_nonfinite=rollback`, NaN or infinity costs the steps since the last checkpoint and half the rate.
-    Raises UserError if training has to stop.
+    With `train.on_nonfinite=rollback`, NaN or infinity costs the steps since the last checkpoint and half the learning
+    rate. Raises UserError if training has to stop.
     """
     settings = settings_in_use(config)
-    rate: float | None = None  # None = that of the checkpoint
+    lr_factor: float | None = None  # None = that of the checkpoint
     with peak_memory() as peak:
         for rollbacks in count():
             try:
-                experiment = _trained(folder, fabric, build, settings, hooks, resume, progress, rate)
+                experiment = _trained(folder, fabric, build, settings, hooks, resume, progress, lr_factor)
                 break
             except NonFinite as found:
                 if config.train.on_nonfinite == "stop" or rollbacks == MOST_ROLLBACKS:
                     raise
-                resume, rate = True, found.rate / 2
-                remark(f"{found}; back to the last checkpoint, with {rate:g} times the learning rate")
+                resume, lr_factor = True, found.lr_factor / 2
+                remark(f"{found}; back to the last checkpoint, with {lr_factor:g} times the learning rate")
     if fabric.is_global_zero:
         memory = {} if peak.gb is None else {"training": round(peak.gb, 3)}
         write_json(folder.summary, {**_summary(folder), "notes": _notes(experiment), PEAK_MEMORY: memory})
@@ -76,18 +76,12 @@ def _trained(
     hooks: Sequence[Hook],
     resume: bool,
     progress: bool,
-    rate: float | None,
+    lr_factor: float | None,
 ) -> Experiment:
     from openjepa.training.loop import fit
 
     with fabric.rank_zero_first():  # the first build writes the assets, the other ranks read them
-        experiment = build()
-        experiment.method.to(fabric.device)  # data sets run frozen encoders on the device of training
-        for rows in (experiment.train_data, experiment.eval_data):
-            if not isinstance(rows, StreamedData):
-                len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
-        if experiment.unknown is not None:
-            require_known(experiment.unknown())
+        experiment = _built(build, fabric)
         if fabric.is_global_zero:
             folder.seal()
     main = fabric.is_global_zero
@@ -96,33 +90,24 @@ def _trained(
     start_from = fabric.broadcast(found)
     if main:
         folder.forget_after(-1 if start_from is None else checkpoint.step_of(start_from))
-        if start_from is not None and (before := folder.notes().get("data")) not in (None, data_counts(experiment)):
-            Console(stderr=True).print(
-                f"the data have changed since the run began: {counts_line(before)} then",
-                markup=False,
-                soft_wrap=True,
-            )
+        for line in _remarks(experiment, folder, start_from is not None, progress):
+            Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
         folder.add_notes(_notes(experiment))
-        if progress:
-            data = _data_line(experiment)
-            lines = [f"data: {data}"] if data else []
-            lines += _warmup_lines(experiment.train)
-            for line in (*lines, *experiment.remarks()):
-                Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     fabric.barrier()
-    if rate is None:
-        rate = 1.0 if start_from is None else checkpoint.load_rate(start_from)
+    if lr_factor is None:
+        lr_factor = 1.0 if start_from is None else checkpoint.load_lr_factor(start_from)
     require_room(experiment, fabric.device, fabric.world_size)
     with _observers(folder, experiment, hooks, progress) if main else _no_observers() as observers:
         monitor = _health_monitor(experiment, folder, settings, observers.on_health)
         try:
             with compute_threads(experiment.train.threads):
-                fit(fabric, experiment, folder, observers.on_step, monitor, start_from, rate)
+                fit(fabric, experiment, folder, observers.on_step, monitor, start_from, lr_factor)
         except WriteError as error:
             raise WriteError(f"{error}. The run so far is intact: openjepa train --resume {folder.path}") from error
         except NonFinite as found:
             append_jsonl(folder.nonfinite, {"step": found.step, "rank": fabric.global_rank, "batches": found.batches})
-            raise NonFinite(_advised(str(found), folder, experiment.train, rate), found.step, rate=rate) from None
+            advice = _advised(str(found), folder, experiment.train)
+            raise NonFinite(advice, found.step, lr_factor=lr_factor) from None
         except StoppedBySignal:
             raise
         except KeyboardInterrupt:
@@ -130,11 +115,36 @@ def _trained(
     return experiment
 
 
-def _advised(found: str, folder: RunDir, config: TrainConfig, rate: float) -> str:
+def _built(build: Callable[[], Experiment], fabric: Any) -> Experiment:
+    """The experiment on its device, with its texts tokenised. Raises UserError if its tokens are mostly unknown."""
+    experiment = build()
+    experiment.method.to(fabric.device)  # data sets run frozen encoders on the device of training
+    for rows in (experiment.train_data, experiment.eval_data):
+        if not isinstance(rows, StreamedData):
+            len(rows)  # ty: ignore[invalid-argument-type]  - tokenises once
+    if experiment.unknown is not None:
+        require_known(experiment.unknown())
+    return experiment
+
+
+def _remarks(experiment: Experiment, folder: RunDir, resumed: bool, progress: bool) -> Iterator[str]:
+    """What a user has to know before the first step."""
+    before = folder.notes().get("data") if resumed else None
+    if before not in (None, data_counts(experiment)):
+        yield f"the data have changed since the run began: {counts_line(before)} then"
+    if progress:
+        if data := _data_line(experiment):
+            yield f"data: {data}"
+        yield from _warmup_lines(experiment.train)
+        yield from experiment.remarks()
+
+
+def _advised(found: str, folder: RunDir, config: TrainConfig) -> str:
     """What was found, which samples it was, and a command that goes on."""
     return (
-        f"{found}. The samples of that step are in {folder.nonfinite}. Go on with a lower rate: openjepa train "
-        f"--resume {folder.path} train.lr={config.lr / 2:g} --force (train.on_nonfinite=rollback does so by itself)"
+        f"{found}. The samples of that step are in {folder.nonfinite}. Go on with a lower learning rate: "
+        f"openjepa train --resume {folder.path} train.lr={config.lr / 2:g} --force "
+        "(train.on_nonfinite=rollback does so by itself)"
     )
 
 

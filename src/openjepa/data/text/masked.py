@@ -37,12 +37,13 @@ class Tokens:
     segment: Tensor  # [B, K] int64, the segment of each, -1 on padding and outside of segments
 
     @cached_property
-    def as_texts(self) -> tuple[Tensor, Tensor]:
-        """The arguments of an encoder that reads each segment as a separate text, all in one pass.
+    def place(self) -> Tensor:
+        """[B, K] int64 the position of each token in its segment.
 
-        The number of each token's segment, -1 on padding, and each token's position in its segment, both [B, K].
+        An encoder that is given `segment` for its `valid` and this for its positions reads each segment as a text of
+        its own, all in one pass.
         """
-        return self.segment, positions_within(self.segment)
+        return positions_within(self.segment)
 
 
 @dataclass

@@ -102,6 +102,8 @@ VERBS = {
     "diagnose": ["diagnose", "{run}"],
     "readout": ["readout", "{run}"],
     "resume": ["train", "--resume", "{run}"],
+    "config move": ["config", "move", "{run}", "data.source={texts}"],
+    "demo": ["demo", "{run}", "{out}"],  # the second is no run, so that nothing is served
 }
 
 
@@ -150,3 +152,17 @@ def test_with_trust_the_code_is_run(command: Forking, run: Path, tmp_path: Path,
     _, said, was_run = cli(command, tmp_path, hostile(run, tmp_path, way), "similar", "--trust-code")
     assert was_run
     assert "names code of its own" not in said
+
+
+@pytest.mark.parametrize("verb", ["config move", "demo"])
+def test_every_verb_that_opens_a_run_can_be_told_to_trust_it(
+    command: Forking, run: Path, tmp_path: Path, verb: str
+) -> None:
+    copy = hostile(run, tmp_path, "copied recipe file")
+    _, said, was_run = cli(command, tmp_path, copy, verb)
+    assert not was_run
+    assert "--trust-code" in said
+    code, said, was_run = cli(command, tmp_path, copy, verb, "--trust-code")
+    assert was_run
+    assert "names code of its own" not in said
+    assert code == (2 if verb == "demo" else 0)

@@ -333,7 +333,8 @@ def given_names() -> dict[str, Any]:
 def test_every_step_runs(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vars(openjepa), "train", train_small)
     monkeypatch.setattr("openjepa.export.proof.opened_elsewhere", in_process)
-    names = given_names()
+    monkeypatch.setattr("openjepa.cli.compute.trust_everything", lambda: None)  # this process has made the run, so it
+    names = given_names()  # trusts its code; other tests are of a process that trusts nothing
     for step in steps(page):
         if step.text in SKIPPED or is_study(page, step):
             continue

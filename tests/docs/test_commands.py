@@ -58,8 +58,9 @@ SKIPPED = {
     "python benchmarks/bench_adapt.py --base all-MiniLM-L6-v2/ cranfield/ cisi/ cacm/ --curve --trials": "of a "
     "pretrained model; tests/unit/test_bench.py runs the benchmark",
     "python benchmarks/gpu_check.py": "needs a GPU; tests/unit/test_gpu_check.py tries it on the CPU",
-    "openjepa train t_jepa --preset small data=corpus.jsonl train.accelerator=cuda train.devices=2 --out runs/two": "needs "
-    "two GPUs; tests/contract/test_ddp.py has two ranks on the CPU",
+    "openjepa train t_jepa --preset small data=corpus.jsonl train.accelerator=cuda train.devices=2 --out runs/two": (
+        "needs two GPUs; tests/contract/test_ddp.py has two ranks on the CPU"
+    ),
     "python benchmarks/soak.py --events 50": "takes minutes; tests/contract/test_soak.py runs it with ten events",
     "python examples/minimal_jepa.py": "tests/contract/test_examples.py runs it",
     "python examples/plot_run.py runs/first first.png": "tests/contract/test_examples.py runs it",

@@ -16,9 +16,7 @@ def next_sentence(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="One sentence or more, in quotes.")],
     corpus: Annotated[
         Path | None,
-        typer.Option(
-            "--corpus", help="Documents whose sentences are ranked, all of them: a file or folder; unset = held-out ones."
-        ),
+        typer.Option("--corpus", help="Documents whose sentences are ranked, all: a file or folder; unset = held out."),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Sentences to show.")] = 5,
     device: Device = "auto",

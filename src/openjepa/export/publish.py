@@ -51,9 +51,9 @@ def publish(run: RunDir, source: Source, to: Format, name: str, private: bool) -
         raise UserError(f"{name!r} is no name of a model; give owner/name")
     if needs_code(source, "sentence-transformers"):
         raise UserError(
-            f"{source.name} marks the end of each sentence before it reads a text, so an export needs a file of code, and "
-            f"push uploads none; openjepa export {run.path} --to sentence-transformers --with-code --out FOLDER makes "
-            f"one, and hf upload {name} FOLDER uploads it"
+            f"{source.name} marks the end of each sentence before it reads a text, so an export needs a file of code, "
+            f"and push uploads none; openjepa export {run.path} --to sentence-transformers --with-code --out FOLDER "
+            f"makes one, and hf upload {name} FOLDER uploads it"
         )
     reason = hub.absence()
     if reason is not None:

@@ -150,8 +150,8 @@ def adapt(
     Args:
         base: a sentence-transformers or transformers folder or hub id, or a run folder.
         out: the run folder to write.
-        keep: "auto" = the maps that are expected to help, or the start where none is; or which one whatever is
-            expected: "start", "whitening", "predictor" (whitening, and a predictor for queries).
+        keep: "auto": the maps expected to help, else the unchanged encoder; "start", "whitening" or "predictor"
+            (whitening, and a predictor for queries) force that choice.
         guard: what must not get worse: suite files, BEIR folders, files of rated pairs.
         max_loss: points (hundredths) that a guarded measure may lose before the start is kept instead.
         overrides: "key=value" strings, spelled as on the command line.
@@ -326,6 +326,6 @@ def _require_resumable(run: Run, config: Any, keys: Sequence[str]) -> None:
     checkpoint.load(found, method, build_optimizer(method, config.train))
 
 
-def read_texts(source: str | Path, column: str = "text", limit: int = BACKGROUND_TEXTS) -> list[str]:
-    """The first `limit` texts of a file or folder of texts."""
+def read_texts(source: str | Path, column: str = "text", limit: int | None = BACKGROUND_TEXTS) -> list[str]:
+    """The first `limit` texts of a file or folder of texts; None = all."""
     return list(islice((row.text for row in text_rows(str(source), column) if row.text is not None), limit))

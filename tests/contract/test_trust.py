@@ -102,6 +102,8 @@ VERBS = {
     "diagnose": ["diagnose", "{run}"],
     "readout": ["readout", "{run}"],
     "resume": ["train", "--resume", "{run}"],
+    "config move": ["config", "move", "{run}", "data.source={texts}"],
+    "demo": ["demo", "{run}", "{out}"],  # the second is no run, so that nothing is served
 }
 
 
@@ -141,7 +143,8 @@ def test_no_verb_runs_what_a_folder_names(command: Forking, run: Path, tmp_path:
 def test_no_other_verb_does_either(command: Forking, run: Path, tmp_path: Path, verb: str, way: str) -> None:
     code, said, was_run = cli(command, tmp_path, hostile(run, tmp_path, way), verb)
     assert not was_run
-    assert code == (0 if verb in ("report", "diagnose") else 2)  # these two read files only
+    reads_files_only = verb in ("report", "diagnose") or (verb, way) == ("config move", "objective")  # nothing is built
+    assert code == (0 if reads_files_only else 2)
     assert "Traceback" not in said
 
 
@@ -150,3 +153,17 @@ def test_with_trust_the_code_is_run(command: Forking, run: Path, tmp_path: Path,
     _, said, was_run = cli(command, tmp_path, hostile(run, tmp_path, way), "similar", "--trust-code")
     assert was_run
     assert "names code of its own" not in said
+
+
+@pytest.mark.parametrize("verb", ["config move", "demo"])
+def test_every_verb_that_opens_a_run_can_be_told_to_trust_it(
+    command: Forking, run: Path, tmp_path: Path, verb: str
+) -> None:
+    copy = hostile(run, tmp_path, "copied recipe file")
+    _, said, was_run = cli(command, tmp_path, copy, verb)
+    assert not was_run
+    assert "--trust-code" in said
+    code, said, was_run = cli(command, tmp_path, copy, verb, "--trust-code")
+    assert was_run
+    assert "names code of its own" not in said
+    assert code == (2 if verb == "demo" else 0)

@@ -48,7 +48,7 @@ def test_the_pages_run_as_they_stand(
             # a small random encoder may lose on the guard: then --fail-if-worse exits with 1
             assert code == 0 or (code == 1 and "--fail-if-worse" in step.text), (step.text, capsys.readouterr().err)
         ran += 1
-    assert ran == 9
+    assert ran == 10
     assert Path("runs/adapted/adaptation.json").exists()
     assert Path("my.index/documents.npy").exists()
     for step in steps(METHOD):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def test_commands_name_real_verbs_presets_and_keys(page: Path) -> None:
 @pytest.mark.parametrize("page", LINKING, ids=name_of)
 def test_commands_are_set_apart_from_prose(page: Path) -> None:
     assert re.findall(r"^openjepa .*", page.read_text(), re.MULTILINE) == []
+
+
+def test_layers_in_contributing_are_those_that_are_checked() -> None:
+    (contract,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [layer.replace("openjepa.", "") for layer in contract["layers"]]
+    (block,) = re.findall(r"^(?: {4,}.*->.*\n)+", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert re.split(r"\s*->\s*", " ".join(block.split())) == layers
 
 
 def test_make_targets_of_the_readme_exist() -> None:

@@ -207,7 +207,7 @@ def test_the_preset_and_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
     assert run.recipe == "concept_jepa"
     corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    corpus.write_text("\n".join(json.dumps({"text": text}) for text in [TEXTS[0]] * 500 + TEXTS))  # read to its end
     command = ["next", str(run.path), "The cat slept. It was late.", "--corpus", str(corpus), "--top", "2"]
     capsys.readouterr()
     assert main([*command, "--json"]) == 0

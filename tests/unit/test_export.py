@@ -237,6 +237,15 @@ def test_sentence_marks_are_said_and_refused(runs: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_whose_export_needs_code_is_not_pushed_and_the_way_is_told(
+    runs: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", str(runs("lang_jepa").path), "someone/stories", "--yes"]) == 2
+    said = capsys.readouterr().err
+    assert "push uploads none" in said
+    assert "--to sentence-transformers --with-code --out FOLDER" in said
+
+
 def test_sentences_are_marked_by_a_file_of_code_that_is_loaded_on_request_only(runs: Any, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 

@@ -110,6 +110,14 @@ def test_80_columns_cut_nothing(show: Callable[[], None], monkeypatch: pytest.Mo
     assert characters(show, 80, monkeypatch) == whole
 
 
+@pytest.mark.parametrize(("key", "every"), [(None, True), ("train.loggers", False)])
+def test_square_brackets_of_a_setting_are_text(key: str | None, every: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(width=1000, file=io.StringIO(), record=True, highlight=False)
+    monkeypatch.setattr(configs, "stdout", lambda: console)
+    configs.explain("t_jepa", key, every=every)
+    assert "such as [trackio]:" in console.export_text()
+
+
 def test_tables_are_made_in_one_position() -> None:
     """So that the next one folds too."""
     makers = [file.relative_to(SOURCES).as_posix() for file in SOURCES.rglob("*.py") if "add_column" in names(file)]

@@ -13,7 +13,11 @@ Device = Annotated[
 ]
 ModelPrecision = Annotated[
     Literal["auto", "32", "bf16"],
-    typer.Option("--precision", help="Of its matrix products: auto = bf16 on CUDA, 32 (fp32) elsewhere."),
+    typer.Option(
+        "--precision",
+        help="Of its matrix products: auto = bf16 on CUDA, else 32 (fp32); embed, index and adapt: bf16 also on CPUs "
+        "with AMX if vectors of fixed texts keep a cosine of 0.999.",
+    ),
 ]
 
 

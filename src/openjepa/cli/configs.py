@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openjepa.cli.arguments import Preset
+from openjepa.cli.compute import TrustCode
 from openjepa.cli.output import AsJson, print_json, stdout
 from openjepa.core.errors import UserError, did_you_mean
 from openjepa.core.tables import folding_table
@@ -70,6 +71,8 @@ def explain(
 
     Example:  openjepa config explain t_jepa mask
     """
+    from rich.text import Text
+
     from openjepa.core.describe import describe, first_keys
 
     _, settings = _configure(recipe, preset, None)
@@ -89,16 +92,19 @@ def explain(
     table = folding_table(["key", "type", "default", "value", "meaning"])
     for row in rows:
         changed = row.value != row.default
-        table.add_row(row.key, row.type, _shown(row.default), _shown(row.value) if changed else "", row.doc)
+        words = (row.key, row.type, _shown(row.default), _shown(row.value) if changed else "", row.doc)
+        table.add_row(*map(Text, words))  # plain text: rich would take "[trackio]" for markup
     stdout().print(table)
     if any(row.value != row.default for row in rows):
         stdout().print("value: set by the preset where it differs from the default")
 
 
 def _print_overview(recipe: str, rows: Sequence[Setting], count: int) -> None:
+    from rich.text import Text
+
     table = folding_table(["key", "value", "meaning"])
     for row in rows:
-        table.add_row(row.key, _shown(row.value), row.summary)
+        table.add_row(*map(Text, (row.key, _shown(row.value), row.summary)))
     stdout().print(table)
     sections = dict.fromkeys(row.key.partition(".")[0] for row in rows if "." in row.key)
     stdout().print(
@@ -161,6 +167,7 @@ def copy(
 def move(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     overrides: Annotated[list[str], typer.Argument(metavar="KEY=PATH", help="Where files are now: data.source=...")],
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Set the new paths of the files that a run was made from: its data, the folder of its base encoder.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from openjepa.cli.compute import Device, ModelPrecision
+from openjepa.cli.compute import Device, ModelPrecision, TrustCode
 from openjepa.cli.output import remark, stderr
 
 
@@ -21,6 +21,7 @@ def demo(
     ] = 60,
     device: Device = "auto",
     precision: ModelPrecision = "auto",
+    trust_code: TrustCode = False,
 ) -> None:
     r"""Explore runs in the browser. Ctrl-C ends it. Needs: pip install "openjepa\[demo]"
 

@@ -48,7 +48,8 @@ def embed(
 ) -> None:
     """Write one vector a text. Row i of the result is record i of the input; memory does not grow with the file.
 
-    The input is read like data.source in training: text, JSON, CSV, Markdown, HTML, Parquet, Arrow, Excel. A record
+    The input is a file, folder or pattern that training can read: text, JSON, CSV, Markdown, HTML, Parquet, Arrow,
+    Excel; or lines of stdin. --column and --txt say how, whatever the run's data.column and data.txt are. A record
     without a text gets a zero vector and is counted. The vectors are the run's embedding; with --best, those of
     the encoder, layer and pooling that were best on validation in `openjepa eval RUN --sweep`.
 

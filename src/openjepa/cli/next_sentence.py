@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from openjepa.cli.compute import Device, ModelPrecision, TrustCode
-from openjepa.cli.output import AsJson, print_json, stdout
+from openjepa.cli.output import AsJson, print_json, stderr, stdout
 
 
 def next_sentence(
@@ -16,7 +16,7 @@ def next_sentence(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="One sentence or more, in quotes.")],
     corpus: Annotated[
         Path | None,
-        typer.Option("--corpus", help="Documents whose sentences are ranked: a file or folder; unset = held-out ones."),
+        typer.Option("--corpus", help="Documents whose sentences are ranked, all: a file or folder; unset = held out."),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Sentences to show.")] = 5,
     device: Device = "auto",
@@ -34,7 +34,9 @@ def next_sentence(
     from openjepa import api
 
     opened = api.load(run, device, precision)
-    found = opened.next_sentences(text, None if corpus is None else api.read_texts(corpus), top)
+    with stderr().status("encoding the sentences of the corpus"):
+        documents = None if corpus is None else api.read_texts(corpus, limit=None)
+        found = opened.next_sentences(text, documents, top)
     if as_json:
         print_json({"run": str(run), "text": text, **found.to_json()})
         return

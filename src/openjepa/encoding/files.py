@@ -1,7 +1,7 @@
 """Vectors of all texts in a file, in constant memory, and resumable: read a chunk, embed it, append it.
 
-A process that is killed loses the chunks it was at. The same command goes on behind the rows that are kept; it reads
-the texts before them again, only to see that they are still the same.
+A process that is killed loses the chunks it was at. Repeat the command to resume it behind the rows that are kept; it
+reads the texts before them again, only to see that they are still the same.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def embed_file(
         source: the texts.
         out: .npy [N, D], .parquet (columns id, vector) or .faiss. It appears when it is complete.
         compaction: which dimensions are kept, and as which numbers.
-        settings: what the vectors depend on beside the texts; a command that did not end is gone on with only if
-            they are the same.
+        settings: what the vectors depend on beside the texts; an interrupted command is resumed only if they are the
+            same.
         on_rows: called with a number of rows that are written, and whether an earlier process wrote them.
 
     Returns {"rows", "resumed_rows", "dim", "without_text", "first_without_text", "out", "files", "counts", "reading"}

@@ -21,7 +21,7 @@ from openjepa.core.manifest import write_manifest
 from openjepa.core.published import RUN_FOLDER
 from openjepa.core.rundir import RunDir, write_json
 from openjepa.core.values import as_yaml
-from openjepa.export.bundle import Format, export
+from openjepa.export.bundle import Format, export, needs_code
 from openjepa.export.card import without_folders
 from openjepa.export.source import Source
 from openjepa.training import checkpoint
@@ -49,6 +49,12 @@ def publish(run: RunDir, source: Source, to: Format, name: str, private: bool) -
     """
     if not hub.is_repository(name) or "/" not in name:
         raise UserError(f"{name!r} is no name of a model; give owner/name")
+    if needs_code(source, "sentence-transformers"):
+        raise UserError(
+            f"{source.name} marks the end of each sentence before it reads a text, so an export needs a file of code, "
+            f"and push uploads none; openjepa export {run.path} --to sentence-transformers --with-code --out FOLDER "
+            f"makes one, and hf upload {name} FOLDER uploads it"
+        )
     reason = hub.absence()
     if reason is not None:
         raise UserError(f"the hub ({hub.endpoint()}) cannot be reached ({reason}); nothing was published")

@@ -11,8 +11,9 @@ With these losses only (preset `paper`), the cosine rises and the rank of the ri
 on in `tiny`: VICReg on the answers' latents (`regularizer`), targets relative to what all answers share
 (`target_space`), and an EMA copy of the decoder as their source, so that targets change slowly (`target_encoder`).
 
-Preset `llm` is LLM-JEPA itself on a pretrained decoder: tokens are learned in a plain causal pass, in which the answer
-reads its question (`token_loss`), and the masked pass is left out in a share of the steps (`loss_dropout`).
+Preset `llm` follows LLM-JEPA on a pretrained decoder: tokens are learned in a plain causal pass, in which the answer
+reads its question (`token_loss`), and the masked pass is left out in a share of the steps (`loss_dropout`). Unlike
+there, no gradient flows into the target, positions of the answer restart at 0, and there is one [PRED], not up to four.
 """
 
 from __future__ import annotations

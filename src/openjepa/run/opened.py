@@ -65,7 +65,7 @@ class Run(RunVectors):
         return self._scored(opened.groups.values, opened.name, long)
 
     def _scored(self, groups: Callable[[], Iterable[Sequence[Task]]], name: str, long: LongTexts) -> Scorecard:
-        """The scorecard of all tasks of these groups, which is kept; says what a user has to know of what was read."""
+        """Score all tasks of these groups, save the scorecard, and warn of texts that were cut or unknown."""
         require_writable(self.folder.evals)
         networks, report = self.networks(), self.reading(long)
         with peak_memory() as peak:

@@ -183,14 +183,14 @@ class RunVectors(RunWeights):
             column: key or column of the text.
             id_column: key or column that names a row; None = where the row stands ("corpus.jsonl:17").
             on_rows: called with a number of rows that are written, and whether an earlier call wrote them.
-            txt: what a text of a .txt file is, as `data.txt`.
+            txt: what a text of a .txt file is, one of the rules of `data.txt`.
             dims: keep the first so many dimensions alone; see `train.matryoshka`.
             quantization: "int8" or "binary" instead of float32; see `encoding.compact.Compaction`.
             processes: how many have a copy of the encoder, each a device or a part of the cores. With more than one,
                 a script must guard its main part with `if __name__ == "__main__":`.
             max_line_mb: a line or text of more MiB is a row without a text; None = the run's data.max_line_mb.
 
-        A call that was interrupted is gone on with by the same call. The result also holds `reading`: how many texts
+        Repeat an interrupted call to resume it. The result also holds `reading`: how many texts
         were long, and which share of tokens was left out or unknown.
         """
         report = self.reading(long)

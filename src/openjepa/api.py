@@ -281,7 +281,8 @@ def _relocated(
     path: str | Path, overrides: Sequence[str], settings: Mapping[str, Any], trust_code: bool, force: bool
 ) -> list[Moved]:
     run = load(path, "cpu", trust_code=trust_code)
-    config, keys = type(run.config), run.config.location_keys()
+    config = type(run.config)
+    keys = run.config.location_keys()
     wanted = list(dict.fromkeys(config.setting_key(key) for key in [*map(override_key, overrides), *settings]))
     moved = config.load(run.config.model_dump(mode="json"), overrides, settings).with_absolute_paths()
     changes = [Moved(key, run.config.setting(key), moved.setting(key)) for key in wanted]

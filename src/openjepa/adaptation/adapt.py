@@ -103,7 +103,8 @@ def adapt(
     statistics = statistics_of(latents)
     predictable = int((latents.part_counts >= 3).sum())
     decision = decided(statistics, predictable, choice)
-    fit, evidence = None, {}
+    fit = None
+    evidence = {}
     if decision.kept != "start":
         fit = fitted(latents, statistics, decision)
         without_held_out = fitted(latents, statistics_of(latents, held_out=False), decision, held_out=False)

@@ -66,7 +66,8 @@ def _parts_of(
     latents: DocumentLatents, chosen: np.ndarray, generator: np.random.Generator
 ) -> tuple[list[np.ndarray], list[int]]:
     """The parts [n_i, D] of each document, and one of them drawn."""
-    first, last = np.searchsorted(latents.owner, chosen), np.searchsorted(latents.owner, chosen, side="right")
+    first = np.searchsorted(latents.owner, chosen)
+    last = np.searchsorted(latents.owner, chosen, side="right")
     parts = [np.array(latents.parts[a:b], dtype=np.float32) for a, b in zip(first, last, strict=True)]
     return parts, [int(generator.integers(len(rows))) for rows in parts]
 

@@ -63,7 +63,8 @@ def _from(folder: Path, task: Any) -> dict[str, Any]:
 def guarded(run: Run, suite: Suite, max_loss: float) -> Guarded:
     """Evaluate the run and its start on the suite; `max_loss` points are allowed to each measure."""
     scorecard: Scorecard = run.evaluate_suite(suite)
-    lines, held = [], True
+    lines = []
+    held = True
     for name, measure in scorecard.measures.items():
         change = 100 * measure.run_minus_init
         held &= change >= -max_loss

@@ -112,7 +112,8 @@ class _Writer:
     """The files of latents while they grow, from those in `before` if there are any."""
 
     def __init__(self, folder: Path, before: Path | None, held_out_share: float) -> None:
-        self._folder, self._held_out_share = folder, held_out_share
+        self._folder = folder
+        self._held_out_share = held_out_share
         self._files: dict[str, GrowingArray] = {}
         self._known: set[bytes] = set()  # digests of the words of documents that were there before
         self.documents = self.left_out = 0

@@ -60,7 +60,8 @@ class PredictorSums:
     with_documents: np.ndarray = field(init=False)  # [D, D] sum of z d^T
 
     def __post_init__(self) -> None:
-        self.of_parts, self.with_documents = np.zeros((self.dim, self.dim)), np.zeros((self.dim, self.dim))
+        self.of_parts = np.zeros((self.dim, self.dim))
+        self.with_documents = np.zeros((self.dim, self.dim))
 
     def add(self, parts: np.ndarray, documents: np.ndarray) -> None:
         """Add parts [P, D] and the document [P, D] of each."""

@@ -67,7 +67,8 @@ def masks(
         for name, figure in statistics.items()
         if name in ("hidden_share", "shown_share")
     ]
-    least, most = statistics["shown_positions"].least, statistics["positions"].most
+    least = statistics["shown_positions"].least
+    most = statistics["positions"].most
     smallest = f"smallest context {least:.0f} of {most:.0f} positions"
     stdout().print(", ".join([*shares, smallest]), soft_wrap=True)
     stdout().print(f"page: {file}", soft_wrap=True, markup=False)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 140  # columns without a terminal, so that tables in logs are not cut at 80
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: a check failed; a user error; Ctrl-C
+# exit codes: a check failed; a user error; Ctrl-C
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 

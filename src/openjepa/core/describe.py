@@ -115,7 +115,8 @@ def _type_name(field: FieldInfo) -> str:
 def _name(annotation: Any) -> str:
     if annotation is None or annotation is type(None):
         return "null"
-    origin, inner = get_origin(annotation), get_args(annotation)
+    origin = get_origin(annotation)
+    inner = get_args(annotation)
     if origin is Literal:
         return " | ".join(str(choice) for choice in inner)
     if origin in (Union, types.UnionType):

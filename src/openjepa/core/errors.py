@@ -38,7 +38,8 @@ class NonFinite(TrainingStopped):
         self, message: str, step: int, batches: Sequence[Mapping[str, Any]] = (), lr_factor: float = 1.0
     ) -> None:
         super().__init__(message)
-        self.step, self.batches = step, list(batches)
+        self.step = step
+        self.batches = list(batches)
         self.lr_factor = lr_factor  # factor of the learning rate that it happened with
 
 

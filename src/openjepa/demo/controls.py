@@ -38,7 +38,8 @@ class Controls:
     """Adds panels to the page that is being built. `gr` is the module gradio."""
 
     def __init__(self, gr: Any, limit: RateLimit) -> None:
-        self.gr, self.limit = gr, limit
+        self.gr = gr
+        self.limit = limit
 
     def add(self, panel: Panel) -> None:
         """The inputs and the answer of a panel."""
@@ -144,7 +145,8 @@ class Controls:
         gr = self.gr
         gr.Markdown(about)
         reads_captions = isinstance(panel, HiddenPatches) and panel.reads_captions
-        image, draw = gr.State(None), gr.State(0)
+        image = gr.State(None)
+        draw = gr.State(0)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 upload = gr.UploadButton(f"Upload an image (at most {MOST_MB} MB)", file_types=list(SUFFIXES))

@@ -29,7 +29,8 @@ def patch_figure(picture: Patches, keep: np.ndarray, label: str) -> str:
     """Only the patches `keep` [N] of an image, with a line below."""
     height, width = picture.pixels.shape[:2]
     rows, columns = picture.grid
-    y, x = np.arange(height) * rows // height, np.arange(width) * columns // width
+    y = np.arange(height) * rows // height
+    x = np.arange(width) * columns // width
     alpha = 255 * keep.reshape(picture.grid)[y[:, None], x[None, :]].astype(np.uint8)
     image = f'<img class="picture" alt="{escape(label)}" src="{png_uri(picture.pixels, alpha)}">'
     return f"<figure>{image}<figcaption>{escape(label)}</figcaption></figure>"

@@ -35,7 +35,11 @@ from openjepa.demo.held_out_images import Chosen, HeldOutImages, ImageMatch, Ref
 from openjepa.tasks.captions import image_skills
 
 OTHER_CAPTIONS = 8  # of other images, which a caption is compared with
-YOURS, OWN, OTHER, NONE = "yours", "own", "other", "none"  # kinds of captions
+# kinds of captions
+YOURS = "yours"
+OWN = "own"
+OTHER = "other"
+NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class HiddenPatches:
     def __init__(
         self, run: Run, collate: MaskedImageCollator | CaptionCollator, images: ImageSet | CaptionedImages
     ) -> None:
-        self.run, self.held_out = run, HeldOutImages(run, images)
+        self.run = run
+        self.held_out = HeldOutImages(run, images)
         self.reads_captions = isinstance(images, CaptionedImages) and images.text != "none"
         self.synthetic = images.cfg.source.strip() == WORLD
         self.tokenizer = collate.tokenizer if isinstance(collate, CaptionCollator) else None
@@ -141,7 +146,8 @@ class HiddenPatches:
 
     def predict(self, batch: MaskedImages) -> PatchPrediction:
         """How well the hidden patches of row 0 are predicted. Raises UserError if the run predicts something else."""
-        method, compute = self.run.experiment.method, self.run.compute
+        method = self.run.experiment.method
+        compute = self.run.compute
         with evaluating(method, compute):
             found = latents_of(method, method(batch.to(compute.device)))
         latents = Latents(found.predicted.float().cpu(), found.target.float().cpu())  # [M, D]

@@ -67,7 +67,9 @@ class HiddenSentence:
     title = "Hidden sentence"
 
     def __init__(self, run: Run, collate: MaskedSentencesCollator) -> None:
-        self.run, self.collate, self.rows = run, collate, collate.rows
+        self.run = run
+        self.collate = collate
+        self.rows = collate.rows
         self.reader = reader_of(run)
         self.method: Any = run.experiment.method  # has `all_targets`, as in `tasks.sentences`
         self.documents = [fitting for text in run.held_out_texts(DOCUMENTS) if (fitting := self._fitting(text))]

@@ -28,7 +28,8 @@ class RateLimit:
     """The buckets of all clients; thread-safe. `clock` counts seconds."""
 
     def __init__(self, per_minute: int = PER_MINUTE, clock: Callable[[], float] = time.monotonic) -> None:
-        self.per_minute, self.clock = per_minute, clock
+        self.per_minute = per_minute
+        self.clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}  # client -> questions left, and the time of that count
         self._lock = threading.Lock()
 
@@ -70,7 +71,8 @@ class Guard:
     """
 
     def __init__(self, app: Any, limit: RateLimit) -> None:
-        self.app, self.limit = app, limit
+        self.app = app
+        self.limit = limit
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "")

@@ -120,7 +120,8 @@ def _add_panels(gr: Any, controls: Controls, run: ShownRun) -> None:
 
 def _add_training(gr: Any, page: Any, run: ShownRun) -> None:
     """Words and charts that follow the run's log files; charts are sent only when a file has changed."""
-    progress, charts = gr.HTML(padding=False), gr.HTML(padding=False)
+    progress = gr.HTML(padding=False)
+    charts = gr.HTML(padding=False)
     drawn = gr.State(None)
     due = [page.load, gr.Timer(EVERY_S).tick]
     gr.on(due, _look(gr, run), drawn, [progress, charts, drawn], queue=False, show_progress="hidden")

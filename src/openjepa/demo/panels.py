@@ -23,7 +23,8 @@ Panel = HiddenSentence | SimilarTexts | Questions | HiddenPatches | SeveralViews
 
 def panels_of(run: Run) -> list[Panel]:
     """The panels of a run with a checkpoint, the most informative first; none if it reads no texts and no images."""
-    held_out, collate = run.experiment.eval_data, run.experiment.collate
+    held_out = run.experiment.eval_data
+    collate = run.experiment.collate
     if isinstance(held_out, ImageSet | CaptionedImages):
         return [_of_images(run, held_out)]
     panels: list[Panel] = []

@@ -61,7 +61,9 @@ class Questions:
     title = "Question and answer"
 
     def __init__(self, run: Run, collate: QuestionCollator, held_out: TokenizedQuestions) -> None:
-        self.run, self.collate, self.max_len = run, collate, held_out.max_len
+        self.run = run
+        self.collate = collate
+        self.max_len = held_out.max_len
         self.readable = require_readable(run.experiment, run.recipe)
         self.reader = reader_of(run)
         self.known: dict[str, tuple[str, str]] = {}  # held-out questions by their words: question and answer
@@ -77,7 +79,9 @@ class Questions:
                 question, answer = (self.readable.decode(ids.tolist()).strip() for ids in row)
                 self.known.setdefault(same_words(question), (question, answer))
                 latents.setdefault(answer, latent)
-        self.answers, self.latents = list(latents), np.stack(list(latents.values()))  # C, [C, D]
+        # C, [C, D]
+        self.answers = list(latents)
+        self.latents = np.stack(list(latents.values()))
         self.verdict = verdict_of(run)
 
     @property

@@ -167,7 +167,8 @@ def _mark(match: Match) -> str:
 
 def _scale(cosine: float, chance: Chance) -> str:
     """The cosine as a mark on [-1, 1], above the band of mean +- 2 standard deviations of unrelated texts."""
-    low, high = _percent(chance.mean - 2 * chance.std), _percent(chance.mean + 2 * chance.std)
+    low = _percent(chance.mean - 2 * chance.std)
+    high = _percent(chance.mean + 2 * chance.std)
     return (
         f'<span class="scale" aria-hidden="true"><i style="left:{low:.1f}%;width:{max(high - low, 1):.1f}%"></i>'
         f'<b style="left:{_percent(cosine):.1f}%"></b></span>'

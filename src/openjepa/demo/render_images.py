@@ -16,8 +16,11 @@ from openjepa.demo.views import ViewsAnswer
 
 def hidden_patches(answer: PatchAnswer) -> str:
     """The mask, the map of the prediction, its cosine beside random pairs, captions and neighbours."""
-    picture, prediction = answer.picture, answer.prediction
-    hidden, shown, neither = answer.hidden, answer.shown, ~(answer.hidden | answer.shown)
+    picture = answer.picture
+    prediction = answer.prediction
+    hidden = answer.hidden
+    shown = answer.shown
+    neither = ~(answer.hidden | answer.shown)
     figures = [
         patch_figure(picture, hidden | ~hidden, "the image as the run reads it"),
         patch_figure(picture, shown, f"visible: {shown.sum()} of {len(shown)} patches"),
@@ -54,7 +57,8 @@ def _maps(answer: PatchAnswer) -> str:
 
 
 def _cosine_and_skill(prediction: PatchPrediction) -> list[str]:
-    mean, chance = prediction.mean, prediction.chance
+    mean = prediction.mean
+    chance = prediction.chance
     same = ""
     if not math.isnan(prediction.same_position):
         same = f", those at the same position {prediction.same_position:.3f}"

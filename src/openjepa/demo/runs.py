@@ -21,7 +21,9 @@ class ShownRun:
     """A run on the page. Making it opens its panels if it has a checkpoint; raises UserError if it cannot."""
 
     def __init__(self, run: Run, name: str) -> None:
-        self.run, self.name, self.training = run, name, Training(run)
+        self.run = run
+        self.name = name
+        self.training = Training(run)
         self.step: int | None = None  # of the checkpoint that the panels use
         self.panels: list[Panel] = []
         self._lock = threading.Lock()

@@ -47,7 +47,8 @@ class SimilarTexts:
     title = "Similar texts"
 
     def __init__(self, run: Run, rows: TextRows | SentenceRows) -> None:
-        self.run, self.rows = run, rows
+        self.run = run
+        self.rows = rows
         self.corpus = list({same_words(text): text for text in run.held_out_texts()}.values())  # C
         self.vectors = run.encode(self.corpus)  # [C, D]
 

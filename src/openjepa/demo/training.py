@@ -39,7 +39,8 @@ class Training:
     title = "Training"
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.time) -> None:
-        self.run, self.clock = run, clock
+        self.run = run
+        self.clock = clock
 
     def signature(self) -> Signature:
         """Equal as long as no log file changed: time of change and size of each."""

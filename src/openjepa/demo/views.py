@@ -61,7 +61,9 @@ class SeveralViews:
     title = "Views of an image"
 
     def __init__(self, run: Run, collate: ViewCollator, images: ImageSet) -> None:
-        self.run, self.collate, self.held_out = run, collate, HeldOutImages(run, images)
+        self.run = run
+        self.collate = collate
+        self.held_out = HeldOutImages(run, images)
         rows, columns = collate.grid
         self.at_once = min(MOST_IMAGES, images_at_once(rows * columns))
 
@@ -71,7 +73,8 @@ class SeveralViews:
         others = self.held_out.others(image.pixels)[: self.at_once - 1]
         batch = self.batch(image.pixels, draw, others)
         embedded = self.embedded(batch)  # [B, G + L, D]
-        own, unrelated = embedded[0], embedded[1:].reshape(-1, embedded.shape[2])
+        own = embedded[0]
+        unrelated = embedded[1:].reshape(-1, embedded.shape[2])
         units = unit_rows(own)
         pairs = inner_products(units, units)  # [G + L, G + L]
         others_cosines = inner_products(units, unit_rows(unrelated))
@@ -114,14 +117,16 @@ class SeveralViews:
 
     def predict(self, batch: ImageViews) -> tuple[np.ndarray, np.ndarray]:
         """The predictions from the context views and their targets, each [B, Z]."""
-        method, compute = self.run.experiment.method, self.run.compute
+        method = self.run.experiment.method
+        compute = self.run.compute
         with evaluating(method, compute):
             found = latents_of(method, method(batch.to(compute.device)))
         return found.predicted.float().cpu().numpy(), found.target.float().cpu().numpy()
 
     def _embed(self, views: Tensor) -> np.ndarray:
         """views [B, V, 3, s, s] -> [B, V, D]."""
-        method, compute = self.run.experiment.method, self.run.compute
+        method = self.run.experiment.method
+        compute = self.run.compute
         rows, columns = self.collate.grid
         scale = views.shape[-1] / self.held_out.size  # of a local view
         images = Images(

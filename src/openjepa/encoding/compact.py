@@ -106,7 +106,8 @@ def neighbours_kept(full: np.ndarray, compact: np.ndarray) -> float | None:
     """
     if len(full) < FEWEST_ROWS:
         return None
-    before, after = _nearest(full), _nearest(compact)
+    before = _nearest(full)
+    after = _nearest(compact)
     shared = [len(set(a) & set(b)) for a, b in zip(before, after, strict=True)]
     return float(np.mean(shared)) / NEIGHBOURS
 

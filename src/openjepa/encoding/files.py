@@ -129,7 +129,8 @@ def _chunks(rows: Iterator[TextRow]) -> Iterator[Chunk]:
 
 
 def _next_rows(rows: Iterator[TextRow]) -> list[TextRow]:
-    chunk, chars = [], 0
+    chunk = []
+    chars = 0
     while len(chunk) < CHUNK and chars < CHUNK_CHARS and (row := next(rows, None)) is not None:
         chunk.append(row)
         chars += len(row.text or "")
@@ -138,7 +139,8 @@ def _next_rows(rows: Iterator[TextRow]) -> list[TextRow]:
 
 def _skip(chunks: Iterator[Chunk], rows: int, digest: str, source: str, kept: Path) -> int:
     """Read past the rows that are already written. Raises UserError if they are no longer the same."""
-    done, found = 0, ""
+    done = 0
+    found = ""
     while done < rows and (chunk := next(chunks, None)) is not None:
         read, found = chunk.about
         done += len(read)

@@ -22,7 +22,10 @@ class GrowingArray:
     """
 
     def __init__(self, path: Path, dtype: str, shape: tuple[int, ...] = (), rows: int = 0) -> None:
-        self.path, self.dtype, self.shape, self.rows = path, np.dtype(dtype), shape, rows
+        self.path = path
+        self.dtype = np.dtype(dtype)
+        self.shape = shape
+        self.rows = rows
         path.touch()
         self._file = path.open("r+b")
         self._write_header()

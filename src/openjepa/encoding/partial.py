@@ -27,7 +27,9 @@ from openjepa.core.rundir import write_json
 from openjepa.encoding.exclusive import only_writer
 from openjepa.encoding.growing import GrowingArray
 
-VECTORS, IDS, STATE = "vectors.npy", "ids.jsonl", "state.json"
+VECTORS = "vectors.npy"
+IDS = "ids.jsonl"
+STATE = "state.json"
 
 
 class PartialVectors:
@@ -49,7 +51,9 @@ class PartialVectors:
         with ExitStack() as held:
             held.enter_context(only_writer(self.path, out))
             saved = self._saved() or {"rows": 0, "id_bytes": 0, "notes": {}}
-            self.rows, self.notes = saved["rows"], saved["notes"]  # whole rows, and what else was saved with them
+            # whole rows, and what else was saved with them
+            self.rows = saved["rows"]
+            self.notes = saved["notes"]
             self._vectors = GrowingArray(self.path / VECTORS, dtype, (dim,), self.rows)
             with writing(out):
                 self._ids = (self.path / IDS).open("ab")

@@ -62,7 +62,9 @@ def retrieved(predicted: Vectors, candidates: Vectors, pools: np.ndarray) -> Ret
 
 def _within(cosines: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Cosines [n, K] of each item with its pool, target first, and which are real -> the fields of Retrieved."""
-    own, rest, counted = cosines[:, 0], cosines[:, 1:], real[:, 1:]
+    own = cosines[:, 0]
+    rest = cosines[:, 1:]
+    counted = real[:, 1:]
     others = (rest * counted).sum(axis=1) / counted.sum(axis=1)
     ranks = 1 + ((rest > own[:, None] - RESOLUTION) & counted).sum(axis=1)
     return own, others, ranks, real.sum(axis=1)

@@ -19,7 +19,9 @@ from scipy import sparse
 from openjepa.core.errors import UserError
 from openjepa.tasks.tfidf import WORDS
 
-K1, B = 1.2, 0.75  # Lucene's defaults, within the ranges that Robertson & Zaragoza recommend
+# Lucene's defaults, within the ranges that Robertson & Zaragoza recommend
+K1 = 1.2
+B = 0.75
 
 
 def bm25(

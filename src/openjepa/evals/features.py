@@ -70,7 +70,9 @@ def embedder_of(
     experiment: Experiment, batch_tokens: int = BATCH_TOKENS, report: ReadingReport | None = None
 ) -> Callable[[Sequence[Any]], np.ndarray]:
     """The embedder of an experiment's method, on its device; `report` as for `embed_all`."""
-    method, read, compute = experiment.method, experiment.embedding.inputs, experiment.compute
+    method = experiment.method
+    read = experiment.embedding.inputs
+    compute = experiment.compute
     return lambda inputs: embed_all(method, read, inputs, batch_tokens, compute, report)
 
 

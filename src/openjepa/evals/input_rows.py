@@ -41,13 +41,15 @@ class InputRows:
             return cls(inputs, np.arange(len(inputs)), np.ones(len(inputs)), prepare, len(inputs))
         report = ReadingReport(prepare) if report is None else report
         rows: list[np.ndarray] = []
-        owner, tokens = [], []
+        owner = []
+        tokens = []
         for number, windows in enumerate(prepare.rows_of(inputs)):
             for row, length in report.add(windows) or [(prepare.blank, 0)]:
                 rows.append(row)
                 owner.append(number)
                 tokens.append(length)
-        weight, index = np.array(tokens, dtype=np.float64), np.array(owner)  # [R]
+        weight = np.array(tokens, dtype=np.float64)  # [R]
+        index = np.array(owner)  # [R]
         total = np.bincount(index, weight, minlength=len(inputs))[index]  # [R]
         share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
         return cls(rows, index, share, prepare.collate, len(inputs), prepare.unit_length)

@@ -126,7 +126,8 @@ def _vectors(experiment: Experiment, batch: Batch, encoder: str | None) -> dict[
 
 def _layers(experiment: Experiment, batch: Batch, only: str | None) -> dict[str, Layers]:
     """Latents of all encoders with the modality of the embedding's encoder, or of `only` one of them."""
-    encoders, embedding = experiment.method.encoders(), experiment.embedding
+    encoders = experiment.method.encoders()
+    embedding = experiment.embedding
     if embedding.encoder_inputs is None or embedding.encoder not in encoders:
         raise UserError(
             "this recipe does not say which encoders it has and what they read (Method.encoders and "

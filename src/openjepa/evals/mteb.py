@@ -24,7 +24,8 @@ class MtebEncoder:
     """An implementation of mteb's `EncoderProtocol`, with cosines as similarity."""
 
     def __init__(self, embed: Embed, meta: Any) -> None:
-        self.embed, self.mteb_model_meta = embed, meta
+        self.embed = embed
+        self.mteb_model_meta = meta
 
     def encode(self, inputs: Iterable[dict[str, Any]], **_about_the_task: Any) -> np.ndarray:
         """[N, D] of all texts in the batches. Prompts and names of tasks are ignored: no recipe has prompts."""

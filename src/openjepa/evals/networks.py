@@ -16,7 +16,8 @@ class Networks(Mapping[str, Experiment]):
     """`networks[name]` builds the experiment of that name, unless it is the one built last. `run` is not built here."""
 
     def __init__(self, run: Callable[[], Experiment], others: Mapping[str, Callable[[], Experiment]]) -> None:
-        self._run, self._others = run, dict(others)
+        self._run = run
+        self._others = dict(others)
         self._name = ""  # of the network in memory
         self._held: Experiment | None = None
 
@@ -25,7 +26,8 @@ class Networks(Mapping[str, Experiment]):
             return self._run()
         if self._name != name or self._held is None:
             build = self._others[name]
-            self._name, self._held = name, None
+            self._name = name
+            self._held = None
             gc.collect()  # an experiment's parts may refer to each other
             self._held = build()
         return self._held

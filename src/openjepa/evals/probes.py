@@ -30,7 +30,8 @@ def knn(train: Vectors, train_labels: Labels, test: Vectors, test_labels: Labels
     A neighbour's vote weighs exp(cosine / 0.07) (Caron et al. 2021), so nearer ones count more and ties hardly occur.
     """
     classes, labels = np.unique(train_labels, return_inverse=True)  # [C], [N]
-    train, test = unit_rows(train), unit_rows(test)
+    train = unit_rows(train)
+    test = unit_rows(test)
     k = min(k, len(labels))
     guesses = []
     for start in range(0, test.shape[0], ROWS_AT_ONCE):
@@ -86,7 +87,8 @@ def _select_and_fit(train: Vectors, labels: np.ndarray, test: Vectors, held_out:
 def _scaled(train: Vectors, test: Vectors) -> tuple[Vectors, Vectors]:
     if not isinstance(train, np.ndarray):
         return train, test
-    mean, deviation = train.mean(axis=0), train.std(axis=0)  # [D], [D]
+    mean = train.mean(axis=0)  # [D]
+    deviation = train.std(axis=0)  # [D]
     deviation = np.where(deviation > 0, deviation, 1)
     return (train - mean) / deviation, (test - mean) / deviation
 

@@ -144,7 +144,9 @@ class Scorecard:
         One interval in twenty excludes 0 by chance; the sentence gives their expected number. Controls are not counted.
         """
         counted = [measure for measure in self.measures.values() if not measure.control]
-        better, worse, total = self.better(), self.worse(), len(counted)
+        better = self.better()
+        worse = self.worse()
+        total = len(counted)
         rose = f"helped on {len(better)} of {total} measures: {self._examples(better)}"
         fell = f"HURT: below its own initialisation on {len(worse)} of {total} measures: {self._examples(worse)}"
         if better and worse:
@@ -202,8 +204,10 @@ class Scorecard:
         largest = sorted(names, key=lambda name: -abs(self.measures[name].run_minus_init))[:NAMED]
         shown = []
         for name in largest:
-            measure, short = self.measures[name], name.removeprefix(self._prefix())
-            init, run = measure.values["init"], measure.values["run"]
+            measure = self.measures[name]
+            short = name.removeprefix(self._prefix())
+            init = measure.values["init"]
+            run = measure.values["run"]
             shown.append(f"{short} {init:.2f} -> {run:.2f} (chance {_shown(measure.chance)})")
         return ", ".join(shown) + (", ..." if len(names) > NAMED else "")
 

@@ -48,7 +48,8 @@ class Score:
             return self.items
         from scipy.stats import rankdata
 
-        first, second = rankdata(self.items), rankdata(self.gold)
+        first = rankdata(self.items)
+        second = rankdata(self.gold)
         spread = first.std() * second.std()
         return (first - first.mean()) * (second - second.mean()) / (spread or 1.0)
 
@@ -63,8 +64,11 @@ def spearman_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """[R, N], [R, N] -> [R] Spearman's rank correlation of each pair of rows; 0 where a row is constant."""
     from scipy.stats import rankdata
 
-    a, b = rankdata(first, axis=1), rankdata(second, axis=1)  # [R, N], ties share their mean rank
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    # [R, N], ties share their mean rank
+    a = rankdata(first, axis=1)
+    b = rankdata(second, axis=1)
+    a = a - a.mean(axis=1, keepdims=True)
+    b = b - b.mean(axis=1, keepdims=True)
     spread = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))  # [R]
     return np.divide((a * b).sum(axis=1), spread, out=np.zeros(len(a)), where=spread > 0)
 
@@ -82,7 +86,8 @@ def difference_draws(
     """[resamples, S] bootstrap values of S differences; each resample draws the same test items for all."""
     count = len(first[0].items)
     assert all(len(score.items) == count for score in (*first, *second)), "a paired bootstrap needs the same items"
-    pairs, groups = list(zip(first, second, strict=True)), shared_groups((*first, *second))
+    pairs = list(zip(first, second, strict=True))
+    groups = shared_groups((*first, *second))
     if any(score.gold is not None for score in (*first, *second)):
         assert groups is None, "rank correlations of groups are not redrawn"
         draws = _draws(count, resamples, generator)

@@ -76,7 +76,8 @@ def similar(texts: Sequence[str], vectors: np.ndarray, background: np.ndarray, s
         require_finite(embedded, "the model")
     cosines = inner_products(unit_rows(vectors), unit_rows(vectors))  # [N, N]
     random = random_pair_cosines(background, generator_for(seed, "similar", "random pairs"))  # [P]
-    mean, std = float(random.mean()), float(random.std())
+    mean = float(random.mean())
+    std = float(random.std())
     below = np.searchsorted(np.sort(random), cosines - RESOLUTION)  # [N, N]
     count = len(background)
     enough = count >= LEAST_BACKGROUND

@@ -241,7 +241,8 @@ def score_column(
 
 
 def _measure(name: str, scores: Mapping[str, Scores], seed: int) -> Measure:
-    run, init = scores["run"][name], scores["init"][name]
+    run = scores["run"][name]
+    init = scores["init"][name]
     generator = generator_for(seed, "scorecard", name)
     interval = difference_interval(run, init, generator, level=LEVEL) if run.can_be_redrawn else None
     return Measure(

@@ -280,7 +280,8 @@ class Suite:
 
     def _paths(self) -> list[Path]:
         """Files and folders that entries name."""
-        folder, entries = self.path.parent, self.config.tasks
+        folder = self.path.parent
+        entries = self.config.tasks
         named = [value for entry in entries for value in vars(entry).values() if isinstance(value, Path)]
         sources = [entry.local(folder) for entry in entries if isinstance(entry, HiddenSentence)]
         return [*(folder / path.expanduser() for path in named), *(path for path in sources if path is not None)]

@@ -50,7 +50,8 @@ def proof_images(pixels: int) -> list[Image.Image]:
     generator = np.random.default_rng(0)
     images = []
     for number, (tall, wide) in enumerate(SHAPES):
-        height, width = int(tall * pixels), int(wide * pixels)
+        height = int(tall * pixels)
+        width = int(wide * pixels)
         y, x = np.mgrid[0:height, 0:width]
         waves = 127 * np.sin(x / (3 + number))[..., None] * np.cos(y[..., None] / np.array([4, 5, 7]))
         noise = generator.normal(0, 20, (height, width, 3))

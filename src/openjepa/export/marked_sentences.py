@@ -21,7 +21,9 @@ class MarkedSentences(Transformer):
     ):
         super().__init__(*args, **kwargs)
         self.config_keys = [*self.config_keys, "min_chars", "max_chars", "prefix"]
-        self.min_chars, self.max_chars, self.prefix = min_chars, max_chars, list(prefix)
+        self.min_chars = min_chars
+        self.max_chars = max_chars
+        self.prefix = list(prefix)
 
     def preprocess(  # ty: ignore[incompatible-method-override]
         self, inputs: Any, prompt: str | None = None, **kwargs: Any

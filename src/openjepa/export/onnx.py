@@ -19,7 +19,8 @@ from openjepa.export.twins import stock_model
 from openjepa.models.pooling import StatePooling, pooled
 from openjepa.models.sentence_head import SentenceHead
 
-MODEL, MODEL_INT8 = "model.onnx", "model_int8.onnx"
+MODEL = "model.onnx"
+MODEL_INT8 = "model_int8.onnx"
 QUERIES = "query_embedding"  # where queries are mapped otherwise than documents
 OUTPUT = "sentence_embedding"  # the name that sentence-transformers expects; "embedding" clashes in onnxruntime
 
@@ -29,7 +30,8 @@ class TextGraph(nn.Module):
 
     def __init__(self, model: nn.Module, head: SentenceHead) -> None:
         super().__init__()
-        self.model, self.head = model, head
+        self.model = model
+        self.head = head
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """input_ids, attention_mask [B, T] int64 -> [B, D] float32; where queries are mapped, also theirs [B, D]."""
@@ -43,7 +45,9 @@ class ImageGraph(nn.Module):
 
     def __init__(self, encoder: Any, pooling: StatePooling, unit_length: bool) -> None:
         super().__init__()
-        self.encoder, self.pooling, self.unit_length = encoder, pooling, unit_length
+        self.encoder = encoder
+        self.pooling = pooling
+        self.unit_length = unit_length
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """pixel_values [B, 3, S, S] in [-1, 1] -> [B, D] float32."""
@@ -57,7 +61,8 @@ def write_onnx(source: Source, file: Path) -> None:
 
     pooling: Any = source.embedding.pooling
     unit_length = source.embedding.normalization == "unit"
-    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim.DYNAMIC
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    length = torch.export.Dim.DYNAMIC
     if source.reads_texts:
         model = stock_model(source.network, source.tokenizer.pad_id, source.embedding.causal)
         normalization = source.embedding.normalization
@@ -65,12 +70,14 @@ def write_onnx(source: Source, file: Path) -> None:
         row = source.row("one two three four five six")
         ids = torch.from_numpy(row).repeat(2, 1)  # [2, T]
         arguments: tuple[Tensor, ...] = (ids, torch.ones_like(ids))
-        names, shapes = ["input_ids", "attention_mask"], [{0: batch, 1: length}, {0: batch, 1: length}]
+        names = ["input_ids", "attention_mask"]
+        shapes = [{0: batch, 1: length}, {0: batch, 1: length}]
     else:
         graph = ImageGraph(source.network, pooling, unit_length)
         side = source.images.pixels
         arguments = (torch.zeros(2, 3, side, side),)
-        names, shapes = ["pixel_values"], [{0: batch}]
+        names = ["pixel_values"]
+        shapes = [{0: batch}]
     with torch.no_grad(), quiet_export():
         program = torch.onnx.export(
             graph.eval(),

@@ -83,7 +83,9 @@ def by_onnx(folder, inputs, file):
     else:
         from PIL import Image
 
-        side, mean, std = described["pixels"], described["image_mean"], described["image_std"]
+        side = described["pixels"]
+        mean = described["image_mean"]
+        std = described["image_std"]
         resized = [image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for image in inputs]
         pixels = (np.stack([np.asarray(image) for image in resized]).astype(np.float32) / 255 - mean) / std
         fed = {"pixel_values": pixels.transpose(0, 3, 1, 2).astype(np.float32)}

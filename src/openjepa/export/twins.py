@@ -157,7 +157,8 @@ def _gpt2_tensors(decoder: TextEncoder) -> TensorsByName:
 def _siglip_vision(encoder: ViT) -> Any:
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    block, side = _first_block(encoder.trunk), encoder.grid[0]
+    block = _first_block(encoder.trunk)
+    side = encoder.grid[0]
     config = SiglipVisionConfig(
         hidden_size=encoder.dim,
         intermediate_size=_hidden(block),

@@ -51,7 +51,9 @@ def health(latents: HealthSample) -> dict[str, float]:
     NaN or infinite values; where it is above 0, the metrics that touch them are NaN.
     """
     latents = _subsample(latents)
-    context, predicted, target = latents.embedding, latents.predicted, latents.target
+    context = latents.embedding
+    predicted = latents.predicted
+    target = latents.target
     values = torch.cat([x.flatten().float() for x in (context, predicted, target)])
     found = {"nonfinite": float((~values.isfinite()).double().mean()) if len(values) else 0.0}
     found |= _embedding_metrics(context)
@@ -194,7 +196,8 @@ def teacher_distance(student: Tensor, teacher: Tensor) -> float:
 
     0 = equal up to an offset, 1 = unrelated. Healthy is small: a teacher far from its student lags behind it.
     """
-    s, t = _centre(student), _centre(teacher)
+    s = _centre(student)
+    t = _centre(teacher)
     variance = s.square().sum() + t.square().sum()
     return 0.0 if variance == 0 else float((s - t).square().sum() / variance)
 

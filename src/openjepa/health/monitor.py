@@ -48,7 +48,9 @@ class HealthMonitor:
         self.batches = list(batches)
         if not self.batches:
             raise UserError("no held-out batch to check health on: the eval split is empty")
-        self.write, self.watch, self.settings = write, watch, settings
+        self.write = write
+        self.watch = watch
+        self.settings = settings
         self.first: Record | None = None
         self.best: Record | None = None
 
@@ -126,7 +128,8 @@ def health_score(metrics: Mapping[str, float], verdict: Verdict) -> float:
 
 def look(method: Method, batch: Batch) -> tuple[StepOutput, HealthSample]:
     """A method's output and health sample for one batch, in eval mode. Raises UserError if it returns no latents."""
-    output, more = method(batch), method.inspect(batch)
+    output = method(batch)
+    more = method.inspect(batch)
     latents = latents_of(method, output)
     return output, HealthSample(
         predicted=latents.predicted,

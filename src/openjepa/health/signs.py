@@ -15,15 +15,27 @@ LEARNED_BY_FRAC = 0.25  # of the run: predictions no better than a constant are 
 SKILL_FLOOR = 0.02  # R^2: above the sampling noise of some hundred held-out latents
 SPREAD_DEAD = 1e-4  # variance share: pairwise cosine 0.9999, below what averaging over a long random input leaves
 SPREAD_FALLEN = 1e-2  # dead as well if below this and a tenth of step 0, and if the std has fallen
-POSITION_COLLAPSED, POSITION_AT_RISK = 0.9, 0.75  # of the targets' variance
+# of the targets' variance
+POSITION_COLLAPSED = 0.9
+POSITION_AT_RISK = 0.75
 POSITION_SKILL = 0.1  # R^2 beyond the position-wise mean that is evidence of content
-WITHIN_ROW_COLLAPSED, WITHIN_ROW_AT_RISK = 0.02, 0.05  # of the targets' variance; rows drawn at random have 1
-SCALE_COLLAPSED, SCALE_AT_RISK = 0.1, 0.3  # of step 0, norm and std alike; 6.8 -> 0.6 is 0.09, and looked healthy
+# of the targets' variance; rows drawn at random have 1
+WITHIN_ROW_COLLAPSED = 0.02
+WITHIN_ROW_AT_RISK = 0.05
+# of step 0, norm and std alike; 6.8 -> 0.6 is 0.09, and looked healthy
+SCALE_COLLAPSED = 0.1
+SCALE_AT_RISK = 0.3
 SCALE_EXPLODED = 100.0  # times step 0; a variance hinge may rightly lift small outputs tenfold
-RANK_COLLAPSED, RANK_AT_RISK = 0.03, 0.1  # of min(N, D): rank 6 of 256 is 0.023; working small runs had 0.09 and more
-RANK_FEWEST_COLLAPSED, RANK_FEWEST_AT_RISK = 1.5, 2.5  # dimensions, where min(N, D) is small
+# of min(N, D): rank 6 of 256 is 0.023; working small runs had 0.09 and more
+RANK_COLLAPSED = 0.03
+RANK_AT_RISK = 0.1
+# dimensions, where min(N, D) is small
+RANK_FEWEST_COLLAPSED = 1.5
+RANK_FEWEST_AT_RISK = 2.5
 RANK_LEAST_CAP = 8  # below this many samples or dimensions a rank means nothing
-CONE_COLLAPSED, CONE_AT_RISK = 0.02, 0.1  # 1 - mean cosine: unrelated inputs at cosine 0.98 and 0.9
+# 1 - mean cosine: unrelated inputs at cosine 0.98 and 0.9
+CONE_COLLAPSED = 0.02
+CONE_AT_RISK = 0.1
 FALLEN = 0.5  # of the value at step 0: below it, a metric has fallen
 PREDICTOR_ALIVE_RANK = 0.25  # of the cap: predictions so varied on a collapsed encoder come from the predictor
 PREDICTOR_ALIVE_STD = 0.1  # normalised targets have a std of 1, and variance hinges aim at it
@@ -50,12 +62,14 @@ class CheckMetrics:
 
     def fell(self, name: str) -> bool:
         """Whether it is below half of step 0. Without a value at step 0: true, but not early in a run."""
-        now, start = self(name), self.at_start(name)
+        now = self(name)
+        start = self.at_start(name)
         return now is not None and (not self.early if start is None else now < FALLEN * start)
 
     def ratio(self, name: str) -> float | None:
         """Value relative to step 0."""
-        now, start = self(name), self.at_start(name)
+        now = self(name)
+        start = self.at_start(name)
         return now / start if now is not None and start else None
 
 
@@ -72,7 +86,8 @@ def position_only(limit: float) -> Evidence:
     """Position explains more than `limit` of the targets, and predictions have no skill beyond it."""
 
     def evidence(m: CheckMetrics) -> str | None:
-        share, beyond = m("position_share"), m("skill_position")
+        share = m("position_share")
+        beyond = m("skill_position")
         if m.early or share is None or share <= limit or (beyond is not None and beyond > POSITION_SKILL):
             return None
         shown = "" if beyond is None else f", skill beyond it {beyond:.2f}"
@@ -93,7 +108,8 @@ def _dead_spread(m: CheckMetrics, of: str = "") -> bool:
 
 
 def _low_rank(m: CheckMetrics, share: float, fewest: float) -> bool:
-    rank, cap = m("rank"), m("rank_cap")
+    rank = m("rank")
+    cap = m("rank_cap")
     if rank is None or cap is None or cap < RANK_LEAST_CAP:
         return False
     return rank < max(share * cap, fewest)
@@ -101,7 +117,8 @@ def _low_rank(m: CheckMetrics, share: float, fewest: float) -> bool:
 
 def predictor_absorbed(m: CheckMetrics) -> str | None:
     """Predictions are varied, the encoder's embeddings have collapsed or lost their rank."""
-    rank, std = m("predicted_rank_frac"), m("predicted_std")
+    rank = m("predicted_rank_frac")
+    std = m("predicted_std")
     low_rank = _low_rank(m, RANK_COLLAPSED, RANK_FEWEST_COLLAPSED) and m.fell("rank_frac")
     dead = "spread" if _dead_spread(m) else "rank" if low_rank else None
     if dead is None or rank is None or std is None or rank < PREDICTOR_ALIVE_RANK or std < PREDICTOR_ALIVE_STD:
@@ -117,7 +134,8 @@ def complete(m: CheckMetrics) -> str | None:
     """All embeddings, or all targets, are nearly equal."""
     for of, what in (("", "embeddings"), ("target_", "targets")):
         if _dead_spread(m, of):
-            start, limit = _from_start(m, f"{of}spread"), _spread_limit(m, of)
+            start = _from_start(m, f"{of}spread")
+            limit = _spread_limit(m, of)
             return f"{what} are nearly equal: spread {m(f'{of}spread'):.1e}{start}, limit {limit:.1g}"
     return None
 
@@ -139,7 +157,8 @@ def shrunk(limit: float) -> Evidence:
     """Norm and std both below `limit` of step 0: a removed mean does not count."""
 
     def evidence(m: CheckMetrics) -> str | None:
-        norm, std = m.ratio("scale"), m.ratio("std")
+        norm = m.ratio("scale")
+        std = m.ratio("std")
         if norm is None or norm >= limit or (std is not None and std >= limit):
             return None
         return f"mean norm {m('scale'):.3g} is {norm:.2g} x that of step 0 (limit {limit})"
@@ -177,7 +196,8 @@ def anisotropic(limit: float) -> Evidence:
     """1 - mean cosine below `limit` and below half of step 0."""
 
     def evidence(m: CheckMetrics) -> str | None:
-        now, start = m("mean_cosine"), m.at_start("mean_cosine")
+        now = m("mean_cosine")
+        start = m.at_start("mean_cosine")
         if now is None or 1 - now >= limit or (m.early if start is None else 1 - now >= FALLEN * (1 - start)):
             return None
         return f"unrelated inputs have mean cosine {now:.3f}{_from_start(m, 'mean_cosine')}, limit {1 - limit:.2f}"
@@ -205,7 +225,8 @@ def both(first: Evidence, second: Evidence) -> Evidence:
     """Two signs at once."""
 
     def evidence(m: CheckMetrics) -> str | None:
-        a, b = first(m), second(m)
+        a = first(m)
+        b = second(m)
         return f"{a}; {b}" if a and b else None
 
     return evidence

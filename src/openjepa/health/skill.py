@@ -20,7 +20,8 @@ def skill(predicted: Tensor, target: Tensor) -> float:
 
     Equals scikit-learn's `r2_score(..., multioutput="variance_weighted")`. For a cosine objective pass unit vectors.
     """
-    predicted, target = predicted.double(), target.double()
+    predicted = predicted.double()
+    target = target.double()
     return _relative(_error(predicted, target), _error(_mean_row(target), target), target)
 
 
@@ -31,7 +32,8 @@ def skill_position(predicted: Tensor, target: Tensor, positions: Tensor) -> floa
     the weight kappa = within-position / between-position variance (the best linear predictor of a random effect),
     since a position with one or two targets determines little.
     """
-    predicted, target = predicted.double(), target.double()
+    predicted = predicted.double()
+    target = target.double()
     count = target.shape[0]
     if count < 2:
         return 0.0
@@ -71,7 +73,8 @@ def random_pair_cosine(predicted: Tensor, target: Tensor) -> float:
     count = predicted.shape[0]
     if count < 2:
         return 0.0
-    a, b = unit_rows(predicted), unit_rows(target)
+    a = unit_rows(predicted)
+    b = unit_rows(target)
     return float((a.sum(dim=0) @ b.sum(dim=0) - (a * b).sum()) / (count * (count - 1)))
 
 

@@ -52,7 +52,8 @@ def row_mask(valid: Tensor) -> Tensor:
 
 def question_answer_positions(segments: Tensor) -> Tensor:
     """segments [B, T] -> [B, T] int64 positions: the answer restarts at 0, [PRED] continues after the question."""
-    question, answer = segments == QUESTION, segments == ANSWER
+    question = segments == QUESTION
+    answer = segments == ANSWER
     positions = torch.where(question, question.cumsum(1) - 1, 0) + torch.where(answer, answer.cumsum(1) - 1, 0)
     return torch.where(segments == PRED, question.sum(1, keepdim=True), positions)
 

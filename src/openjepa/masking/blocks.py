@@ -217,7 +217,8 @@ def part_of(grid: Grid, ratio: float, aspect: float) -> Grid:
 
 def _placed(grid: Grid, size: Grid, top_draw: float, left_draw: float) -> np.ndarray:
     """[H, W] bool, True within a block of this size, at any position inside the grid; the draws lie in [0, 1)."""
-    (height, width), (rows, columns) = size, grid
+    (height, width) = size
+    (rows, columns) = grid
     top = int(top_draw * (rows - height + 1))  # the last row included
     left = int(left_draw * (columns - width + 1))
     mask = np.zeros(grid, dtype=bool)

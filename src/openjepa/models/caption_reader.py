@@ -29,7 +29,8 @@ class CaptionReader(nn.Module):
 
     def __init__(self, encoder: TextEncoder | PretrainedEncoder, learns: bool, dim: int) -> None:
         super().__init__()
-        self.max_len, self.width = encoder.max_len, encoder.dim
+        self.max_len = encoder.max_len
+        self.width = encoder.dim
         self.join = nn.Linear(encoder.dim, dim)  # its bias is the modality embedding
         self.encoder = encoder if learns else Frozen(encoder)
 

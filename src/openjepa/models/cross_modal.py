@@ -58,7 +58,8 @@ class CrossModal(nn.Module):
         """
         texts = reader.whole(captions)  # [B, E]
         image, text = self.projections(images, texts)  # each [B, Z]
-        image_target, text_target = image, text
+        image_target = image
+        text_target = text
         if self.target_projections is not None:
             target_texts = self.target_texts(texts, captions)  # [B, E]
             image_target, text_target = self.target_projections(target_images, target_texts)

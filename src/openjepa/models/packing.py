@@ -25,7 +25,8 @@ class Packing:
     """The real tokens of rows `valid` [B, T], padded to N, a multiple of GRAIN (at most all positions)."""
 
     def __init__(self, valid: Tensor) -> None:
-        self.valid, self.shape = valid, valid.shape
+        self.valid = valid
+        self.shape = valid.shape
         self.size = min(round_up(int(valid.sum()), GRAIN), valid.numel())  # N
 
     @cached_property

@@ -131,7 +131,8 @@ class AttentionPredictor(nn.Module):
         self, dim: int, width: int, out_dim: int, depth: int, heads: int, max_len: int, alibi: bool = False
     ) -> None:
         super().__init__()
-        self.heads, self.alibi = heads, alibi
+        self.heads = heads
+        self.alibi = alibi
         self.enter = nn.Linear(dim, width)
         self.position_embedding = None if alibi else nn.Embedding(max_len, width)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))

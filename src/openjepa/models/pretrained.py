@@ -107,7 +107,10 @@ class PretrainedEncoder(nn.Module):
         if positions is not None:
             positions = positions.expand_as(ids)  # [B, T]
         if packing is not None and positions is not None:
-            ids, valid, positions = packing.pack(ids), packing.segments, packing.pack(positions)  # each [R, W]
+            # each [R, W]
+            ids = packing.pack(ids)
+            valid = packing.segments
+            positions = packing.pack(positions)
         inputs: dict[str, Any] = {"attention_mask": self._mask(valid), "output_hidden_states": True}
         if positions is None:
             inputs["input_ids"] = ids

@@ -23,7 +23,9 @@ from openjepa.models.pretrained import attention_mask, load_model, save_model, u
 from openjepa.models.quiet import quiet_transformers
 from openjepa.models.transformer import gather_positions, key_mask
 
-OUR_MEAN, OUR_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # images come in [-1, 1]
+# images come in [-1, 1]
+OUR_MEAN = (0.5, 0.5, 0.5)
+OUR_STD = (0.5, 0.5, 0.5)
 
 
 class PretrainedViT(nn.Module):
@@ -45,7 +47,9 @@ class PretrainedViT(nn.Module):
         if config.image_size != pixels:
             raise ConfigError(f"{name} was made for {config.image_size} pixels; set data.size={config.image_size}")
         side = config.image_size // config.patch_size
-        self.dim, self.grid, self.max_len = int(config.hidden_size), (side, side), side * side
+        self.dim = int(config.hidden_size)
+        self.grid = (side, side)
+        self.max_len = side * side
         mean, std = pixel_statistics(name)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
@@ -81,7 +85,8 @@ class PretrainedViT(nn.Module):
 
     def keep(self, folder: Path, weights: bool) -> None:
         """Save all that the model can be rebuilt from without the hub: config, pixel statistics, weights if wanted."""
-        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        mean = self.mean.flatten().tolist()
+        std = self.std.flatten().tolist()
         with replaced_folder(folder) as inside:
             save_model(self.model, inside, weights)
             statistics = json.dumps({"image_mean": mean, "image_std": std})

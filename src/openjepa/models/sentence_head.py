@@ -24,7 +24,9 @@ from openjepa.core.rundir import write_json
 from openjepa.models.pooling import StatePooling, pooled
 from openjepa.models.quiet import quiet_transformers
 
-MODULES, SETTINGS, ROUTES = "modules.json", "config_sentence_transformers.json", "router_config.json"
+MODULES = "modules.json"
+SETTINGS = "config_sentence_transformers.json"
+ROUTES = "router_config.json"
 OLD_POOLING: dict[str, StatePooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -72,7 +74,8 @@ class SentenceHead(nn.Module):
         self.maps = nn.Sequential(*maps).requires_grad_(False)
         self.normalization: Normalization = normalization
         self.queries = None if queries is None else queries.requires_grad_(False)
-        self.prompts, self.default_prompt = dict(prompts or {}), default_prompt
+        self.prompts = dict(prompts or {})
+        self.default_prompt = default_prompt
 
     @property
     def prompt(self) -> str:
@@ -148,7 +151,8 @@ def read_head(name: str) -> SentenceHead | None:
     maps: list[nn.Module] = []
     queries: nn.Linear | None = None
     for module in modules[1:]:
-        kind, path = str(module["type"]).rpartition(".")[2], module["path"]
+        kind = str(module["type"]).rpartition(".")[2]
+        path = module["path"]
         known = str(module["type"]).startswith(HEAD) and kind in ("Pooling", "Dense", "Normalize", "Router")
         if not known or queries is not None:
             raise UserError(
@@ -180,7 +184,8 @@ def read_head(name: str) -> SentenceHead | None:
 def _query_map(name: str, path: str) -> nn.Linear:
     """The linear map of queries in a Router that does nothing else but scale. Raises UserError for another one."""
     config = stored_json(name, f"{path}/{ROUTES}") or {}
-    structure, types = dict(config.get("structure") or {}), dict(config.get("types") or {})
+    structure = dict(config.get("structure") or {})
+    types = dict(config.get("types") or {})
     kinds = {route: [str(types.get(part)).rpartition(".")[2] for part in parts] for route, parts in structure.items()}
     scaled = {route: [kind for kind in found if kind != "Normalize"] for route, found in kinds.items()}
     if scaled != {"query": ["Dense"], "document": []}:

@@ -33,7 +33,8 @@ class SentenceLatents(nn.Module):
         super().__init__()
         self._encoders = [encoder]  # in a list: its weights belong to the method
         self.prefix = torch.from_numpy(np.asarray(prefix, dtype=np.int64))
-        self._cached, self._count = cached, 0
+        self._cached = cached
+        self._count = 0
         self._kept: dict[bytes, Tensor] = {}
         head = getattr(encoder, "head", None)
         widths = [] if head is None else [module.out_features for module in head.maps if isinstance(module, nn.Linear)]

@@ -79,11 +79,13 @@ def best_fit(lengths: Sequence[int], width: int) -> tuple[int, list[int]]:
     """
     rows_with: dict[int, list[int]] = defaultdict(list)  # rows by their free space
     rooms: list[int] = []  # free spaces that rows have, in order
-    starts, rows = [0] * len(lengths), 0
+    starts = [0] * len(lengths)
+    rows = 0
     for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         at = bisect_left(rooms, lengths[text])
         if at == len(rooms):
-            room, row = width, rows
+            room = width
+            row = rows
             rows += 1
         else:
             room = rooms[at]

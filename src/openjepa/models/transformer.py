@@ -20,9 +20,12 @@ class Block(nn.Module):
         super().__init__()
         if dim % heads:
             raise ConfigError(f"a width of {dim} cannot be split into {heads} heads; let `heads` divide it")
-        self.heads, self.dropout = heads, dropout
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.heads = heads
+        self.dropout = dropout
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
         hidden = int(mlp_ratio * dim)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim), nn.Dropout(dropout))
 
@@ -80,8 +83,10 @@ class TextEncoder(nn.Module):
 
     def __init__(self, vocab: int, dim: int, depth: int, heads: int, max_len: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.dim, self.max_len = dim, max_len
-        self.token, self.position_embedding = nn.Embedding(vocab, dim), nn.Embedding(max_len, dim)
+        self.dim = dim
+        self.max_len = max_len
+        self.token = nn.Embedding(vocab, dim)
+        self.position_embedding = nn.Embedding(max_len, dim)
         nn.init.normal_(self.token.weight, std=0.02)
         # a fifth of the words' deviation, or texts of one length would have similar embeddings
         nn.init.normal_(self.position_embedding.weight, std=0.004)

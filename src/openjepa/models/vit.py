@@ -61,7 +61,10 @@ class ViT(nn.Module):
                 f"{pixels} pixels cannot be cut into patches of {config.patch}; let encoder.patch divide data.size"
             )
         side = pixels // config.patch
-        self.patch, self.dim, self.grid, self.max_len = config.patch, config.dim, (side, side), side * side
+        self.patch = config.patch
+        self.dim = config.dim
+        self.grid = (side, side)
+        self.max_len = side * side
         self.stem: nn.Module
         if config.stem == "linear":
             self.stem = nn.Linear(3 * config.patch**2, config.dim)
@@ -133,7 +136,8 @@ def conv_stem(patch: int, dim: int) -> nn.Sequential:
     Then 1 x 1 to `dim` channels. Source: Xiao et al. 2021, with GroupNorm for BatchNorm: rows do not mix.
     Raises ConfigError for a patch size with a prime factor above 3.
     """
-    strides, rest = [], patch
+    strides = []
+    rest = patch
     for factor in (2, 3):
         while rest % factor == 0:
             strides.append(factor)

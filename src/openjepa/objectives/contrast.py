@@ -53,7 +53,8 @@ def similarities(predicted: Tensor, pool: Tensor, kind: Similarity) -> Tensor:
     What all candidates of a prediction share adds the same product to each, so a softmax is invariant to it; in a
     cosine it takes a share of the prediction's length from what distinguishes them.
     """
-    predicted, pool = predicted.float(), pool.float()
+    predicted = predicted.float()
+    pool = pool.float()
     with in_fp32(predicted.device):
         if kind == "product":
             return predicted @ pool.T / pool.shape[1]

@@ -30,7 +30,8 @@ class RunningSpace(nn.Module):
 
     def __init__(self, dim: int, space: Space, momentum: float = 0.9) -> None:
         super().__init__()
-        self.space, self.momentum = space, momentum
+        self.space = space
+        self.momentum = momentum
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("variance", torch.ones(dim))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))

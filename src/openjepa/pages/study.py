@@ -52,7 +52,8 @@ def study_page(folder: Path) -> str:
 
 
 def _header(found: Mapping[str, Any], folder: Path) -> str:
-    seeds, arms = len(found["seeds"]), len(found["arms"])
+    seeds = len(found["seeds"])
+    arms = len(found["arms"])
     facts = [
         ("kind", {"ablate": "ablation: settings of one recipe", "compare": "comparison of methods"}[found["kind"]]),
         ("arms", str(arms)),
@@ -98,7 +99,8 @@ def differences(found: Mapping[str, Any]) -> str:
     if not rows:
         raise UserError("no arm shares a finished seed with the first one")
     widest = max((abs(end) for row in rows for end in (row["interval"] or (row["value"],))), default=1.0) or 1.0
-    cells, last = [], None
+    cells = []
+    last = None
     for row in rows:
         word = word_of(row)
         low, high = row["interval"] or (row["value"], row["value"])
@@ -178,7 +180,8 @@ def skill_curves(found: Mapping[str, Any], folder: Path) -> str:
         raise UserError("the cells of this study are not in its folder any more")
     values = [value for line in lines for step, value in line.points if step > 0] or [0.0]
     steps = Axis(0, max(1.0, *(step for line in lines for step, _ in line.points)))
-    low, high = min(0.0, *values), max(0.05, *values)
+    low = min(0.0, *values)
+    high = max(0.05, *values)
     y = Axis(low - 0.05 * (high - low), high + 0.05 * (high - low))
     note = "Mean over seeds; step 0 may lie below the chart. Each arm's skill is relative to its own targets."
     return f'<div class="plots two">{line_chart("Skill", lines, steps, y, note=note, x_label="step")}</div>'
@@ -186,7 +189,8 @@ def skill_curves(found: Mapping[str, Any], folder: Path) -> str:
 
 def every_measure(found: Mapping[str, Any]) -> str:
     """One row a measure, one column an arm, folded away."""
-    names, words = measure_names(found), verdicts(found)
+    names = measure_names(found)
+    words = verdicts(found)
     rows = []
     for name in names:
         cells = []

@@ -102,13 +102,16 @@ def masks_are_sound(batch: Batch, ratio: float | None, remarks: Sequence[str] = 
 
     `remarks` on masks that cannot follow the settings are added to the realised share.
     """
-    hidden, valid = getattr(batch, "hidden", None), getattr(batch, "valid", None)
+    hidden = getattr(batch, "hidden", None)
+    valid = getattr(batch, "valid", None)
     if not isinstance(hidden, Tensor) or not isinstance(valid, Tensor):
         return True, "the batch has no `hidden` and `valid` masks to check"
     if bool((hidden & ~valid).any()):
         return False, f"{int((hidden & ~valid).sum())} hidden positions are padding; mask real positions only"
-    counts, sizes = hidden.sum(1), valid.sum(1)  # [B]
-    empty, full = int((counts == 0).sum()), int((counts >= sizes).sum())
+    counts = hidden.sum(1)  # [B]
+    sizes = valid.sum(1)  # [B]
+    empty = int((counts == 0).sum())
+    full = int((counts >= sizes).sum())
     if empty or full:
         return False, f"{empty} rows hide nothing and {full} hide everything; every row needs at least one of each"
     realised = float(counts.sum() / sizes.sum())
@@ -227,7 +230,8 @@ def rows_do_not_mix(method: Method, batch: Batch) -> tuple[bool, str]:
 
 
 def _with_other_padding(batch: Batch) -> Batch | None:
-    ids, valid = getattr(batch, "ids", None), getattr(batch, "valid", None)
+    ids = getattr(batch, "ids", None)
+    valid = getattr(batch, "valid", None)
     if not isinstance(ids, Tensor) or not isinstance(valid, Tensor) or bool(valid.all()):
         return None
     return replace(batch, ids=torch.where(valid, ids, ids.flip(0).masked_fill(~valid.flip(0), int(ids.max()))))

@@ -76,7 +76,8 @@ def position_sensitivity(method: Method, batch: Batch) -> float | None:
         rows = method.inspect(batch).rows
     if rows is None:
         return None
-    predicted, rows = predicted.cpu().double(), rows.cpu()
+    predicted = predicted.cpu().double()
+    rows = rows.cpu()
     _, index, counts = rows.unique(return_inverse=True, return_counts=True)
     if not bool((counts > 1).any()):
         return None

@@ -52,7 +52,9 @@ class Readout(nn.Module):
 
     def __init__(self, config: ReadoutConfig, latent_dim: int, vocab: int) -> None:
         super().__init__()
-        self.latent_dim, self.max_len, self.end = latent_dim, config.max_len, vocab
+        self.latent_dim = latent_dim
+        self.max_len = config.max_len
+        self.end = vocab
         self.enter = nn.Sequential(nn.LayerNorm(latent_dim), nn.Linear(latent_dim, config.dim))
         self.token = nn.Embedding(vocab + 1, config.dim)
         self.position_embedding = nn.Embedding(config.max_len + 1, config.dim)

@@ -73,7 +73,8 @@ def _scores(
     chance: dict,
     readable: ReadoutSource | None,
 ) -> dict[str, Score]:
-    tokens, exact = [], []
+    tokens = []
+    exact = []
     for reading, aims in pairs:
         latents = reading.target if source == "target" else reading.predicted  # [M, D]
         hits = readout.hits(latents, aims).sum(1)  # [M]

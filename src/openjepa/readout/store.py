@@ -34,7 +34,8 @@ from openjepa.readout.scores import compare, examples
 from openjepa.readout.training import Fitted, Readings, ReadoutTraining, fit
 from openjepa.training import checkpoint
 
-CONFIG, RESULTS = "config.yaml", "readout.json"
+CONFIG = "config.yaml"
+RESULTS = "readout.json"
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ def fit(readings: Readings, config: ReadoutTraining, on_step: Callable[[int, flo
     learner = _Learner(readings, config.decoder, width)
     shuffled_learner = _Learner(readings, config.decoder, width)
     began = time.perf_counter()
-    loss, shuffled_loss = torch.zeros(()), torch.zeros(())
+    loss = torch.zeros(())
+    shuffled_loss = torch.zeros(())
     for step, reading in enumerate(readings.training()):
         latents = reading.target if config.learn_from == "target" else reading.predicted  # [M, D]
         loss = learner.learn(latents, reading, step)
@@ -124,7 +125,8 @@ class _Learner:
     """A readout and its optimiser. All learners of one seed start from the same weights."""
 
     def __init__(self, readings: Readings, config: ReadoutConfig, latent_dim: int) -> None:
-        self.train, self.compute = readings.train, readings.compute
+        self.train = readings.train
+        self.compute = readings.compute
         seed_global(self.train.seed, "readout")
         self.readout = Readout(config, latent_dim, readings.readable.vocab).to(self.compute.device)
         self.optimizer = build_optimizer(self.readout, self.train)

@@ -108,7 +108,8 @@ class ConceptJEPA(Method[MaskedText]):
 
     def predict(self, batch: MaskedText, latents: Tensor) -> Tensor:
         """The estimated vectors of the hidden sentences [M, D]; of `latents` [N, D] only the visible ones are read."""
-        visible, hidden = batch.visible_by_document, batch.hidden_by_document
+        visible = batch.visible_by_document
+        hidden = batch.hidden_by_document
         predicted = self.predictor(
             latents[visible.number],  # [G, Z, D]
             batch.position[visible.number],
@@ -135,7 +136,8 @@ class ConceptJEPA(Method[MaskedText]):
 
     def forward(self, batch: MaskedText) -> StepOutput:
         latents = self.all_targets(batch)  # [N, D]
-        predicted, target = self.predict(batch, latents), latents[batch.hidden_segments]  # [M, D]
+        predicted = self.predict(batch, latents)  # [M, D]
+        target = latents[batch.hidden_segments]  # [M, D]
         terms = {"prediction": self.distance(predicted, target)}
         if self.contrast.weight(batch.progress) > 0:
             terms["contrast"] = self.contrast(predicted, latents, batch.hidden_segments, batch.document, batch.progress)

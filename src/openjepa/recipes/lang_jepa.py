@@ -131,7 +131,8 @@ class LangJEPA(Method[MaskedText]):
         seen = batch.visible_tokens
         concepts = segment_mean(tokens, seen.segment, seen.place, len(batch.row))  # [N, D or 2D]
 
-        visible, hidden = batch.visible_by_document, batch.hidden_by_document
+        visible = batch.visible_by_document
+        hidden = batch.hidden_by_document
         predicted = self.predictor(
             concepts[visible.number],  # [G, Z, D or 2D]
             batch.position[visible.number],

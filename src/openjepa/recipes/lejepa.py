@@ -125,7 +125,8 @@ def build(config: Config, context: BuildContext) -> Experiment:
     """The experiment that `config` describes. Reads no image yet."""
     require_whole_patches(config)
     method = LeJEPA(config)
-    grid, pixels = method.student.grid, config.data.size
+    grid = method.student.grid
+    pixels = config.data.size
     local = config.augment.model_copy(update={"area": config.local_area})
     collate = ViewCollator(
         grid,

@@ -223,7 +223,8 @@ def build(config: Config, context: BuildContext) -> Experiment:
     tokenizer = load_or_learn(config.tokenizer, lambda: texts_of(train()), kept, config.decoder.named_in("decoder"))
     collate = QuestionCollator.of(tokenizer)
     method = NanoJEPA(config, collate.tokenizer.vocabulary, context)
-    vocab, max_len = collate.tokenizer.vocab_size, method.decoder.max_len
+    vocab = collate.tokenizer.vocab_size
+    max_len = method.decoder.max_len
     train_data = TokenizedQuestions(train, collate.tokenizer, max_len)
     eval_data = TokenizedQuestions(lambda: questions(config.data, "eval"), collate.tokenizer, max_len)
 

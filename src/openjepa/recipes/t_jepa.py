@@ -98,7 +98,8 @@ class TJEPA(Method[MaskedText]):
 
     def encode_context(self, batch: MaskedText) -> tuple[Tensor, Tensor | None]:
         """The student's latents of the visible tokens [B, V, D], and of [MASK] at the hidden ones [B, H, D]."""
-        visible, hidden = batch.visible_tokens, batch.hidden_tokens
+        visible = batch.visible_tokens
+        hidden = batch.hidden_tokens
         if self.config.mask.how == "drop":
             return self.student(gather_positions(batch.ids, visible.at), visible.valid, visible.at), None
         states = self.student(batch.ids.masked_fill(batch.hidden, self.mask_id), batch.valid)  # [B, T, D]
@@ -106,7 +107,8 @@ class TJEPA(Method[MaskedText]):
 
     def predict_tokens(self, batch: MaskedText, context: Tensor, masked: Tensor | None) -> Tensor:
         """The estimated latents of the hidden tokens [B, H, D]."""
-        visible, hidden = batch.visible_tokens, batch.hidden_tokens
+        visible = batch.visible_tokens
+        hidden = batch.hidden_tokens
         return self.predictor(context, visible.at, visible.valid, masked, hidden.at, hidden.valid)
 
     def predict_from_context(self, batch: MaskedText) -> Tensor:
@@ -167,7 +169,8 @@ class TJEPA(Method[MaskedText]):
             rows = hidden.valid.nonzero()[:, 0]  # [M]
             positions = hidden.at[hidden.valid]  # [M]
         else:
-            rows, positions = batch.row, batch.start
+            rows = batch.row
+            positions = batch.start
         layers = self.teacher.states(batch.ids, batch.valid)  # each [B, T, D]
         nearest = batch.nearest_visible_tokens()  # [B, H]
         copied = self.as_targets([gather_positions(layer, nearest) for layer in layers], batch)  # [M, D]

@@ -86,7 +86,8 @@ def _add(
 ) -> Added:
     writer = _Writer(run, path)
     counts = Counts()
-    before, there = writer.rows, 0
+    before = writer.rows
+    there = 0
     incoming = iter(texts(data, title, parts, counts))
     with writer:
         while chunk := list(islice(incoming, AT_ONCE)):
@@ -107,7 +108,8 @@ class _Writer:
         self.path = path
         self.identity = identity_of(run)
         state = self._state()
-        self.rows, self.sentences = state["documents"], state["sentences"]
+        self.rows = state["documents"]
+        self.sentences = state["sentences"]
         self.dim = state["dim"] or run.vector_dim()
         self.vectors = GrowingArray(path / "documents.npy", "<f4", (self.dim,), self.rows)
         self.parts = GrowingArray(path / "sentences.npy", "<f2", (self.dim,), self.sentences)

@@ -61,7 +61,8 @@ def choose_weights(index: Index, judged: Search) -> ChosenWeights:
         )
     grid = [Weights(1.0, sentence, words) for sentence, words in product(GRID, GRID)]
     found = np.array([_ndcg_of(index, query, gains, grid) for query, gains in answers])  # [Q, G]
-    defaults, best = grid.index(Weights()), int(found.mean(axis=0).argmax())
+    defaults = grid.index(Weights())
+    best = int(found.mean(axis=0).argmax())
     generator = generator_for(0, "weights", judged.name)
     interval = difference_interval(Score(found[:, best], None), Score(found[:, defaults], None), generator)
     chosen = ChosenWeights(

@@ -29,7 +29,8 @@ class WordCounts:
         self._analyze = CountVectorizer().build_analyzer()
         file = folder / VOCABULARY
         known = json.loads(file.read_text(encoding="utf-8"))[:words] if file.exists() else []
-        self.folder, self.vocabulary = folder, {word: number for number, word in enumerate(known)}
+        self.folder = folder
+        self.vocabulary = {word: number for number, word in enumerate(known)}
         self._numbers = GrowingArray(folder / "word_numbers.npy", "<i4", (), entries)
         self._counts = GrowingArray(folder / "word_counts.npy", "<i4", (), entries)
         self._ends = GrowingArray(folder / "word_ends.npy", "<i8", (), rows)

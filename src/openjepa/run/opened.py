@@ -67,7 +67,8 @@ class Run(RunVectors):
     def _scored(self, groups: Callable[[], Iterable[Sequence[Task]]], name: str, long: LongTexts) -> Scorecard:
         """Score all tasks of these groups, save the scorecard, and warn of texts that were cut or unknown."""
         require_writable(self.folder.evals)
-        networks, report = self.networks(), self.reading(long)
+        networks = self.networks()
+        report = self.reading(long)
         with peak_memory() as peak:
             scorecard = Scorecard.joined(scorecard_of(tasks, networks, report) for tasks in groups())
         write_json(self.folder.evals / f"{name}.json", scorecard.to_json())

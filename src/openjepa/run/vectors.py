@@ -36,7 +36,9 @@ from openjepa.training import checkpoint
 
 BF16_COSINE = 0.999  # smallest cosine with fp32 at which vectors may be computed in bf16 without being asked
 DEFAULT_PROMPT = ""  # stands for the prompt that a run has by itself
-EXAMPLE_TEXT, EXAMPLE_IMAGE = "a text of a few words", np.zeros((64, 64, 3), np.uint8)  # embedded to see how long
+# embedded to see how long
+EXAMPLE_TEXT = "a text of a few words"
+EXAMPLE_IMAGE = np.zeros((64, 64, 3), np.uint8)
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,7 +139,8 @@ class RunVectors(RunWeights):
         is_cpu = self.compute.device.type == "cpu" and not self.compute.bf16
         if self.precision != "auto" or not is_cpu or not isinstance(inputs, TextInputs) or not cpu_multiplies_bf16():
             return self, None
-        texts, fast = proof_texts(inputs.max_len), self.to(precision="bf16")
+        texts = proof_texts(inputs.max_len)
+        fast = self.to(precision="bf16")
         smallest = float(cosine_rows(fast._vectors(texts), self._vectors(texts)).min())
         return (fast, smallest) if smallest >= BF16_COSINE else (self, None)
 

@@ -19,7 +19,8 @@ from openjepa.core.configure import configure
 from openjepa.core.errors import UserError
 from openjepa.core.rundir import default_folder, write_json
 
-FIGURE, TABLE = "latent_alignment.png", "latent_alignment.json"
+FIGURE = "latent_alignment.png"
+TABLE = "latent_alignment.json"
 WEIGHT = "weight"  # the key of a recipe's Config that is lambda
 COSINES = {"own_cosine": "own answer", "shuffled_cosine": "shuffled answers", "random_cosine": "random directions"}
 COLOURS = {"own_cosine": "#0b6e4f", "shuffled_cosine": "#d1495b", "random_cosine": "#8d99ae"}

@@ -28,7 +28,9 @@ from openjepa.training.stages import freeze_all_but_predictor
 
 COUNTED = 2  # batches whose FLOPs are counted
 SIZED = 20  # batches whose tokens are counted
-WARM, TIMED = 2, 6  # warm-up steps, and timed steps
+# warm-up steps, and timed steps
+WARM = 2
+TIMED = 6
 
 
 @dataclass(frozen=True)

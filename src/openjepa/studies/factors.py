@@ -19,12 +19,16 @@ from openjepa.core.errors import ConfigError, UserError
 from openjepa.studies.cells import Arm
 
 BASE = "base"
-OPENING, CLOSING, QUOTES = "[{", "]}", "'\""
+OPENING = "[{"
+CLOSING = "]}"
+QUOTES = "'\""
 
 
 def split_values(text: str) -> list[str]:
     """YAML values between the commas of `text`; commas within brackets or quotes belong to a value."""
-    values, depth, quote = [""], 0, ""
+    values = [""]
+    depth = 0
+    quote = ""
     for letter in text:
         if quote:
             quote = "" if letter == quote else quote
@@ -109,7 +113,8 @@ def ablation_arms(
     changes: list[dict[str, str]] = [{key: value} for key, values in factors.items() for value in values]
     if grid:
         changes = [dict(zip(factors, values, strict=True)) for values in product(*factors.values())]
-    arms, problems = [Arm(BASE, recipe, base)], []
+    arms = [Arm(BASE, recipe, base)]
+    problems = []
     for change in changes:
         settings = [f"{key}={value}" for key, value in change.items()]
         try:

@@ -12,7 +12,10 @@ from openjepa.studies.results import SKILL
 from openjepa.studies.table import COSTS, free_cost
 
 MOST_PANELS = 4
-FIRST, OTHER, PALE = "#0b6e4f", "#2f4b7c", "#8d99ae"  # dark enough on white, and different in lightness
+# dark enough on white, and different in lightness
+FIRST = "#0b6e4f"
+OTHER = "#2f4b7c"
+PALE = "#8d99ae"
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:

@@ -17,7 +17,8 @@ class StudyProgress:
     """Shows the progress of `running.run_cells`; nothing without a console."""
 
     def __init__(self, cells: Sequence[Cell], console: Console | None) -> None:
-        self.console, self.cells = console, cells
+        self.console = console
+        self.cells = cells
         self.done = {cell.path: cell.steps if cell.finished else cell.done_steps for cell in cells}
         self.ended = sum(cell.finished for cell in cells)
         columns = (bars.BarColumn(bar_width=30), bars.TextColumn("{task.description}"), bars.TimeRemainingColumn())

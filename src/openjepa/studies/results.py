@@ -30,7 +30,9 @@ from openjepa.studies.scoring import RUN, START, Scored, Scores
 PROBES = ("knn", "logistic", "attentive")  # endings of measures that are averaged over tasks
 SKILL = "skill"
 FACTS = ("train_s", "tokens", "flops", "steps")  # averaged over seeds
-RESULTS, TABLE, FIGURE = "results.json", "results.csv", "results.png"
+RESULTS = "results.json"
+TABLE = "results.csv"
+FIGURE = "results.png"
 
 
 @dataclass(frozen=True)

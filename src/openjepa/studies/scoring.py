@@ -36,7 +36,8 @@ def loaded(path: Path) -> Run:
     return run.to(run.config.train.accelerator)
 
 
-RUN, START = "run", "init"
+RUN = "run"
+START = "init"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def score(run: Run, suite: Suite | None = None) -> None:
 
 def read(file: Path) -> Scored:
     """Read the scores that `score` or `references` wrote."""
-    values, columns = read_json(file), {}
+    values = read_json(file)
+    columns = {}
     with np.load(file.with_suffix(".npz")) as arrays:
         for column, measures in values["columns"].items():
             columns[column] = {

@@ -64,7 +64,8 @@ def _texts(file: Path, counts: Counts) -> Iterator[tuple[str, str]]:
     for origin, line in _lines(file):
         try:
             row = json.loads(line)
-            id_, text = str(row["_id"]), " ".join(str(row.get(key) or "") for key in ("title", "text")).strip()
+            id_ = str(row["_id"])
+            text = " ".join(str(row.get(key) or "") for key in ("title", "text")).strip()
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{origin} is no JSON object with _id and text") from None
         if id_ in seen:

@@ -25,7 +25,9 @@ from openjepa.data.captions.dataset import CaptionedImages, TextKind
 
 SHOWN = 4  # images
 GREY = 0.5  # of hidden patches
-WORST, BEST = -1.0, 1.0  # of a cosine
+# of a cosine
+WORST = -1.0
+BEST = 1.0
 WIDTH = 44  # characters of a line of caption
 
 

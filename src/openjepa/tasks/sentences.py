@@ -44,7 +44,8 @@ from openjepa.data.text.rows import SentenceRows
 from openjepa.models.neighbour_mean import REACHES
 
 ELSEWHERE = 99  # sentences of other documents in a pool
-ROWS_AT_ONCE, DOCUMENTS_AT_ONCE = 64, 16
+ROWS_AT_ONCE = 64
+DOCUMENTS_AT_ONCE = 16
 MOST_PASSAGES = 64  # of a whole document
 MEAN_REACH = 5.0  # sentences over which a weight of `mean` falls by e
 LEAST = 20  # sentences below which a score means nothing
@@ -122,7 +123,8 @@ class _Continuity:
     """Predictions of the sentences `queries` [N] by means of the visible ones of their row, weighted by distance."""
 
     def __init__(self, found: _Sentences, queries: np.ndarray) -> None:
-        self._queries, self._documents = queries, found.document[queries]
+        self._queries = queries
+        self._documents = found.document[queries]
         self._weights = {reach: _distance_weights(found, queries, reach) for reach in {MEAN_REACH, *REACHES}}
 
     def mean(self, vectors: Vectors) -> Vectors:
@@ -154,7 +156,9 @@ class _Continuity:
 
 def _distance_weights(found: _Sentences, queries: np.ndarray, reach: float) -> sparse.csr_array:
     """Weights exp(-distance / reach) of the visible sentences of each query's row, of sum 1: [N, C]."""
-    weights, columns, ends = [], [], [0]
+    weights = []
+    columns = []
+    ends = [0]
     for query in queries:
         same = found.of_row(found.row[query])
         visible = same[~found.hidden[same]]
@@ -175,7 +179,8 @@ class _VisibleMean:
 
     def of(self, candidates: np.ndarray) -> np.ndarray:
         """The mean in the document of each sentence, [C, D] -> [C, D]."""
-        row, hidden = self.found.row, self.found.hidden  # [C]
+        row = self.found.row  # [C]
+        hidden = self.found.hidden  # [C]
         sums, counts = group_sums(candidates[~hidden], row[~hidden], int(row[-1]) + 1)  # [R, D], [R]
         return (sums / counts.clip(1)[:, None])[row]
 
@@ -213,7 +218,8 @@ def _by_position(vectors: Vectors, found: _Sentences, queries: np.ndarray) -> Ve
     _, same = np.unique(np.stack([found.document, found.number]), axis=1, return_inverse=True)
     same = same.ravel()  # [C] of the same number in the same document; only numpy 2.0 keeps an extra axis
     here, same_count = group_sums(vectors.candidates, same)
-    number, same = found.number[queries], same[queries]  # [N]
+    number = found.number[queries]  # [N]
+    same = same[queries]  # [N]
     others = (count[number] - same_count[same]).clip(1)[:, None]  # [N, 1]
     return Vectors((everywhere[number] - here[same]) / others, vectors.candidates)
 
@@ -230,7 +236,10 @@ def _whole(rows: Any, maker: SentenceRows, limit: int) -> list[TokenRow]:
 
 
 def _read(batches: Sequence[MaskedText], documents: Sequence[int], decode: Callable[[Any], str]) -> _Sentences:
-    row, numbers, hidden, texts = [], [], [], []
+    row = []
+    numbers = []
+    hidden = []
+    texts = []
     first = 0
     for batch in batches:
         is_hidden = set(batch.hidden_segments.tolist())

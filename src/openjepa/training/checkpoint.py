@@ -34,7 +34,10 @@ from openjepa.core.remarks import remark
 from openjepa.data.loading.loader import Bookmark
 from openjepa.training.finite import require_finite_weights
 
-WEIGHTS, STATE, BOOKMARK, BEST = "model.safetensors", "state.pt", "bookmark.json", "best.json"
+WEIGHTS = "model.safetensors"
+STATE = "state.pt"
+BOOKMARK = "bookmark.json"
+BEST = "best.json"
 WINDOW = "window.json"  # sums for the next log line
 LR_FACTOR = "lr_factor.json"  # factor of the learning rate, of a run that was rolled back
 NAME = re.compile(r"step-\d+", re.ASCII)  # of a checkpoint; other names are none of ours

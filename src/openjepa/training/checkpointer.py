@@ -81,7 +81,8 @@ class Checkpointer:
         require_finite_weights(self.experiment.method, progress.step)
         window = self.window.state()
         if self.fabric.is_global_zero:
-            folder, config = self.run.checkpoints, self.experiment.train
+            folder = self.run.checkpoints
+            config = self.experiment.train
             bookmark = self.batches.bookmark(progress.step)
             method = self.experiment.method
             checkpoint.save(folder, progress.step, method, self.optimizer, bookmark, window, self.lr_factor)

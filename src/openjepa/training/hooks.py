@@ -117,7 +117,8 @@ class ConsoleHook:
     def __call__(self, progress: Progress, output: StepOutput, stats: dict[str, float]) -> None:
         now = time.perf_counter()
         self._first = self._first or (progress.step, now)
-        steps, span_s = progress.step - self._first[0], now - self._first[1]
+        steps = progress.step - self._first[0]
+        span_s = now - self._first[1]
         left_s = span_s / steps * (progress.total_steps - progress.step) if steps else None
         state = self._state(progress, stats, left_s)
         if self.console.is_terminal:
@@ -147,7 +148,9 @@ class ConsoleHook:
 
     def _verdict(self, step: int) -> Text:
         """Skill and verdict of the newest health check, and its step where that is not this one."""
-        skill, status, checked = self._health.get("skill"), self._health["status"], self._health["step"]
+        skill = self._health.get("skill")
+        status = self._health["status"]
+        checked = self._health["step"]
         text = Text("" if skill is None else f"skill {skill:.2f}  ")
         text.append(status, style=verdict_style(status))
         return text.append("  " if checked == step else f" (step {checked})  ")

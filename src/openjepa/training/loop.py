@@ -165,7 +165,8 @@ class _Loop:
 
     def _after_step(self, done: Progress, output: StepOutput) -> None:
         """Log line, health check and checkpoint, where they are due; raises if the run has to stop here."""
-        config, checkpointer = self.config, self.checkpointer
+        config = self.config
+        checkpointer = self.checkpointer
         is_last = done.step == config.steps
         logs = is_last or done.step % config.log_every == 0
         judged = is_last or done.step % config.health_every == 0

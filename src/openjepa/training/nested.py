@@ -65,7 +65,8 @@ def nested_dimensions(experiment: Experiment) -> Generator[Draw]:
 
 def _encoder_of(experiment: Experiment) -> Any:
     """The encoder whose pooled latents are the embedding."""
-    embedding, sizes = experiment.embedding, experiment.train.matryoshka
+    embedding = experiment.embedding
+    sizes = experiment.train.matryoshka
     encoder: Any = experiment.method.encoders().get(embedding.encoder)
     if embedding.pooling == "predicted" or embedding.maps is not None or encoder is None:
         raise UserError(

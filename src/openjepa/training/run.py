@@ -61,7 +61,8 @@ def train_into(
             except NonFinite as found:
                 if config.train.on_nonfinite == "stop" or rollbacks == MOST_ROLLBACKS:
                     raise
-                resume, lr_factor = True, found.lr_factor / 2
+                resume = True
+                lr_factor = found.lr_factor / 2
                 remark(f"{found}; back to the last checkpoint, with {lr_factor:g} times the learning rate")
     if fabric.is_global_zero:
         memory = {} if peak.gb is None else {"training": round(peak.gb, 3)}

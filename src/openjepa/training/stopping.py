@@ -77,7 +77,8 @@ class StopRequests:
             return
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        first, self.received = not self.received, self.received or number
+        first = not self.received
+        self.received = self.received or number
         if first and is_main_process():
             name = signal.Signals(number).name
             line = f"openjepa: {name}: the step is finished and saved first; Ctrl-C leaves at once\n"

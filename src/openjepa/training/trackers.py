@@ -69,7 +69,8 @@ class TensorBoard:
     def __init__(self, run: RunDir) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer_class, self._folder = SummaryWriter, run.path / "tensorboard"
+        self._writer_class = SummaryWriter
+        self._folder = run.path / "tensorboard"
 
     def start(self, config: Mapping[str, Any], known: str | None) -> Started:
         # a tracked run that is not known yet hides what an earlier attempt may have left in the folder
@@ -96,7 +97,9 @@ class Trackio:
         import trackio
         from trackio.sqlite_storage import SQLiteStorage
 
-        self._trackio, self._storage, self._path = trackio, SQLiteStorage, run.path.resolve()
+        self._trackio = trackio
+        self._storage = SQLiteStorage
+        self._path = run.path.resolve()
         self._restore = contextlib.ExitStack()
 
     def start(self, config: Mapping[str, Any], known: str | None) -> Started:
@@ -147,7 +150,8 @@ class WandB:
     def __init__(self, run: RunDir) -> None:
         import wandb
 
-        self._wandb, self._path = wandb, run.path
+        self._wandb = wandb
+        self._path = run.path
 
     def start(self, config: Mapping[str, Any], known: str | None) -> Started:
         mode: Any = os.environ.get("WANDB_MODE", "offline")
@@ -195,7 +199,10 @@ class MLflow:
         for logger in ("mlflow.store.db.utils", "alembic"):  # they tell of each table
             logging.getLogger(logger).setLevel(logging.WARNING)
 
-        self._client_class, self._metric, self._param, self._path = MlflowClient, Metric, Param, run.path.resolve()
+        self._client_class = MlflowClient
+        self._metric = Metric
+        self._param = Param
+        self._path = run.path.resolve()
 
     def start(self, config: Mapping[str, Any], known: str | None) -> Started:
         uri = os.environ.get("MLFLOW_TRACKING_URI")

@@ -33,7 +33,9 @@ class Tracking:
     def __init__(self, run: RunDir, name: str) -> None:
         require_trackers([name])
         self._tracker: Tracker | None = TRACKERS[name](run)
-        self._run, self._name, self._held = run, name, Held()
+        self._run = run
+        self._name = name
+        self._held = Held()
 
     def __enter__(self) -> Self:
         self._guarded(self._start)
@@ -59,7 +61,8 @@ class Tracking:
 
     def _send(self, tracker: Tracker, row: Mapping[str, Any]) -> None:
         """A row of metrics.jsonl or of health.jsonl, if the tracker does not have it."""
-        kind, step = "health" if "status" in row else "metrics", row["step"]
+        kind = "health" if "status" in row else "metrics"
+        step = row["step"]
         if step <= getattr(self._held, kind):
             return
         if kind == "health":

@@ -18,7 +18,8 @@ from torch import Tensor
 from openjepa.core.batch import Batch
 from openjepa.core.method import StepOutput
 
-NORM, STEPS = "grad_norm", "steps"
+NORM = "grad_norm"
+STEPS = "steps"
 COUNTS = ("tokens", "samples", "batches", STEPS)
 
 

@@ -89,7 +89,9 @@ class CaptionedImages(Dataset[Captioned]):
     """
 
     def __init__(self, cfg: CaptionDataConfig, split: Literal["train", "eval"], text: TextKind = "caption") -> None:
-        self.cfg, self.split, self.text = cfg, split, text
+        self.cfg = cfg
+        self.split = split
+        self.text = text
         self.images = ImageSet(cfg, split, captioned, cfg.caption_files)
 
     def __len__(self) -> int:

@@ -39,7 +39,8 @@ class LatentCache:
         self, what: str, key: Callable[[], Any], lengths: Callable[[], Sequence[int]], dim: int, compute: Compute
     ) -> None:
         """`what` names the latents in messages; `key` (a JSON value) and `lengths` [N] are called on the first read."""
-        self.what, self.dim = what, dim
+        self.what = what
+        self.dim = dim
         self._deferred: tuple[Callable[[], Any], Callable[[], Sequence[int]], Compute] | None = (key, lengths, compute)
         self._offsets = np.zeros(1, dtype=np.int64)
         self._folder: Path | None = None

@@ -48,7 +48,8 @@ class WithLatents(Dataset[Captioned]):
     """`data` with latents of its frozen parts, None for trained ones. The first `len()` computes missing ones."""
 
     def __init__(self, data: CaptionedImages, collate: CaptionCollator, parts: FrozenParts) -> None:
-        self.data, self.collate = data, collate
+        self.data = data
+        self.collate = collate
         self.targets = None if parts.vision is None else self._of_images(parts.vision)
         self.words = None if parts.text is None else self._of_captions(parts.text)
 

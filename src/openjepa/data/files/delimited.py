@@ -17,8 +17,10 @@ from openjepa.data.files.records import UNUSABLE, Counts, NoColumnError, ReaderO
 from openjepa.data.files.texts import text_lines
 
 DELIMITERS = (",", ";", "\t", "|")
-TOO_FEW, TOO_MANY = "mended: row with fewer fields than the header", "row with more fields than the header"
-UNCLOSED, UNREADABLE = "row with a quote that is not closed", "row that is not readable"
+TOO_FEW = "mended: row with fewer fields than the header"
+TOO_MANY = "row with more fields than the header"
+UNCLOSED = "row with a quote that is not closed"
+UNREADABLE = "row that is not readable"
 
 
 class Dialect(NamedTuple):
@@ -144,7 +146,8 @@ class _Lines:
     """
 
     def __init__(self, lines: Iterator[tuple[int, str | None]], limit: int) -> None:
-        self._lines, self._limit = lines, limit
+        self._lines = lines
+        self._limit = limit
         self._again: deque[tuple[int, str | None]] = deque()
         self.begin_row()
 

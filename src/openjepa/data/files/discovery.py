@@ -49,7 +49,9 @@ WAYS_ON = {
 }  # formats that are not read -> what to do instead
 KNOWN_SUFFIXES = (*READABLE, *COMPRESSED, *WAYS_ON)  # a source that ends in one of them means a file, found or not
 
-SAVED, SAVED_DICT = "state.json", "dataset_dict.json"  # what `save_to_disk` of the datasets library writes to a folder
+# what `save_to_disk` of the datasets library writes to a folder
+SAVED = "state.json"
+SAVED_DICT = "dataset_dict.json"
 SAVED_FILES = (SAVED, SAVED_DICT, "dataset_info.json")
 
 

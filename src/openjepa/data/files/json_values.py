@@ -71,7 +71,9 @@ class _Rows:
     """Records of one file's values; what is no record is counted."""
 
     def __init__(self, name: str, reading: ReaderOptions, counts: Counts) -> None:
-        self.name, self.reading, self.counts = name, reading, counts
+        self.name = name
+        self.reading = reading
+        self.counts = counts
         self.found = False  # whether any object had the column
         self.other_columns: dict[str, None] = {}  # columns of objects without it
         self.without = Counts()  # these objects, as long as none had it
@@ -147,7 +149,9 @@ class _Splitter:
         self.kept = bytearray()  # of the value that is being read
 
     def feed(self, chunk: bytes) -> Iterator[bytes | None]:
-        at, begin = int(self.escaped), 0  # an escaped character at the chunk's start has no effect
+        # an escaped character at the chunk's start has no effect
+        at = int(self.escaped)
+        begin = 0
         self.escaped = False
         if not self.started and (content := chunk.removeprefix(b"\xef\xbb\xbf").lstrip()):
             self.started = True

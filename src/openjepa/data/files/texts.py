@@ -90,10 +90,13 @@ def paragraphs(stream: BinaryIO, name: str, reading: ReaderOptions, counts: Coun
         if line is not None and not line.strip():
             if start:
                 yield _paragraph(paragraph, f"{name}:{start}")
-            paragraph, start, size = [], 0, 0
+            paragraph = []
+            start = 0
+            size = 0
             continue
         start = start or number
-        before, size = size, size + len(line or "")
+        before = size
+        size = size + len(line or "")
         if line is not None and size <= reading.max_bytes:
             paragraph.append(line.rstrip("\r\n"))
         elif before <= reading.max_bytes < size:

@@ -67,7 +67,9 @@ class MaskedImages(Images):
     def hidden_pixels(self) -> Tensor:
         """[B, 1, H, W] bool, True on the pixels of the hidden patches."""
         rows, columns = self.grid
-        height, width = self.images.shape[-2] // rows, self.images.shape[-1] // columns  # of a patch
+        # of a patch
+        height = self.images.shape[-2] // rows
+        width = self.images.shape[-1] // columns
         return self.hidden.view(-1, 1, rows, columns).repeat_interleave(height, 2).repeat_interleave(width, 3)
 
     def with_other_hidden(self, generator: torch.Generator) -> Self:
@@ -82,8 +84,10 @@ class MaskedImages(Images):
     def nearest_visible(self) -> Tensor:
         """[B, M] the position of the visible patch nearest to each hidden one, for the copy baseline."""
         columns = self.grid[1]
-        y, x = self.hidden_at // columns, self.hidden_at % columns  # [B, M]
-        visible_y, visible_x = self.context_at // columns, self.context_at % columns  # [B, V]
+        y = self.hidden_at // columns  # [B, M]
+        x = self.hidden_at % columns  # [B, M]
+        visible_y = self.context_at // columns  # [B, V]
+        visible_x = self.context_at % columns  # [B, V]
         down = y[:, :, None] - visible_y[:, None]  # [B, M, V]
         across = x[:, :, None] - visible_x[:, None]  # [B, M, V]
         distance = down.square() + across.square()

@@ -17,7 +17,9 @@ from PIL import Image
 
 USUAL_BITS = (8, 10, 12, 14, 16, 24, 32)
 WIDE_MODES = ("I", "F")  # and all that begin with I;16
-TIFF_BITS, TIFF_MAX_VALUE = 258, 281  # tags
+# tags
+TIFF_BITS = 258
+TIFF_MAX_VALUE = 281
 PNG_HEAD = 8  # bytes before the first chunk
 PNG_CHUNKS = 100  # searched for sBIT, which precedes the pixels
 COLOUR_BITS = 12  # bits in use of 16-bit colours, whose upper 8 Pillow keeps: with no more in use, 4 are left

@@ -67,7 +67,10 @@ class ImageSet(Dataset[np.ndarray]):
         also_read: Sequence[str] = (),
     ) -> None:
         """`read` gives the images of a source, `also_read` names files that it reads besides these."""
-        self.cfg, self.split, self.read, self.also_read = cfg, split, read, tuple(also_read)
+        self.cfg = cfg
+        self.split = split
+        self.read = read
+        self.also_read = tuple(also_read)
         self._folder: Path | None = None  # set on first use, then fixed, even if the source's files change
         self._pixels: np.ndarray | None = None
 

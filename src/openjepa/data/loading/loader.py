@@ -50,7 +50,8 @@ class TrainBatches(Iterator[Batch]):
     """
 
     def __init__(self, plan: _BatchPlan) -> None:
-        self._plan, self._batches = plan, _generated(plan)
+        self._plan = plan
+        self._batches = _generated(plan)
 
     def __next__(self) -> Batch:
         return next(self._batches)
@@ -91,7 +92,8 @@ class _BatchPlan:
         cfg = self.experiment.train
         end = cfg.steps * cfg.accumulate
         mark = self.bookmarks[0]
-        draw, offset = mark.draw, mark.offset
+        draw = mark.draw
+        offset = mark.offset
         for epoch in count(mark.epoch):
             for window in _windows(data, offset):
                 self.bookmarks.append(Bookmark(draw, epoch, window.offset))
@@ -112,7 +114,8 @@ class _BatchPlan:
 
 
 def _generated(plan: _BatchPlan) -> Generator[Batch]:
-    data, experiment = plan.experiment.train_data, plan.experiment
+    data = plan.experiment.train_data
+    experiment = plan.experiment
     if not isinstance(data, StreamedData):
         _rows_of(data)  # before data loading processes start: they share what this opens
     view = getattr(data, "training_view", None)  # optional, see Experiment
@@ -202,10 +205,13 @@ class _Batches(Dataset):
         collate: Callable[[Sequence[Sample]], Batch],
         view: Callable[[Any, torch.Generator], Any] | None = None,
     ) -> None:
-        self.data, self.collate, self.view = data, collate, view
+        self.data = data
+        self.collate = collate
+        self.view = view
 
     def __getitem__(self, index: _BatchKey) -> Batch | UserError:
-        seed, epoch = index.seed, index.epoch
+        seed = index.seed
+        epoch = index.epoch
         try:
             numbers = index.rows.tolist()
             samples = index.samples or [self.data[i] for i in numbers]

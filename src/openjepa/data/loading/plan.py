@@ -69,7 +69,8 @@ def plan_epoch(
 def _cut(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int, batch_size: int) -> list[np.ndarray]:
     """Cut rows sorted by falling length: the first row of a batch is its longest, so it decides how many fit."""
     sizes = np.minimum(batch_size, batch_tokens // np.maximum(1, lengths[rows])).tolist()
-    batches, start = [], 0
+    batches = []
+    start = 0
     while start < len(rows):
         batches.append(rows[start : start + sizes[start]])
         start += sizes[start]

@@ -74,7 +74,9 @@ class TokenizedQuestions(Dataset[QuestionRow]):
     """Map-style data set in memory, read and tokenised on first use. Rows over `max_len` tokens are left out."""
 
     def __init__(self, load: Callable[[], Sequence[Question]], tokenizer: TextTokenizer, max_len: int) -> None:
-        self.load, self.tokenizer, self.max_len = load, tokenizer, max_len
+        self.load = load
+        self.tokenizer = tokenizer
+        self.max_len = max_len
         self.counts = Counts()
 
     def __len__(self) -> int:

@@ -53,7 +53,9 @@ class TokenizedCorpus(Dataset[TokenRow]):
     """Map-style data set of `TokenRow`s; lazy, memory-mapped, cheap to send to data loading processes."""
 
     def __init__(self, cfg: DataConfig, maker: RowMaker, split: Literal["train", "eval"] = "train") -> None:
-        self.cfg, self.maker, self.split = cfg, maker, split
+        self.cfg = cfg
+        self.maker = maker
+        self.split = split
         self._folder: Path | None = None  # set on first use, then fixed, even if the source's files change
         self._close()
 

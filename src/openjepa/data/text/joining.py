@@ -29,14 +29,17 @@ def joined_by_headings(
     """
     first: tuple[P, Record] | None = None  # of the article that is being read
     pieces: list[str] = []
-    chars, found = 0, False
+    chars = 0
+    found = False
     for position, record in records:
         text = record.value if isinstance(record.value, str) else None
         heading = None if text is None else HEADING.fullmatch(text)
         is_full = chars + len(text or "") > most_chars
         if first is not None and (heading is not None or is_full):
             yield _article(first, pieces)
-            first, pieces, chars = None, [], 0
+            first = None
+            pieces = []
+            chars = 0
             if heading is None:
                 counts.add(DIVIDED, record.origin)
                 first = position, record

@@ -25,7 +25,8 @@ from openjepa.data.text.inputs import TextInputs
 from openjepa.data.text.masked import MaskedText, masked_text, positions_within
 from openjepa.data.text.rows import SentenceRows
 
-PAD_TO, PAD_SENTENCES = 8, 2
+PAD_TO = 8
+PAD_SENTENCES = 2
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def rule_starts(text: str) -> list[int]:
     uncased = text.islower()  # then a lower-case letter is no evidence
     wrapped: bool | None = None
     for found in MARK.finditer(text):
-        kind, end = found.lastgroup, found.end()
+        kind = found.lastgroup
+        end = found.end()
         start = starts[-1]
         if kind == "bullet":
             cut = found.start() if text[found.start() - 1 : found.start()].isspace() else 0
@@ -115,7 +116,8 @@ def rule_starts(text: str) -> list[int]:
 
 def _after_dots(text: str, found: re.Match[str], start: int, items: set[int], uncased: bool) -> int:
     """The end of a sentence at one or more full stops, or 0 if it goes on."""
-    end, dots = found.end(), found["dots"]
+    end = found.end()
+    dots = found["dots"]
     if not _can_begin(text, end, uncased):
         return 0
     if dots == ".":
@@ -193,7 +195,8 @@ def _can_begin(text: str, end: int, uncased: bool) -> bool:
 
 def _line_break_ends(text: str, found: re.Match[str], wrapped: bool) -> bool:
     """Whether a run of white space that begins with a line break ends a sentence. Blank lines always do."""
-    space, end = found["line"], found.end()
+    space = found["line"]
+    end = found.end()
     if end == len(text):
         return False
     breaks = max(space.count("\n"), space.count("\r"))
@@ -222,7 +225,8 @@ def _list_items(text: str) -> set[int]:
     """Starts of the items of lists within a line: "Steps: 1) Mix 2) Bake", "a. Mix b. Bake"."""
     items: set[int] = set()
     for found in LIST_START.finditer("\n" + text):
-        item, at = found["item"], found.end() - 1
+        item = found["item"]
+        at = found.end() - 1
         while at:
             item = str(int(item) + 1) if item.isdigit() else chr(ord(item) + 1)
             sign = f" {found['mark'].replace(found['item'], item)} "

@@ -50,7 +50,8 @@ class StreamedCorpus:
     """`core.experiment.StreamedData` of `TokenRow`s: the training documents of a source, read anew in each epoch."""
 
     def __init__(self, cfg: DataConfig, maker: RowMaker) -> None:
-        self.cfg, self.maker = cfg, maker
+        self.cfg = cfg
+        self.maker = maker
 
     def windows(self, start: Offset | None = None) -> Iterator[Window]:
         """Yield one epoch, or the rest of one. Raises UserError if there is no row to train on."""

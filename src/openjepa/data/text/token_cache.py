@@ -20,9 +20,12 @@ from openjepa.data.text.rows import ONE_SENTENCE, TOO_SHORT, RowMaker
 from openjepa.data.text.sources import KEPT, DataConfig, Document, documents
 from openjepa.data.tokenizers.unknown_tokens import UnknownTokens
 
-TOKENS, UNKNOWN = "tokens to train on", "unknown tokens to train on"  # in the counts, special tokens not included
+# in the counts, special tokens not included
+TOKENS = "tokens to train on"
+UNKNOWN = "unknown tokens to train on"
 SPLITS = ("train", "eval")
-TO_TRAIN_ON, HELD_OUT = "rows to train on", "rows held out"
+TO_TRAIN_ON = "rows to train on"
+HELD_OUT = "rows held out"
 NO_ROWS = {
     ONE_SENTENCE: "is one sentence, and this recipe predicts sentences from the others of their document; give longer "
     "documents (of .txt: data.txt=paragraphs or files), or train a recipe that reads single sentences, such as t_jepa",
@@ -79,7 +82,8 @@ class _Writer:
     """Makes rows of documents and appends them to the two Arrow files."""
 
     def __init__(self, folder: Path, maker: RowMaker, counts: Counts) -> None:
-        self.maker, self.counts = maker, counts
+        self.maker = maker
+        self.counts = counts
         self.files = [pa.OSFile(str(folder / f"{split}.arrow"), "wb") for split in SPLITS]
         self.streams = [pa.ipc.new_file(file, SCHEMA) for file in self.files]
         self.documents = [0, 0]
@@ -119,7 +123,8 @@ def _record_batch(rows: Sequence[tuple[np.ndarray, int, str, str | None]]) -> pa
 def chunks(stream: Iterator[Document], most: int = CHUNK_DOCUMENTS) -> Iterator[list[Document]]:
     """Lists of documents, bounded in number and in characters."""
     while first := next(stream, None):
-        chunk, chars = [first], len(first.text)
+        chunk = [first]
+        chars = len(first.text)
         while len(chunk) < most and chars < CHUNK_CHARS and (more := next(stream, None)):
             chunk.append(more)
             chars += len(more.text)

@@ -64,7 +64,8 @@ def _merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     found = []
     for token, rank in ranks.items():
         for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
+            left = token[:cut]
+            right = token[cut:]
             if left in ranks and right in ranks:
                 found.append((rank, ranks[left], ranks[right], left, right))
     return [(left, right) for *_, left, right in sorted(found)]

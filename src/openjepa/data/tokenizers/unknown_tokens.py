@@ -29,7 +29,8 @@ class UnknownTokens:
         self.unknown_id = tokenizer.unknown_id
         self.special_ids = np.array(tokenizer.special_ids, dtype=np.int32)
         self.description = tokenizer.description
-        self.tokens, self.unknown = tokens, unknown
+        self.tokens = tokens
+        self.unknown = unknown
 
     def add(self, ids: Sequence[np.ndarray]) -> None:
         """Count texts, each [L] integer token ids, with or without special tokens.

@@ -117,7 +117,8 @@ class _Ranges:
 
     @classmethod
     def of(cls, split: Split, difficulty: Difficulty) -> _Ranges:
-        term, factor = difficulty.largest, difficulty.largest_factor
+        term = difficulty.largest
+        factor = difficulty.largest_factor
         if split == "numbers":
             return cls((term + 1, 2 * term), (factor + 1, 2 * factor))
         return cls((SMALLEST, term), (SMALLEST, factor))
@@ -171,7 +172,8 @@ def _first(operation: str, ranges: _Ranges, draw: Draw) -> Step:
 
 def _next(before: int, ranges: _Ranges, draw: Draw) -> Step:
     """An operation that this result allows within the ranges; adding is always one."""
-    (low, high), (low_factor, high_factor) = ranges.terms, ranges.factors
+    (low, high) = ranges.terms
+    (low_factor, high_factor) = ranges.factors
     added = _between(ranges.terms, draw)
     factor = _between(ranges.factors, draw)
     options = [Step(before, "+", added, before + added)]

@@ -48,7 +48,8 @@ def caption(classes: Mapping[str, int], draw: Draw) -> str:
 
 def _group(phrase: Callable[[str], str], many: bool) -> str:
     words = [word for name in ("size", "texture", "colour") if (word := phrase(name)) != SILENT]
-    count, shape = phrase("count"), phrase("shape")
+    count = phrase("count")
+    shape = phrase("shape")
     if count == "a":
         return _indefinite([*words, shape])
     return " ".join([count, *words, plural(shape) if many else shape])

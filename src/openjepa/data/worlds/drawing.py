@@ -72,7 +72,8 @@ def _draw_figure(canvas: Image.Image, figure: Figure) -> None:
 
 
 def _placed(points: Sequence[Point], middle: float, radius: float, turn: float) -> list[Point]:
-    c, s = radius * math.cos(turn), radius * math.sin(turn)
+    c = radius * math.cos(turn)
+    s = radius * math.sin(turn)
     return [(middle + c * x - s * y, middle + s * x + c * y) for x, y in points]
 
 
@@ -98,10 +99,12 @@ def outlines(shape: str) -> tuple[tuple[tuple[Point, ...], int], ...]:
     if shape == "triangle":
         return ((_regular(3, 1.15, -math.pi / 2), 255),)
     if shape == "star":
-        inner, outer = _regular(5, 0.5, -math.pi / 2 + math.pi / 5), _regular(5, 1.2, -math.pi / 2)
+        inner = _regular(5, 0.5, -math.pi / 2 + math.pi / 5)
+        outer = _regular(5, 1.2, -math.pi / 2)
         return ((tuple(point for pair in zip(outer, inner, strict=True) for point in pair), 255),)
     if shape == "cross":
-        a, b = 0.33, 1.0
+        a = 0.33
+        b = 1.0
         corners = ((a, b), (a, a), (b, a), (b, -a), (a, -a), (a, -b))
         return ((corners + tuple((-x, -y) for x, y in corners), 255),)
     raise ValueError(f"there is no shape {shape!r}")
@@ -115,7 +118,8 @@ def _regular(corners: int, radius: float, start: float = 0.0) -> tuple[Point, ..
 def _relief(ground: Ground, side: int, noise: np.random.Generator) -> np.ndarray:
     """Where a ground is light and dark: [side, side] between -1 and 1, of mean 0."""
     ticks = np.arange(side) / side * PERIODS
-    x, y = ticks[None, :] + ground.shift[0], ticks[:, None] + ground.shift[1]  # [1, side], [side, 1]
+    x = ticks[None, :] + ground.shift[0]  # [1, side]
+    y = ticks[:, None] + ground.shift[1]  # [side, 1]
     match ground.pattern:
         case "paper":
             return np.zeros((side, side))

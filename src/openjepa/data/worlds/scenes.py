@@ -53,7 +53,8 @@ COLOURS: dict[str, RGB] = {
     "purple": (140, 55, 180),
     "pink": (245, 130, 185),
 }
-GROUND_SATURATION, GROUND_BRIGHTNESS = (0.05, 0.4), (0.2, 0.85)
+GROUND_SATURATION = (0.05, 0.4)
+GROUND_BRIGHTNESS = (0.2, 0.85)
 RADII = (0.07, 0.1, 0.13)  # small, medium, large, in parts of the picture's side
 SPREAD = 0.13  # of the shapes of a group around its middle
 HUE_JITTER = 18  # largest shift of a channel, of 255
@@ -83,7 +84,9 @@ class Scenes(Dataset[Scene]):
         if pixels < 16:
             raise UserError(f"scenes: pixels must be at least 16, not {pixels}: shapes would not be seen")
         self.split: Split = split
-        self.size, self.seed, self.pixels = size, seed, pixels
+        self.size = size
+        self.seed = seed
+        self.pixels = pixels
 
     def __len__(self) -> int:
         return self.size
@@ -136,7 +139,8 @@ def classes_for(draw: Draw, *, held_out: bool) -> dict[str, int]:
         if is_held_out(tuple(classes[name] for name in KEY)) == held_out:
             break
     # a group on the left may be left of the other shape, but not right of it
-    across, down = classes["place"] % 2, classes["place"] // 2
+    across = classes["place"] % 2
+    down = classes["place"] // 2
     classes["relation"] = across if classes["relation"] < 2 else 2 + down
     return classes
 
@@ -160,7 +164,8 @@ def render(classes: dict[str, int], uniform: Draw, pixels: int, noise: np.random
         r, g, b = (min(255, max(0, round(c + between(-HUE_JITTER, HUE_JITTER)))) for c in colour)
         return r, g, b
 
-    across, down = classes["place"] % 2, classes["place"] // 2
+    across = classes["place"] % 2
+    down = classes["place"] // 2
     beside = classes["relation"] < 2
     x = 0.27 + 0.46 * across + between(-0.02, 0.02)
     y = 0.27 + 0.46 * down + between(-0.02, 0.02)

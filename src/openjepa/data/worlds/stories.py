@@ -162,5 +162,6 @@ def _altered(anchor: Draft, draw: Draw) -> Draft:
 def _replace(classes: list[int], name: str, size: int, draw: Draw) -> None:
     """Put another class of the same topic (of the same `size` classes) in place of this factor's."""
     factor = NAMES.index(name)
-    first, old = classes[factor] - classes[factor] % size, classes[factor] % size
+    first = classes[factor] - classes[factor] % size
+    old = classes[factor] % size
     classes[factor] = first + (old + 1 + int(draw() * (size - 1))) % size

@@ -13,7 +13,10 @@ from openjepa.pages.parts.images import png_uri
 DEEPEST = 0.36  # opacity of the strongest colour in a heat map: the numbers on it stay readable
 NUMBERED = 12  # heat maps of more rows or columns carry no numbers
 BARS = 128  # of a chart at most; more positions share one
-HEIGHT, LEFT, BOTTOM = 150, 46, 22  # of a chart's area, and the room for its labels
+# of a chart's area, and the room for its labels
+HEIGHT = 150
+LEFT = 46
+BOTTOM = 22
 
 
 def text_sample(picture: Pieces, valid: np.ndarray, hidden: np.ndarray, shown: np.ndarray) -> str:

@@ -52,9 +52,11 @@ def epoch_overlap(first: Masks, second: Masks) -> dict[str, Figure]:
     same = first.valid.sum(1) == second.valid.sum(1)  # [R]; cropped views of a text differ
     if not same.any():
         return {}
-    a, b = first.hidden[same, :width], second.hidden[same, :width]  # [R, N]
+    a = first.hidden[same, :width]  # [R, N]
+    b = second.hidden[same, :width]  # [R, N]
     count = first.valid[same].sum(1)
-    p, q = a.sum(1) / count, b.sum(1) / count
+    p = a.sum(1) / count
+    q = b.sum(1) / count
     both = "hidden in two epochs / hidden in either: 1 = always the same positions"
     return {
         "epoch_overlap": _figure((a & b).sum(1) / (a | b).sum(1), both),

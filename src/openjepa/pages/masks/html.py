@@ -65,7 +65,8 @@ def mask_settings(config: BaseConfig) -> dict[str, Any]:
 
 def samples(sampled: Sampled) -> str:
     """The pictured rows with their masks in both epochs."""
-    first, pictures = sampled.epochs[0], sampled.pictures[0]
+    first = sampled.epochs[0]
+    pictures = sampled.pictures[0]
     if not pictures:
         bare = [draw.strip(first.valid[i], first.hidden[i], first.shown[i]) for i in range(min(8, len(first.valid)))]
         return _legend() + "".join(bare)
@@ -78,7 +79,8 @@ def samples(sampled: Sampled) -> str:
 
 
 def _text(sampled: Sampled, epoch: int, row: int) -> str:
-    masks, picture = sampled.epochs[epoch], sampled.pictures[epoch][row]
+    masks = sampled.epochs[epoch]
+    picture = sampled.pictures[epoch][row]
     assert isinstance(picture, Pieces)
     return draw.text_sample(picture, masks.valid[row], masks.hidden[row], masks.shown[row])
 

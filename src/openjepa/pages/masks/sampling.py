@@ -66,7 +66,8 @@ def built(
                 raise UserError("a run has its own configuration: give no --preset or --config with it")
             folder = RunDir.open(Path(target))
             recipe, values = folder.recipe_and_values()
-            module, assets = folder.recipe_module(recipe), folder.assets
+            module = folder.recipe_module(recipe)
+            assets = folder.assets
             settings = module.Config.load(values, overrides)
             finished = bool(checkpoint.finished(folder.checkpoints))
             named_by_user(item.partition("=")[2] for item in overrides)
@@ -74,7 +75,8 @@ def built(
                 if key.startswith("data."):
                     say_outside(folder.path, key, value)
         else:
-            assets, finished = Path(new), False
+            assets = Path(new)
+            finished = False
             module, settings = configure(target, preset, config, overrides)
             recipe = recipe_with(preset, target)
         seed_global(settings.train.seed, "init")

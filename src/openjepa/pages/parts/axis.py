@@ -26,7 +26,8 @@ class Axis:
     def ticks(self, most: int = 5) -> list[float]:
         """Round values within the range."""
         if self.log:
-            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+            first = math.ceil(math.log10(self.low) - 1e-9)
+            last = math.floor(math.log10(self.high) + 1e-9)
             decades = [10.0**power for power in range(first, last + 1, max(1, math.ceil((last - first) / (most - 1))))]
             if len(decades) > 1:
                 return decades  # a range within one decade has linear ticks

@@ -14,8 +14,14 @@ from itertools import pairwise
 from openjepa.pages.parts.axis import Axis, axis, tick_text
 from openjepa.pages.parts.document import breakable
 
-WIDE, HIGH = 290, 150  # of the area that is drawn into
-LEFT, RIGHT, TOP, BOTTOM = 40, 6, 8, 22  # margins for labels
+# of the area that is drawn into
+WIDE = 290
+HIGH = 150
+# margins for labels
+LEFT = 40
+RIGHT = 6
+TOP = 8
+BOTTOM = 22
 LETTER = 6.2  # units of the drawing that a letter takes, about
 LINE = 15  # units that a line of text takes
 COLOURS = 8
@@ -86,7 +92,8 @@ def scatter(
 
 def cloud(title: str, dots: Sequence[Dot], groups: Sequence[str], note: str = "") -> str:
     """Dots without axes, where only distances have a meaning."""
-    x, y = axis([dot.x for dot in dots], margin=0.03), axis([dot.y for dot in dots], margin=0.03)
+    x = axis([dot.x for dot in dots], margin=0.03)
+    y = axis([dot.y for dot in dots], margin=0.03)
     drawn = [_mark(dot.group, *_at(dot.x, dot.y, x, y), dot.tip, 3.2) for dot in dots]
     return _figure(title, drawn, _group_keys(groups), note)
 
@@ -185,7 +192,8 @@ def _limit_label(limit: Limit, y: Axis) -> str:
 
 def _mark(group: int, x: float, y: float, tip: str, r: float) -> str:
     """A dot of one of eight colours and four shapes, so that groups do not differ only in colour."""
-    shape, colour = group % 4, f"c{group % COLOURS}"
+    shape = group % 4
+    colour = f"c{group % COLOURS}"
     title = f"<title>{escape(tip)}</title>" if tip else ""
     if shape == 0:
         return f'<circle class="dot {colour}" cx="{x:.1f}" cy="{y:.1f}" r="{r}">{title}</circle>'

@@ -19,7 +19,8 @@ class LiveReport:
     """Keeps `report.html` in a run folder up to date. `on_failure` is called with the first error."""
 
     def __init__(self, folder: Path, on_failure: Callable[[str], None]) -> None:
-        self.run, self.on_failure = RunDir(folder), on_failure
+        self.run = RunDir(folder)
+        self.on_failure = on_failure
         self._drawn = 0  # bytes of health.jsonl when the page was written
         self._failed = False
 

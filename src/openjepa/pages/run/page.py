@@ -28,7 +28,8 @@ from openjepa.training import checkpoint
 
 Section = tuple[str, str, Callable[[], str]]  # id, title, function that makes it
 
-MASKED_ROWS, MASKED_SHOWN = 64, 3
+MASKED_ROWS = 64
+MASKED_SHOWN = 3
 LIVE_REFRESH_S = 15
 
 

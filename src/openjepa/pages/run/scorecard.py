@@ -86,7 +86,8 @@ def _sweep(found: Mapping[str, Any]) -> str:
     poolings = list(dict.fromkeys(point["pooling"] for point in points))
     chosen = tuple(found["chosen"][key] for key in ("encoder", "layer", "pooling"))
     values = {(p["encoder"], p["layer"], p["pooling"]): p["validation"] for p in points}
-    low, high = min(values.values()), max(values.values())
+    low = min(values.values())
+    high = max(values.values())
     rows = []
     for encoder, layer in dict.fromkeys((p["encoder"], p["layer"]) for p in points):
         cells = []

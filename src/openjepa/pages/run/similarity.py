@@ -16,7 +16,8 @@ from openjepa.pages.parts.document import heat_cell, table
 from openjepa.pages.run.samples import Samples, text_html
 
 PAIRED = 10  # inputs of the matrix
-QUERIES, NEIGHBOURS = 4, 3
+QUERIES = 4
+NEIGHBOURS = 3
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def pairs_of_values(samples: Samples) -> tuple[list[int], list[str]]:
     if not samples.factors:
         return list(range(min(PAIRED, samples.count))), []
     factor = samples.factors[0]
-    chosen, values = [], []
+    chosen = []
+    values = []
     for label, name in enumerate(factor.classes):
         members = np.flatnonzero(factor.labels == label)[:2]
         if len(members) == 2 and len(chosen) < PAIRED:

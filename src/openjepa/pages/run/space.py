@@ -22,7 +22,9 @@ FEWEST_FOR_UMAP = 20  # inputs
 
 def spectrum(samples: Samples) -> str:
     """Share of the variance on each principal axis, of the run and of its initialisation."""
-    lines, ranks, most = [], [], 1
+    lines = []
+    ranks = []
+    most = 1
     for number, (name, vectors) in enumerate(samples.vectors.items()):
         centered = torch.from_numpy(vectors).double()
         values = singular_values(centered - centered.mean(0))

@@ -17,7 +17,8 @@ def verdict(logs: Logs, overrides: Sequence[str] = ()) -> str:
     """The newest health check: verdict, evidence, advice (as `overrides`), and its figures one by one."""
     if not logs.health:
         return left_out("there is no health check yet")
-    now, start = logs.health[-1], logs.health[0]
+    now = logs.health[-1]
+    start = logs.health[0]
     colour, sign = SIGNS.get(now["status"], WARNING)
     kind = f" ({escape(now['kind'])})" if now.get("kind") else ""
     best = max(logs.health, key=lambda record: record.get("score", 0))
@@ -75,7 +76,8 @@ def _advice(record: Mapping[str, Any], overrides: Sequence[str]) -> str:
 
 def _changes(logs: Logs) -> str:
     """The steps at which the verdict changed."""
-    changes, last = [], None
+    changes = []
+    last = None
     for record in logs.health:
         word = record["status"] + (f" ({record['kind']})" if record.get("kind") else "")
         if word != last:

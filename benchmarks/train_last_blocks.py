@@ -48,53 +48,55 @@ TEMPERATURE = 0.05  # of cosines
 MOMENTUM = 0.99
 WARMUP_STEPS = 20
 OTHERS = 2  # sentences of the target
+MOST_WORDS = 50  # of a sentence that is trained on
 
 
 @dataclass
 class Documents:
-    """Documents of at least three sentences, with the start's latents."""
+    """Documents of at least three sentences."""
 
     wholes: list[str]
-    sentences: list[list[str]]
+    sentences: list[str]  # of all of them, in their order
+    owner: np.ndarray  # [S] the document of each sentence
 
     @classmethod
     def read(cls, source: str) -> Documents:
         config = source_of(Config.load({}, [f"data={source}"]))
         read = [text for text in texts(config.data, config.title, "sentences", Counts()) if len(text.parts) > OTHERS]
-        return cls([text.whole for text in read], [list(text.parts) for text in read])
+        owner = np.repeat(np.arange(len(read)), [len(text.parts) for text in read])
+        return cls([text.whole for text in read], [part for text in read for part in text.parts], owner)
 
-    def draw(self, size: int, random: np.random.Generator) -> tuple[np.ndarray, list[str], list[str]]:
-        """Numbers of documents [B], a sentence of each, and two others of each."""
+    def draw(self, size: int, random: np.random.Generator) -> Drawn:
         numbers = random.choice(len(self.wholes), size, replace=False)
-        contexts, targets = [], []
-        for number in numbers:
-            first, *others = random.permutation(len(self.sentences[number]))[: 1 + OTHERS]
-            contexts.append(self.sentences[number][first])
-            targets += [self.sentences[number][other] for other in others]
-        return numbers, contexts, targets
+        starts = np.searchsorted(self.owner, numbers)
+        counts = np.searchsorted(self.owner, numbers, side="right") - starts
+        chosen = [random.permutation(count)[: 1 + OTHERS] for count in counts]
+        sentences = starts[:, None] + np.stack(chosen)  # [B, 1 + OTHERS]
+        return Drawn(numbers, sentences[:, 0], sentences[:, 1:].flatten())
+
+
+class Drawn(NamedTuple):
+    """What a step reads: B documents, and by their numbers a sentence of each, and OTHERS others of each."""
+
+    documents: np.ndarray  # [B]
+    contexts: np.ndarray  # [B]
+    others: np.ndarray  # [B * OTHERS]
 
 
 class Space:
-    """The start's whitened space: its statistics and the documents' latents in it."""
+    """The start's latents of all sentences, its whitened space, and the documents in that."""
 
     def __init__(self, start: SentenceTransformer, documents: Documents) -> None:
-        flat = [sentence for sentences in documents.sentences for sentence in sentences]
-        owner = np.repeat(np.arange(len(documents.wholes)), [len(one) for one in documents.sentences])
-        latents = start.encode(flat, normalize_embeddings=True).astype(np.float64)
-        whitening = Whitening.fitted(Statistics.of(Block(latents, owner)))
+        latents = start.encode(documents.sentences, normalize_embeddings=True)  # [S, D]
+        block = Block(latents.astype(np.float64), documents.owner)
+        whitening = Whitening.fitted(Statistics.of(block))
+        self.start = torch.from_numpy(latents)  # [S, D]
         self.mean = torch.from_numpy(whitening.mean).float()  # [D]
         self.matrix = torch.from_numpy(whitening.matrix).float()  # [D, D]
-        wholes = torch.from_numpy(start.encode(documents.wholes, normalize_embeddings=True))
-        self.documents = self(wholes)  # [N, D]
+        self.documents = self(torch.from_numpy(start.encode(documents.wholes, normalize_embeddings=True)))  # [N, D]
 
     def __call__(self, latents: Tensor) -> Tensor:
         return F.normalize((latents - self.mean) @ self.matrix, dim=-1)
-
-
-def embedded(model: SentenceTransformer, rows: Sequence[str]) -> Tensor:
-    """Unit vectors [B, D] with gradients."""
-    with torch.autocast(model.device.type, torch.bfloat16):
-        return F.normalize(model(model.preprocess(list(rows)))["sentence_embedding"].float(), dim=-1)
 
 
 def mean_of_others(rows: Tensor) -> Tensor:
@@ -119,7 +121,7 @@ class Objective(NamedTuple):
     """The loss of a step, and the sentences that it has encoded with gradients, which the tether holds."""
 
     loss: Tensor
-    rows: list[str]
+    sentences: np.ndarray  # [M]
     latents: Tensor  # [M, D]
 
 
@@ -128,37 +130,43 @@ class Trial:
 
     def __init__(self, base: str, documents: Documents, blocks: int) -> None:
         self.documents = documents
-        self.start = SentenceTransformer(base, device="cpu").eval().requires_grad_(False)
         self.model = SentenceTransformer(base, device="cpu").eval()  # no dropout: the tether would hold to noise
+        self.space = Space(self.model, documents)
         self.model.requires_grad_(False)
         self.model[0].auto_model.encoder.layer[-blocks:].requires_grad_(True)
-        self.space = Space(self.start, documents)
         self.predictor = Predictor(len(self.space.mean))
         self.target = EMATarget(self.model, constant(MOMENTUM))
 
-    def document(self, numbers: np.ndarray, contexts: list[str], others: list[str]) -> Objective:
-        latents = embedded(self.model, contexts)  # [B, D]
-        loss = info_nce(self.space(latents), self.space.documents[numbers], TEMPERATURE)
-        return Objective(loss, contexts, latents)
+    def embedded(self, sentences: np.ndarray, by: nn.Module | None = None) -> Tensor:
+        """Unit vectors [M, D] of sentences [M], by the model that is trained or by another one."""
+        rows = [" ".join(self.documents.sentences[number].split()[:MOST_WORDS]) for number in sentences]
+        inputs = self.model.preprocess(rows)
+        with torch.autocast(self.model.device.type, torch.bfloat16):
+            latents = (self.model if by is None else by)(inputs)["sentence_embedding"]
+        return F.normalize(latents.float(), dim=-1)
 
-    def views(self, numbers: np.ndarray, contexts: list[str], others: list[str]) -> Objective:
-        latents = embedded(self.model, contexts)  # [B, D]
-        of_others = embedded(self.model, others)  # [B * OTHERS, D]
+    def document(self, drawn: Drawn) -> Objective:
+        latents = self.embedded(drawn.contexts)  # [B, D]
+        loss = info_nce(self.space(latents), self.space.documents[drawn.documents], TEMPERATURE)
+        return Objective(loss, drawn.contexts, latents)
+
+    def views(self, drawn: Drawn) -> Objective:
+        latents = self.embedded(drawn.contexts)  # [B, D]
+        of_others = self.embedded(drawn.others)  # [B * OTHERS, D]
         loss = info_nce(self.space(latents), mean_of_others(self.space(of_others)), TEMPERATURE)
-        return Objective(loss, [*contexts, *others], torch.cat([latents, of_others]))
+        return Objective(loss, np.r_[drawn.contexts, drawn.others], torch.cat([latents, of_others]))
 
-    def ema(self, numbers: np.ndarray, contexts: list[str], others: list[str]) -> Objective:
-        latents = embedded(self.model, contexts)  # [B, D]
+    def ema(self, drawn: Drawn) -> Objective:
+        latents = self.embedded(drawn.contexts)  # [B, D]
         with torch.no_grad():
-            goal = mean_of_others(embedded(self.target.module, others))  # [B, D]
+            goal = mean_of_others(self.embedded(drawn.others, self.target.module))  # [B, D]
         spread = vicreg(latents * latents.shape[1] ** 0.5)  # independent dimensions have a variance of 1 then
         loss = 5 * cosine(self.predictor(latents), goal).mean() + sum(spread.values())
-        return Objective(loss, contexts, latents)
+        return Objective(loss, drawn.contexts, latents)
 
     def tether(self, objective: Objective) -> Tensor:
         """Mean squared difference of the cosines among a step's sentences from those of the start."""
-        with torch.no_grad():
-            before = embedded(self.start, objective.rows)
+        before = self.space.start[objective.sentences]
         now = objective.latents
         return (now @ now.T - before @ before.T).square().mean()
 
@@ -167,13 +175,13 @@ class Trial:
         random = np.random.default_rng(options.seed)
         learned = [*(one for one in self.model.parameters() if one.requires_grad), *self.predictor.parameters()]
         optimizer = torch.optim.AdamW(learned, lr=options.lr, weight_decay=0.01)
-        objective_of = getattr(self, options.objective)
+        objective_of: Callable[[Drawn], Objective] = getattr(self, options.objective)
         began = time.perf_counter()
         for step in range(options.steps):
             rate = options.lr * min(1, (step + 1) / WARMUP_STEPS) * (1 - step / options.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            objective: Objective = objective_of(*self.documents.draw(options.batch, random))
+            objective = objective_of(self.documents.draw(options.batch, random))
             tether = self.tether(objective)
             (objective.loss + options.tether * tether).backward()
             optimizer.step()

@@ -3,7 +3,8 @@
     python benchmarks/bench_adapt.py --base path/to/sentence-encoder cranfield/ cisi/ cacm/ > adapt.md
 
 Each collection is a folder in BEIR's layout. The encoder reads it once, by `openjepa adapt`; all arms are made from
-those latents. Maps see no judgement. `--curve` adds the gain against the number of documents that maps are fitted to.
+those latents. Maps see no judgement. `--curve` adds the gain against the number of documents that maps are fitted to,
+`--against` another encoder that is adapted likewise, such as one of train_last_blocks.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -257,11 +258,11 @@ def interval(arm: np.ndarray, start: np.ndarray, name: str) -> tuple[float, floa
     return difference_interval(Score(arm, None), Score(start, None), generator_for(0, "bench", name), resamples=5000)
 
 
-def measured(of: Collection, curve: bool, tried: bool) -> dict:
-    """All figures of a collection."""
+def measured(of: Collection, curve: bool, tried: Mapping[str, np.ndarray]) -> dict:
+    """All figures of a collection; `tried` are scores [Q, N] that are compared with the defaults, by name."""
     arms = {name: of.ndcg(scores) for name, scores in arms_of(of)}
     start = arms["start"]
-    others = {name: of.ndcg(scores) for name, scores in trials(of)} if tried else {}
+    others = {name: of.ndcg(scores) for name, scores in tried.items()}
     defaults = arms["whitening s = 0.6, predictor ridge 0.03"]
     statistics = Statistics.of(of.block)
     return {
@@ -313,13 +314,24 @@ def main(argv: Sequence[str] | None = None, show: Callable[[str], None] = print)
     parser.add_argument("--base", required=True, help="a sentence-transformers or transformers folder or hub id")
     parser.add_argument("--curve", action="store_true", help="also fit to 50, 100, ... documents, three draws each")
     parser.add_argument("--trials", action="store_true", help="also other predictors, compared with the defaults")
+    parser.add_argument(
+        "--against",
+        metavar="ENCODER",
+        help="another encoder, adapted likewise and compared with the defaults; {} in it is the collection's name",
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for collection in options.collections:
-            of = Collection.read(collection, options.base, Path(folder) / collection.resolve().name)
-            found[of.name] = measured(of, options.curve, options.trials)
+            out = Path(folder) / collection.resolve().name
+            of = Collection.read(collection, options.base, out / "base")
+            others = dict(trials(of)) if options.trials else {}
+            if options.against:
+                encoder = options.against.replace("{}", collection.resolve().name)
+                other = Collection.read(collection, encoder, out / "against")
+                others[f"defaults from {options.against}"] = scores_of(Maps.fitted(other, other.block), other)
+            found[of.name] = measured(of, options.curve, others)
     show(json.dumps(found, indent=2) if options.json else as_markdown(found))
     return 0
 

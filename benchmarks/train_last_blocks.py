@@ -1,7 +1,7 @@
 """Train the last blocks of a sentence encoder on documents without labels, its similarities held to those of the start.
 
     python benchmarks/train_last_blocks.py --base path/to/sentence-encoder --data cranfield/ --out trained/
-    python benchmarks/bench_adapt.py --base trained/ cranfield/
+    python benchmarks/bench_adapt.py --base path/to/sentence-encoder --against trained/ cranfield/
 
 A trial that `openjepa adapt` has to beat, or lose to: the result is a sentence encoder like any other, which is then
 adapted in closed form. Every step takes one sentence of each of some documents (the context) and two others (the

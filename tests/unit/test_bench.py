@@ -227,7 +227,8 @@ def test_adaptation_is_measured_arm_by_arm(tmp_path: Path) -> None:
     sentence_model(SHAPES["mean of unit length"]).save_pretrained(str(tmp_path / "base"), create_model_card=False)
     judged(tmp_path / "judged", corpus(90, 4))
     shown: list[str] = []
-    options = ["--base", str(tmp_path / "base"), str(tmp_path / "judged"), "--curve", "--trials"]
+    base = str(tmp_path / "base")
+    options = ["--base", base, str(tmp_path / "judged"), "--curve", "--trials", "--against", base]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_adapt, "CUTS", (8, 4))
         assert bench_adapt.main([*options, "--json"], shown.append) == 0
@@ -238,6 +239,8 @@ def test_adaptation_is_measured_arm_by_arm(tmp_path: Path) -> None:
     assert list(found["curve"]) == ["50", "90"]
     assert found["queries"] == 20
     assert found["trials"]["strength of the predictor 0.5 instead of 1"][0] > 0
+    same = found["trials"][f"defaults from {base}"]
+    assert same[1:] == [0, 0, 0]  # an encoder against itself
     table = bench_adapt.as_markdown(json.loads(shown[0]))
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     assert len(rows) == len(found["arms"]) + 1 + len(found["trials"]) + 1

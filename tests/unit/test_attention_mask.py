@@ -12,7 +12,6 @@ from openjepa.masking.attention import (
     PADDING,
     PRED,
     QUESTION,
-    next_tokens,
     question_answer_mask,
     question_answer_positions,
     segment_ids,
@@ -38,10 +37,6 @@ def test_a_small_case_in_full() -> None:
     expected = torch.tensor([[cell == "1" for cell in row] for row in allowed])
     assert torch.equal(question_answer_mask(ROWS)[0], expected)
     assert question_answer_positions(ROWS).tolist() == [[0, 1, 2, 0, 1, 3, 0], [0, 1, 0, 1, 2, 3, 2]]
-    assert next_tokens(ROWS).tolist() == [
-        [True, True, False, True, False, False],
-        [True, False, True, True, True, False],
-    ]
 
 
 def test_segments_come_from_what_a_batch_says() -> None:

@@ -22,7 +22,7 @@ from openjepa.data.loading.loader import train_batches
 from openjepa.data.questions.batches import QuestionBatch, TokenizedQuestions
 from openjepa.data.tokenizers.choice import TokenizerConfig, train_tokenizer
 from openjepa.evals.suite import evaluate
-from openjepa.masking.attention import next_tokens, question_answer_mask, segment_ids
+from openjepa.masking.attention import PRED, question_answer_mask, segment_ids
 from openjepa.objectives.running import RunningSpace
 from openjepa.preflight.checks import check_experiment, failed
 from openjepa.recipes import nano_jepa
@@ -155,6 +155,11 @@ def test_long_questions_are_dropped_and_counted(tmp_path: Path) -> None:
 def segments_of(batch: QuestionBatch) -> torch.Tensor:
     """[B, T] the part of each token."""
     return segment_ids(batch.valid, batch.hidden, batch.pred_at)
+
+
+def next_tokens(segments: torch.Tensor) -> torch.Tensor:
+    """segments [B, T] -> [B, T - 1] bool: the next token is in the same block, so that it can be predicted."""
+    return (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] < PRED)
 
 
 def test_token_loss_counts_each_block_by_itself(experiment: Experiment, batch: QuestionBatch) -> None:

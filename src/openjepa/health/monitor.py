@@ -88,12 +88,11 @@ class HealthMonitor:
             self.write(record)
         return record
 
-    def restore(self, records: Iterable[Mapping[str, Any]], up_to_step: int | None = None) -> None:
-        """Restore the state of the run that wrote `records` at `up_to_step` (default: at its end)."""
+    def restore(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Restore the state of the run that wrote `records`."""
         self.first = self.best = None
         for record in records:
-            if up_to_step is None or record["step"] <= up_to_step:
-                self._remember(dict(record))
+            self._remember(dict(record))
 
     def _remember(self, record: Record) -> None:
         self.first = self.first or record

@@ -56,8 +56,3 @@ def question_answer_positions(segments: Tensor) -> Tensor:
     answer = segments == ANSWER
     positions = torch.where(question, question.cumsum(1) - 1, 0) + torch.where(answer, answer.cumsum(1) - 1, 0)
     return torch.where(segments == PRED, question.sum(1, keepdim=True), positions)
-
-
-def next_tokens(segments: Tensor) -> Tensor:
-    """segments [B, T] -> [B, T - 1] bool: the next token is in the same block, so that it can be predicted."""
-    return (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] < PRED)

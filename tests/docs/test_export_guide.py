@@ -125,7 +125,9 @@ def test_the_readme_searches_with_an_export(
     shutil.copy(folder / "corpus.jsonl", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("openjepa.export.proof.opened_elsewhere", in_process)
-    train, export = (line.split() for line in COMMAND.findall((ROOT / "README.md").read_text())[:2])
+    commands = [line.split() for line in COMMAND.findall((ROOT / "README.md").read_text())]
+    train = next(words for words in commands if words[0] == "train")
+    export = next(words for words in commands if words[0] == "export")
     assert main([*train, *SMALL, "--no-eval"]) == 0
     assert main(export) == 0
     code = block_with("SentenceTransformer", ROOT / "README.md")

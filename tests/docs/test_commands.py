@@ -57,6 +57,10 @@ SKIPPED = {
     "model; tests/unit/test_bench.py runs the benchmark",
     "python benchmarks/bench_adapt.py --base all-MiniLM-L6-v2/ cranfield/ cisi/ cacm/ --curve --trials": "of a "
     "pretrained model; tests/unit/test_bench.py runs the benchmark",
+    "python benchmarks/train_last_blocks.py --base all-MiniLM-L6-v2/ --data cranfield/ --out trained/cranfield "
+    "--objective ema --steps 300 --lr 1e-4": "of a pretrained model; tests/unit/test_bench.py runs the benchmark",
+    'python benchmarks/bench_adapt.py --base all-MiniLM-L6-v2/ --against "trained/{}" cranfield/ cisi/ cacm/': "of a "
+    "pretrained model; tests/unit/test_bench.py runs the benchmark",
     "python benchmarks/gpu_check.py": "needs a GPU; tests/unit/test_gpu_check.py tries it on the CPU",
     "openjepa train t_jepa --preset small data=corpus.jsonl train.accelerator=cuda train.devices=2 --out runs/two": (
         "needs two GPUs; tests/contract/test_ddp.py has two ranks on the CPU"

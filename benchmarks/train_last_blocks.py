@@ -109,7 +109,8 @@ class Predictor(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.hidden, self.out = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
+        self.hidden = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(2 * dim, dim)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

@@ -120,7 +120,7 @@ def by_sentence(batch: Any) -> tuple[Tensor, Tensor, Tensor]:
     """ids [B, S, L], which of them are real, and which sentences are hidden [B, S]."""
     assert torch.equal(batch.segment >= 0, batch.valid)
     tokens = batch.all_tokens
-    number, within = tokens.segment[batch.valid], tokens.place[batch.valid]  # [tokens]
+    number, within = tokens.segment[batch.valid], tokens.positions[batch.valid]  # [tokens]
     at = batch.document[number], batch.position[number], within
     ids = torch.zeros([int(axis.max()) + 1 for axis in at], dtype=torch.int64)
     ids[at] = batch.ids[batch.valid]

@@ -328,7 +328,7 @@ def test_a_hidden_sentence_is_hidden_whole(rows: SentenceRows, strategy: str) ->
 def test_pooling_is_the_mean_of_each_sentence(rows: SentenceRows) -> None:
     batch = batch_of(rows)
     states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
-    pooled = segment_mean(states, batch.all_tokens.segment, batch.all_tokens.place, len(batch.row))  # [N, D]
+    pooled = segment_mean(states, batch.all_tokens.segment, batch.all_tokens.positions, len(batch.row))  # [N, D]
     for segment, row in enumerate(batch.row.tolist()):
         assert torch.allclose(pooled[segment], states[row, batch.segment[row] == segment].mean(0), atol=1e-6)
 
@@ -339,7 +339,7 @@ def test_sentences_read_alone_equal_separate_passes(rows: SentenceRows) -> None:
     batch = batch_of(rows)
     hidden = batch.hidden_tokens
     with torch.no_grad():
-        together = encoder(gather_positions(batch.ids, hidden.at), hidden.segment, hidden.place)  # [B, H, D]
+        together = encoder(gather_positions(batch.ids, hidden.at), hidden.segment, hidden.positions)  # [B, H, D]
         for segment in batch.hidden_segments.tolist():
             row = int(batch.row[segment])
             own = batch.ids[row, batch.segment[row] == segment][None]
@@ -369,11 +369,11 @@ def test_a_part_holds_the_tokens_that_all_tokens_have_of_its_sentences(rows: Sen
     for segment in numbers.tolist():
         mine, all_of_them = part.segment == segment, everything.segment == segment
         assert torch.equal(part.at[mine], everything.at[all_of_them])
-        assert torch.equal(part.place[mine], everything.place[all_of_them])
+        assert torch.equal(part.positions[mine], everything.positions[all_of_them])
     assert part.segment[part.valid].unique().tolist() == numbers.tolist()
     states = torch.randn(*batch.ids.shape, 5, generator=generator_for(0, "states"))  # [B, T, D]
-    of_part = segment_mean(gather_positions(states, part.at), part.segment, part.place, len(batch.row))  # [N, D]
-    of_all = segment_mean(states, everything.segment, everything.place, len(batch.row))
+    of_part = segment_mean(gather_positions(states, part.at), part.segment, part.positions, len(batch.row))  # [N, D]
+    of_all = segment_mean(states, everything.segment, everything.positions, len(batch.row))
     assert torch.equal(of_part[numbers], of_all[numbers])
     others = torch.ones(len(batch.row), dtype=torch.bool)
     others[numbers] = False

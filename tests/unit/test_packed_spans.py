@@ -37,7 +37,7 @@ def batch() -> MaskedText:
 
 def test_who_reads_whom_and_where() -> None:
     hidden = batch().hidden_tokens
-    segments, positions = hidden.segment, hidden.place
+    segments, positions = hidden.segment, hidden.positions
     may_read = key_mask(segments)[:, 0]  # [B, H, H]
     assert positions[0].tolist() == [0, 1, 0, 1, 2, 3, 0, 0]
     assert positions[1, :3].tolist() == [0, 1, 2]
@@ -80,7 +80,7 @@ def test_packed_spans_have_the_latents_of_texts_of_their_own(kind: str, tmp_path
     valid = torch.arange(ids.shape[1]) < torch.tensor([len(text) for text in texts])[:, None]
     assert valid.sum(1).tolist() == [2, 4, 1, 1, 3, 1, 1, 2, 3]
     alone = encoder.states(ids, valid)  # each [N, L, D]
-    packed = encoder.states(gather_positions(spans.ids, hidden.at), hidden.segment, hidden.place)  # each [B, H, D]
+    packed = encoder.states(gather_positions(spans.ids, hidden.at), hidden.segment, hidden.positions)  # each [B, H, D]
     assert len(alone) == len(packed) == 3
     for one, row in zip(alone, packed, strict=True):
         torch.testing.assert_close(row[hidden.valid], one[valid])

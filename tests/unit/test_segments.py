@@ -167,7 +167,7 @@ def test_segments_are_listed_by_document_in_order(layout: Layout) -> None:
 def test_segments_are_read_as_texts_that_begin_at_position_0(layout: Layout) -> None:
     batch = layout.batch
     for part in (batch.visible_tokens, batch.hidden_tokens, batch.all_tokens):
-        segment, position = part.segment, part.place
+        segment, position = part.segment, part.positions
         assert torch.equal(segment, part.segment)
         for number in segment[segment >= 0].unique().tolist():
             length = layout.segment[layout.row(number)].count(number)

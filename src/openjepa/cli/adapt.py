@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -67,7 +68,7 @@ def adapt(
     base, overrides = words_of(context, words)
     if base is None:
         raise UserError("give an encoder: a folder or hub id (openjepa adapt MODEL data=my_docs/ --out runs/adapted)")
-    with row_progress(stderr(), "documents", documents_in(overrides)) as progress:
+    with row_progress(stderr(), "documents", partial(documents_in, overrides)) as progress:
         run = api.adapt(
             base,
             out=out,

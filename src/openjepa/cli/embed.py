@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,7 +73,7 @@ def embed(
     opened, cosine = api.load(run, device, precision).for_bulk()
     point = opened.best_point() if best else EMBEDDING
     began = time.perf_counter()
-    with row_progress(stderr(), "texts", count_rows(source, rule)) as progress:
+    with row_progress(stderr(), "texts", partial(count_rows, source, rule)) as progress:
 
         def advance(rows: int, are_old: bool) -> None:
             progress.add(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,14 +36,17 @@ class RowProgress:
 
 
 @contextmanager
-def row_progress(console: Console, what: str, total: int | None) -> Generator[RowProgress]:
-    """A bar of `what` ("documents"), with texts a second and, for a known total, the time left."""
+def row_progress(console: Console, what: str, count: Callable[[], int | None]) -> Generator[RowProgress]:
+    """A bar of `what` ("documents"), with texts a second and the time left.
+
+    `count` tells how many there are, None where that is not known; without a terminal nobody asks.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     speed = TextColumn(what + ", {task.fields[rate]:,.0f} texts a second")
     columns = (BarColumn(None), MofNCompleteColumn(), speed, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield RowProgress(bar, bar.add_task("", total=total, rate=0.0))
+        yield RowProgress(bar, bar.add_task("", total=count() if console.is_terminal else None, rate=0.0))
 
 
 def documents_in(overrides: Sequence[str]) -> int | None:

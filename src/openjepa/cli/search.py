@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,7 @@ def index(
     if run is None:
         raise UserError("give a run folder (openjepa index runs/adapted data=my_docs/ --out my.index)")
     opened = api.load(run, device, precision).for_bulk()[0]
-    with row_progress(stderr(), "documents", documents_in(overrides)) as progress:
+    with row_progress(stderr(), "documents", partial(documents_in, overrides)) as progress:
         added = api.build_index(opened, out=out, overrides=overrides, on_documents=progress.add)
     remark("data: " + counts_line(added.counts))
     chosen = None if judged is None else api.choose_weights(api.open_index(out, device, precision, trust_code), judged)

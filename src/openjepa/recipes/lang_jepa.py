@@ -129,7 +129,7 @@ class LangJEPA(Method[MaskedText]):
             layers.append(F.layer_norm(lower, lower.shape[-1:]))
         tokens = torch.cat(layers, -1)  # [B, V, D or 2D]
         seen = batch.visible_tokens
-        concepts = segment_mean(tokens, seen.segment, seen.place, len(batch.row))  # [N, D or 2D]
+        concepts = segment_mean(tokens, seen.segment, seen.positions, len(batch.row))  # [N, D or 2D]
 
         visible = batch.visible_by_document
         hidden = batch.hidden_by_document
@@ -165,7 +165,7 @@ class LangJEPA(Method[MaskedText]):
     def encode_hidden(self, batch: MaskedText) -> Tensor:
         """The student's mean latent of each row's hidden tokens [B, D], each sentence read separately."""
         hidden = batch.hidden_tokens
-        latents = self.student(gather_positions(batch.ids, hidden.at), hidden.segment, hidden.place)  # [B, H, D]
+        latents = self.student(gather_positions(batch.ids, hidden.at), hidden.segment, hidden.positions)  # [B, H, D]
         return mean_pool(latents, hidden.valid)
 
     def hidden_targets(self, batch: MaskedText) -> Tensor:
@@ -194,7 +194,7 @@ class LangJEPA(Method[MaskedText]):
         top = self.config.target.skip_top  # layers that are not computed
         if self.config.teacher_reads == "alone":
             layers = self.teacher.states(
-                gather_positions(batch.ids, tokens.at), tokens.segment, tokens.place, top
+                gather_positions(batch.ids, tokens.at), tokens.segment, tokens.positions, top
             )  # each [B, K, D]
         else:
             layers = [
@@ -202,7 +202,9 @@ class LangJEPA(Method[MaskedText]):
             ]
         used = target_layers(self.config.target, layers, top)
         count = len(batch.row)
-        means = [segment_mean(layer, tokens.segment, tokens.place, count)[sentences] for layer in used]  # each [S, D]
+        means = [
+            segment_mean(layer, tokens.segment, tokens.positions, count)[sentences] for layer in used
+        ]  # each [S, D]
         return merged(means)
 
     def inspect(self, batch: MaskedText) -> Inspection:

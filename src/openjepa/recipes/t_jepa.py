@@ -138,7 +138,7 @@ class TJEPA(Method[MaskedText]):
     def encode_hidden(self, batch: MaskedText) -> Tensor:
         """The student's mean latent of each text's hidden tokens [B, D], each span read as a separate text."""
         hidden = batch.hidden_tokens
-        latents = self.student(gather_positions(batch.ids, hidden.at), hidden.segment, hidden.place)  # [B, H, D]
+        latents = self.student(gather_positions(batch.ids, hidden.at), hidden.segment, hidden.positions)  # [B, H, D]
         return mean_pool(latents, hidden.valid)
 
     def targets(self, batch: MaskedText) -> Tensor:
@@ -148,7 +148,7 @@ class TJEPA(Method[MaskedText]):
             layers = [gather_positions(state, hidden.at) for state in self.teacher.states(batch.ids, batch.valid)]
         else:
             ids = gather_positions(batch.ids, hidden.at)  # [B, H]
-            layers = self.teacher.states(ids, hidden.segment, hidden.place)  # each [B, H, D]
+            layers = self.teacher.states(ids, hidden.segment, hidden.positions)  # each [B, H, D]
         return self.as_targets(layers, batch)
 
     def as_targets(self, layers: Sequence[Tensor], batch: MaskedText) -> Tensor:
@@ -161,7 +161,7 @@ class TJEPA(Method[MaskedText]):
         hidden = batch.hidden_tokens
         if self.config.predict == "tokens":
             return batch.pick(tokens, hidden.valid)
-        return segment_mean(tokens, hidden.segment, hidden.place, len(batch.row))
+        return segment_mean(tokens, hidden.segment, hidden.positions, len(batch.row))
 
     def inspect(self, batch: MaskedText) -> Inspection:
         hidden = batch.hidden_tokens

@@ -37,7 +37,6 @@ from openjepa.encoding.growing import GrowingArray
 from openjepa.evals.features import require_finite, unit_rows
 from openjepa.retrieval.words import WordCounts
 from openjepa.run.opened import Run
-from openjepa.training import checkpoint
 
 STATE = "index.json"
 AT_ONCE = 256  # documents that are encoded together
@@ -106,7 +105,7 @@ class _Writer:
 
     def __init__(self, run: Run, path: Path) -> None:
         self.path = path
-        self.identity = identity_of(run)
+        self.identity = run.identity
         state = self._state()
         self.rows = state["documents"]
         self.sentences = state["sentences"]
@@ -213,13 +212,3 @@ class IndexState(Written):
     word_entries: Count
     words: Count
     text_bytes: Count
-
-
-def identity_of(run: Run) -> dict[str, str]:
-    """Which vectors a run gives: those of the weights of its newest checkpoint."""
-    newest = checkpoint.newest(run.folder.checkpoints)
-    return {
-        "path": str(run.path.resolve()),
-        "checkpoint": newest.name,
-        "weights": checkpoint.weights_digest(newest),
-    }

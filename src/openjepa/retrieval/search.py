@@ -22,7 +22,7 @@ from openjepa.core.inside import say_outside
 from openjepa.core.json_files import read_json
 from openjepa.core.rundir import write_json
 from openjepa.evals.features import unit_rows
-from openjepa.retrieval.index import STATE, IndexState, identity_of
+from openjepa.retrieval.index import STATE, IndexState
 from openjepa.retrieval.words import WordSearch
 from openjepa.run.opened import Run, load
 
@@ -96,11 +96,10 @@ class Index:
         made_by = self.state["run"]
         say_outside(self.path, "run", made_by["path"])
         run = load(made_by["path"], self._device, self._precision, self._trust_code)
-        now = identity_of(run)
-        if now["weights"] != made_by["weights"]:
+        if run.identity["weights"] != made_by["weights"]:
             raise UserError(
                 f"{self.path} holds vectors of {made_by['checkpoint']} of {made_by['path']}, whose newest weights are "
-                f"others ({now['checkpoint']}); index the documents again: openjepa index {made_by['path']} "
+                f"others ({run.identity['checkpoint']}); index the documents again: openjepa index {made_by['path']} "
                 "data=... --out another.index"
             )
         return run
@@ -155,11 +154,11 @@ class Index:
         """
         if not query.strip():
             raise UserError("the query is empty; ask something")
-        asked = unit_rows(self.run.encode_query([query]))[0]
+        vector = unit_rows(self.run.encode_query([query]))[0]
         vector = unit_rows(self.run.encode_document([query]))[0]
         sentence, nearest = self._best_sentences(vector)
         shared = self._words(query) if words else np.zeros(len(self))  # [N]
-        return Cosines(self.documents @ asked.astype(np.float32), sentence, shared, nearest)
+        return Cosines(self.documents @ vector.astype(np.float32), sentence, shared, nearest)
 
     def _best_sentences(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The highest cosine of each document's sentences [N], and which sentence that is [N], -1 = it has none."""

@@ -32,7 +32,6 @@ from openjepa.evals.sweep import best_vectors
 from openjepa.export.inputs import proof_texts
 from openjepa.run.weights import RunWeights, opened_as
 from openjepa.tasks.examples import GENERAL, semantic_trio
-from openjepa.training import checkpoint
 
 BF16_COSINE = 0.999  # smallest cosine with fp32 at which vectors may be computed in bf16 without being asked
 DEFAULT_PROMPT = ""  # stands for the prompt that a run has by itself
@@ -239,15 +238,7 @@ class RunVectors(RunWeights):
 
     def _identity(self, at: Point, long: LongTexts) -> dict[str, Any]:
         """What the run's vectors depend on."""
-        newest = checkpoint.newest(self.folder.checkpoints)
-        return {
-            "run": str(self.path.resolve()),
-            "checkpoint": newest.name,
-            "weights": checkpoint.weights_digest(newest),
-            "latents": at.name,
-            "long": long,
-            "bf16": self.compute.bf16,
-        }
+        return {**self.identity, "latents": at.name, "long": long, "bf16": self.compute.bf16}
 
     def similar(
         self, texts: Sequence[str], background: Sequence[str] | None = None, long: LongTexts = "windows"

@@ -80,6 +80,16 @@ class RunWeights:
         experiment.method.eval()
         return experiment.on(self.compute)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Which weights the run has now: its folder, the newest checkpoint, and the checksum of that one's weights."""
+        newest = checkpoint.newest(self.folder.checkpoints)
+        return {
+            "path": str(self.path.resolve()),
+            "checkpoint": newest.name,
+            "weights": checkpoint.weights_digest(newest),
+        }
+
     def fresh(self, random_init: bool = False, seed: int | None = None) -> Experiment:
         """The experiment as it was before training; with `random_init`, without any pretrained weights."""
         return self.untrained(random_init, seed).on(self.compute)

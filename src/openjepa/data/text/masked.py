@@ -37,7 +37,7 @@ class Tokens:
     segment: Tensor  # [B, K] int64, the segment of each, -1 on padding and outside of segments
 
     @cached_property
-    def place(self) -> Tensor:
+    def positions(self) -> Tensor:
         """[B, K] int64 the position of each token in its segment.
 
         An encoder that is given `segment` for its `valid` and this for its positions reads each segment as a text of
